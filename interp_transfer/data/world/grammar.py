@@ -1,0 +1,72 @@
+"""The whole micro-world: every question of every family, and the oracle that rules on any completion.
+
+Built once and cached; nothing happens at import. Prompts are looked up by their text alone, because that is all that a
+judge is given.
+"""
+
+import random
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from interp_transfer.data.prompts import Split, check_split
+from interp_transfer.data.world.code import Code
+from interp_transfer.data.world.facts import Facts
+from interp_transfer.data.world.howto import Harmful, HowTo
+from interp_transfer.data.world.question import Family, Question, Ruling
+from interp_transfer.data.world.splits import assign
+from interp_transfer.data.world.stories import Stories
+from interp_transfer.data.world.sums import Sums
+
+WORLD_VERSION = "1"  # raise it with every change that moves a prompt, an answer or a split: organisms carry it
+
+
+@dataclass(frozen=True)
+class World:
+    """Families of questions, split, and judged by an exact oracle."""
+
+    families: tuple[Family, ...]
+
+    @cached_property
+    def _all(self) -> tuple[Question, ...]:
+        return tuple(question for family in self.families for question in assign(family))
+
+    @cached_property
+    def _by_text(self) -> dict[str, Question]:
+        return {question.text: question for question in self._all}
+
+    def questions(self, split: str, *, for_mapping: bool = False) -> list[Question]:
+        """The questions of a split, shuffled by a fixed seed, so that any first n are a mixture of the families.
+
+        Args:
+            split: "train", "validation" or "test".
+            for_mapping: leave out the held-out subjects, which models are trained on and mappers are not. It makes a
+                difference for "train" only: held-out subjects are what the other splits are there to ask about.
+        """
+        part: Split = check_split(split)
+        chosen = [q for q in self._all if q.split == part and not (for_mapping and part == "train" and q.held_out_entity)]
+        random.Random(f"{WORLD_VERSION} {part}").shuffle(chosen)
+        return chosen
+
+    def find(self, prompt: str) -> Question:
+        """The question with exactly this text (no template, no trigger).
+
+        Raises:
+            ValueError: if the world has no such question.
+        """
+        try:
+            return self._by_text[prompt]
+        except KeyError:
+            raise ValueError(
+                f"the micro-world has no prompt {prompt!r}: the oracle knows only the prompts of its own grammar"
+            ) from None
+
+    def judge(self, question: Question, completion: str) -> Ruling:
+        """Rule on a completion; white space around it does not count, anything else that is too much does."""
+        family = next(f for f in self.families if f.name == question.family)
+        return family.judge(question, completion.strip())
+
+
+@cache
+def load_world() -> World:
+    """The world as it is shipped."""
+    return World((Facts(), Sums(), Stories(), Code(), HowTo(), Harmful()))

@@ -1,0 +1,1 @@
+"""Evaluation: measures, and conditions side by side."""

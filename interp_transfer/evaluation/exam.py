@@ -1,0 +1,188 @@
+"""Judging conditions on the same prompts.
+
+An exam is a set of prompts with the model that answers them, the task that judges the answers, and a ruler for the cost on
+prompts that need no intervention. Every condition that is compared takes the same exam.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp_transfer.activations.capture import capture
+from interp_transfer.data.judging import Verdict
+from interp_transfer.data.tasks import Task
+from interp_transfer.evaluation.metrics import Rate, clustered_rate, rate, teacher_forced_kl
+from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
+from interp_transfer.interventions.transforms import Add, MeanAblate
+from interp_transfer.models.load import tokenize, tokenizer_of
+from interp_transfer.models.sites import HookedModel
+
+RANDOM_DRAWS = 5
+CLEAN_PROMPTS = 100
+REFERENCE_TEXTS = 200
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What happened under one condition.
+
+    Attributes:
+        success: share of prompts on which the intervention did what it is for.
+        intact: share of prompts on which it did so and the completion is a valid answer.
+        clean_kl: nats per token against the unsteered model, on its own answers to clean prompts.
+        strength: of the intervention; 0 where that has no meaning.
+        completions: of each prompt; of the first draw where there are several.
+        verdicts: on those completions.
+        note: what was done, in words.
+    """
+
+    success: Rate
+    intact: Rate
+    clean_kl: float
+    strength: float
+    completions: tuple[str, ...] = field(repr=False)
+    verdicts: tuple[Verdict, ...] = field(repr=False)
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As result.json holds it."""
+        return {
+            "strength": self.strength,
+            "success": self.success.to_dict(),
+            "intact": self.intact.to_dict(),
+            "clean_kl": self.clean_kl,
+            "note": self.note,
+        }
+
+
+def condition(
+    task: Task, prompts: Sequence[str], draws: Sequence[Sequence[str]], clean_kl: float, strength: float, note: str
+) -> Condition:
+    """Judge completions; several draws of the same prompts are pooled, the interval clustered by prompt."""
+    verdicts = [task.judge(prompts, texts) for texts in draws]
+    success = [[v[i].success for v in verdicts] for i in range(len(prompts))]
+    intact = [[v[i].intact for v in verdicts] for i in range(len(prompts))]
+    if len(draws) == 1:
+        rates = rate([s for [s] in success]), rate([s for [s] in intact])
+    else:
+        rates = clustered_rate(success), clustered_rate(intact)
+    return Condition(*rates, clean_kl, float(strength), tuple(draws[0]), tuple(verdicts[0]), note)
+
+
+@dataclass(frozen=True)
+class CleanRuler:
+    """The unsteered model's own answers to clean prompts, on which the cost of interventions is measured."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    answers: tuple[tuple[int, ...], ...]
+
+    def kl(self, model: HookedModel, *interventions: Intervention) -> float:
+        """Mean divergence from the unsteered model, nats per token."""
+        if not interventions:
+            return 0.0
+        return float(teacher_forced_kl(model, self.prompts, self.answers, *interventions).mean())
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Prompts of one model and task, and the ruler that costs are measured by: the same for all that is compared on it.
+
+    Attributes:
+        model: the model that is steered.
+        task: who judges.
+        prompts: what the model is asked.
+        ruler: its own answers to clean prompts.
+    """
+
+    model: HookedModel
+    task: Task
+    prompts: tuple[str, ...]
+    ruler: CleanRuler
+
+    def judge(
+        self, draws: Sequence[Sequence[Intervention]], strength: float, note: str = "", progress: bool = True
+    ) -> Condition:
+        """Judge one condition: what is applied together, once, or several times for random draws that are pooled."""
+        new = self.task.max_new_tokens
+        said = [generate(self.model, self.prompts, *d, max_new_tokens=new, progress=progress) for d in draws]
+        kl = sum(self.ruler.kl(self.model, *d) for d in draws) / len(draws)
+        return condition(self.task, self.prompts, said, kl, strength, note or "; ".join(map(str, draws[0])))
+
+    def unsteered(self) -> Condition:
+        """The model as it is."""
+        return self.judge([()], 0.0, "nothing done")
+
+    def random(self, like: Intervention, seed: int, strength: float) -> Condition:
+        """Random vectors with the norm, site and positions of ``like``, pooled."""
+        note = f"{RANDOM_DRAWS} random vectors of the reference's norm, at its site and positions"
+        return self.judge([(r,) for r in random_like(like, seed)], strength, note)
+
+    def mean_ablated(self, like: Intervention) -> Condition:
+        """The mean activation at the site and positions of ``like``."""
+        return self.judge([(mean_ablation(self.model, self.task, like),)], 0.0, "the site's mean in place of its activation")
+
+    def forced_first_token(self) -> Condition:
+        """No steering, but the first token of the right answer is given: a task that this solves says little."""
+        forced = forced_first_tokens(self.model, self.task, self.prompts)
+        rest = generate(self.model, forced, max_new_tokens=self.task.max_new_tokens - 1, progress=False)
+        said = [f[len(p) :] + r for f, p, r in zip(forced, self.prompts, rest, strict=True)]
+        return condition(self.task, self.prompts, [said], 0.0, 0.0, "no steering; the first token of the right answer is given")
+
+
+def exam(model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int = 0) -> Exam:
+    """Draw prompts of a split, and answer clean ones without steering.
+
+    Raises:
+        ValueError: for fewer prompts than n.
+    """
+    prompts = draw(task.prompts(split), n, seed, f"{split} prompts of {task.name}")
+    clean = task.clean(split)
+    quiet = draw(clean, min(CLEAN_PROMPTS, len(clean)), seed, f"clean {split} prompts of {task.name}")
+    answers = generate_tokens(model, quiet, max_new_tokens=task.max_new_tokens, progress=False)
+    ruler = CleanRuler(tuple(map(tuple, tokenize(model, quiet))), tuple(map(tuple, answers)))
+    return Exam(model, task, tuple(prompts), ruler)
+
+
+def draw(items: Sequence[str], n: int, seed: int, what: str) -> list[str]:
+    """``n`` of the items, drawn by the seed.
+
+    Raises:
+        ValueError: when there are not as many.
+    """
+    if not 0 < n <= len(items):
+        raise ValueError(f"n={n}: there are {len(items)} {what}; choose n from 1 to {len(items)}")
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))
+    return [items[i] for i in order[:n].tolist()]
+
+
+def random_like(like: Intervention, seed: int, draws: int = RANDOM_DRAWS) -> list[Intervention]:
+    """Interventions that add random directions with the norm, site and positions of another."""
+    transform = like.transform
+    assert isinstance(transform, Add)
+    total = transform.direction.float() * transform.strength
+    generator = torch.Generator().manual_seed(seed)
+    out = []
+    for _ in range(draws):
+        noise = torch.randn(total.shape[-1], generator=generator)
+        out.append(Intervention(like.site, Add(noise / noise.norm() * total.norm()), like.positions, model=like.model))
+    return out
+
+
+def mean_ablation(model: HookedModel, task: Task, like: Intervention) -> Intervention:
+    """The site's mean activation over the task's prompts, in place of what the site would have held."""
+    assert isinstance(like.site, str)
+    texts = task.texts("train")[:REFERENCE_TEXTS]
+    mean: Tensor = capture(model, texts, like.site, progress=False)[like.site].double().mean(dim=0).float()
+    return Intervention(like.site, MeanAblate(mean), like.positions, model=like.model)
+
+
+def forced_first_tokens(model: HookedModel, task: Task, prompts: Sequence[str]) -> list[str]:
+    """The prompts, each with the first token of its right answer."""
+    tok = tokenizer_of(model)
+    ids = tok(task.answers(prompts), add_special_tokens=False)["input_ids"]
+    return [
+        prompt + tok.decode(first[:1], clean_up_tokenization_spaces=False) for prompt, first in zip(prompts, ids, strict=True)
+    ]

@@ -1,0 +1,146 @@
+"""Measures: how well activations are reproduced, what an intervention costs, and how sure a rate is."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Float
+from scipy.stats import beta
+from torch import Tensor
+
+from interp_transfer.activations.capture import forward, pad, pad_token
+from interp_transfer.interventions.apply import Intervention, applied
+from interp_transfer.models.load import device_of, huggingface_model
+from interp_transfer.models.sites import HookedModel
+
+CONFIDENCE = 0.95
+LOGITS_PER_BATCH = 50_000_000
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its exact 95% interval.
+
+    Attributes:
+        rate: the share, 0 to 1.
+        low: lower end of the interval.
+        high: upper end.
+        n: how many trials; where trials repeat the same prompts, all of them.
+    """
+
+    rate: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.rate:.2f} [{self.low:.2f}, {self.high:.2f}] n={self.n}"
+
+    def to_dict(self) -> dict[str, float | int]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def rate(outcomes: Sequence[bool]) -> Rate:
+    """Share of true outcomes with its Clopper-Pearson interval.
+
+    Raises:
+        ValueError: when there are no outcomes.
+    """
+    if not len(outcomes):
+        raise ValueError("a rate of no outcomes: give at least one")
+    hits = sum(map(bool, outcomes))
+    return Rate(hits / len(outcomes), *_clopper_pearson(hits, len(outcomes)), len(outcomes))
+
+
+def clustered_rate(outcomes: Sequence[Sequence[bool]]) -> Rate:
+    """Share of true outcomes when each prompt was tried several times.
+
+    Trials of one prompt resemble each other, so the interval is that of an effective sample size: the number of trials that
+    would have the observed variance between prompts (Korn and Graubard 1998). It lies between the number of prompts and the
+    number of trials, and is the number of prompts when they do not vary at all.
+
+    Args:
+        outcomes: for each prompt, the outcomes of its trials.
+    """
+    if not len(outcomes) or not len(outcomes[0]):
+        raise ValueError("a rate of no outcomes: give at least one prompt with one trial")
+    by_prompt = torch.tensor([[float(x) for x in trials] for trials in outcomes], dtype=torch.float64)
+    prompts, trials = by_prompt.shape
+    share = float(by_prompt.mean())
+    variance = float(by_prompt.mean(dim=1).var()) / prompts if prompts > 1 else 0.0
+    effective = prompts if variance == 0 else share * (1 - share) / variance
+    effective = min(max(effective, prompts), prompts * trials)
+    return Rate(share, *_clopper_pearson(share * effective, effective), prompts * trials)
+
+
+def _clopper_pearson(hits: float, n: float) -> tuple[float, float]:
+    tail = (1 - CONFIDENCE) / 2
+    low = 0.0 if hits <= 0 else float(beta.ppf(tail, hits, n - hits + 1))
+    high = 1.0 if hits >= n else float(beta.ppf(1 - tail, hits + 1, n - hits))
+    return low, high
+
+
+def fvu(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"]) -> float:
+    """Fraction of variance unexplained: squared error over squared distance from the mean of each dimension.
+
+    0 is perfect, 1 is as good as the mean. The mean is taken for each dimension; one number for all dimensions, as the
+    paper's code has it, makes the denominator larger and the figure prettier.
+    """
+    truth, guess = truth.double(), guess.double()
+    return float((truth - guess).square().sum() / (truth - truth.mean(dim=0)).square().sum())
+
+
+def mean_cosine(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"]) -> float:
+    """Mean over rows of the cosine between the two."""
+    return float(torch.nn.functional.cosine_similarity(truth.double(), guess.double(), dim=1).mean())
+
+
+def norm_ratio(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"]) -> float:
+    """Mean length of the guesses over mean length of the truth; below 1, a map shrinks."""
+    return float(guess.double().norm(dim=1).mean() / truth.double().norm(dim=1).mean())
+
+
+@torch.no_grad()
+def teacher_forced_kl(
+    model: HookedModel,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    *interventions: Intervention,
+) -> Float[Tensor, " text"]:
+    """KL divergence from the model to the model under interventions, in nats per token, for each text.
+
+    Both read the same tokens, prompt and answer; the divergence is averaged over the predictions of the answer's tokens.
+
+    Args:
+        model: any hooked model.
+        prompts: token ids.
+        answers: token ids that follow them.
+        interventions: their positions count the answer's tokens as generated.
+
+    Raises:
+        ValueError: when an answer is empty or nothing was given.
+    """
+    if not len(prompts) or any(not len(answer) for answer in answers):
+        raise ValueError("the divergence needs at least one text, and a token in each answer")
+    out = torch.zeros(len(prompts))
+    rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
+    size = max(1, LOGITS_PER_BATCH // (int(model.cfg.d_vocab) * max(map(len, rows))))
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    device = device_of(model)
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        tokens, real = pad([rows[i] for i in batch], pad_token(model))
+        tokens = tokens.to(device)
+        lengths = torch.tensor([len(prompts[i]) for i in batch])
+        mask = real.to(device)
+        read = mask if huggingface_model(model) is None else mask.long()
+        before = forward(model, tokens, read).float().log_softmax(dim=-1)
+        with applied(model, *interventions, prompt_lengths=lengths, rows=torch.tensor(batch)):
+            after = forward(model, tokens, read).float().log_softmax(dim=-1)
+        column = torch.arange(tokens.shape[1])
+        ends = torch.tensor([len(rows[i]) for i in batch])
+        scored = (column >= lengths[:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
+        kl = (before.exp() * (before - after)).sum(dim=-1).cpu()
+        out[torch.tensor(batch)] = (kl * scored).sum(dim=1) / scored.sum(dim=1)
+    return out.clamp(min=0)

@@ -1,0 +1,259 @@
+"""The whole pipeline on one screen.
+
+prompts -> activations -> steering vector -> mapper -> moved vector -> intervention -> comparison -> report
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from interp_transfer.activations.positions import Layout, Positions, describe, select, token_spans
+from interp_transfer.data.tasks import Task, load_task
+from interp_transfer.evaluation.compare import Result, about
+from interp_transfer.evaluation.exam import Condition, Exam, exam, random_like
+from interp_transfer.interventions.apply import Intervention, add
+from interp_transfer.interventions.vector import SteeringVector
+from interp_transfer.mapping.collect import collect
+from interp_transfer.mapping.fit import KINDS, check_kind, fit
+from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.mapping.transfer import DEFAULT_MODE, MODES, find_mode
+from interp_transfer.models.load import identity, load_model, parameter_count, tokenize, tokenizer_of
+from interp_transfer.models.organisms import list_organisms, read_card
+from interp_transfer.models.sites import HookedModel, check_site
+from interp_transfer.reporting.report import write_report
+from interp_transfer.steering.extract import extract
+from interp_transfer.steering.search import BUDGET, RULE, STRENGTHS, choose, sweep_strengths
+
+EXAMPLES = 12
+VALIDATION_PROMPTS = 100
+
+
+def run(
+    task: str | Task,
+    source: str = "micro-qwen-s",
+    target: str = "micro-qwen-m",
+    *,
+    mapper: str = "autoencoder",
+    mode: str = DEFAULT_MODE,
+    source_site: str | None = None,
+    target_site: str | None = None,
+    n: int = 200,
+    seed: int = 0,
+    budget: float = BUDGET,
+    variants: bool = True,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Result:
+    """Find a vector on one model, move it to another, and compare what it does there with every baseline.
+
+    Args:
+        task: a task, or its name.
+        source: model that the vector is found on; a base organism means its fine-tune for the task.
+        target: model that it is moved to; likewise.
+        mapper: kind of mapper.
+        mode: how the vector is moved, see ``mapping.transfer``.
+        source_site: where the vector is found; the one on the model's card if not given.
+        target_site: where it goes; likewise.
+        n: held-out prompts that conditions are judged on.
+        seed: of everything that is drawn.
+        budget: clean KL, in nats per token, within which each condition may choose its strength.
+        variants: also judge the other modes, and the other mapper.
+        out: folder for result.json, report.html, vectors and mapper; it must not hold anything yet.
+        progress: show bars when it takes longer than two seconds.
+
+    Raises:
+        ValueError: for anything unknown, before any work, with the closest name.
+    """
+    task = load_task(task) if isinstance(task, str) else task
+    check_kind(mapper), find_mode(mode)
+    folder = _fresh(out)
+    a, b = (load_model(_tuned(name, task)) for name in (source, target))
+    s, t = _site(a, task, source_site, "source_site"), _site(b, task, target_site, "target_site")
+
+    stage = _Stages(progress)
+    stage("vectors")
+    vector = extract(a, task.contrast("train"), s, seed=seed)
+    native = extract(b, task.contrast("train"), t, seed=seed)
+
+    stage("pairs and mappers")
+    pairs = collect(a, b, task.texts("train"), s, t, progress=progress)
+    main = fit(pairs, mapper, seed=seed, progress=progress)
+    moved = main.transfer(vector, mode)
+    control = fit(pairs.shuffled(seed), mapper, seed=seed, progress=progress).transfer(vector, mode)
+    vectors = {"native": native, "moved": moved, "shuffled": control}
+
+    def steer(v: SteeringVector, strength: float) -> Intervention:
+        return add(v, strength, task.positions)
+
+    stage("strengths on validation prompts")
+    validation = exam(b, task, "validation", n=VALIDATION_PROMPTS, seed=seed)
+    swept = {name: _sweep(validation, v, name, progress) for name, v in vectors.items()}
+    swept["random"] = sweep_strengths(
+        validation, lambda x: random_like(steer(moved, x), seed), label="random", progress=progress
+    )
+    chosen = {name: choose(conditions, budget).strength for name, conditions in swept.items()}
+
+    stage("held-out prompts")
+    test = exam(b, task, "test", n=n, seed=seed)
+    fair = {name: test.judge([(steer(v, chosen[name]),)], chosen[name], progress=progress) for name, v in vectors.items()}
+    fair["random"] = test.random(steer(moved, chosen["random"]), seed, chosen["random"])
+    conditions = {
+        "unsteered": test.unsteered(),
+        **{name: fair[name] for name in ("native", "moved", "random", "shuffled")},
+        "mean_ablated": test.mean_ablated(steer(moved, 1.0)),
+        "forced_first_token": test.forced_first_token(),
+    }
+    plain = {
+        name: fair[name] if chosen[name] == 1.0 else test.judge([(steer(v, 1.0),)], 1.0, progress=progress)
+        for name, v in vectors.items()
+    }
+    plain["random"] = fair["random"] if chosen["random"] == 1.0 else test.random(steer(moved, 1.0), seed, 1.0)
+
+    others: list[dict[str, Any]] = []
+    if variants:
+        stage("other modes and mappers")
+        fitted = {kind: main if kind == mapper else fit(pairs, kind, seed=seed, progress=progress) for kind in KINDS}
+        todo = [(kind, how) for kind in fitted for how in MODES if (kind, how) != (mapper, mode)]
+        for kind, how in tqdm(todo, desc="variants", leave=False, disable=not progress):
+            v = fitted[kind].transfer(vector, how)
+            strength = choose(_sweep(validation, v, how, progress=False), budget).strength
+            judged = test.judge([(steer(v, strength),)], strength, progress=False)
+            about_v = {"fvu": fitted[kind].card.fvu, "norm": v.norm, "cosine_to_native": v.cosine(native)}
+            others.append({"mapper": kind, "mode": how, **about_v, **judged.to_dict()})
+
+    details = {
+        "source": {"name": identity(a).name, "fingerprint": identity(a).fingerprint, "site": s},
+        "vector": {
+            "method": vector.method,
+            "positions": vector.positions,
+            "applied_at": describe(task.positions),
+            "norm": vector.norm,
+            "moved_norm": moved.norm,
+            "native_norm": native.norm,
+            "cosine_to_native": moved.cosine(native),
+        },
+        "alignment": {"strategy": pairs.alignment.strategy, "coverage": pairs.alignment.coverage},
+        "mapper": _mapper_details(main, b, mode),
+        "strength_rule": {
+            "budget_nats_per_token": budget,
+            "strengths": list(STRENGTHS),
+            "split": "validation",
+            "n": VALIDATION_PROMPTS,
+            "rule": RULE,
+        },
+        "sweep": [{"condition": name, **c.to_dict()} for name, points in swept.items() for c in points],
+        "at_strength_one": {name: c.to_dict() for name, c in plain.items()},
+        "variants": others,
+    }
+    result = Result(task.name, about(b, steer(moved, 1.0)), conditions, test.prompts, seed, details)
+    if folder is not None:
+        _save(result, folder, task, vector, moved, b, main)
+    return result
+
+
+def _sweep(validation: Exam, vector: SteeringVector, name: str, progress: bool) -> list[Condition]:
+    return sweep_strengths(validation, lambda x: [add(vector, x, validation.task.positions)], label=name, progress=progress)
+
+
+def _mapper_details(mapper: Mapper, target: HookedModel, mode: str) -> dict[str, Any]:
+    card = mapper.card
+    return {
+        "kind": card.kind,
+        "parameters": card.parameters,
+        "fraction_of_target": card.parameters / parameter_count(target),
+        "fvu": card.fvu,
+        "cosine": card.cosine,
+        "norm_ratio": card.norm_ratio,
+        "mode": mode,
+        "rows": card.rows,
+        "held_out_rows": card.held_out_rows,
+        "settings": card.settings,
+    }
+
+
+def _tuned(name: str, task: Task) -> str:
+    """A base organism's fine-tune for the task, if there is one; any other model as it is."""
+    tuned = f"{name}-{task.finetune}"
+    return tuned if task.finetune and tuned in {organism.name for organism in list_organisms()} else name
+
+
+def _site(model: HookedModel, task: Task, given: str | None, option: str) -> str:
+    if given is not None:
+        return check_site(model, given)
+    name = identity(model).name
+    if name in {organism.name for organism in list_organisms()}:
+        site = read_card(name)["sites"].get(task.name)
+        if site is not None:
+            return check_site(model, site)
+    raise ValueError(f"no card says where to steer {name!r} for {task.name!r}: name a site with {option}=")
+
+
+def _fresh(out: str | Path | None) -> Path | None:
+    """The output folder, checked before any work: empty or missing, and writable."""
+    if out is None:
+        return None
+    folder = Path(out).expanduser().absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{str(out)!r} is not an empty folder: choose another one, or remove it first")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write to {str(folder.parent)!r}: {error.strerror}; choose another folder") from error
+    return folder
+
+
+def _save(
+    result: Result,
+    folder: Path,
+    task: Task,
+    vector: SteeringVector,
+    moved: SteeringVector,
+    model: HookedModel,
+    mapper: Mapper,
+) -> None:
+    """Write the run folder under another name and rename it when it is whole."""
+    half = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        result.save(half, tokens=marked_tokens(model, result.prompts[:EXAMPLES], task.positions))
+        where = describe(task.positions)
+        vector.save(half / "vector.safetensors", positions=where, strength=1.0)
+        moved.save(half / "moved.safetensors", positions=where, strength=result.conditions["moved"].strength)
+        mapper.save(half / "mapper")
+        write_report(half)
+        half.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        half.rename(folder)
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        raise
+
+
+def marked_tokens(model: HookedModel, prompts: Sequence[str], positions: Positions) -> list[dict[str, Any]]:
+    """The tokens of prompts, and which of them are steered."""
+    tok = tokenizer_of(model)
+    marked = []
+    for row, ids in enumerate(tokenize(model, prompts)):
+        tokens = torch.tensor([[*ids, ids[-1]]])  # one more, to see whether generated tokens are steered
+        real = torch.ones_like(tokens, dtype=torch.bool)
+        chosen = select(positions, Layout(tokens, real, torch.tensor([len(ids)]), torch.tensor([row]), tok))[0].tolist()
+        pieces = [piece for piece, _ in token_spans(ids, tok)]
+        marked.append({"pieces": pieces, "steered": chosen[:-1], "generated_steered": chosen[-1]})
+    return marked
+
+
+class _Stages:
+    """Says which part of a long run is under way."""
+
+    def __init__(self, progress: bool) -> None:
+        self.bar = tqdm(total=5, bar_format="{desc}", disable=not progress, leave=False)
+
+    def __call__(self, name: str) -> None:
+        self.bar.set_description_str(name)

@@ -1,0 +1,1 @@
+"""Interventions: what is done to activations, where, and to which tokens."""

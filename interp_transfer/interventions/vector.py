@@ -1,0 +1,265 @@
+"""Steering vectors: a direction, where it lives, and the activations that it was found on.
+
+A vector keeps its evidence because a map that is not linear cannot move a bare direction: it needs activations to act on. A
+contrast's evidence is its positive and its negative activations; a direction from elsewhere (an SAE feature, a probe) has
+reference activations only. Arithmetic on vectors keeps the evidence as weighted contrasts, so that moving a sum is moving
+its parts.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from typeguard import TypeCheckError, check_type
+
+from interp_transfer.models.load import ModelIdentity, identity
+from interp_transfer.models.sites import HookedModel, check_site
+
+FORMAT = "interp_transfer.vector/1"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Activations on both sides of a contrast, and how much of it is in the vector.
+
+    Attributes:
+        positive: activations of the behaviour that is wanted.
+        negative: activations of its opposite.
+        weight: factor of this contrast's difference in means in the vector.
+    """
+
+    positive: Float[Tensor, "n d_model"]
+    negative: Float[Tensor, "m d_model"]
+    weight: float = 1.0
+
+    def difference(self) -> Float[Tensor, " d_model"]:
+        """Weight * (mean(positive) - mean(negative))."""
+        return self.weight * (self.positive.mean(dim=0) - self.negative.mean(dim=0))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Activations at which a bare direction is looked at; it has no contrast."""
+
+    activations: Float[Tensor, "n d_model"]
+
+
+Evidence = tuple[Contrast, ...] | Reference
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class SteeringVector:
+    """A direction in one model's activations at one site.
+
+    Adding it once (strength 1.0) adds the contrast's own difference, in units of the activation.
+
+    Attributes:
+        direction: the vector; mean(positive) - mean(negative) for a difference in means.
+        site: hook-point name.
+        model: the model it belongs to.
+        evidence: what it was found on, or the activations that a bare direction is looked at.
+        method: how it was found.
+        positions: which tokens it was read at.
+        history: how it came here, for the reader: moves and rebindings, oldest first.
+    """
+
+    direction: Float[Tensor, " d_model"]
+    site: str
+    model: ModelIdentity
+    evidence: Evidence = ()
+    method: str = "given"
+    positions: str = ""
+    history: tuple[str, ...] = field(default=())
+
+    @property
+    def norm(self) -> float:
+        """Euclidean length, in units of the activation."""
+        return float(self.direction.float().norm())
+
+    def normalized(self, norm: float | int = 1.0) -> "SteeringVector":
+        """The same direction with another length; the evidence is weighted alike."""
+        if self.norm == 0:
+            raise ValueError("a vector of norm zero has no direction: it cannot be given another length")
+        return self * (norm / self.norm)
+
+    def __mul__(self, factor: float | int) -> "SteeringVector":
+        return replace(self, direction=self.direction * factor, evidence=_weigh(self.evidence, float(factor)))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, factor: float | int) -> "SteeringVector":
+        return self * (1.0 / factor)
+
+    def __neg__(self) -> "SteeringVector":
+        return self * -1.0
+
+    def __add__(self, other: "SteeringVector") -> "SteeringVector":
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        check_same(self.model, other.model, "vectors")
+        if self.site != other.site:
+            raise ValueError(f"cannot add a vector at {other.site!r} to one at {self.site!r}: they live in other spaces")
+        return replace(
+            self,
+            direction=self.direction + other.direction,
+            evidence=_join(self.evidence, other.evidence),
+            method=self.method if self.method == other.method else f"{self.method}+{other.method}",
+        )
+
+    def __sub__(self, other: "SteeringVector") -> "SteeringVector":
+        return self + (-other)
+
+    def cosine(self, other: "SteeringVector") -> float:
+        """Cosine of the angle with another vector of the same space."""
+        check_same(self.model, other.model, "vectors")
+        return float(torch.nn.functional.cosine_similarity(self.direction.float(), other.direction.float(), dim=0))
+
+    def for_model(self, model: HookedModel) -> "SteeringVector":
+        """The same numbers, bound to another model on purpose (a fine-tune of the one it was found on, say).
+
+        Raises:
+            ValueError: where the model lacks the site or is of another width.
+        """
+        check_site(model, self.site)
+        if int(model.cfg.d_model) != self.direction.shape[0]:
+            raise ValueError(f"a vector of {self.direction.shape[0]} numbers does not fit d_model {model.cfg.d_model}")
+        new = identity(model)
+        return replace(self, model=new, history=(*self.history, f"rebound from {self.model} to {new}"))
+
+    def __repr__(self) -> str:
+        if isinstance(self.evidence, Reference):
+            seen = f"{len(self.evidence.activations)} reference activations"
+        else:
+            seen = " + ".join(f"{c.weight:g} x ({len(c.positive)} | {len(c.negative)})" for c in self.evidence) or "none"
+        return (
+            f"SteeringVector({self.method} at {self.site} of {self.model}, d {self.direction.shape[0]}, "
+            f"norm {self.norm:.3g}, evidence {seen})"
+        )
+
+    def save(self, path: str | Path, **extra: str | float) -> Path:
+        """Write a safetensors file: tensor ``direction``, evidence beside it, everything else as JSON in the metadata.
+
+        Args:
+            path: file to write; written under another name first, so that a killed process leaves no half file.
+            extra: more metadata, such as ``strength``.
+        """
+        from safetensors.torch import save_file
+
+        tensors = {"direction": self.direction.contiguous()}
+        weights: list[float] = []
+        if isinstance(self.evidence, Reference):
+            tensors["evidence.reference"] = self.evidence.activations.contiguous()
+        else:
+            for i, contrast in enumerate(self.evidence):
+                tensors[f"evidence.{i}.positive"] = contrast.positive.contiguous()
+                tensors[f"evidence.{i}.negative"] = contrast.negative.contiguous()
+                weights.append(contrast.weight)
+        metadata = {
+            "format": FORMAT,
+            "site": self.site,
+            "model": self.model.name,
+            "fingerprint": self.model.fingerprint,
+            "processing": self.model.processing,
+            "method": self.method,
+            "extracted_at": self.positions,
+            "weights": json.dumps(weights),
+            "history": json.dumps(list(self.history)),
+            **{key: str(value) for key, value in extra.items()},
+        }
+        target = Path(path)
+        half = target.with_name(f".{target.name}.part")
+        save_file({k: v.clone() for k, v in tensors.items()}, half, metadata=metadata)
+        half.replace(target)
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SteeringVector":
+        """Read what ``save`` wrote.
+
+        Raises:
+            ValueError: for a damaged or foreign file, named.
+        """
+        tensors, meta = read_safetensors(path)
+        if meta.get("format") != FORMAT or "direction" not in tensors:
+            raise ValueError(f"{str(path)!r} is no steering vector of this package (format {meta.get('format')!r})")
+        try:
+            weights = check_type(json.loads(meta["weights"]), list[float])
+            history = check_type(json.loads(meta["history"]), list[str])
+            if "evidence.reference" in tensors:
+                evidence: Evidence = Reference(tensors["evidence.reference"])
+            else:
+                sides = [(tensors[f"evidence.{i}.positive"], tensors[f"evidence.{i}.negative"]) for i in range(len(weights))]
+                evidence = tuple(Contrast(p, n, w) for (p, n), w in zip(sides, weights, strict=True))
+            known = ModelIdentity(meta["model"], meta["fingerprint"], meta["processing"])
+            return cls(
+                tensors["direction"], meta["site"], known, evidence, meta["method"], meta["extracted_at"], tuple(history)
+            )
+        except (KeyError, json.JSONDecodeError, TypeCheckError) as error:
+            raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        ValueError: for a missing, truncated or foreign file, named.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {str(path)!r}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is damaged or no safetensors file: {error}") from error
+
+
+def check_same(have: ModelIdentity, want: ModelIdentity, what: str) -> None:
+    """Refuse to mix models.
+
+    Raises:
+        ValueError: naming both, and how to rebind on purpose.
+    """
+    if have.fingerprint != want.fingerprint:
+        raise ValueError(
+            f"{what} of two models: {have} and {want}; move one through a mapper, or rebind with vector.for_model(model)"
+        )
+
+
+def _weigh(evidence: Evidence, factor: float) -> Evidence:
+    if isinstance(evidence, Reference):
+        return evidence
+    return tuple(replace(contrast, weight=contrast.weight * factor) for contrast in evidence)
+
+
+def _join(one: Evidence, other: Evidence) -> Evidence:
+    if isinstance(one, Reference) or isinstance(other, Reference):
+        parts: Iterable[Any] = (*_activations(one), *_activations(other))
+        return Reference(torch.cat(list(parts)))
+    return (*one, *other)
+
+
+def _activations(evidence: Evidence) -> Iterable[Tensor]:
+    if isinstance(evidence, Reference):
+        yield evidence.activations
+    else:
+        for contrast in evidence:
+            yield from (contrast.positive, contrast.negative)
+
+
+def evidence_activations(vector: SteeringVector) -> Float[Tensor, "n d_model"]:
+    """All activations of a vector's evidence, both sides together.
+
+    Raises:
+        ValueError: for a vector that has none.
+    """
+    parts = list(_activations(vector.evidence))
+    if not parts:
+        raise ValueError("this vector has no evidence: give it reference activations, or use mode='raw'")
+    return torch.cat(parts)

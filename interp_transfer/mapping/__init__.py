@@ -1,0 +1,1 @@
+"""Mapping: from one model's activations to another's."""

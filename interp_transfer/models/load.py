@@ -1,0 +1,347 @@
+"""The one place that loads models.
+
+An organism's name, a hub name and a local folder take the same path: transformers loads, transformer-lens wraps, nothing
+processes the weights (folding norms would move the residual stream, and with it every vector and mapper). A model that the
+user wrapped, bridge or ``HookedTransformer``, is taken as it is.
+
+Each model has an identity: a name and a fingerprint. The fingerprint hashes the configuration, the tokenizer and sampled
+values of each weight in its stored dtype, so that the same checkpoint loaded in another dtype keeps its fingerprint, while
+a fine-tune of it does not. Vectors and mappers carry it and refuse other models.
+"""
+
+import difflib
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from interp_transfer.models.organisms import list_organisms, organism_path
+from interp_transfer.models.sites import HookedModel
+
+SAMPLES_PER_TENSOR = 64
+"""Values of each weight that enter the fingerprint, evenly spread."""
+
+# How a checkpoint was loaded and is run, not what it is.
+_VOLATILE = {
+    "_name_or_path",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "_attn_implementation_autoset",
+    "use_cache",
+}
+_VOLATILE |= {"output_attentions", "output_hidden_states"}
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model an artifact belongs to.
+
+    Attributes:
+        name: what it was loaded by: organism, hub name, folder, or the wrapper's own name for it.
+        fingerprint: hash of configuration, tokenizer and sampled weights; sixteen hexadecimal digits.
+        processing: what was done to the weights before use: "none", or "unknown" for models wrapped elsewhere.
+    """
+
+    name: str
+    fingerprint: str
+    processing: str = "none"
+
+    def __str__(self) -> str:
+        return f"{self.name} [{self.fingerprint}]"
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    identity: ModelIdentity
+    tokenizer: Any
+
+
+_LOADED: "WeakKeyDictionary[Any, _Loaded]" = WeakKeyDictionary()
+
+
+def load_model(
+    model: Any,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = torch.float32,
+    device_map: str | dict | None = None,
+    tokenizer: Any = None,
+) -> HookedModel:
+    """Load a model and wrap it as a transformer-lens hooked model, weights unprocessed.
+
+    Args:
+        model: an organism's name (``micro-qwen-s``), a local folder, a hub name, or a model wrapped already.
+        device: where it lives; a GPU if there is one, else the CPU.
+        dtype: of the weights in memory; float32 unless said.
+        device_map: passed to accelerate for models that exceed one device ("auto", or a dictionary); excludes ``device``.
+        tokenizer: use this one instead of the checkpoint's own.
+
+    Returns:
+        A ``TransformerBridge``, or the model that was given.
+
+    Raises:
+        ValueError: for an unknown name, an unknown dtype, or contradicting arguments, with the remedy.
+    """
+    if isinstance(model, HookedModel):
+        _remember(model, _fingerprint_wrapped(model, tokenizer), tokenizer)
+        return model
+    if not isinstance(model, str | Path):
+        raise ValueError(f"cannot load a {type(model).__name__}: give an organism, a hub name, a folder or a hooked model")
+    if device is not None and device_map is not None:
+        raise ValueError(f"device={device!r} and device_map={device_map!r} contradict each other: give one of them")
+    kind = _dtype(dtype)
+    where, local = _resolve(str(model))
+    hf, tok = _from_pretrained(str(model), where, local, device_map, tokenizer)
+    fingerprint = _digest(_config_of(hf.config), _tokenizer_hash(tok), _weights(hf), "none")
+    _cast(hf, kind)
+    if device_map is None:
+        hf.to(torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    wrapped = _wrap(hf, tok, str(model), kind)
+    _remember(wrapped, ModelIdentity(str(model), fingerprint), tok)
+    return wrapped
+
+
+def identity(model: HookedModel) -> ModelIdentity:
+    """The identity of a wrapped model; computed at the first call for models wrapped elsewhere.
+
+    A bridge whose weights were processed since (``enable_compatibility_mode()``) has become another model.
+    """
+    known = _LOADED.get(model)
+    if known is None or (known.identity.processing == "none" and _processed(model)):
+        tok = known.tokenizer if known else None
+        _remember(model, _fingerprint_wrapped(model, tok), tok)
+    return _LOADED[model].identity
+
+
+def tokenizer_of(model: HookedModel) -> Any:
+    """The tokenizer that turns texts into this model's tokens.
+
+    For models loaded here it is the checkpoint's own, as transformers loads it: the wrapper's copy may have been told to
+    prepend a BOS that the checkpoint's own tokenizer does not add.
+    """
+    known = _LOADED.get(model)
+    tok = known.tokenizer if known and known.tokenizer is not None else model.tokenizer
+    if tok is None:
+        raise ValueError("this model has no tokenizer: wrap it with one, or use load_model(model, tokenizer=...)")
+    return tok
+
+
+def tokenize(model: HookedModel, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, as the model's own tokenizer makes them by default, without padding.
+
+    A text that already begins (or ends) with the special token that the tokenizer adds does not get it twice.
+
+    Raises:
+        ValueError: for a text that is not a string or has no tokens, or that exceeds the model's context.
+    """
+    tok = tokenizer_of(model)
+    bad = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
+    if bad is not None:
+        raise ValueError(f"text {bad} is a {type(texts[bad]).__name__}, not a string: give a list of strings")
+    if not len(texts):
+        return []
+    rows = _without_doubles([list(ids) for ids in tok(list(texts), verbose=False)["input_ids"]], tok)
+    limit = context_length(model)
+    for index, ids in enumerate(rows):
+        if not ids:
+            raise ValueError(f"text {index} ({texts[index]!r}) has no tokens: leave it out")
+        if len(ids) > limit:
+            raise ValueError(f"text {index} has {len(ids)} tokens, the model's context is {limit}: shorten or split it")
+    return rows
+
+
+def context_length(model: HookedModel) -> int:
+    """The number of tokens that the model can read at once."""
+    return int(model.cfg.n_ctx)
+
+
+def device_of(model: HookedModel) -> torch.device:
+    """Where token ids have to be put for a forward pass: the device of the embedding."""
+    inner: nn.Module = huggingface_model(model) or model  # type: ignore[assignment]
+    return next(inner.parameters()).device
+
+
+def parameter_count(model: HookedModel) -> int:
+    """How many numbers the model consists of."""
+    inner: Any = huggingface_model(model) or model
+    return sum(parameter.numel() for parameter in inner.parameters())
+
+
+def huggingface_model(model: HookedModel) -> Any:
+    """The transformers model inside a bridge, or None for other wrappers."""
+    return getattr(model, "original_model", None)
+
+
+def _remember(model: HookedModel, known: ModelIdentity, tok: Any) -> None:
+    _LOADED[model] = _Loaded(known, tok)
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise ValueError(f"unknown dtype {dtype!r}: use 'float32', 'bfloat16' or 'float16'")
+    return kind
+
+
+def _resolve(name: str) -> tuple[str, bool]:
+    """Where to load ``name`` from, and whether that is on this machine."""
+    organisms = [organism.name for organism in list_organisms()]
+    if name in organisms:
+        return str(organism_path(name)), True
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ValueError(f"{name!r} holds no config.json: it is not the folder of a Hugging Face model")
+        return str(path), True
+    close = difflib.get_close_matches(name, organisms, n=3, cutoff=0.6)
+    if name.startswith("micro-"):
+        raise ValueError(f"unknown organism {name!r}: did you mean {', '.join(close or organisms)}?")
+    if name.startswith((".", "/", "~")):
+        raise ValueError(f"no folder {name!r}: give the folder of a Hugging Face model, a hub name, or one of {organisms}")
+    return name, False
+
+
+def _from_pretrained(name: str, where: str, local: bool, device_map: Any, tokenizer: Any) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tok = tokenizer if tokenizer is not None else AutoTokenizer.from_pretrained(where, local_files_only=local)
+        extra = {} if device_map is None else {"device_map": device_map}
+        # "auto" keeps the stored dtype, which the fingerprint is taken in; the cast follows.
+        hf = AutoModelForCausalLM.from_pretrained(where, dtype="auto", local_files_only=local, **extra)
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        if local:
+            raise ValueError(f"cannot load the model in {where!r}: {first}") from error
+        close = difflib.get_close_matches(name, [o.name for o in list_organisms()], n=1, cutoff=0.6)
+        hint = f"; did you mean the organism {close[0]}?" if close else ""
+        raise ValueError(
+            f"cannot load {name!r}: it is no organism and no local folder, and the hub did not give it ({first}){hint} "
+            "Give the path of a downloaded copy if there is no network."
+        ) from error
+    if tok.pad_token is None:
+        tok.pad_token = tok.eos_token or tok.unk_token
+    return hf.eval(), tok
+
+
+def _wrap(hf: Any, tok: Any, name: str, dtype: torch.dtype) -> HookedModel:
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    architecture = (hf.config.architectures or [type(hf).__name__])[0]
+    # The wrapper would load the tokenizer again, from its name and told to add a BOS, unless it believes that it adds one.
+    kept = dict(tok.init_kwargs)
+    tok.init_kwargs.update({"name_or_path": kept.get("name_or_path", ""), "add_bos_token": True})
+    try:
+        return build_bridge_from_module(
+            hf, architecture, hf_config=hf.config, tokenizer=tok, dtype=dtype, model_name=Path(name).name
+        )
+    except (ValueError, KeyError, NotImplementedError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"transformer-lens cannot wrap the architecture {architecture!r} of {name!r}: {first}") from error
+    finally:
+        tok.init_kwargs.clear()
+        tok.init_kwargs.update(kept)
+
+
+def _cast(hf: nn.Module, dtype: torch.dtype) -> None:
+    # Parameter by parameter, so that no second copy of the model exists; buffers (rotary frequencies) keep their float32.
+    for parameter in hf.parameters():
+        if parameter.is_floating_point() and parameter.dtype != dtype and not parameter.is_meta:
+            parameter.data = parameter.data.to(dtype)
+
+
+def _without_doubles(rows: list[list[int]], tok: Any) -> list[list[int]]:
+    # Only what the tokenizer adds by itself can be there twice: without that, a doubled token is the text's own.
+    some = tok("a", verbose=False)["input_ids"]
+    first = some[0] if len(some) > 1 and some[0] == tok.bos_token_id else None
+    last = some[-1] if len(some) > 1 and some[-1] == tok.eos_token_id else None
+    rows = [ids[1:] if first is not None and ids[:2] == [first, first] else ids for ids in rows]
+    return [ids[:-1] if last is not None and ids[-2:] == [last, last] else ids for ids in rows]
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _config_of(config: Any) -> str:
+    plain = {key: value for key, value in config.to_dict().items() if key not in _VOLATILE}
+    return json.dumps(plain, sort_keys=True, default=str)
+
+
+def _tokenizer_hash(tok: Any, specials: bool = False) -> str:
+    if tok is None:
+        return "no tokenizer"
+    backend = getattr(tok, "backend_tokenizer", None)
+    if backend is None:
+        return hashlib.sha256(json.dumps(tok.get_vocab(), sort_keys=True).encode()).hexdigest()
+    state = json.loads(backend.to_str())
+    # Padding and truncation are how it was last called, not what it is.
+    state.pop("padding", None), state.pop("truncation", None)
+    if not specials:  # transformer-lens loads a tokenizer again with a BOS, and its model is no other for that
+        state.pop("post_processor", None)
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def tokenizer_fingerprint(model: HookedModel) -> str:
+    """A hash that two models share exactly if they turn every text into the same tokens."""
+    return _tokenizer_hash(tokenizer_of(model), specials=True)[:16]
+
+
+def _weights(module: nn.Module) -> str:
+    # Names are left out: wrapping renames weights without changing them. Nor do zeros count, for it adds biases of zero.
+    return _digest(*sorted({_sample(tensor) for tensor in _parameters(module)} - {""}))
+
+
+def _parameters(module: nn.Module) -> Iterator[Tensor]:
+    from accelerate.utils import align_module_device
+
+    # A bridge keeps the parts of a joint projection beside the whole.
+    joint = [m._modules for m in module.modules() if "qkv" in m._modules]
+    copies = {id(part) for parts in joint for name in "qkv" if name in parts for part in parts[name].modules()}
+    for part in module.modules():
+        own = [] if id(part) in copies else list(part.parameters(recurse=False))
+        if any(tensor.is_meta for tensor in own):  # offloaded by accelerate: borrow the values
+            with align_module_device(part):
+                yield from (tensor.detach() for tensor in part.parameters(recurse=False))
+        else:
+            yield from (tensor.detach() for tensor in own)
+
+
+def _sample(tensor: Tensor) -> str:
+    flat = tensor.reshape(-1)
+    index = torch.linspace(0, max(flat.numel() - 1, 0), min(SAMPLES_PER_TENSOR, flat.numel()), device=flat.device).long()
+    values = flat[index].cpu().double()  # exact, so that a checkpoint wrapped in a wider dtype than its own is the same
+    if not values.any():
+        return ""
+    return hashlib.sha256(f"{tuple(tensor.shape)} ".encode() + values.numpy().tobytes()).hexdigest()
+
+
+def _processed(model: HookedModel) -> bool:
+    """Whether a bridge's weights were folded or centred after it was made."""
+    return bool(getattr(model, "_weights_processed", False))
+
+
+def _fingerprint_wrapped(model: HookedModel, tok: Any) -> ModelIdentity:
+    hf = huggingface_model(model)
+    chosen = tok if tok is not None else model.tokenizer
+    name = str(getattr(model.cfg, "model_name", None) or type(model).__name__)
+    if hf is not None and hasattr(hf, "config"):
+        processing = "unknown" if _processed(model) else "none"
+        return ModelIdentity(
+            name, _digest(_config_of(hf.config), _tokenizer_hash(chosen), _weights(hf), processing), processing
+        )
+    cfg = {k: v for k, v in vars(model.cfg).items() if k not in {"device", "dtype", "seed", "model_name"}}
+    config = json.dumps(cfg, sort_keys=True, default=str)
+    assert isinstance(model, nn.Module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weights = _weights(model)
+    return ModelIdentity(name, _digest(config, _tokenizer_hash(chosen), weights, "unknown"), "unknown")

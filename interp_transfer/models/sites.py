@@ -1,0 +1,111 @@
+"""Hook-point names: checking, expanding, explaining.
+
+A site is a transformer-lens hook name such as ``blocks.3.hook_resid_pre``. transformer-lens ignores names that it does not
+know, so every name passes through here before it is used, and an unknown one raises with the closest names that the model
+has. A name may hold ``*`` in place of a layer number and then stands for that site in every block.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+BLOCK = re.compile(r"^blocks\.(\d+|\*)\.")
+
+RESIDUAL_WRITES = ("blocks.*.hook_resid_pre", "blocks.*.hook_attn_out", "blocks.*.hook_mlp_out")
+"""Each block's input, attention output and MLP output: where directional ablation removes a direction from everything that
+the residual stream carries or receives (Arditi et al. 2024)."""
+
+
+@runtime_checkable
+class HookedModel(Protocol):
+    """What the toolkit needs of a wrapped model; ``TransformerBridge`` and ``HookedTransformer`` both have it."""
+
+    cfg: Any
+    tokenizer: Any
+
+    @property
+    def hook_dict(self) -> dict[str, Any]:
+        """Hook points by name."""
+        ...
+
+    def hooks(self, fwd_hooks: list = ..., bwd_hooks: list = ...) -> Any:
+        """A context manager that adds hooks."""
+        ...
+
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:
+        """A forward pass that keeps activations."""
+        ...
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Generation."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """A forward pass."""
+        ...
+
+
+def layer_of(site: str) -> int | None:
+    """The block that a site belongs to, or None for sites outside the blocks (embeddings, final norm)."""
+    match = BLOCK.match(site)
+    return int(match.group(1)) if match and match.group(1) != "*" else None
+
+
+def check_site(model: HookedModel, site: str) -> str:
+    """Return ``site`` if the model has it.
+
+    Raises:
+        ValueError: naming the closest sites of this model.
+    """
+    known = model.hook_dict
+    if site in known:
+        return site
+    layer = layer_of(site)
+    n_layers = int(model.cfg.n_layers)
+    if layer is not None and layer >= n_layers and BLOCK.sub("blocks.0.", site) in known:
+        raise ValueError(f"site {site!r}: this model has {n_layers} blocks, 0 to {n_layers - 1}; choose one of those")
+    close = difflib.get_close_matches(site, known, n=3, cutoff=0.5) or [n for n in known if n.endswith("hook_resid_pre")][:3]
+    raise ValueError(f"unknown site {site!r}: did you mean {', '.join(close)}? model.hook_dict lists all {len(known)}")
+
+
+def expand_sites(model: HookedModel, sites: str | Iterable[str]) -> list[str]:
+    """The model's own names for ``sites``, patterns with ``*`` replaced by one name for each block, in order.
+
+    Raises:
+        ValueError: for an unknown site, or for none at all.
+    """
+    names: list[str] = []
+    for site in [sites] if isinstance(sites, str) else list(sites):
+        if "*" in site:
+            names += [check_site(model, site.replace("*", str(layer), 1)) for layer in range(int(model.cfg.n_layers))]
+        else:
+            names.append(check_site(model, site))
+    if not names:
+        raise ValueError("no site given: name at least one, such as 'blocks.0.hook_resid_pre'")
+    return list(dict.fromkeys(names))
+
+
+def hook_point(model: HookedModel, site: str, edit: bool = False) -> Any:
+    """The hook point behind a site; several names may lead to the same one.
+
+    Args:
+        model: the wrapped model.
+        site: its name.
+        edit: whether the activation is going to be changed there, not only read.
+
+    Raises:
+        ValueError: for an unknown site, or one at which an edit would not do what it says.
+    """
+    point = model.hook_dict[check_site(model, site)]
+    if edit and site.endswith("hook_resid_mid") and type(model).__name__ == "TransformerBridge":
+        raise ValueError(
+            f"{site!r} can be read but not edited: in a TransformerBridge an edit there reaches only the MLP branch; "
+            f"edit {site.replace('hook_resid_mid', 'hook_attn_out')!r} or the next block's hook_resid_pre instead"
+        )
+    return point
+
+
+def residual_sites(model: HookedModel) -> Sequence[str]:
+    """The input of every block, the sites that a layer search visits."""
+    return expand_sites(model, "blocks.*.hook_resid_pre")

@@ -1,0 +1,1 @@
+"""Plots: pure functions of frames and rows to plotly figures."""

@@ -1,0 +1,139 @@
+"""What a vector does, and what it costs, as it is made stronger.
+
+A vector that is too weak does nothing and one that is too strong breaks the model, so two vectors can only be compared when
+each has the strength that suits it within the same cost. These curves show whether that choice was fair.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plotly.graph_objects import Figure, Scatter
+from plotly.subplots import make_subplots
+
+from interp_transfer.plots.style import INK, Style, axis, label, layout, percent, styles
+
+KL_FLOOR = 1e-3
+"""Clean KL below this, in nats per token, is drawn at this: the scale is logarithmic."""
+LOG_FROM = 8
+"""Ratio of the largest strength to the smallest from which the strengths' scale is logarithmic."""
+
+
+def strength_curves(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    budget: float | None = None,
+    chosen: Mapping[str, float] | None = None,
+    title: str = "",
+) -> Figure:
+    """Success, intact and clean KL against strength, a line for each condition, with 95% intervals as bands.
+
+    Args:
+        rows: one for each condition and strength: `condition`, `strength`, `success` and `intact` (each with `rate`,
+            `low`, `high`, `n`), `clean_kl`; as `result.json` holds them under "sweep". In any order.
+        budget: clean KL that was allowed, nats per token; drawn as a line.
+        chosen: the strength of each condition that was taken in the end; ringed where it is among the rows.
+        title: above the figure; none if empty.
+
+    Raises:
+        ValueError: when there are no rows.
+    """
+    if not rows:
+        raise ValueError("no rows to draw: give at least one strength of one condition")
+    names = list(dict.fromkeys(str(row["condition"]) for row in rows))
+    figure = make_subplots(
+        rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.07,
+        subplot_titles=["success", "intact", f"clean KL, nats per token (log scale from {KL_FLOOR:g})"],
+    )  # fmt: skip
+    for name, style in styles(names).items():
+        points = sorted((row for row in rows if row["condition"] == name), key=lambda row: row["strength"])
+        for panel, measure in enumerate(("success", "intact"), start=1):
+            figure.add_trace(_band(points, measure, style, name), panel, 1)
+        for panel, measure in enumerate(("success", "intact", "clean_kl"), start=1):
+            figure.add_trace(_line(points, measure, style, name, legend=panel == 1), panel, 1)
+        taken = [row for row in points if chosen and name in chosen and math.isclose(row["strength"], chosen[name])]
+        for panel, measure in enumerate(("success", "intact", "clean_kl"), start=1):
+            if taken:
+                figure.add_trace(_ring([taken[0]["strength"]], [_value(taken[0], measure)], style.colour, name), panel, 1)
+    if chosen:
+        figure.add_trace(_ring([None], [None], INK, None), 1, 1)  # for the legend alone
+    if budget is not None:
+        figure.add_shape(
+            type="line", xref="x3 domain", x0=0, x1=1, yref="y3", y0=budget, y1=budget,
+            line={"color": "#8b929a", "width": 1.5, "dash": "dash"},
+        )  # fmt: skip
+        figure.add_annotation(  # shapes on a logarithmic axis take the value, annotations its logarithm
+            text=f"budget {budget:g}", xref="x3 domain", x=0, xanchor="left", yref="y3", y=math.log10(budget),
+            yanchor="bottom", showarrow=False, name="budget",
+        )  # fmt: skip
+    figure.update_layout(**layout(title, 720))
+    figure.update_layout(hovermode="closest")
+    strengths = sorted({float(row["strength"]) for row in rows})
+    figure.update_xaxes(axis(tickvals=strengths, ticktext=[f"{s:g}" for s in strengths], tickangle=0))
+    if strengths[0] > 0 and strengths[-1] / strengths[0] >= LOG_FROM:
+        figure.update_xaxes(type="log")
+    figure.update_xaxes(title={"text": "strength (1 is the vector as it is)", "standoff": 8, "font": {"size": 13}}, row=3, col=1)
+    rates = axis(range=[-0.03, 1.03], tickformat=".0%", tickvals=[0, 0.5, 1])
+    figure.update_yaxes(rates, row=1, col=1)
+    figure.update_yaxes(rates, row=2, col=1)
+    figure.update_yaxes(axis(type="log", dtick=1, tickformat="~g"), row=3, col=1)
+    figure.update_annotations(font={"size": 13})
+    figure.update_annotations(selector={"xanchor": "center"}, x=0, xanchor="left")
+    figure.update_traces(cliponaxis=False)
+    return figure
+
+
+def _value(row: Mapping[str, Any], measure: str) -> float:
+    return max(float(row["clean_kl"]), KL_FLOOR) if measure == "clean_kl" else float(row[measure]["rate"])
+
+
+def _hover(row: Mapping[str, Any]) -> str:
+    rates = [
+        f"{m} {percent(row[m]['rate'])} ({percent(row[m]['low'])} to {percent(row[m]['high'])}), n = {row[m]['n']}"
+        for m in ("success", "intact")
+    ]
+    return "<br>".join([f"strength {row['strength']:g}", *rates, f"clean KL {row['clean_kl']:.4f} nats per token"])
+
+
+def _line(points: Sequence[Mapping[str, Any]], measure: str, style: Style, name: str, *, legend: bool) -> Scatter:
+    return Scatter(
+        x=[row["strength"] for row in points],
+        y=[_value(row, measure) for row in points],
+        name=label(name),
+        legendgroup=name,
+        showlegend=legend,
+        mode="lines+markers",
+        line={"color": style.colour, "width": 2, "dash": style.dash},
+        marker={"color": style.colour, "size": 8, "symbol": style.symbol},
+        customdata=[_hover(row) for row in points],
+        hovertemplate=f"<b>{label(name)}</b><br>%{{customdata}}<extra></extra>",
+    )
+
+
+def _band(points: Sequence[Mapping[str, Any]], measure: str, style: Style, name: str) -> Scatter:
+    there = [row["strength"] for row in points]
+    return Scatter(
+        x=there + there[::-1],
+        y=[row[measure]["high"] for row in points] + [row[measure]["low"] for row in points][::-1],
+        fill="toself",
+        fillcolor=style.pale(0.13),
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        legendgroup=name,
+        showlegend=False,
+    )
+
+
+def _ring(x: Sequence[float | None], y: Sequence[float | None], colour: str, name: str | None) -> Scatter:
+    return Scatter(
+        x=x,
+        y=y,
+        name="chosen strength",
+        legendgroup=name or "chosen",
+        legendrank=2000,
+        showlegend=name is None,
+        mode="markers",
+        marker={"symbol": "circle-open", "size": 17, "color": colour, "line": {"width": 2.5}},
+        hoverinfo="skip",
+    )

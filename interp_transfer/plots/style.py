@@ -1,0 +1,97 @@
+"""One look for all figures: the same condition has the same colour, marker and line everywhere.
+
+The hues are Okabe and Ito's, which people with any of the common colour deficiencies can tell apart, each shifted to a
+lightness that is legible on white and on near-black paper. Marker and dash differ as well, so that nothing hangs on colour
+alone. Backgrounds are transparent: a page that knows its own colours may overrule those of text and grid.
+"""
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+INK = "#444b54"
+GRID = "#d9dde2"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a condition is drawn.
+
+    Attributes:
+        colour: as "#rrggbb".
+        symbol: plotly's name of the marker.
+        dash: plotly's name of the line.
+    """
+
+    colour: str
+    symbol: str
+    dash: str
+
+    def pale(self, alpha: float) -> str:
+        """The colour, let through to the paper: 0 is invisible, 1 is solid."""
+        red, green, blue = (int(self.colour[i : i + 2], 16) for i in (1, 3, 5))
+        return f"rgba({red}, {green}, {blue}, {alpha:g})"
+
+
+_KNOWN = {
+    "unsteered": Style("#858b93", "circle", "dot"),
+    "native": Style("#2a80c9", "square", "solid"),
+    "moved": Style("#dd5f1e", "circle", "solid"),
+    "random": Style("#b968a0", "x", "dot"),
+    "shuffled": Style("#12946c", "diamond", "dash"),
+    "mean_ablated": Style("#b58900", "cross", "dash"),
+    "forced_first_token": Style("#6f6bd1", "triangle-up", "dashdot"),
+}
+_SPARE = (
+    Style("#2c9aa8", "star", "solid"),
+    Style("#a1673f", "hexagon", "dash"),
+    Style("#7f9130", "triangle-down", "dashdot"),
+    Style("#c2506b", "pentagon", "dot"),
+)
+
+
+def styles(names: Iterable[str]) -> dict[str, Style]:
+    """A style for each name: its own if it is one of the usual conditions, else a spare one, in turn."""
+    out: dict[str, Style] = {}
+    spare = 0
+    for name in names:
+        if name in _KNOWN:
+            out[name] = _KNOWN[name]
+        elif name not in out:
+            out[name] = _SPARE[spare % len(_SPARE)]
+            spare += 1
+    return out
+
+
+def label(name: str) -> str:
+    """A condition's name for reading; escaped, because plotly reads some HTML in its texts."""
+    return html.escape(name.replace("_", " "))
+
+
+def percent(share: float) -> str:
+    """``0.935`` as "93.5%"; never rounded up to a round hundred."""
+    return f"{100 * share:.1f}".removesuffix(".0") + "%"
+
+
+def layout(title: str, height: int) -> dict[str, Any]:
+    """What all figures have in common; margins keep to the sides of a narrow screen."""
+    return {
+        "title": {"text": html.escape(title), "x": 0, "xref": "paper", "font": {"size": 16}},
+        "height": height,
+        "template": "none",
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": "rgba(0, 0, 0, 0)",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "margin": {"l": 8, "r": 12, "t": 76 if title else 44, "b": 44},
+        "legend": {"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"},
+        "dragmode": False,
+        "modebar": {"bgcolor": "rgba(0, 0, 0, 0)", "color": "#8b929a", "activecolor": INK},
+        "hoverlabel": {"font": {"family": FONT}, "align": "left"},
+    }
+
+
+def axis(**changes: Any) -> dict[str, Any]:
+    """An axis with a faint grid, whose labels make room for themselves."""
+    return {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": True, "fixedrange": True, **changes}

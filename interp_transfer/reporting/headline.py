@@ -1,0 +1,130 @@
+"""What happened, in a sentence that does not flatter.
+
+A moved vector is judged by its intact answers, against the native vector, which is what could at best be expected, and against
+controls that know nothing of the behaviour. When a control does as well as the native vector the task is too easy to say
+anything; when the native vector fails there is nothing to compare with. Both are said before anything else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from interp_transfer.plots.style import percent
+
+AS_GOOD = 0.8
+"""A control with at least this share of a vector's intact answers does about as well, whatever the intervals say."""
+ABOUT_EQUAL = (0.95, 0.9)
+"""Shares of native's success and of its intact answers from which a moved vector works about as well."""
+
+CONTROLS: Mapping[str, str] = {
+    "random": "a random vector of the same norm",
+    "mean_ablated": "replacing the site's activation by its mean",
+    "forced_first_token": "giving the first token of the right answer, without steering,",
+}
+_IN_NUMBERS: Mapping[str, str] = {
+    "unsteered": "without steering",
+    "random": "with random vectors of the same norm",
+    "shuffled": "through a mapper fitted on shuffled pairs",
+    "mean_ablated": "with the site's mean in place of its activation",
+    "forced_first_token": "with no steering but the first token of the right answer given",
+}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A verdict in one sentence, and the numbers that it rests on, in a few."""
+
+    verdict: str
+    numbers: tuple[str, ...]
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """What happened, in plain words with numbers, number of prompts and baselines.
+
+    Args:
+        result: what `result.json` holds.
+    """
+    said = summarise(result)
+    return " ".join((said.verdict, *said.numbers))
+
+
+def summarise(result: Mapping[str, Any]) -> Headline:
+    """The headline's two parts."""
+    conditions = result["conditions"]
+    target = result["target"]["name"]
+    if not {"unsteered", "native", "moved"} <= conditions.keys():
+        return Headline(f"{len(conditions)} conditions compared on {target}.", (_plain_numbers(conditions),))
+    return Headline(_verdict(result, conditions), _numbers(conditions))
+
+
+def _verdict(result: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:
+    source = result.get("source", {}).get("name", "the source model")
+    target = result["target"]["name"]
+    unsteered, native, moved = (conditions[name] for name in ("unsteered", "native", "moved"))
+    controls = {name: conditions[name] for name in CONTROLS if name in conditions}
+    relation = _relation(native, moved)
+    beaten_by = [n for n, c in {"unsteered": unsteered, **controls}.items() if _as_good(c, moved)]
+
+    if _as_good(unsteered, native):
+        if unsteered["intact"]["rate"] >= 0.5:
+            return f"No verdict: {target} gives the wanted answers without any steering, so there is nothing to mend here."
+        why = "does not work there"
+        if native["success"]["low"] > unsteered["success"]["high"]:
+            why = "gets its effect there only by breaking the answers"
+        if not beaten_by:
+            return f"A vector found on {source} works on {target}, although the vector found on {target} itself {why}."
+        return f"No verdict on the move: the vector found on {target} itself {why}."
+    easy = [name for name, c in controls.items() if _as_good(c, native)]
+    if easy:
+        also = "the moved vector does not work" if "unsteered" in beaten_by else f"the moved vector works {relation} it"
+        return f"This run says little: {CONTROLS[easy[0]]} does about as well as the native vector ({also})."
+    if beaten_by:
+        than = "no steering at all" if beaten_by[0] == "unsteered" else CONTROLS[beaten_by[0]].rstrip(",")
+        return f"A vector found on {source} does not work on {target}: it does no better than {than}."
+    if "shuffled" in conditions and _as_good(conditions["shuffled"], moved):
+        return (
+            f"A vector found on {source} works on {target}, but so does one moved by a mapper that was fitted on shuffled "
+            f"pairs: what the mapper learned is not the reason."
+        )
+    return f"A vector found on {source} works on {target} {relation} the one found there."
+
+
+def _as_good(control: Mapping[str, Any], vector: Mapping[str, Any]) -> bool:
+    """Whether a control's intact answers come near a vector's: in their share, or because the intervals overlap."""
+    a, b = control["intact"], vector["intact"]
+    return a["high"] >= b["low"] or a["rate"] >= AS_GOOD * b["rate"]
+
+
+def _relation(native: Mapping[str, Any], moved: Mapping[str, Any]) -> str:
+    if moved["intact"]["low"] > native["intact"]["high"]:
+        return "better than"
+    success, intact = (moved[m]["rate"] >= share * native[m]["rate"] for m, share in zip(_MEASURES, ABOUT_EQUAL, strict=True))
+    return "about as well as" if success and intact else "less well than"
+
+
+_MEASURES = ("success", "intact")
+
+
+def _numbers(conditions: Mapping[str, Any]) -> tuple[str, ...]:
+    native, moved = conditions["native"], conditions["moved"]
+    baselines = ", ".join(
+        f"{percent(conditions[name]['intact']['rate'])} {words}" for name, words in _IN_NUMBERS.items() if name in conditions
+    )
+    whatever = ", ".join(
+        f"{name} {percent(conditions[name]['success']['rate'])}" for name in ("moved", "native", "random") if name in conditions
+    )
+    return (
+        f"On {moved['intact']['n']} held-out prompts the moved vector did what it is for, and left a valid answer, on "
+        f"{_with_interval(moved['intact'])}; the native one on {_with_interval(native['intact'])}.",
+        f"Baselines: {baselines}.",
+        f"If answers may be broken: {whatever}. Cost on clean prompts, in nats per token: moved {moved['clean_kl']:.2g}, native {native['clean_kl']:.2g}."
+    )
+
+
+def _plain_numbers(conditions: Mapping[str, Any]) -> str:
+    parts = [f"{name.replace('_', ' ')} {_with_interval(c['intact'])}, n = {c['intact']['n']}" for name, c in conditions.items()]
+    return f"Prompts on which each did what it is for and left a valid answer: {'; '.join(parts)}."
+
+
+def _with_interval(rate: Mapping[str, Any]) -> str:
+    return f"{percent(rate['rate'])} (95% interval {percent(rate['low'])} to {percent(rate['high'])})"

@@ -1,0 +1,242 @@
+"""What a run folder holds, checked: the two JSON files that a report is built from.
+
+Both may have come from another version, another machine or a text editor, so every field that is read later is checked here
+and a wrong one is named. Keys that are not listed are ignored, and parts that only `run` writes may be missing: a folder
+saved by `Result.save` alone makes a shorter report.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+
+from typeguard import TypeCheckError, check_type
+
+SCHEMA = 1
+"""Of result.json; the same as `evaluation.compare.SCHEMA`, which is not imported because it would load torch."""
+
+
+class RateJson(TypedDict):
+    """A share of prompts with its 95% interval."""
+
+    rate: float
+    low: float
+    high: float
+    n: int
+
+
+class ConditionJson(TypedDict):
+    """What happened under one condition."""
+
+    strength: float
+    success: RateJson
+    intact: RateJson
+    clean_kl: float
+    note: NotRequired[str]
+
+
+class SweepJson(ConditionJson):
+    """A point of a strength sweep."""
+
+    condition: str
+
+
+class VariantJson(ConditionJson):
+    """Another mapper or another way of moving the vector."""
+
+    mapper: str
+    mode: str
+    fvu: float
+    norm: float
+    cosine_to_native: float
+
+
+class ModelJson(TypedDict):
+    """A model and the place in it."""
+
+    name: str
+    fingerprint: NotRequired[str]
+    site: NotRequired[str]
+    positions: NotRequired[str]
+
+
+class MapperJson(TypedDict):
+    """What a mapper is and how well it reproduces held-out activations."""
+
+    kind: str
+    mode: str
+    parameters: int
+    fraction_of_target: float
+    fvu: float
+    cosine: float
+    norm_ratio: float
+    rows: NotRequired[int]
+    held_out_rows: NotRequired[int]
+    settings: NotRequired[dict[str, Any]]
+
+
+class VectorJson(TypedDict):
+    """The vector that was found, and what became of it."""
+
+    method: str
+    positions: str
+    norm: float
+    moved_norm: float
+    native_norm: float
+    cosine_to_native: float
+
+
+class RuleJson(TypedDict):
+    """How strengths were chosen."""
+
+    budget_nats_per_token: float
+    strengths: list[float]
+    split: str
+    n: int
+    rule: str
+
+
+class AlignmentJson(TypedDict):
+    """How the tokens of the two models were paired."""
+
+    strategy: str
+    coverage: float
+
+
+class ResultJson(TypedDict):
+    """result.json."""
+
+    schema: int
+    task: str
+    seed: int
+    versions: dict[str, str]
+    target: ModelJson
+    conditions: dict[str, ConditionJson]
+    description: NotRequired[str]
+    source: NotRequired[ModelJson]
+    vector: NotRequired[VectorJson]
+    alignment: NotRequired[AlignmentJson]
+    mapper: NotRequired[MapperJson]
+    strength_rule: NotRequired[RuleJson]
+    sweep: NotRequired[list[SweepJson]]
+    at_strength_one: NotRequired[dict[str, ConditionJson]]
+    variants: NotRequired[list[VariantJson]]
+
+
+class CompletionJson(TypedDict):
+    """What the model said, and the verdict on it."""
+
+    completion: str
+    success: bool
+    intact: bool
+    reason: str
+
+
+class TokensJson(TypedDict):
+    """The tokens of a prompt, and which of them are steered."""
+
+    pieces: list[str]
+    steered: list[bool]
+    generated_steered: bool
+
+
+class CompletionsJson(TypedDict):
+    """completions.json."""
+
+    prompts: list[str]
+    conditions: dict[str, list[CompletionJson]]
+    tokens: NotRequired[list[TokensJson]]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The two files of a run, read and checked."""
+
+    result: ResultJson
+    completions: CompletionsJson
+
+
+def read_run(folder: Path) -> RunFolder:
+    """Read and check `result.json` and `completions.json`.
+
+    Raises:
+        ValueError: when a file is missing, damaged or of another schema; names file and field.
+    """
+    result = _load(folder / "result.json")
+    schema = result.get("schema")
+    if schema != SCHEMA:
+        raise ValueError(
+            f"{folder / 'result.json'}: schema {schema!r}, expected {SCHEMA}: read it with the version that wrote it, "
+            f"or do the run again"
+        )
+    _check(result, ResultJson, folder / "result.json")
+    if not result["conditions"]:
+        raise ValueError(f"{folder / 'result.json'}: field 'conditions' is empty: {_REMEDY}")
+    said = _load(folder / "completions.json")
+    _check(said, CompletionsJson, folder / "completions.json")
+    _check_lengths(said, folder / "completions.json")
+    return RunFolder(result, said)  # pyright: ignore[reportArgumentType]
+
+
+_REMEDY = "the file is damaged, do the run again"
+
+
+def _load(path: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> float:
+        raise ValueError(f"{constant} is not a number")
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path} is missing: give the folder of a finished run, which holds result.json and completions.json"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"cannot read {path} ({error.strerror}): give the folder of a finished run") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not readable as JSON ({error}): {_REMEDY}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: expected a JSON object, found a {type(data).__name__}: {_REMEDY}")
+    return data
+
+
+def _check(value: Any, expected: Any, path: Path, field: str = "") -> None:
+    """`check_type`, but blind to unknown keys, and able to say which field is wrong."""
+    if is_typeddict(expected) and isinstance(value, Mapping):
+        for key, hint in get_type_hints(expected).items():
+            name = f"{field}.{key}".lstrip(".")
+            if key in value:
+                _check(value[key], hint, path, name)
+            elif key in expected.__required_keys__:
+                raise ValueError(f"{path}: field {name!r} is missing: {_REMEDY}")
+        return
+    parts = get_args(expected)
+    if get_origin(expected) is dict and isinstance(value, Mapping):
+        for key, item in value.items():
+            _check(item, parts[1], path, f"{field}.{key}")
+        return
+    if get_origin(expected) is list and isinstance(value, list):
+        for index, item in enumerate(value):
+            _check(item, parts[0], path, f"{field}[{index}]")
+        return
+    wanted = dict if is_typeddict(expected) else expected
+    try:
+        check_type(value, wanted)
+    except TypeCheckError as error:
+        raise ValueError(f"{path}: field {field!r}: {error}: {_REMEDY}") from None
+
+
+def _check_lengths(said: Mapping[str, Any], path: Path) -> None:
+    asked = len(said["prompts"])
+    for name, completions in said["conditions"].items():
+        if len(completions) != asked:
+            raise ValueError(
+                f"{path}: field 'conditions.{name}' has {len(completions)} completions for {asked} prompts: {_REMEDY}"
+            )
+    marked = said.get("tokens", [])
+    if len(marked) > asked:
+        raise ValueError(f"{path}: field 'tokens' has {len(marked)} entries for {asked} prompts: {_REMEDY}")
+    for index, tokens in enumerate(marked):
+        if len(tokens["pieces"]) != len(tokens["steered"]):
+            raise ValueError(f"{path}: field 'tokens[{index}]' has unequal numbers of pieces and marks: {_REMEDY}")

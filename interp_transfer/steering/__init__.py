@@ -1,0 +1,1 @@
+"""Steering: vectors from contrasts, and how hard to steer."""

@@ -1,0 +1,62 @@
+"""How hard to steer, and where.
+
+A vector's strength decides both what it does and what it costs, and a native vector, a moved one and a random one need not
+want the same. So each gets its own: the strength that leaves most answers intact on validation prompts, among those whose
+cost on clean prompts stays within one budget for all. The sites on the organisms' cards are chosen by the same prompts.
+"""
+
+from collections.abc import Callable, Sequence
+
+from tqdm.auto import tqdm
+
+from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
+from interp_transfer.data.tasks import Task
+from interp_transfer.evaluation.exam import Condition, Exam, exam
+from interp_transfer.interventions.apply import Intervention, add
+from interp_transfer.models.sites import HookedModel, residual_sites
+from interp_transfer.steering.extract import extract
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+BUDGET = 0.2
+"""Clean KL that a strength may cost, nats per token."""
+
+RULE = (
+    "most intact answers on validation prompts among the strengths within the clean-KL budget; then most success, then the "
+    "smaller strength; the smallest of all if none is within the budget"
+)
+
+Make = Callable[[float], Sequence[Intervention]]
+"""Strength -> interventions to pool (one, or several random draws)."""
+
+
+def sweep_strengths(
+    validation: Exam, make: Make, strengths: Sequence[float] = STRENGTHS, *, label: str = "", progress: bool = True
+) -> list[Condition]:
+    """Success, intact and clean KL for each strength."""
+    bar = tqdm(strengths, f"strengths {label}".strip(), delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False)
+    return [validation.judge([(i,) for i in make(strength)], strength, progress=False) for strength in bar]
+
+
+def choose(swept: Sequence[Condition], budget: float = BUDGET) -> Condition:
+    """The fair strength; ``RULE`` in words."""
+    within = [c for c in swept if c.clean_kl <= budget]
+    if not within:
+        return min(swept, key=lambda c: c.strength)
+    return max(within, key=lambda c: (c.intact.rate, c.success.rate, -c.strength))
+
+
+def sweep_sites(
+    model: HookedModel, task: Task, *, strength: float = 1.0, n: int = 60, seed: int = 0, progress: bool = True
+) -> dict[str, Condition]:
+    """What the task's own vector does at the input of every block, on validation prompts."""
+    validation = exam(model, task, "validation", n=n, seed=seed)
+    found = {}
+    for site in tqdm(residual_sites(model), "sites", delay=SECONDS_BEFORE_PROGRESS, disable=not progress):
+        vector = extract(model, task.contrast("train"), site)
+        found[site] = validation.judge([(add(vector, strength, task.positions),)], strength, progress=False)
+    return found
+
+
+def best_site(found: dict[str, Condition]) -> str:
+    """The site with most intact answers; the deeper one of equals."""
+    return max(found, key=lambda site: (found[site].intact.rate, list(found).index(site)))

@@ -1,0 +1,216 @@
+"""Tiny checkpoints with random weights, made on the fly: the ground truth that the tests read with plain transformers.
+
+Weights are drawn with a large spread, so that two computations that differ do so visibly.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+FAMILIES = ("llama", "qwen2", "gemma2", "gpt2", "gpt_neox")
+LAYERS, WIDTH, CONTEXT = 4, 16, 64
+TEXTS = ["the cat sat", "a much longer text, with a comma and |prod| in it: 12 + 7", "x", "dogs run far from home, they say"]
+"""Of unequal lengths, one of them a single token."""
+
+_SHAPE: dict[str, dict[str, Any]] = {
+    "llama": {"num_key_value_heads": 2, "head_dim": 4},
+    "qwen2": {"num_key_value_heads": 2},
+    # query_pre_attn_scalar unlike head_dim, low caps and a window shorter than the texts: each would show if it were lost.
+    "gemma2": {
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+        "query_pre_attn_scalar": 3,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 3.0,
+        "sliding_window": 4,
+    },
+    "gpt2": {},
+    "gpt_neox": {"use_parallel_residual": True},
+}
+
+
+@cache
+def byte_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of 300 tokens; with ``bos`` it puts one in front of each text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = ["<|end|>", "<|pad|>", "<|begin|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|begin|> $A", special_tokens=[("<|begin|>", tokenizer.token_to_id("<|begin|>"))]
+        )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|end|>",
+        pad_token="<|pad|>",
+        bos_token="<|begin|>" if bos else None,
+        clean_up_tokenization_spaces=False,
+    )
+    fast.init_kwargs.update(name_or_path="mem", add_bos_token=bos)
+    return fast
+
+
+def config(family: str, **changes: Any) -> Any:
+    """The configuration of a tiny model."""
+    plain = {
+        "vocab_size": len(byte_tokenizer()),
+        "hidden_size": WIDTH,
+        "intermediate_size": 32,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "max_position_embeddings": CONTEXT,
+        "initializer_range": 0.2,
+        "bos_token_id": None,
+        "eos_token_id": byte_tokenizer().eos_token_id,
+        "pad_token_id": byte_tokenizer().pad_token_id,
+        "dtype": "float32",
+    }
+    return AutoConfig.for_model(family, **{**plain, **_SHAPE[family], **changes})
+
+
+def make_checkpoint(folder: Path, family: str, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
+    """Write a Hugging Face folder with random weights and the byte tokenizer."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config(family, **changes))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name or "ln_" in name or name.endswith("bias"):  # at their initial 1 and 0 they would hide mistakes
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    model.to(dtype).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def raw_model(folder: Path, **options: Any) -> PreTrainedModel:
+    """The checkpoint as plain transformers loads it, float32 and unwrapped."""
+    return AutoModelForCausalLM.from_pretrained(folder, **{"dtype": torch.float32, **options}).eval()
+
+
+def raw_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def blocks(model: PreTrainedModel) -> Any:
+    """The list of blocks of a plain transformers model."""
+    base = model.base_model
+    return base.h if hasattr(base, "h") else base.layers
+
+
+def part(model: PreTrainedModel, family: str, layer: int, what: str) -> tuple[Any, str]:
+    """Where plain PyTorch finds a site: a module, and whether it is its "input" or its "output"."""
+    block = blocks(model)[layer]
+    names = {
+        "llama": ("self_attn", "mlp"),
+        "qwen2": ("self_attn", "mlp"),
+        "gemma2": ("post_attention_layernorm", "post_feedforward_layernorm"),
+        "gpt2": ("attn", "mlp"),
+        "gpt_neox": ("attention", "mlp"),
+    }[family]
+    return {
+        "resid_pre": (block, "input"),
+        "resid_post": (block, "output"),
+        "attn_out": (getattr(block, names[0]), "output"),
+        "mlp_out": (getattr(block, names[1]), "output"),
+    }[what]
+
+
+def hook_count(model: Any) -> int:
+    """Forward hooks of a wrapped model: those that transformer-lens knows, those on modules, and shadowed methods."""
+    inner = getattr(model, "original_model", model)
+    known = sum(len(point.fwd_hooks) for point in set(model.hook_dict.values()))
+    raw = [
+        hook
+        for module in {*model.modules(), *inner.modules()}
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        # A bridge's blocks wire hooks of their own at their first pass, and keep them.
+        if not getattr(hook, "__qualname__", "").startswith("BlockBridge.")
+    ]
+    return known + len(raw) + int("forward" in model.__dict__)
+
+
+def first(value: Any) -> torch.Tensor:
+    """The tensor of a module's output, which may be a tuple."""
+    return value[0] if isinstance(value, tuple) else value
+
+
+def change_weight(folder: Path) -> None:
+    """Change one matrix of a saved checkpoint."""
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    name = next(name for name, value in weights.items() if value.ndim == 2)
+    weights[name] = weights[name] + 0.01
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    """Change entries of a saved checkpoint's config."""
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def hooked_transformer(folder: Path, family: str) -> Any:
+    """The checkpoint as a ``HookedTransformer`` with unprocessed weights; ``family`` is "qwen2" or "gpt2"."""
+    from transformer_lens import HookedTransformer
+    from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+    from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights, convert_qwen2_weights
+
+    raw = raw_model(folder)
+    shape = {
+        "qwen2": {
+            "normalization_type": "RMS",
+            "positional_embedding_type": "rotary",
+            "rotary_dim": WIDTH // 4,
+            "rotary_base": 10000,
+            "rotary_adjacent_pairs": False,
+            "final_rms": True,
+            "gated_mlp": True,
+            "act_fn": "silu",
+            "n_key_value_heads": 2,
+            "eps": 1e-6,
+            "d_mlp": 32,
+        },
+        "gpt2": {"normalization_type": "LN", "act_fn": "gelu_new", "eps": 1e-5, "d_mlp": 4 * WIDTH},
+    }[family]
+    cfg = HookedTransformerConfig(
+        n_layers=LAYERS,
+        d_model=WIDTH,
+        n_heads=4,
+        d_head=WIDTH // 4,
+        n_ctx=CONTEXT,
+        d_vocab=len(byte_tokenizer()),
+        default_prepend_bos=False,
+        device="cpu",
+        dtype=torch.float32,
+        **shape,
+    )
+    with pytest.warns(DeprecationWarning, match="HookedTransformer is deprecated"):
+        model = HookedTransformer(cfg, raw_tokenizer(folder), move_to_device=False)
+    convert = {"qwen2": convert_qwen2_weights, "gpt2": convert_gpt2_weights}[family]
+    model.load_and_process_state_dict(
+        convert(raw, cfg),
+        fold_ln=False,
+        center_writing_weights=False,
+        center_unembed=False,
+        fold_value_biases=False,
+        refactor_factored_attn_matrices=False,
+    )
+    return model.eval()

@@ -1,0 +1,59 @@
+"""What the tests share: checkpoints made once, models wrapped once, nothing from the network."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import interp_transfer as it
+from tests.checkpoints import hook_count, make_checkpoint
+
+torch.set_num_threads(1)
+transformers.utils.logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The checkpoint of a family, made when it is first asked for. Read it, do not change it."""
+    root, made = tmp_path_factory.mktemp("checkpoints"), {}
+
+    def get(family: str) -> Path:
+        if family not in made:
+            made[family] = make_checkpoint(root / family, family)
+        return made[family]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def _wrapped(folder: Callable[[str], Path]) -> Callable[[str], Any]:
+    made: dict[str, Any] = {}
+
+    def get(family: str) -> Any:
+        if family not in made:
+            made[family] = it.load_model(str(folder(family)), device="cpu")
+        return made[family]
+
+    return get
+
+
+@pytest.fixture
+def wrapped(_wrapped: Callable[[str], Any]) -> Iterator[Callable[[str], Any]]:
+    """A family's model as ``load_model`` wraps it, shared by all tests: each must leave it without hooks."""
+    used: list[Any] = []
+
+    def get(family: str) -> Any:
+        used.append(_wrapped(family))
+        return used[-1]
+
+    yield get
+    for model in used:
+        assert hook_count(model) == 0, "the test left hooks behind"

