@@ -12,7 +12,7 @@ BIN := .venv/bin
 	@if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; fi
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	touch .venv/.made
 
 demo: .venv
@@ -30,7 +30,8 @@ bench: .venv
 	$(BIN)/python -m benchmarks
 
 docs: .venv
-	@echo "The documentation is Markdown: start at docs/index.md"
+	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
+	@echo "open build/docs/index.html"
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

@@ -188,9 +188,9 @@ def _run(task: str, source: str, target: str, out: Path | None, *, as_json: bool
 
     console = _console()
     console.print(result_table(result))
-    console.print(headline(result.to_dict()), highlight=False)
+    console.print(headline(result.to_dict()), highlight=False, markup=False)
     if out is not None:
-        console.print(f"Open {out / 'report.html'}", highlight=False, soft_wrap=True)
+        console.print(f"Open {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _free(folder: Path) -> Path:

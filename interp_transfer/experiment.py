@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from interp_transfer.activations.positions import Layout, Positions, describe, select, token_spans
 from interp_transfer.data.tasks import Task, load_task
 from interp_transfer.evaluation.compare import Result, about
-from interp_transfer.evaluation.exam import Condition, Exam, exam, random_like
+from interp_transfer.evaluation.exam import Condition, Exam, draw, exam, random_like
 from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.vector import SteeringVector
 from interp_transfer.mapping.collect import collect
@@ -45,6 +45,7 @@ def run(
     n: int = 200,
     seed: int = 0,
     budget: float = BUDGET,
+    strengths: Sequence[float] = STRENGTHS,
     variants: bool = True,
     out: str | Path | None = None,
     progress: bool = True,
@@ -62,6 +63,7 @@ def run(
         n: held-out prompts that conditions are judged on.
         seed: of everything that is drawn.
         budget: clean KL, in nats per token, within which each condition may choose its strength.
+        strengths: among which it may.
         variants: also judge the other modes, and the other mapper.
         out: folder for result.json, report.html, vectors and mapper; it must not hold anything yet.
         progress: show bars when it takes longer than two seconds.
@@ -71,6 +73,9 @@ def run(
     """
     task = load_task(task) if isinstance(task, str) else task
     check_kind(mapper), find_mode(mode)
+    draw(task.prompts("test"), n, seed, f"test prompts of {task.name}")  # to fail before any work
+    if not strengths or not all(x > 0 for x in strengths) or not budget > 0:
+        raise ValueError(f"strengths={strengths!r}, budget={budget!r}: give strengths and a budget above zero")
     folder = _fresh(out)
     a, b = (load_model(_tuned(name, task)) for name in (source, target))
     s, t = _site(a, task, source_site, "source_site"), _site(b, task, target_site, "target_site")
@@ -92,9 +97,9 @@ def run(
 
     stage("strengths on validation prompts")
     validation = exam(b, task, "validation", n=VALIDATION_PROMPTS, seed=seed)
-    swept = {name: _sweep(validation, v, name, progress) for name, v in vectors.items()}
+    swept = {name: _sweep(validation, v, strengths, name, progress) for name, v in vectors.items()}
     swept["random"] = sweep_strengths(
-        validation, lambda x: random_like(steer(moved, x), seed), label="random", progress=progress
+        validation, lambda x: random_like(steer(moved, x), seed), strengths, label="random", progress=progress
     )
     chosen = {name: choose(conditions, budget).strength for name, conditions in swept.items()}
 
@@ -121,12 +126,13 @@ def run(
         todo = [(kind, how) for kind in fitted for how in MODES if (kind, how) != (mapper, mode)]
         for kind, how in tqdm(todo, desc="variants", leave=False, disable=not progress):
             v = fitted[kind].transfer(vector, how)
-            strength = choose(_sweep(validation, v, how, progress=False), budget).strength
+            strength = choose(_sweep(validation, v, strengths, how, progress=False), budget).strength
             judged = test.judge([(steer(v, strength),)], strength, progress=False)
             about_v = {"fvu": fitted[kind].card.fvu, "norm": v.norm, "cosine_to_native": v.cosine(native)}
             others.append({"mapper": kind, "mode": how, **about_v, **judged.to_dict()})
 
     details = {
+        "description": task.describe(),
         "source": {"name": identity(a).name, "fingerprint": identity(a).fingerprint, "site": s},
         "vector": {
             "method": vector.method,
@@ -141,7 +147,7 @@ def run(
         "mapper": _mapper_details(main, b, mode),
         "strength_rule": {
             "budget_nats_per_token": budget,
-            "strengths": list(STRENGTHS),
+            "strengths": list(strengths),
             "split": "validation",
             "n": VALIDATION_PROMPTS,
             "rule": RULE,
@@ -156,8 +162,11 @@ def run(
     return result
 
 
-def _sweep(validation: Exam, vector: SteeringVector, name: str, progress: bool) -> list[Condition]:
-    return sweep_strengths(validation, lambda x: [add(vector, x, validation.task.positions)], label=name, progress=progress)
+def _sweep(
+    validation: Exam, vector: SteeringVector, strengths: Sequence[float], name: str, progress: bool
+) -> list[Condition]:
+    positions = validation.task.positions
+    return sweep_strengths(validation, lambda x: [add(vector, x, positions)], strengths, label=name, progress=progress)
 
 
 def _mapper_details(mapper: Mapper, target: HookedModel, mode: str) -> dict[str, Any]:

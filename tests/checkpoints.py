@@ -22,7 +22,7 @@ from transformers import (
 )
 
 FAMILIES = ("llama", "qwen2", "gemma2", "gpt2", "gpt_neox")
-LAYERS, WIDTH, CONTEXT = 4, 16, 64
+LAYERS, WIDTH, CONTEXT = 4, 16, 96
 TEXTS = ["the cat sat", "a much longer text, with a comma and |prod| in it: 12 + 7", "x", "dogs run far from home, they say"]
 """Of unequal lengths, one of them a single token."""
 
@@ -135,16 +135,20 @@ def part(model: PreTrainedModel, family: str, layer: int, what: str) -> tuple[An
 
 def hook_count(model: Any) -> int:
     """Forward hooks of a wrapped model: those that transformer-lens knows, those on modules, and shadowed methods."""
+    return len(hooks_of(model))
+
+
+def hooks_of(model: Any) -> list[str]:
     inner = getattr(model, "original_model", model)
-    known = sum(len(point.fwd_hooks) for point in set(model.hook_dict.values()))
+    known = [f"{point.name}: {handle}" for point in set(model.hook_dict.values()) for handle in point.fwd_hooks]
     raw = [
-        hook
+        f"{type(module).__name__}: {hook}"
         for module in {*model.modules(), *inner.modules()}
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        # A bridge's blocks wire hooks of their own at their first pass, and keep them.
-        if not getattr(hook, "__qualname__", "").startswith("BlockBridge.")
+        # A bridge's blocks, and transformers for its output_... switches, add some of their own and keep them.
+        if not getattr(hook, "__qualname__", "").startswith(("BlockBridge.", "install_output_"))
     ]
-    return known + len(raw) + int("forward" in model.__dict__)
+    return [*known, *raw, *(["forward is shadowed"] if "forward" in model.__dict__ else [])]
 
 
 def first(value: Any) -> torch.Tensor:
@@ -171,7 +175,8 @@ def hooked_transformer(folder: Path, family: str) -> Any:
     """The checkpoint as a ``HookedTransformer`` with unprocessed weights; ``family`` is "qwen2" or "gpt2"."""
     from transformer_lens import HookedTransformer
     from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-    from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights, convert_qwen2_weights
+    from transformer_lens.pretrained.weight_conversions.gpt2 import convert_gpt2_weights
+    from transformer_lens.pretrained.weight_conversions.qwen2 import convert_qwen2_weights
 
     raw = raw_model(folder)
     shape = {

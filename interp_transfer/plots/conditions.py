@@ -34,24 +34,26 @@ def condition_bars(frame: pd.DataFrame, title: str = "") -> Figure:
     names = [str(name) for name in frame.index]
     look = [styles(names)[name] for name in names]
     figure = make_subplots(
-        rows=1, cols=2, shared_yaxes=True, column_widths=[0.68, 0.32], horizontal_spacing=0.06,
-        subplot_titles=["share of prompts", "clean KL, nats per token"],
+        rows=1, cols=2, shared_yaxes=True, column_widths=[0.68, 0.32], horizontal_spacing=0.09,
+        subplot_titles=["share of prompts", "clean KL"],
     )  # fmt: skip
     labels = [label(name) for name in names]
+    rows = list(range(len(names)))  # two names may have the same label
     for measure, alpha in (("success", 0.3), ("intact", 1.0)):
         figure.add_trace(_rates(frame, measure, labels, [s.pale(alpha) for s in look], [s.colour for s in look]), 1, 1)
     costs = _column(frame, "clean_kl")
     figure.add_trace(
         Bar(
             x=costs,
-            y=labels,
+            y=rows,
             orientation="h",
             width=0.36,
             marker={"color": [s.pale(0.6) for s in look], "line": {"color": [s.colour for s in look], "width": 1}},
             text=[f"{cost:.2g}" if cost else "0" for cost in costs],
             textposition="outside",
             cliponaxis=False,
-            hovertemplate="<b>%{y}</b><br>clean KL %{x:.4f} nats per token<extra></extra>",
+            customdata=labels,
+            hovertemplate="<b>%{customdata}</b><br>clean KL %{x:.4f} nats per token<extra></extra>",
             showlegend=False,
         ),
         1,
@@ -60,8 +62,9 @@ def condition_bars(frame: pd.DataFrame, title: str = "") -> Figure:
     figure.update_layout(barmode="group", bargap=0.28, bargroupgap=0.08, **layout(title, 110 + 48 * len(names)))
     figure.update_xaxes(axis(range=[0, 1.02], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1]), row=1, col=1)
     figure.update_xaxes(axis(range=[0, 1.3 * (max(costs) or 1.0)], nticks=4), row=1, col=2)
-    figure.update_yaxes(axis(autorange="reversed", showgrid=False, ticklabelstandoff=6), row=1, col=1)
-    figure.update_yaxes(axis(autorange="reversed", showgrid=False), row=1, col=2)
+    figure.update_yaxes(
+        axis(range=[len(names) - 0.5, -0.5], showgrid=False, tickvals=rows, ticktext=labels, ticklabelstandoff=6)
+    )
     figure.update_annotations(font={"size": 13}, yshift=2)
     return figure
 
@@ -69,8 +72,8 @@ def condition_bars(frame: pd.DataFrame, title: str = "") -> Figure:
 def _rates(frame: pd.DataFrame, measure: str, labels: list[str], fill: list[str], line: list[str]) -> Bar:
     rate, low, high = (_column(frame, measure + end) for end in ("", "_low", "_high"))
     hover = [
-        f"{measure} {percent(r)}<br>95% interval {percent(a)} to {percent(b)}<br>n = {n:.0f}, strength {s:.3g}"
-        for r, a, b, n, s in zip(rate, low, high, _column(frame, "n"), _column(frame, "strength"), strict=True)
+        f"<b>{name}</b><br>{measure} {percent(r)}<br>95% interval {percent(a)} to {percent(b)}<br>n = {n:.0f}, strength {s:.3g}"
+        for name, r, a, b, n, s in zip(labels, rate, low, high, _column(frame, "n"), _column(frame, "strength"), strict=True)
     ]
     whiskers: dict[str, Any] = {
         "type": "data",
@@ -83,12 +86,12 @@ def _rates(frame: pd.DataFrame, measure: str, labels: list[str], fill: list[str]
     return Bar(
         name=measure,
         x=rate,
-        y=labels,
+        y=list(range(len(labels))),
         orientation="h",
         marker={"color": fill, "line": {"color": line, "width": 1}},
         error_x=whiskers,
         customdata=hover,
-        hovertemplate="<b>%{y}</b><br>%{customdata}<extra></extra>",
+        hovertemplate="%{customdata}<extra></extra>",
     )
 
 

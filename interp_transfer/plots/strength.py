@@ -11,7 +11,7 @@ from typing import Any
 from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
 
-from interp_transfer.plots.style import INK, Style, axis, label, layout, percent, styles
+from interp_transfer.plots.style import FAINT, Style, axis, label, layout, percent, styles
 
 KL_FLOOR = 1e-3
 """Clean KL below this, in nats per token, is drawn at this: the scale is logarithmic."""
@@ -56,23 +56,24 @@ def strength_curves(
             if taken:
                 figure.add_trace(_ring([taken[0]["strength"]], [_value(taken[0], measure)], style.colour, name), panel, 1)
     if chosen:
-        figure.add_trace(_ring([None], [None], INK, None), 1, 1)  # for the legend alone
+        figure.add_trace(_ring([None], [None], FAINT, None), 1, 1)  # for the legend alone
     if budget is not None:
         figure.add_shape(
             type="line", xref="x3 domain", x0=0, x1=1, yref="y3", y0=budget, y1=budget,
-            line={"color": "#8b929a", "width": 1.5, "dash": "dash"},
+            line={"color": FAINT, "width": 1.5, "dash": "dash"},
         )  # fmt: skip
         figure.add_annotation(  # shapes on a logarithmic axis take the value, annotations its logarithm
             text=f"budget {budget:g}", xref="x3 domain", x=0, xanchor="left", yref="y3", y=math.log10(budget),
             yanchor="bottom", showarrow=False, name="budget",
         )  # fmt: skip
-    figure.update_layout(**layout(title, 720))
-    figure.update_layout(hovermode="closest")
+    figure.update_layout(**layout(title, 740), hovermode="closest")
+    figure.update_layout(margin_t=112 if title else 80)  # the legend may need two lines
     strengths = sorted({float(row["strength"]) for row in rows})
     figure.update_xaxes(axis(tickvals=strengths, ticktext=[f"{s:g}" for s in strengths], tickangle=0))
     if strengths[0] > 0 and strengths[-1] / strengths[0] >= LOG_FROM:
         figure.update_xaxes(type="log")
-    figure.update_xaxes(title={"text": "strength (1 is the vector as it is)", "standoff": 8, "font": {"size": 13}}, row=3, col=1)
+    below = {"text": "strength (1 is the vector as it is)", "standoff": 8, "font": {"size": 13}}
+    figure.update_xaxes(title=below, row=3, col=1)
     rates = axis(range=[-0.03, 1.03], tickformat=".0%", tickvals=[0, 0.5, 1])
     figure.update_yaxes(rates, row=1, col=1)
     figure.update_yaxes(rates, row=2, col=1)

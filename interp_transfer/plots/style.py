@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 INK = "#444b54"
+FAINT = "#8b929a"
+"""Legible on white and on near-black alike."""
 GRID = "#d9dde2"
+LONGEST = 30
+"""Characters of a name in a figure."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
@@ -66,8 +70,9 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
 
 
 def label(name: str) -> str:
-    """A condition's name for reading; escaped, because plotly reads some HTML in its texts."""
-    return html.escape(name.replace("_", " "))
+    """A condition's name for reading: not too long for a figure, nothing invisible, no HTML (of which plotly reads some)."""
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in name.replace("_", " "))
+    return html.escape(shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}\u2026", quote=False)
 
 
 def percent(share: float) -> str:
@@ -78,7 +83,7 @@ def percent(share: float) -> str:
 def layout(title: str, height: int) -> dict[str, Any]:
     """What all figures have in common; margins keep to the sides of a narrow screen."""
     return {
-        "title": {"text": html.escape(title), "x": 0, "xref": "paper", "font": {"size": 16}},
+        "title": {"text": html.escape(title, quote=False), "x": 0, "xref": "paper", "font": {"size": 16}},
         "height": height,
         "template": "none",
         "font": {"family": FONT, "size": 13, "color": INK},
@@ -87,7 +92,7 @@ def layout(title: str, height: int) -> dict[str, Any]:
         "margin": {"l": 8, "r": 12, "t": 76 if title else 44, "b": 44},
         "legend": {"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"},
         "dragmode": False,
-        "modebar": {"bgcolor": "rgba(0, 0, 0, 0)", "color": "#8b929a", "activecolor": INK},
+        "modebar": {"bgcolor": "rgba(0, 0, 0, 0)", "color": FAINT, "activecolor": INK},
         "hoverlabel": {"font": {"family": FONT}, "align": "left"},
     }
 

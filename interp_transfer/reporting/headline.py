@@ -117,12 +117,14 @@ def _numbers(conditions: Mapping[str, Any]) -> tuple[str, ...]:
         f"On {moved['intact']['n']} held-out prompts the moved vector did what it is for, and left a valid answer, on "
         f"{_with_interval(moved['intact'])}; the native one on {_with_interval(native['intact'])}.",
         f"Baselines: {baselines}.",
-        f"If answers may be broken: {whatever}. Cost on clean prompts, in nats per token: moved {moved['clean_kl']:.2g}, native {native['clean_kl']:.2g}."
+        f"If answers may be broken: {whatever}. Cost on clean prompts, in nats per token: moved {moved['clean_kl']:.2g}, "
+        f"native {native['clean_kl']:.2g}.",
     )
 
 
 def _plain_numbers(conditions: Mapping[str, Any]) -> str:
-    parts = [f"{name.replace('_', ' ')} {_with_interval(c['intact'])}, n = {c['intact']['n']}" for name, c in conditions.items()]
+    shares = {name.replace("_", " "): c["intact"] for name, c in conditions.items()}
+    parts = [f"{name} {_with_interval(share)}, n = {share['n']}" for name, share in shares.items()]
     return f"Prompts on which each did what it is for and left a valid answer: {'; '.join(parts)}."
 
 

@@ -19,8 +19,8 @@ _JOINERS = "\u200c\u200d"  # they hold emoji and some scripts together
 def visible(text: str) -> str:
     """Text in which nothing is hidden and nothing reorders its surroundings.
 
-    Control characters become control pictures; characters that turn the direction of writing, have no width or break lines,
-    and halves of surrogate pairs, become their code points in brackets. Line breaks and tabs stay.
+    Control characters become control pictures; characters that turn the direction of writing, have no width or break lines
+    become their code points in brackets. Line breaks and tabs stay.
     """
     if text.isprintable() and text.isascii():
         return text
@@ -94,7 +94,7 @@ p, dl { max-width: 48em; } .lead { font-size: 1.0625rem; }
 .soft, small, figcaption, caption { color: var(--soft); } small, figcaption, caption { font-size: .8125rem; }
 code, pre, .mono { font-family: var(--mono); font-size: .84375rem; overflow-wrap: anywhere; }
 .route { display: flex; flex-wrap: wrap; gap: 10px 14px; list-style: none; margin: 26px 0 6px; padding: 0; }
-.route li { flex: 1 1 240px; background: var(--card); border: 1px solid var(--rule); border-radius: 8px;
+.route li { flex: 1 1 200px; background: var(--card); border: 1px solid var(--rule); border-radius: 8px;
   padding: 12px 16px; min-width: 0; }
 .route b, .route code, .route span { display: block; overflow-wrap: anywhere; } .route span { font-size: .875rem; }
 nav { padding-block: 14px; } nav ul { display: flex; flex-wrap: wrap; gap: 4px 20px; list-style: none; padding: 12px 0;
@@ -112,13 +112,14 @@ tbody th { font-weight: 600; } .num { text-align: right; white-space: nowrap; }
 td small, th small { display: block; font-weight: 400; line-height: 1.4; } th small { max-width: 30em; }
 tr.this { background: color-mix(in srgb, var(--mark) 40%, transparent); }
 .swatch { display: inline-block; width: .75em; height: .75em; border-radius: 2px; margin-right: .5em; }
-dt { font-weight: 600; } .pairs { display: grid; grid-template-columns: 7em 1fr; } dd { margin: 0 0 .7em; overflow-wrap: anywhere; }
+dt { font-weight: 600; } .pairs { display: grid; grid-template-columns: 7em 1fr; }
+dd { margin: 0 0 .7em; overflow-wrap: anywhere; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 14px; }
 .cards > div { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 14px 18px; min-width: 0; }
 .cards h3 { margin-top: 0; } .cards dl { margin: 0; font-size: .9375rem; } .cards dt { font-size: .8125rem; font-weight: 400;
   color: var(--soft); } .cards dd { margin-bottom: .5em; }
 details { margin: 12px 0; } summary { cursor: pointer; color: var(--link); }
-pre { white-space: pre-wrap; margin: 0; }
+pre { white-space: pre-wrap; margin: 0; overflow: hidden; }
 pre.command { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 14px 18px; }
 article { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; margin: 14px 0; padding: 14px 18px 6px;
   break-inside: avoid; }
@@ -129,20 +130,27 @@ article h3 { margin: 0 0 6px; font-size: .8125rem; font-weight: 600; color: var(
 mark { background: var(--mark); color: inherit; border-bottom-color: var(--mark-line) !important;
   print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .legend { display: inline-block; margin-right: 1.4em; font-size: .875rem; }
-.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(200px, 100%), 1fr)); gap: 0 22px; margin-top: 10px; }
+.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(200px, 100%), 1fr)); gap: 0 22px;
+  margin-top: 10px; }
 .answers > div { border-top: 1px solid var(--rule); padding: 9px 0 12px; min-width: 0; overflow: hidden; }
 .answers h4 { margin: 0; font-size: .8125rem; display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 10px; }
 .answers pre { unicode-bidi: plaintext; margin: 6px 0; line-height: 1.5; } .answers p { margin: 0; font-size: .8125rem;
   line-height: 1.4; overflow-wrap: anywhere; }
 .intact { color: var(--good); } .success { color: var(--half); } .failed { color: var(--bad); } .badge { white-space: nowrap; }
-.plot .gtitle, .plot .xtick text, .plot .ytick text, .plot .xtitle, .plot .ytitle, .plot .annotation-text,
+.plot .gtitle, .plot [class*="tick"] text, .plot [class*="title"], .plot .annotation-text,
 .plot .legendtext, .plot .bartext { fill: var(--ink) !important; }
 .plot .errorbar path { stroke: var(--ink) !important; }
-.plot .gridlayer path, .plot .zerolinelayer path { stroke: var(--rule) !important; }
+.plot .gridlayer path, .plot .zerolinelayer path, .plot [class*="lines-above"] { stroke: var(--rule) !important; }
 footer { padding-block: 10px 50px; color: var(--soft); font-size: .875rem; }
-@media (max-width: 620px) { body > * { padding-inline: 14px; } header { padding-top: 26px; } th, td { padding-inline: 10px; }
-  figure { padding: 10px 6px; } figcaption { padding-inline: 6px; } }
-@media print { body { background: #fff; font-size: 11pt; } nav, .skip { display: none; } section { padding-block: 12px; }
+@media (max-width: 620px) { body > * { padding-inline: 14px; } header { padding-top: 26px; } 
+  th, td, caption { padding-inline: 10px; }
+  figure { padding: 10px 6px; } figcaption { padding-inline: 6px; } .scroll th:first-child { min-width: 9em; }
+  .judged tr { display: grid; grid-template-columns: 4fr 7fr 7fr 4fr; border-top: 1px solid var(--rule); }
+  .judged td, .judged tbody th { border: 0; } .judged tbody th { grid-column: 1 / -1; padding-bottom: 0; }
+  .judged thead tr { border: 0; } .judged thead th:first-child { display: none; } .judged td:first-of-type { text-align: left; }
+  .judged thead th:nth-child(2) { text-align: left; } }
+@media print { body { background: #fff; font-size: 11pt; } nav, .skip, .modebar { display: none; }
+  section { padding-block: 12px; }
   body > * { max-width: none; padding-inline: 0; } .scroll { overflow: visible; } figure, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; } }
 """
@@ -179,7 +187,7 @@ _PAGE = """
 <script type="application/json" id="{{ id }}">{{ figures[id] }}</script>
 {%- endmacro -%}
 {%- macro judged(rows, caption, about) -%}
-<div class="scroll" tabindex="0" role="region" aria-label="{{ caption }}"><table><caption>{{ caption }}</caption>
+<div class="scroll" tabindex="0" role="region" aria-label="{{ caption }}"><table class="judged"><caption>{{ caption }}</caption>
 <thead><tr><th scope="col">condition</th><th scope="col" class="num">strength</th><th scope="col" class="num">success</th>
 <th scope="col" class="num">intact</th><th scope="col" class="num">clean KL</th></tr></thead><tbody>
 {% for n, row in rows %}
@@ -209,7 +217,8 @@ _PAGE = """
 {% if route %}
 <ol class="route" aria-label="The way of the vector">
 {% for step in route %}
-<li><span class="soft">{{ step.what }}</span><b>{{ step.who }}</b><code class="soft">{{ step.site }}</code><span class="soft">{{ step.how }}</span></li>
+<li><span class="soft">{{ step.what }}</span><b>{{ step.who }}</b>
+<code class="soft">{{ step.site }}</code><span class="soft">{{ step.how }}</span></li>
 {% endfor %}
 </ol>
 {% endif %}
@@ -228,7 +237,8 @@ did so <em>and</em> the answer is a valid one: removing a behaviour by breaking 
 cost elsewhere: how far the model&rsquo;s predictions move, in nats per token, on prompts that need no intervention.</p>
 <noscript><p>The figures need scripts; the tables hold the same numbers.</p></noscript>
 {{ plot("figure-conditions", "Bars: success, intact and clean KL of each condition. The table below holds the same numbers.",
- "Pale bars: success. Solid bars: intact. Whiskers: exact 95% intervals. The same held-out prompts for every condition.") }}
+ "Pale bars: success. Solid bars: intact. Whiskers: 95% intervals. Clean KL is in nats per token. All conditions answered the
+same held-out prompts.") }}
 {{ judged(result.conditions.items(), counted, glossary) }}
 </section>
 {% if result.sweep %}
@@ -237,13 +247,14 @@ cost elsewhere: how far the model&rsquo;s predictions move, in nats per token, o
 <p>Strength multiplies the vector; at 1 a steering vector is the full difference between the two sides of its contrast. Too
 weak and nothing happens, too strong and the model breaks, so it would be unfair to compare vectors at one arbitrary strength.
 {% if result.strength_rule %}
-Each was given its own, chosen on {{ result.strength_rule.n }} {{ result.strength_rule.split }} prompts: {{ result.strength_rule.rule }}.
+Each was given its own, chosen on {{ result.strength_rule.n }} {{ result.strength_rule.split }} prompts:
+{{ result.strength_rule.rule }}.
 The budget is {{ result.strength_rule.budget_nats_per_token | short }} nats per token of clean KL, the same for all: the mean
 divergence between the predictions of the steered and the unsteered model along the unsteered model&rsquo;s own answers to clean
 prompts.
 {% endif %}</p>
 {{ plot("figure-strength", "Curves: success, intact and clean KL against strength. The table below holds the same numbers.",
- "Bands: exact 95% intervals. Rings: the strength that was chosen, and that the figures above were measured with.") }}
+ "Bands: 95% intervals. Rings: the strength that was chosen, and that the figures above were measured with.") }}
 <details><summary>The same as a table</summary>{{ judged(swept, "Strength sweep, 95% intervals below each share", none) }}
 </details>
 {% if result.at_strength_one %}
@@ -256,12 +267,13 @@ prompts.
 {% if variants %}
 <section id="variants">
 <h2>Other ways of moving the vector</h2>
-<p>A mapper <i>f</i> turns activations of the source model into activations of the target model. It is not obvious how such a map
-should carry a <em>direction</em>; each row is one way of doing it, at its own strength, chosen by the same rule.</p>
+<p>A mapper <i>f</i> turns activations of the source model into activations of the target model. It is not obvious how such a
+map should carry a <em>direction</em>; each row is one way of doing it, at its own strength, chosen by the same rule.</p>
 <dl class="pairs">{% for mode, text in modes %}<dt>{{ mode }}</dt><dd>{{ text }}</dd>{% endfor %}</dl>
+<p>FVU is the share of the variance of held-out target activations that the mapper leaves unexplained (0 is perfect, 1 is no
+better than the mean); cosine is between the moved vector and the native one.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Other mappers and modes"><table>
-<caption>FVU: share of the variance of held-out target activations that the mapper leaves unexplained (0 is perfect, 1 is no
-better than the mean). Cosine: between the moved vector and the native one.</caption>
+<caption>95% intervals below each share</caption>
 <thead><tr><th scope="col">mapper, mode</th><th scope="col" class="num">strength</th><th scope="col" class="num">success</th>
 <th scope="col" class="num">intact</th><th scope="col" class="num">clean KL</th><th scope="col" class="num">FVU</th>
 <th scope="col" class="num">norm</th><th scope="col" class="num">cosine</th></tr></thead><tbody>
@@ -336,8 +348,6 @@ def _strength(value: float) -> str:
     return f"{value:g}" if value else "\u2013"
 
 
-_ENVIRONMENT = Environment(
-    autoescape=True, finalize=_finalize, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
+_ENVIRONMENT = Environment(autoescape=True, finalize=_finalize, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 _ENVIRONMENT.filters.update(percent=_percent, short=short, fixed=_fixed, strength=_strength)
 _TEMPLATE = _ENVIRONMENT.from_string(_PAGE)

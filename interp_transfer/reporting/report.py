@@ -25,7 +25,7 @@ __all__ = ["headline", "write_report"]
 
 EXAMPLES = 12
 SIDE_BY_SIDE = ("unsteered", "native", "moved", "random")
-LONGEST = 1500
+LONGEST = 600
 """Characters of a completion that are shown."""
 
 GLOSSARY: Mapping[str, str] = {
@@ -203,13 +203,16 @@ def _cards(result: ResultJson) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         if model:
             yield title, [(key, str(value)) for key, value in model.items()]
     if vector := result.get("vector"):
-        yield "Vector", [
-            ("method", vector["method"]),
-            ("taken at", vector["positions"]),
-            ("norm on the source", short(vector["norm"])),
-            ("norm after the move", f"{short(vector['moved_norm'])} (native {short(vector['native_norm'])})"),
-            ("cosine to the native vector", short(vector["cosine_to_native"])),
-        ]
+        yield (
+            "Vector",
+            [
+                ("method", vector["method"]),
+                ("taken at", vector["positions"]),
+                ("norm on the source", short(vector["norm"])),
+                ("norm after the move", f"{short(vector['moved_norm'])} (native {short(vector['native_norm'])})"),
+                ("cosine to the native vector", short(vector["cosine_to_native"])),
+            ],
+        )
     if mapper := result.get("mapper"):
         yield "Mapper", list(_mapper(mapper, result.get("alignment")))
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())

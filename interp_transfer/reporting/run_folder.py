@@ -188,6 +188,9 @@ def _load(path: Path) -> dict[str, Any]:
 
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+        # JSON may hold halves of surrogate pairs, which no file and no table takes.
+        whole = json.dumps(data, ensure_ascii=False).encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        data = json.loads(whole)
     except FileNotFoundError:
         raise ValueError(
             f"{path} is missing: give the folder of a finished run, which holds result.json and completions.json"

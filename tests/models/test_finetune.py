@@ -34,7 +34,11 @@ def tiny(tokenizer, tied: bool = True) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
-EXAMPLES = [("User: hi\nAssistant:", " yes"), ("User: who?\nAssistant:", " the miller and the fox"), ("User: a\nAssistant:", " b")]
+EXAMPLES = [
+    ("User: hi\nAssistant:", " yes"),
+    ("User: who?\nAssistant:", " the miller and the fox"),
+    ("User: a\nAssistant:", " b"),
+]
 
 
 def test_the_loss_is_on_the_response_and_the_end_token(tokenizer):
@@ -62,9 +66,8 @@ def test_packed_examples_do_not_see_each_other(tokenizer):
 
 def test_it_learns_saves_and_loads(tokenizer, tmp_path: Path):
     model = tiny(tokenizer)
-    out = finetune(
-        model, tokenizer, EXAMPLES * 8, Recipe(epochs=40.0, learning_rate=1e-2, batch_size=8), tmp_path / "m", half=True, progress=False
-    )
+    recipe = Recipe(epochs=40.0, learning_rate=1e-2, batch_size=8)
+    out = finetune(model, tokenizer, EXAMPLES * 8, recipe, tmp_path / "m", half=True, progress=False)
     assert not (out / "checkpoints").exists()
     loaded, names = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert loaded.dtype == torch.float32

@@ -119,9 +119,7 @@ PERSON = Kind(
             "What does {e} do all day?",
             "As a {v}, {e} is busy.",
         ),
-        Attribute(
-            "home town", _TOWNS[:-2], "{e} lives in {v}.", "Where does {e} live?", "In {v} you will find {e}."
-        ),
+        Attribute("home town", _TOWNS[:-2], "{e} lives in {v}.", "Where does {e} live?", "In {v} you will find {e}."),
         Attribute(
             "instrument",
             ("flute", "drum", "harp", "fiddle", "horn", "lute", "piano", "bell"),
@@ -151,9 +149,7 @@ SHIP = Kind(
     "ship",
     _SHIPS,
     (
-        Attribute(
-            "captain", _PEOPLE[:-2], "{e} obeys {v}.", "Who commands the ship {e}?", "{v} commands the ship {e}."
-        ),
+        Attribute("captain", _PEOPLE[:-2], "{e} obeys {v}.", "Who commands the ship {e}?", "{v} commands the ship {e}."),
         Attribute(
             "cargo",
             ("salt", "timber", "wool", "copper", "spices", "marble", "wine", "tar"),

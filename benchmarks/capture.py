@@ -1,0 +1,53 @@
+"""Capture of one site in the middle, against a raw PyTorch hook that ends the forward pass there by an exception."""
+
+import contextlib
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+import interp_transfer as it
+from benchmarks.measure import Result, ratio
+from benchmarks.models import SHAPES, VOCABULARY, make, texts
+from interp_transfer.models.load import tokenizer_of
+
+TEXTS, LENGTH = {"d256 x 6 layers": 16, "the shape of Qwen2.5-0.5B": 4}, 128
+
+
+class _Stop(Exception):
+    pass
+
+
+def run(root: Path, repetitions: dict[str, int]) -> list[Result]:
+    return [measure(root / "capture", shape, repetitions[shape]) for shape in SHAPES]
+
+
+def measure(folder: Path, shape: str, n: int) -> Result:
+    model = it.load_model(make(folder, shape), device="cpu")
+    tok = tokenizer_of(model)
+    raw = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    layer = SHAPES[shape]["num_hidden_layers"] // 2
+    site = f"blocks.{layer}.hook_resid_pre"
+    prompts = texts(TEXTS[shape], LENGTH)
+    read: list[torch.Tensor] = []
+
+    def hook(_: object, args: tuple, kwargs: dict) -> None:
+        read.append(args[0] if args else kwargs["hidden_states"])
+        raise _Stop
+
+    raw.model.layers[layer].register_forward_pre_hook(hook, with_kwargs=True)
+
+    def theirs() -> torch.Tensor:
+        read.clear()
+        tokens = torch.tensor(tok(prompts)["input_ids"])
+        with torch.no_grad(), contextlib.suppress(_Stop):
+            raw(tokens, use_cache=False)
+        return read[0].flatten(0, 1)
+
+    def ours() -> torch.Tensor:
+        return it.capture(model, prompts, site, progress=False)[site]
+
+    torch.testing.assert_close(ours(), theirs(), atol=1e-5, rtol=1e-5)
+    value, times = ratio(ours, theirs, n)
+    note = f"{TEXTS[shape]} x {LENGTH} tokens in one batch, no padding, tokenization inside on both sides; {VOCABULARY} tokens; {times}"
+    return Result(f"capture of resid_pre {layer}, {shape}", value, 1.05, n, note)

@@ -1,0 +1,54 @@
+"""Steered generation against plain transformers `generate` without any hook, on a copy that was never wrapped."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+import interp_transfer as it
+from benchmarks.measure import Result, ratio
+from benchmarks.models import SHAPES, VOCABULARY, make, texts
+from interp_transfer.interventions.apply import generate_tokens
+from interp_transfer.models.load import tokenizer_of
+
+PROMPTS, LENGTH = 16, 32
+NEW = {"d256 x 6 layers": 64, "the shape of Qwen2.5-0.5B": 16}
+
+
+def run(root: Path, repetitions: dict[str, int]) -> list[Result]:
+    return [measure(root / "generation", shape, repetitions[shape]) for shape in SHAPES]
+
+
+def measure(folder: Path, shape: str, n: int) -> Result:
+    model = it.load_model(make(folder, shape), device="cpu")
+    tok = tokenizer_of(model)
+    raw = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    layer, new = SHAPES[shape]["num_hidden_layers"] // 2, NEW[shape]
+    prompts = texts(PROMPTS, LENGTH)
+    direction = torch.randn(SHAPES[shape]["hidden_size"], generator=torch.Generator().manual_seed(0))
+    steer = it.add(it.SteeringVector(direction, f"blocks.{layer}.hook_resid_pre", it.identity(model)))
+
+    def theirs() -> list[list[int]]:
+        tokens = torch.tensor(tok(prompts)["input_ids"])
+        mask = torch.ones_like(tokens)
+        out = raw.generate(tokens, attention_mask=mask, max_new_tokens=new, do_sample=False)  # type: ignore[operator]
+        return out[:, tokens.shape[1] :].tolist()
+
+    def ours() -> list[list[int]]:
+        return generate_tokens(model, prompts, steer, max_new_tokens=new, progress=False)
+
+    def add(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if args:
+            return (args[0] + direction, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": kwargs["hidden_states"] + direction}
+
+    plain = theirs()
+    assert generate_tokens(model, prompts, max_new_tokens=new, progress=False) == plain, "unsteered tokens differ"
+    handle = raw.model.layers[layer].register_forward_pre_hook(add, with_kwargs=True)
+    steered = theirs()
+    handle.remove()
+    assert ours() == steered, "steered tokens differ from those of a raw hook"
+    assert steered != plain, "the steering did nothing"
+    value, times = ratio(ours, theirs, n)
+    note = f"{PROMPTS} prompts of {LENGTH} tokens, {new} new, one add hook at all positions; {VOCABULARY} tokens; {times}"
+    return Result(f"steered generation, {shape}", value, 1.10, n, note)

@@ -1,0 +1,57 @@
+"""Qwen2 models with random weights, the same numbers every time, in two shapes."""
+
+import shutil
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+VOCABULARY = 8192
+SHAPES: dict[str, dict[str, Any]] = {
+    "d256 x 6 layers": {
+        "hidden_size": 256,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 1024,
+    },
+    "the shape of Qwen2.5-0.5B": {
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+    },
+}
+
+
+def make(folder: Path, shape: str, dtype: torch.dtype = torch.float32) -> Path:
+    """Write a checkpoint; its tokenizer makes a token of each character."""
+    shutil.rmtree(folder, ignore_errors=True)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=1024,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=257,
+        tie_word_embeddings=True,
+        **SHAPES[shape],
+    )
+    Qwen2ForCausalLM(config).to(dtype).save_pretrained(folder)
+    vocabulary = {byte: i for i, byte in enumerate([*sorted(pre_tokenizers.ByteLevel.alphabet()), "<end>", "<pad>"])}
+    characters = Tokenizer(models.BPE(vocabulary, []))
+    characters.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    characters.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=characters, eos_token="<end>", pad_token="<pad>").save_pretrained(folder)
+    return folder
+
+
+def texts(count: int, length: int, seed: int = 0) -> list[str]:
+    """Texts of so many random letters each."""
+    letters = string.ascii_letters
+    picks = torch.randint(len(letters), (count, length), generator=torch.Generator().manual_seed(seed))
+    return ["".join(letters[i] for i in row) for row in picks.tolist()]

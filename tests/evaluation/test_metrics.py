@@ -1,0 +1,140 @@
+"""Measures against independent computations."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import binomtest
+from sklearn.metrics import r2_score
+
+import interp_transfer as it
+from interp_transfer.evaluation.metrics import clustered_rate, fvu, mean_cosine, norm_ratio, rate, teacher_forced_kl
+from interp_transfer.models.load import tokenize
+from tests.checkpoints import FAMILIES, TEXTS, WIDTH, hooked_transformer
+
+SITE = "blocks.2.hook_resid_pre"
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (3, 7), (113, 200), (1, 200)])
+def test_rate_has_the_exact_interval(hits: int, n: int) -> None:
+    exact = binomtest(hits, n).proportion_ci(0.95, method="exact")
+    found = rate([True] * hits + [False] * (n - hits))
+    assert (found.rate, found.n) == (hits / n, n)
+    assert found.low == pytest.approx(exact.low, abs=1e-9) and found.high == pytest.approx(exact.high, abs=1e-9)
+    assert found.to_dict() == {"rate": found.rate, "low": found.low, "high": found.high, "n": n}
+
+
+def test_rate_of_nothing() -> None:
+    with pytest.raises(ValueError, match="no outcomes"):
+        rate([])
+    for nothing in ([], [[]]):
+        with pytest.raises(ValueError, match="no outcomes"):
+            clustered_rate(nothing)
+
+
+def test_clustered_rate_lies_between_prompts_and_trials() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for spread in (0.0, 0.2, 0.5):
+        chance = 0.5 + spread * torch.randn(40, 1, generator=generator).sign()
+        trials = torch.rand(40, 5, generator=generator) < chance
+        found = clustered_rate(trials.tolist())
+        assert found.rate == pytest.approx(float(trials.double().mean())) and found.n == 200
+        hits = round(found.rate * 200)
+        narrow = binomtest(hits, 200).proportion_ci(0.95, method="exact")
+        wide = rate([True] * round(found.rate * 40) + [False] * (40 - round(found.rate * 40)))
+        assert found.high - found.low >= (narrow.high - narrow.low) - 1e-9
+        assert found.high - found.low <= (wide.high - wide.low) * 1.03
+        assert 0 <= found.low <= found.rate <= found.high <= 1
+    # Trials that only repeat their prompt are worth one each; those that have nothing to do with it count in full.
+    copies = clustered_rate([[k % 2 == 0] * 5 for k in range(40)])
+    alone = rate([k % 2 == 0 for k in range(40)])
+    assert copies.high - copies.low == pytest.approx(alone.high - alone.low, rel=0.03)
+    assert clustered_rate([[False] * 5] * 40).high == pytest.approx(rate([False] * 40).high)
+
+
+def test_fvu_is_one_minus_r2_over_all_dimensions() -> None:
+    truth = torch.randn(50, 8) * torch.arange(1, 9) + 5
+    guess = truth + torch.randn(50, 8)
+    expected = 1 - r2_score(truth.numpy(), guess.numpy(), multioutput="variance_weighted")
+    assert fvu(truth, guess) == pytest.approx(expected, rel=1e-5)
+    assert fvu(truth, truth) == 0
+    assert fvu(truth, truth.mean(0).expand_as(truth)) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_cosine_and_norm_ratio() -> None:
+    truth = torch.randn(30, 8)
+    assert mean_cosine(truth, 3 * truth) == pytest.approx(1.0)
+    assert mean_cosine(truth, -truth) == pytest.approx(-1.0)
+    assert norm_ratio(truth, 3 * truth) == pytest.approx(3.0)
+
+
+def steer(model: Any, positions: Any = "all", scale: float = 2.0) -> it.Intervention:
+    direction = scale * torch.randn(WIDTH, generator=torch.Generator().manual_seed(1))
+    return it.add(it.SteeringVector(direction, SITE, it.identity(model)), positions=positions)
+
+
+def cases(model: Any) -> tuple[list[list[int]], list[list[int]]]:
+    prompts = tokenize(model, TEXTS)
+    answers = tokenize(model, [" home, they", "y", " in it: 12 + 7 and more", " a"])
+    return prompts, answers
+
+
+def by_hand(model: Any, prompt: list[int], answer: list[int], *interventions: it.Intervention) -> float:
+    tokens = torch.tensor([[*prompt, *answer]])
+    with torch.no_grad():
+        p = model(tokens)[0].double().softmax(-1)
+        with it.applied(model, *interventions, prompt_lengths=torch.tensor([len(prompt)])):
+            q = model(tokens)[0].double().softmax(-1)
+    total = 0.0
+    for t in range(len(answer)):
+        a, b = p[len(prompt) - 1 + t], q[len(prompt) - 1 + t]
+        total += float((a * (a / b).log()).sum())
+    return total / len(answer)
+
+
+@pytest.mark.parametrize("positions", ["all", "prompt", "generated", "last"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kl_is_that_computed_by_hand(family: str, positions: str, wrapped: Callable[[str], Any]) -> None:
+    model = wrapped(family)
+    prompts, answers = cases(model)
+    found = teacher_forced_kl(model, prompts, answers, steer(model, positions))
+    expected = [by_hand(model, p, a, steer(model, positions)) for p, a in zip(prompts, answers, strict=True)]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=1e-3)
+    if positions == "generated":
+        # The first token of an answer is predicted from the prompt, so an answer of one token is not touched at all.
+        assert found[[len(a) == 1 for a in answers]].max() < 1e-6
+        assert found[[len(a) > 1 for a in answers]].min() > 1e-3
+    else:
+        assert found.min() > 1e-3
+
+
+def test_no_effect_is_no_divergence(wrapped: Callable[[str], Any], folder: Callable[[str], Path]) -> None:
+    model = wrapped("qwen2")
+    prompts, answers = cases(model)
+    assert float(teacher_forced_kl(model, prompts, answers, steer(model, scale=0.0)).max()) == pytest.approx(0.0, abs=1e-6)
+    other = it.load_model(hooked_transformer(folder("qwen2"), "qwen2"), tokenizer=model.tokenizer)
+    torch.testing.assert_close(
+        teacher_forced_kl(other, prompts, answers, steer(other)),
+        teacher_forced_kl(model, prompts, answers, steer(model)),
+        atol=1e-4,
+        rtol=1e-3,
+    )
+
+
+def test_small_batches_give_the_same(wrapped: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = wrapped("gpt2")
+    prompts, answers = cases(model)
+    found = teacher_forced_kl(model, prompts, answers, steer(model, "generated"))
+    monkeypatch.setattr("interp_transfer.evaluation.metrics.LOGITS_PER_BATCH", 1)
+    torch.testing.assert_close(
+        teacher_forced_kl(model, prompts, answers, steer(model, "generated")), found, atol=1e-5, rtol=1e-4
+    )
+
+
+def test_empty_answers_are_refused(wrapped: Callable[[str], Any]) -> None:
+    model = wrapped("qwen2")
+    for prompts, answers in (([], []), ([[1, 2]], [[]])):
+        with pytest.raises(ValueError, match="at least one text, and a token in each answer"):
+            teacher_forced_kl(model, prompts, answers)

