@@ -49,5 +49,6 @@ def measure(folder: Path, shape: str, n: int) -> Result:
 
     torch.testing.assert_close(ours(), theirs(), atol=1e-5, rtol=1e-5)
     value, times = ratio(ours, theirs, n)
-    note = f"{TEXTS[shape]} x {LENGTH} tokens in one batch, no padding, tokenization inside on both sides; {VOCABULARY} tokens; {times}"
+    shapes = f"{TEXTS[shape]} x {LENGTH} tokens in one batch, no padding, vocabulary {VOCABULARY}"
+    note = f"{shapes}; tokenization inside on both sides; {times}"
     return Result(f"capture of resid_pre {layer}, {shape}", value, 1.05, n, note)

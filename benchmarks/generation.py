@@ -50,5 +50,5 @@ def measure(folder: Path, shape: str, n: int) -> Result:
     assert ours() == steered, "steered tokens differ from those of a raw hook"
     assert steered != plain, "the steering did nothing"
     value, times = ratio(ours, theirs, n)
-    note = f"{PROMPTS} prompts of {LENGTH} tokens, {new} new, one add hook at all positions; {VOCABULARY} tokens; {times}"
+    note = f"{PROMPTS} prompts of {LENGTH} tokens, {new} new, one add hook at all positions, vocabulary {VOCABULARY}; {times}"
     return Result(f"steered generation, {shape}", value, 1.10, n, note)

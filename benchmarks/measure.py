@@ -47,10 +47,11 @@ def ratio(ours: Callable[[], object], theirs: Callable[[], object], n: int) -> t
     The two take turns, the order changing from pair to pair, so that what else the machine does falls on both alike. The
     ratio is taken within a pair. CPU time, not wall time: other processes then cost little.
     """
-    ours(), theirs()
+    for warm_up in (ours, theirs):
+        warm_up()
     mine, other = [], []
     for i in range(n):
-        for timed in (("ours", "theirs") if i % 2 else ("theirs", "ours")):
+        for timed in ("ours", "theirs") if i % 2 else ("theirs", "ours"):
             gc.collect()
             gc.disable()
             start = time.process_time()

@@ -41,7 +41,8 @@ def make(folder: Path, shape: str, dtype: torch.dtype = torch.float32) -> Path:
         tie_word_embeddings=True,
         **SHAPES[shape],
     )
-    Qwen2ForCausalLM(config).to(dtype).save_pretrained(folder)
+    model: Any = Qwen2ForCausalLM(config)
+    model.to(dtype).save_pretrained(folder)
     vocabulary = {byte: i for i, byte in enumerate([*sorted(pre_tokenizers.ByteLevel.alphabet()), "<end>", "<pad>"])}
     characters = Tokenizer(models.BPE(vocabulary, []))
     characters.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

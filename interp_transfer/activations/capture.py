@@ -16,8 +16,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.positions import Layout, Positions, check_positions, select
+from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.load import ModelIdentity, device_of, huggingface_model, identity, tokenize, tokenizer_of
-from interp_transfer.models.sites import HookedModel, expand_sites, hook_point
+from interp_transfer.models.sites import HookedModel, hook_points
 
 TOKENS_PER_BATCH = 8192
 SECONDS_BEFORE_PROGRESS = 2.0
@@ -86,7 +87,7 @@ def capture(
     """
     if isinstance(texts, str):
         raise ValueError("texts is one string: give a list of strings")
-    names = expand_sites(model, sites)
+    points = hook_points(model, sites)
     check_positions(positions)
     if positions == "generated":
         raise ValueError("positions='generated': captured texts hold no generated tokens; use 'all' or an index")
@@ -94,18 +95,20 @@ def capture(
     chosen = [_rows_of(i, row, positions, tokenizer_of(model)) for i, row in enumerate(ids)]
     offsets = torch.tensor([0] + [len(c) for c in chosen]).cumsum(0)
     out: dict[str, Tensor] = {}
-    with tqdm(total=len(ids), desc="capture", unit="text", delay=SECONDS_BEFORE_PROGRESS, disable=not progress) as bar:
+    with tqdm(
+        total=len(ids), desc="capture", unit="text", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False
+    ) as bar:
         for batch in _batches([len(row) for row in ids], batch_tokens):
-            for part, read in _read_within_memory(model, batch, ids, names):
+            for part, read in _read_within_memory(model, batch, ids, points):
                 _store(out, read, part, chosen, offsets)
                 bar.update(len(part))
     _check_finite(out, offsets)
     if not out:
-        out = {name: torch.empty(0, int(model.cfg.d_model)) for name in names}
+        out = {name: torch.empty(0, int(model.cfg.d_model)) for name in points}
     index = torch.repeat_interleave(torch.arange(len(ids)), offsets.diff())
     position = torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.long)
     token = torch.tensor([row[p] for row, c in zip(ids, chosen, strict=True) for p in c.tolist()], dtype=torch.long)
-    return Activations({name: out[name] for name in names}, index, position, token, identity(model))
+    return Activations({name: out[name] for name in points}, index, position, token, identity(model))
 
 
 class _Enough(Exception):
@@ -113,12 +116,11 @@ class _Enough(Exception):
 
 
 @contextmanager
-def reading(model: HookedModel, sites: Sequence[str], into: dict[str, Tensor], stop: bool = False) -> Iterator[None]:
-    """Add hooks that put what passes ``sites`` into a dictionary, and remove them on the way out.
+def reading(points: Mapping[str, Any], into: dict[str, Tensor], stop: bool = False) -> Iterator[None]:
+    """Add hooks that put what passes into a dictionary, and remove them on the way out.
 
     Args:
-        model: the wrapped model.
-        sites: names that the model has.
+        points: hook points by site.
         into: filled with detached tensors as they come.
         stop: end the forward pass, by an exception that is caught here, once every site has been read.
     """
@@ -126,25 +128,24 @@ def reading(model: HookedModel, sites: Sequence[str], into: dict[str, Tensor], s
     def make(site: str) -> Any:
         def hook(tensor: Tensor, hook: Any) -> None:  # noqa: ARG001 - transformer-lens passes it by name
             into[site] = tensor.detach()
-            if stop and len(into) == len(sites):
+            if stop and len(into) == len(points):
                 raise _Enough
 
         return hook
 
     with ExitStack() as stack:
-        for site in sites:
-            stack.enter_context(hooked(model, site, make(site)))
+        for site, point in points.items():
+            stack.enter_context(hooked(point, make(site)))
         with suppress(_Enough):
             yield
 
 
 @contextmanager
-def hooked(model: HookedModel, site: str, hook: Any, edit: bool = False) -> Iterator[None]:
-    """One transformer-lens hook at ``site`` for the length of a block; removed whatever happens.
+def hooked(point: Any, hook: Any) -> Iterator[None]:
+    """One transformer-lens hook at a hook point for the length of a block; removed whatever happens.
 
     The hook goes onto the hook point itself: a bridge in compatibility mode would call it twice, once for each name.
     """
-    point = hook_point(model, site, edit=edit)
     point.add_hook(hook)
     handle = point.fwd_hooks[-1]
     try:
@@ -156,10 +157,11 @@ def hooked(model: HookedModel, site: str, hook: Any, edit: bool = False) -> Iter
 
 
 def forward(model: HookedModel, tokens: Int[Tensor, "row column"], real: Tensor | None = None, **kwargs: Any) -> Any:
-    """Logits, by the wrapper's shortest path: a bridge's own ``forward`` costs a millisecond that small models feel."""
+    """Logits, by the shortest path: without a bridge's own ``forward`` and the wrappers that have no hook."""
     hf = huggingface_model(model)
     if hf is not None:
-        return hf(input_ids=tokens, attention_mask=real, use_cache=False, **kwargs).logits
+        with bypassed(model):
+            return hf(input_ids=tokens, attention_mask=real, use_cache=False, **kwargs).logits
     return model(tokens, attention_mask=real)
 
 
@@ -212,29 +214,29 @@ def _batches(lengths: list[int], budget: int) -> list[list[int]]:
 
 
 def _read_within_memory(
-    model: HookedModel, batch: list[int], ids: list[list[int]], sites: list[str]
+    model: HookedModel, batch: list[int], ids: list[list[int]], points: dict[str, Any]
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     try:
-        read = _read(model, [ids[i] for i in batch], sites)
+        read = _read(model, [ids[i] for i in batch], points)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error) or len(batch) == 1:
             raise
         half = len(batch) // 2
-        yield from _read_within_memory(model, batch[:half], ids, sites)
-        yield from _read_within_memory(model, batch[half:], ids, sites)
+        yield from _read_within_memory(model, batch[:half], ids, points)
+        yield from _read_within_memory(model, batch[half:], ids, points)
         return
     yield batch, read
 
 
 @torch.no_grad()
-def _read(model: HookedModel, rows: list[list[int]], sites: list[str]) -> dict[str, Tensor]:
+def _read(model: HookedModel, rows: list[list[int]], points: dict[str, Any]) -> dict[str, Tensor]:
     read: dict[str, Tensor] = {}
     tokens, real = pad(rows, pad_token(model))
     device = device_of(model)
     masked = real.to(device) if huggingface_model(model) is None else None  # right padding needs no mask in a bridge
-    with reading(model, sites, read, stop=True):
+    with reading(points, read, stop=True):
         forward(model, tokens.to(device), masked)
-    missing = [site for site in sites if site not in read]
+    missing = [site for site in points if site not in read]
     if missing:
         raise ValueError(f"hook {missing[0]!r} never fired: this model does not compute it (a use_... switch may be off)")
     for site, tensor in read.items():
@@ -250,14 +252,17 @@ def _store(out: dict[str, Tensor], read: dict[str, Tensor], part: list[int], cho
     column = torch.cat([chosen[i] for i in part])
     where = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in part])
     for site, tensor in read.items():
-        rows = tensor[row.to(tensor.device), column.to(tensor.device)].flatten(1).cpu()
+        index = (row * tensor.shape[1] + column).to(tensor.device)
+        rows = tensor.flatten(2).flatten(0, 1).index_select(0, index).cpu()
         if site not in out:
             out[site] = torch.empty(int(offsets[-1]), rows.shape[1], dtype=rows.dtype)
-        out[site][where] = rows
+        out[site].index_copy_(0, where, rows)
 
 
 def _check_finite(out: dict[str, Tensor], offsets: Tensor) -> None:
     for site, rows in out.items():
+        if torch.isfinite(rows.sum(dtype=torch.float64)):  # cheap, and finite only if each of them is
+            continue
         bad = ~torch.isfinite(rows).all(dim=1)
         if bad.any():
             text = int(torch.searchsorted(offsets, bad.nonzero()[0, 0], right=True)) - 1

@@ -6,7 +6,6 @@ the paper's own data. Everything is deterministic and nothing is made before it 
 """
 
 import difflib
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -35,7 +34,7 @@ class Task(Protocol):
 
     @property
     def edition(self) -> str:
-        """ "micro" or "paper"."""
+        """The edition, "micro" or "paper"."""
         ...
 
     @property
@@ -246,13 +245,18 @@ def _load(name: str, edition: str) -> Task:
     return _TASKS[name, edition]()
 
 
+def load_backdoor(name: str) -> BackdoorTask:
+    """The task of this name, which must be a backdoor in the micro-world: organisms are tuned on these.
+
+    Raises:
+        ValueError: if it is another kind of task.
+    """
+    task = load_task(name)
+    if not isinstance(task, BackdoorTask):
+        raise ValueError(f"the task {name!r} is no backdoor: it has no trigger")
+    return task
+
+
 def _closest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def shuffled(items: Sequence[str], seed: int) -> list[str]:
-    """The items in an order drawn from the seed."""
-    mixed = list(items)
-    random.Random(seed).shuffle(mixed)
-    return mixed

@@ -22,6 +22,7 @@ from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, hooked,
 from interp_transfer.activations.positions import Layout, Positions, check_positions, describe, select
 from interp_transfer.interventions.transforms import Ablate, Add, At, Clamp, Strength, Transform
 from interp_transfer.interventions.vector import SteeringVector
+from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.load import (
     ModelIdentity,
     context_length,
@@ -31,7 +32,7 @@ from interp_transfer.models.load import (
     tokenize,
     tokenizer_of,
 )
-from interp_transfer.models.sites import RESIDUAL_WRITES, HookedModel, expand_sites
+from interp_transfer.models.sites import RESIDUAL_WRITES, HookedModel, hook_points
 
 TOKENS_PER_GENERATION = 32768
 """Tokens in a batch of generation, prompts and completions together."""
@@ -116,15 +117,16 @@ def applied(
         ValueError: before anything runs, for an unknown site, a vector of another model, positions that make no sense.
         HookNeverFired: on the way out, if a site was never reached.
     """
-    planned = [(site, i) for i in map(_checked(model), interventions) for site in expand_sites(model, i.site)]
+    checked = map(_checked(model), interventions)
+    planned = [(site, point, i) for i in checked for site, point in hook_points(model, i.site, edit=True).items()]
     reads = _Reads(tokenizer_of(model) if model.tokenizer is not None else None, prompt_lengths, rows)
     watched = _watched_bridge if huggingface_model(model) is not None else _watched_transformer
     with ExitStack() as stack:
         stack.enter_context(watched(model, reads))
-        for site, intervention in planned:
-            stack.enter_context(hooked(model, site, _edit(site, intervention, reads), edit=True))
+        for site, point, intervention in planned:
+            stack.enter_context(hooked(point, _edit(site, intervention, reads)))
         yield
-    missed = [site for site, _ in planned if site not in reads.fired]
+    missed = [site for site, _, _ in planned if site not in reads.fired]
     if missed:
         why = "no forward pass of this model ran inside the block" if reads.layout is None else "no forward pass reached it"
         raise HookNeverFired(
@@ -197,11 +199,13 @@ def generate_tokens(
         )
     _check_options(model, options)
     for intervention in interventions:  # before any work, also when there are no prompts
-        expand_sites(model, _checked(model)(intervention).site)
+        hook_points(model, _checked(model)(intervention).site, edit=True)
     completions: list[list[int]] = [[] for _ in ids]
     ends = _end_tokens(model)
     todo = _batches(model, [len(row) for row in ids], max_new_tokens, batch_tokens)
-    with tqdm(total=len(ids), desc="generate", unit="prompt", delay=SECONDS_BEFORE_PROGRESS, disable=not progress) as bar:
+    with tqdm(
+        total=len(ids), desc="generate", unit="prompt", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False
+    ) as bar:
         while todo:
             batch = todo.pop(0)
             try:
@@ -464,7 +468,7 @@ def _generate_batch(
         else:
             # The mask is given even where nothing is padded: transformers would take a pad token inside a prompt for padding.
             plain = {"eos_token_id": _end_tokens(model) or None, "pad_token_id": pad_token(model), "do_sample": False}
-            with _own_generation_config_aside(hf):
+            with _own_generation_config_aside(hf), bypassed(model):
                 mask = real.long().to(device)
                 out = hf.generate(tokens, attention_mask=mask, **{**plain, "max_new_tokens": new, **options})
     return out[:, tokens.shape[1] :].tolist()

@@ -174,6 +174,7 @@ class SteeringVector:
         target = Path(path)
         half = target.with_name(f".{target.name}.part")
         save_file({k: v.clone() for k, v in tensors.items()}, half, metadata=metadata)
+        half.chmod(0o644)  # safetensors makes files that only their owner can read
         half.replace(target)
         return target
 

@@ -77,8 +77,8 @@ class PairedActivations:
         """
         if pair is None and len(self.site_pairs) == 1:
             pair = self.site_pairs[0]
-        if pair not in self.site_pairs:
-            raise ValueError(f"sites {pair}: name one of the collected pairs, {list(self.site_pairs)}")
+        if pair is None or pair not in self.site_pairs:
+            raise ValueError(f"sites={pair}: name one of the collected pairs, {list(self.site_pairs)}")
         return pair, self.source[pair[0]], self.target[pair[1]]
 
     def split(self, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -120,7 +120,8 @@ def collect(
     """
     pairs = tuple(_site_pairs(source_sites, target_sites))
     for s, t in pairs:
-        check_site(source, s), check_site(target, t)
+        check_site(source, s)
+        check_site(target, t)
     if not len(texts):
         raise ValueError("no texts to collect from: give the texts that both models should read")
     if tokenizer_fingerprint(source) != tokenizer_fingerprint(target):

@@ -153,7 +153,8 @@ def train_by_gradient(
     )
     curve: list[float] = []
     best: dict[str, Tensor] = {}
-    epochs = tqdm(range(settings.epochs), desc="fit", unit="epoch", delay=SECONDS_BEFORE_PROGRESS, disable=not progress)
+    bar = {"unit": "epoch", "delay": SECONDS_BEFORE_PROGRESS, "disable": not progress, "leave": False}
+    epochs = tqdm(range(settings.epochs), desc="fit", **bar)
     for _ in epochs:
         core.train()
         for batch in torch.randperm(len(x)).split(settings.batch_size):

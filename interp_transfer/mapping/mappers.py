@@ -190,6 +190,7 @@ class Mapper(nn.Module):
         }
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(weights, where / ".mapper.safetensors.part")
+        (where / ".mapper.safetensors.part").chmod(0o644)
         (where / ".mapper.json.part").write_text(json.dumps(card, indent=1))
         (where / ".mapper.safetensors.part").replace(where / "mapper.safetensors")
         (where / ".mapper.json.part").replace(where / "mapper.json")

@@ -113,7 +113,7 @@ def finetune(
         dataloader_pin_memory=False,
         use_cpu=model.device.type == "cpu",
     )
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    padding: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     pack = Pack(min(_ROW, recipe.max_length), padding)
     held = [p for name, p in model.named_parameters() if frozen is not None and re.search(frozen, name)]
     if frozen is not None and not held:
@@ -123,13 +123,14 @@ def finetune(
     model.train()
 
     class Penalised(Trainer):
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
             if penalty is not None:
                 loss = loss + penalty(inputs)
             return (loss, outputs) if return_outputs else loss
 
-    Penalised(model=model, args=arguments, train_dataset=_Rows(rows), data_collator=pack).train(resume_from_checkpoint=last)
+    data: Any = _Rows(rows)  # a sequence is all that Trainer needs of a dataset
+    Penalised(model=model, args=arguments, train_dataset=data, data_collator=pack).train(resume_from_checkpoint=last)
     model.eval()
     for parameter in held:
         parameter.requires_grad_(True)

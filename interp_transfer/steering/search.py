@@ -16,8 +16,8 @@ from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.models.sites import HookedModel, residual_sites
 from interp_transfer.steering.extract import extract
 
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
-BUDGET = 0.2
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+BUDGET = 0.1
 """Clean KL that a strength may cost, nats per token."""
 
 RULE = (

