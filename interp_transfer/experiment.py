@@ -6,6 +6,7 @@ prompts -> activations -> steering vector -> mapper -> moved vector -> intervent
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from interp_transfer.steering.search import BUDGET, RULE, STRENGTHS, choose, swe
 
 EXAMPLES = 12
 VALIDATION_PROMPTS = 100
+VARIANT_PROMPTS = 50
+"""Of those, for the strengths of the other modes and mappers, which are many."""
 
 
 def run(
@@ -100,7 +103,7 @@ def run(
     validation = exam(b, task, "validation", n=VALIDATION_PROMPTS, seed=seed)
     swept = {name: _sweep(validation, v, strengths, name, progress) for name, v in vectors.items()}
     swept["random"] = sweep_strengths(
-        validation, lambda x: random_like(steer(moved, x), seed), strengths, label="random", progress=progress
+        validation, lambda x: random_like(steer(moved, x), seed, draws=2), strengths, label="random", progress=progress
     )
     chosen = {name: choose(conditions, budget).strength for name, conditions in swept.items()}
 
@@ -124,10 +127,11 @@ def run(
     if variants:
         stage("other modes and mappers")
         fitted = {kind: main if kind == mapper else fit(pairs, kind, seed=seed, progress=progress) for kind in KINDS}
+        quick = replace(validation, prompts=validation.prompts[:VARIANT_PROMPTS])
         todo = [(kind, how) for kind in fitted for how in MODES if (kind, how) != (mapper, mode)]
         for kind, how in tqdm(todo, desc="variants", leave=False, disable=not progress):
             v = fitted[kind].transfer(vector, how)
-            strength = choose(_sweep(validation, v, strengths, how, progress=False), budget).strength
+            strength = choose(_sweep(quick, v, strengths, how, progress=False), budget).strength
             judged = test.judge([(steer(v, strength),)], strength, progress=False)
             about_v = {"fvu": fitted[kind].card.fvu, "norm": v.norm, "cosine_to_native": v.cosine(native)}
             others.append({"mapper": kind, "mode": how, **about_v, **judged.to_dict()})
@@ -163,9 +167,7 @@ def run(
     return result
 
 
-def _sweep(
-    validation: Exam, vector: SteeringVector, strengths: Sequence[float], name: str, progress: bool
-) -> list[Condition]:
+def _sweep(validation: Exam, vector: SteeringVector, strengths: Sequence[float], name: str, progress: bool) -> list[Condition]:
     positions = validation.task.positions
     return sweep_strengths(validation, lambda x: [add(vector, x, positions)], strengths, label=name, progress=progress)
 

@@ -155,7 +155,7 @@ def draw(items: Sequence[str], n: int, seed: int, what: str) -> list[str]:
     if not 0 < n <= len(items):
         raise ValueError(f"n={n}: there are {len(items)} {what}; choose n from 1 to {len(items)}")
     order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))
-    return [items[i] for i in order[:n].tolist()]
+    return [items[int(i)] for i in order[:n]]
 
 
 def random_like(like: Intervention, seed: int, draws: int = RANDOM_DRAWS) -> list[Intervention]:

@@ -80,8 +80,9 @@ def _plan(parent: nn.Module, heard: dict[int, bool], swaps: list[tuple[nn.Module
         inside = parts.get(_WRAPPED)
         if inside is None:
             _plan(child, heard, swaps)
-        elif not heard[id(child)] and "qkv" not in parts:
-            # A joint projection is left alone: its wrapper computes with parts of the weight that one can edit.
+        elif not heard[id(child)] and "qkv" not in parts and type(child).__name__ != "PosEmbedBridge":
+            # Left alone: a joint projection, whose wrapper computes with parts of the weight that one can edit, and the
+            # position embedding, whose wrapper is told the size of each batch and forgets it when it runs.
             swaps.append((parent, name, child))
             _plan(inside, heard, swaps)
         elif getattr(child, "is_list_item", False) and not any(heard[id(part)] for part in _fired_by_parts(parts)):

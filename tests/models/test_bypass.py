@@ -40,11 +40,13 @@ def test_without_hooks_the_same_comes_out(family: str, wrapped: Callable[[str], 
     slow = model(TOKENS)
     with bypassed(model):
         fast = model(TOKENS)
-        joint = [name for name in wrappers(model) if not name.endswith((".attn", ".attention"))]
-        assert len(wrappers(model)) < len(before) / 2
-        assert not [name for name in joint if ".attn." not in name and ".attention." not in name]
+        left = {name.split(".")[-1] for name in wrappers(model) if ".attn." not in name and ".attention." not in name}
+        assert left <= {"attn", "attention", "wpe"}, "joint projections and position embeddings stay"
+        assert family not in ("llama", "qwen2", "gemma2") or not left
     torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-4)
     assert wrappers(model) == before
+    if family == "gpt2":
+        it.capture(model, TEXTS, ["hook_embed", "hook_pos_embed"])  # whose size is not that of the batch before
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -96,7 +98,7 @@ def test_every_edit_has_the_same_effect(family: str, wrapped: Callable[[str], An
     for site in sites:
         if site not in model.hook_dict:
             continue
-        with model.hooks(fwd_hooks=[(site, lambda a, hook: 1.5 * a + 0.1)]):
+        with model.hooks(fwd_hooks=[(site, lambda a, hook: a + torch.sin(7 * a))]):
             slow = model(TOKENS)
             with bypassed(model):
                 fast = model(TOKENS)
@@ -172,8 +174,8 @@ def test_edited_parts_of_a_joint_projection_count(folder: Callable[[str], Any]) 
         model: Any = it.load_model(str(folder(family)))
         site = "blocks.2.hook_resid_pre"
         before = it.capture(model, TEXTS, site)[site]
-        with torch.no_grad():
-            model.blocks[1].attn.v.original_component.weight.mul_(3.0)
+        value = model.blocks[1].attn.v.original_component
+        value.weight = nn.Parameter(3.0 * value.weight)
         slow, after = model.run_with_cache(torch.tensor([[5, 6, 7]]))[1][site], it.capture(model, TEXTS, site)[site]
         assert not torch.allclose(before, after, atol=1e-3)
         with bypassed(model):
