@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks import capture, costs, generation
 
-N = {"d256 x 6 layers": 21, "the shape of Qwen2.5-0.5B": 7}
+N = {"d256 x 6 layers": 21, "the shape of Qwen2.5-0.5B": 5}
 
 
 def main() -> None:

