@@ -138,23 +138,23 @@ def build_model(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    import click
-
     _quiet()
     try:
         code = app(args=argv, prog_name="interp-transfer", standalone_mode=False)
-        return int(code or 0) if isinstance(code, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        sys.stderr.write(f"{error.format_message()}\n")
-        return 2
-    except click.ClickException as error:
-        return _fail(error.format_message())
-    except click.exceptions.Abort:
-        return _fail("stopped")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("stopped")
     except (ValueError, OSError) as error:
         return _fail(str(error))
+    except Exception as error:
+        # What typer raises for wrong usage: newer versions bring their own copy of click, so its classes cannot be named.
+        if not hasattr(error, "format_message"):
+            raise
+        message = error.format_message()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.stderr.write(f"{message}\n")
+            return 2
+        return _fail(message)
+    return code if isinstance(code, int) else 0
 
 
 def _fail(message: str) -> int:

@@ -17,7 +17,7 @@ from interp_transfer.models.sites import HookedModel, residual_sites
 from interp_transfer.steering.extract import extract
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-BUDGET = 0.1
+BUDGET = 0.01
 """Clean KL that a strength may cost, nats per token."""
 
 RULE = (
