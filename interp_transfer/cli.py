@@ -147,9 +147,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error))
     except Exception as error:
         # What typer raises for wrong usage: newer versions bring their own copy of click, so its classes cannot be named.
-        if not hasattr(error, "format_message"):
+        explain = getattr(error, "format_message", None)
+        if explain is None:
             raise
-        message = error.format_message()
+        message = explain()
         if type(error).__name__ == "NoArgsIsHelpError":
             sys.stderr.write(f"{message}\n")
             return 2
