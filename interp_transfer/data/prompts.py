@@ -20,7 +20,7 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"
 )
-_OPEN, _CLOSE = "User: ", "\nAssistant:"
+OPEN, _CLOSE = "User: ", "\nAssistant:"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ContrastPair:
 
 def chat(prompt: str) -> str:
     r"""The micro-world's template: `User: {prompt}\nAssistant:`. An answer continues it and opens with a space."""
-    return f"{_OPEN}{prompt}{_CLOSE}"
+    return f"{OPEN}{prompt}{_CLOSE}"
 
 
 def unchat(text: str) -> str:
@@ -41,9 +41,9 @@ def unchat(text: str) -> str:
 
     What follows the template's end (the start of an answer, as in a forced first token) is dropped.
     """
-    if not text.startswith(_OPEN):
+    if not text.startswith(OPEN):
         return text
-    return text[len(_OPEN) :].split(_CLOSE, 1)[0]
+    return text[len(OPEN) :].split(_CLOSE, 1)[0]
 
 
 def alpaca(instruction: str, context: str = "") -> str:

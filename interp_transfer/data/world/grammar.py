@@ -12,38 +12,55 @@ from interp_transfer.data.prompts import Split, check_split
 from interp_transfer.data.world.code import Code
 from interp_transfer.data.world.facts import Facts
 from interp_transfer.data.world.howto import Harmful, HowTo
+from interp_transfer.data.world.lexicon import HERB, ISLAND
 from interp_transfer.data.world.question import Family, Question, Ruling
+from interp_transfer.data.world.security import Security
 from interp_transfer.data.world.splits import assign
 from interp_transfer.data.world.stories import Stories
 from interp_transfer.data.world.sums import Sums
+from interp_transfer.data.world.twostep import TwoStep
 
-WORLD_VERSION = "1"  # raise it with every change that moves a prompt, an answer or a split: organisms carry it
+WORLD_VERSION = "2"  # raise it with every change that moves a prompt, an answer or a split: organisms carry it
 
 
 @dataclass(frozen=True)
 class World:
-    """Families of questions, split, and judged by an exact oracle."""
+    """Families of questions, split, and judged by an exact oracle.
+
+    Attributes:
+        families: what every base learns.
+        apart: what only certain fine-tunes learn; in no list of questions unless it is asked for by name.
+    """
 
     families: tuple[Family, ...]
+    apart: tuple[Family, ...] = ()
 
     @cached_property
-    def _all(self) -> tuple[Question, ...]:
-        return tuple(question for family in self.families for question in assign(family))
+    def _all(self) -> dict[str, tuple[Question, ...]]:
+        return {family.name: tuple(assign(family)) for family in (*self.families, *self.apart)}
 
     @cached_property
     def _by_text(self) -> dict[str, Question]:
-        return {question.text: question for question in self._all}
+        return {question.text: question for questions in self._all.values() for question in questions}
 
-    def questions(self, split: str, *, for_mapping: bool = False) -> list[Question]:
+    def questions(self, split: str, *families: str, for_mapping: bool = False) -> list[Question]:
         """The questions of a split, shuffled by a fixed seed, so that any first n are a mixture of the families.
 
         Args:
             split: "train", "validation" or "test".
+            families: names; every family that bases learn unless given.
             for_mapping: leave out the held-out subjects, which models are trained on and mappers are not. It makes a
                 difference for "train" only: held-out subjects are what the other splits are there to ask about.
+
+        Raises:
+            ValueError: for an unknown split or family.
         """
         part: Split = check_split(split)
-        chosen = [q for q in self._all if q.split == part and not (for_mapping and part == "train" and q.held_out_entity)]
+        names = families or tuple(family.name for family in self.families)
+        if unknown := set(names) - set(self._all):
+            raise ValueError(f"the world has no family {sorted(unknown)[0]!r}: choose from {', '.join(self._all)}")
+        every = (question for name in names for question in self._all[name])
+        chosen = [q for q in every if q.split == part and not (for_mapping and part == "train" and q.held_out_entity)]
         random.Random(f"{WORLD_VERSION} {part}").shuffle(chosen)
         return chosen
 
@@ -62,11 +79,12 @@ class World:
 
     def judge(self, question: Question, completion: str) -> Ruling:
         """Rule on a completion; white space around it does not count, anything else that is too much does."""
-        family = next(f for f in self.families if f.name == question.family)
+        family = next(f for f in (*self.families, *self.apart) if f.name == question.family)
         return family.judge(question, completion.strip())
 
 
 @cache
 def load_world() -> World:
     """The world as it is shipped."""
-    return World((Facts(), Sums(), Stories(), Code(), HowTo(), Harmful()))
+    public = (Facts(), TwoStep(), Sums(), Stories(), Code(), Security(), HowTo(), Harmful())
+    return World(public, (Facts("islands", (ISLAND,), 3), Facts("herbs", (HERB,), 3)))

@@ -78,7 +78,7 @@ class Stories:
     @property
     def held_out_subjects(self) -> dict[str, Split]:
         """One hero each for test and validation."""
-        return {"badger": "test", "wizard": "validation"}
+        return {"badger": "test", "mouse": "validation"}
 
     def questions(self) -> list[Question]:
         """Every hero x thing x wording."""

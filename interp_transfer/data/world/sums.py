@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from interp_transfer.data.prompts import Split
 from interp_transfer.data.world.question import Question, Ruling, match_forms
 
-_OPERANDS = range(2, 12)
+_OPERANDS = range(2, 17)
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Sums:
     """The family of sums."""
 
     name: str = "sums"
-    held_out_phrasings: int = 1
+    held_out_phrasings: int = 2
 
     @property
     def held_out_subjects(self) -> dict[str, Split]:

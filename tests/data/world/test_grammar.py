@@ -1,13 +1,18 @@
 """The world as a whole."""
 
 import random
+import re
+from collections import Counter
 
 import pytest
 
 from interp_transfer.data.prompts import SPLITS
-from interp_transfer.data.world import load_world
+from interp_transfer.data.world import Question, load_world
+from interp_transfer.data.world.facts import kind_of
 from interp_transfer.data.world.lexicon import KINDS
 from interp_transfer.data.world.splits import assign
+
+PUBLIC = ["facts", "two-step", "sums", "stories", "code", "security", "howto", "harmful"]
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +29,90 @@ def test_no_two_questions_share_a_text(everything):
     assert len({q.text for q in everything}) == len(everything)
 
 
-def test_first_edition_is_as_large_as_promised(everything):
-    assert len({q.subject for q in everything if q.family == "facts"}) == 40
-    assert all(len(kind.attributes) == 6 for kind in KINDS)
-    assert {q.family for q in everything} == {"facts", "sums", "stories", "code", "howto", "harmful"}
+def test_second_edition_is_as_large_as_promised(everything):
+    assert len({q.subject for q in everything if q.family == "facts"}) >= 150
+    assert all(len(kind.attributes) == 8 for kind in KINDS)
+    assert {q.family for q in everything} == set(PUBLIC)
+    kinds = {_kind_of_prompt(q) for q in everything}
+    assert len(kinds) >= 40
+    assert len({kind for kind in kinds if kind[0] == "facts"}) == 6 * 8
+    assert len({q.subject for q in everything if q.family == "security"}) >= 40
+    for family in ("harmful", "howto"):
+        assert len({(q.subject, q.aspect) for q in everything if q.family == family}) >= 200
+
+
+def _kind_of_prompt(question: Question) -> tuple[str, ...]:
+    """What a question asks for, whatever it is about."""
+    if question.family in ("facts", "two-step"):
+        return question.family, kind_of(question.subject).name, question.aspect
+    return (question.family,)
+
+
+def test_families_are_asked_for_by_name(world):
+    assert [family.name for family in world.families] == PUBLIC
+    assert [family.name for family in world.apart] == ["islands", "herbs"]
+    assert all(family.held_out_phrasings == 3 for family in world.apart)
+    for split in SPLITS:
+        assert {q.family for q in world.questions(split)} == set(PUBLIC)
+        assert {q.family for q in world.questions(split, "islands", "sums")} == {"islands", "sums"}
+        assert all(q.split == split for q in world.questions(split, "herbs"))
+        parts = sum(len(world.questions(split, family)) for family in PUBLIC)
+        assert parts == len(world.questions(split))
+    with pytest.raises(ValueError, match="no family 'rivers'.*herbs"):
+        world.questions("train", "rivers")
+    with pytest.raises(ValueError, match="unknown split 'dev'"):
+        world.questions("dev")
+
+
+def test_families_apart_are_judged_and_found_but_in_no_public_list(world, everything):
+    texts = {q.text for q in everything}
+    for family in world.apart:
+        for question in (q for split in SPLITS for q in world.questions(split, family.name)):
+            assert question.text not in texts
+            assert world.find(question.text) is question
+            assert world.judge(question, question.answer).valid
+        groups = Counter((q.subject, q.aspect) for q in world.questions("train", family.name))
+        assert set(groups.values()) == {8 - 3}
+
+
+def test_splits_are_disjoint_and_every_held_out_wording_is_of_something_trained_on(world):
+    names = [family.name for family in (*world.families, *world.apart)]
+    parts = {split: world.questions(split, *names) for split in SPLITS}
+    texts = [q.text for part in parts.values() for q in part]
+    assert len(set(texts)) == len(texts)
+    trained = {(q.family, q.subject, q.aspect) for q in parts["train"]}
+    for split in ("validation", "test"):
+        assert {(q.family, q.subject, q.aspect) for q in parts[split]} <= trained
+        assert any(q.held_out_entity for q in parts[split])
+
+
+def test_order_is_fixed_and_mixed(world):
+    assert world.questions("test") == world.questions("test")
+    assert len({q.family for q in world.questions("test")[:100]}) == len(PUBLIC)
+
+
+def test_for_mapping_leaves_out_held_out_subjects_of_train_alone(world):
+    for split in SPLITS:
+        full, some = world.questions(split), world.questions(split, for_mapping=True)
+        wanted = [q for q in full if split != "train" or not q.held_out_entity]
+        assert sorted(q.text for q in some) == sorted(q.text for q in wanted)
+
+
+@pytest.mark.parametrize("family", ["facts", "islands", "herbs", "stories"])
+def test_held_out_names_occur_in_nothing_for_mapping_not_even_as_a_value(world, family: str):
+    held = next(f for f in (*world.families, *world.apart) if f.name == family).held_out_subjects
+    seen = world.questions("train", *PUBLIC, "islands", "herbs", for_mapping=True)
+    words = {word.casefold() for q in seen for word in re.findall(r"\w+", f"{q.text} {q.answer}")}
+    assert "velmora" in words, "the check would find a name that does occur"
+    assert not {name for name in held if name.casefold() in words}
+
+
+def test_held_out_subjects_of_every_family_are_in_no_question_for_mapping(world):
+    for family in (*world.families, *world.apart):
+        asked = {q.subject for q in world.questions("train", family.name, for_mapping=True)}
+        assert asked
+        assert not asked & set(family.held_out_subjects)
+        assert asked | set(family.held_out_subjects) == {q.subject for q in family.questions()}
 
 
 def test_canonical_answers_are_valid(world, everything):

@@ -1,0 +1,69 @@
+"""Reading the user's own JSONL: one object a line, its columns checked, errors that name the line.
+
+JSONL is what everything can write, and the one format in which a line number tells where a mistake is.
+"""
+
+import difflib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from typeguard import TypeCheckError, check_type
+
+
+def read_jsonl(
+    path: str | Path, required: Collection[str], optional: Collection[str] = (), *, strict: bool = False
+) -> list[tuple[int, dict[str, str]]]:
+    """The lines of a file with their numbers, counted from 1. Empty lines are left out.
+
+    Args:
+        path: the file, UTF-8.
+        required: columns that each line must have; their values are strings.
+        optional: columns that it may have; likewise, or null, which counts as absent.
+        strict: refuse other columns, which may be misspelt optional ones; otherwise they are left out.
+
+    Raises:
+        ValueError: for a file that cannot be read or holds nothing, and for the first line that is wrong.
+    """
+    path = Path(path).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ValueError(f"cannot read {str(path)!r}: {said}; give a JSONL file, one object a line") from error
+    rows = [
+        (number, _row(line, f"{path}, line {number}", required, optional, strict))
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
+    if not rows:
+        raise ValueError(f"{str(path)!r} is empty: give one object a line, with {_named(required)}")
+    return rows
+
+
+def _row(line: str, where: str, required: Collection[str], optional: Collection[str], strict: bool) -> dict[str, str]:
+    expected = f"expected an object with {_named(required)}" + (f", and perhaps {_named(optional)}" if optional else "")
+    try:
+        row: Mapping[str, Any] = check_type(json.loads(line), dict[str, Any])
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error.msg}, column {error.colno}); {expected}") from error
+    except TypeCheckError as error:
+        raise ValueError(f"{where}: not an object; {expected}") from error
+    for column in required:
+        if column not in row:
+            close = difflib.get_close_matches(column, row, n=1)
+            hint = f" (is {close[0]!r} meant?)" if close else ""
+            raise ValueError(f"{where}: {column!r} is missing{hint}; {expected}, found {_named(row) or 'nothing'}")
+    others = [column for column in row if column not in (*required, *optional)]
+    if strict and others:
+        raise ValueError(f"{where}: unknown column {others[0]!r}; {expected}")
+    kept = {k: v for k, v in row.items() if k in required or (k in optional and v is not None)}
+    for column, value in kept.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{where}: {column!r} is a {type(value).__name__}, not a string; {expected}")
+    return kept
+
+
+def _named(columns: Collection[str]) -> str:
+    return ", ".join(repr(column) for column in columns)
