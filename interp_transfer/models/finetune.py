@@ -1,23 +1,25 @@
 """Fine-tuning on pairs of prompt and response, with the loss on the response alone.
 
-transformers' Trainer does the work; this module decides what it is fed: prompt, response and end token as one sequence,
-prompt tokens masked out of the loss (label -100), several examples packed into a row. The same function trains a
-micro-model from scratch and tunes one that exists. An interrupted run goes on from its last checkpoint.
+transformers' Trainer does the work; this module decides what it is fed (`packing`), and that nothing is lost when it is
+stopped: a run goes on from its last whole checkpoint, and only if it is asked for the same. The same functions train a
+micro-model from scratch and tune one that exists. `tuning` is what users call.
 """
 
 import re
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from interp_transfer.models.checkpoints import discard, hashed, initial_weights, resume, without_bars
+from interp_transfer.models.packing import Pack, Pad, Row, encode, packing_for, padding_token
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_ROW = 128  # tokens in a packed row
-_IGNORED = -100  # the label that torch's cross entropy leaves out
+__all__ = ["Pack", "Pad", "Recipe", "encode", "finetune", "save", "train"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def finetune(
     frozen: str | None = None,
     penalty: "Callable[[dict[str, Any]], torch.Tensor] | None" = None,
     half: bool = False,
+    pack: bool = True,
     progress: bool = True,
 ) -> Path:
     """Train `model` in place and save it with its tokenizer to `out`, an ordinary Hugging Face folder.
@@ -79,45 +82,100 @@ def finetune(
         penalty: added to the loss of a batch; called with the model's inputs, right after its forward on them.
         frozen: regular expression; parameters with a match in their name are not trained.
         half: store the weights as float16 (the config still says float32, so that they load as float32).
+        pack: several examples in a row; False pads, as attention kernels without 4-dimensional masks need it.
         progress: draw a progress bar.
 
     Raises:
-        ValueError: for no examples, a tokenizer without an end token, a sequence that is too long, or a `frozen` that
-            fits no parameter.
+        ValueError: for no examples, a tokenizer without an end token, a sequence that is too long, a `frozen` that fits no
+            parameter, or checkpoints of another run in `out`.
     """
-    from transformers import Trainer, TrainingArguments
-    from transformers.trainer_utils import get_last_checkpoint
-
     rows = encode(tokenizer, examples, recipe.max_length)
+    batches = packing_for(model, tokenizer, recipe.max_length) if pack else Pad(padding_token(tokenizer))
     out = Path(out)
     checkpoints = out / "checkpoints"
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    train(model, rows, batches, recipe, checkpoints, frozen=frozen, penalty=penalty, progress=progress)
+    save(model, tokenizer, out, half=half)
+    discard(checkpoints)
+    return out
+
+
+def train(
+    model: "PreTrainedModel",
+    rows: Sequence[Row],
+    batches: Pack | Pad,
+    recipe: Recipe,
+    checkpoints: Path,
+    *,
+    frozen: str | None = None,
+    penalty: "Callable[[dict[str, Any]], torch.Tensor] | None" = None,
+    accumulate: int = 1,
+    autocast: bool = False,
+    also: Mapping[str, Any] = MappingProxyType({}),
+    progress: bool = True,
+) -> list[tuple[int, float]]:
+    """Train `model` in place, from the last whole checkpoint in `checkpoints` if there is one.
+
+    Args:
+        model: on the device where it is trained.
+        rows: encoded examples.
+        batches: makes a batch of rows.
+        recipe: how.
+        checkpoints: folder for them; `discard` it when the result is safe.
+        frozen: as in `finetune`.
+        penalty: as in `finetune`.
+        accumulate: parts that each batch is worked off in; less memory, the same result up to rounding.
+        autocast: compute in bfloat16.
+        also: what else a resumed run must share with the interrupted one, beside recipe, rows and initial weights.
+        progress: draw a progress bar.
+
+    Returns:
+        The mean training loss (nats per token) at about a hundred steps.
+    """
+    from tqdm.auto import tqdm
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+    if recipe.batch_size % accumulate or accumulate < 1:
+        raise ValueError(f"accumulate={accumulate} does not divide batch_size={recipe.batch_size}: choose one that does")
+    if penalty is not None and accumulate > 1:
+        raise ValueError("a penalty is priced on whole batches: train with accumulate=1")
+    held = [p for name, p in model.named_parameters() if frozen is not None and re.search(frozen, name)]
+    if frozen is not None and not held:
+        raise ValueError(f"frozen={frozen!r} fits no parameter of {type(model).__name__}: see model.named_parameters()")
+    asked = {
+        **{key: value for key, value in asdict(recipe).items() if key != "checkpoint_every"},
+        "examples": hashed(list(rows)),
+        "initial weights": initial_weights(model),
+        "batches": repr(batches),
+        "accumulate": accumulate,
+        "bfloat16": autocast,
+        "frozen": frozen,
+        "penalty": penalty is not None,
+        **also,
+    }
+    last = resume(checkpoints, asked)
     steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=recipe.epochs,
         learning_rate=recipe.learning_rate,
-        per_device_train_batch_size=recipe.batch_size,
+        per_device_train_batch_size=recipe.batch_size // accumulate,
+        gradient_accumulation_steps=accumulate,
         weight_decay=recipe.weight_decay,
         adam_beta2=recipe.beta2,
         warmup_steps=int(recipe.warmup * steps),
         lr_scheduler_type="cosine",
+        bf16=autocast,
         seed=recipe.seed,
         data_seed=recipe.seed,
         save_steps=recipe.checkpoint_every,
         save_total_limit=1,
-        logging_strategy="no",
+        logging_steps=max(1, int(steps) // 100),
         report_to=[],
-        disable_tqdm=not progress,
+        disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         use_cpu=model.device.type == "cpu",
     )
-    padding: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    pack = Pack(min(_ROW, recipe.max_length), padding)
-    held = [p for name, p in model.named_parameters() if frozen is not None and re.search(frozen, name)]
-    if frozen is not None and not held:
-        raise ValueError(f"frozen={frozen!r} fits no parameter of {type(model).__name__}: see model.named_parameters()")
     for parameter in held:
         parameter.requires_grad_(False)
     model.train()
@@ -129,39 +187,25 @@ def finetune(
                 loss = loss + penalty(inputs)
             return (loss, outputs) if return_outputs else loss
 
+    class Bar(TrainerCallback):  # Trainer's own writes its log to stdout
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            bar.total = state.max_steps
+            bar.update(state.global_step - bar.n)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+            if logs and "loss" in logs:
+                bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
     data: Any = _Rows(rows)  # a sequence is all that Trainer needs of a dataset
-    Penalised(model=model, args=arguments, train_dataset=data, data_collator=pack).train(resume_from_checkpoint=last)
+    trainer = Penalised(model=model, args=arguments, train_dataset=data, data_collator=batches)
+    trainer.remove_callback(PrinterCallback)
+    with tqdm(desc="training", unit="step", delay=2, disable=not progress) as bar, without_bars():
+        trainer.add_callback(Bar())
+        trainer.train(resume_from_checkpoint=last)
     model.eval()
     for parameter in held:
         parameter.requires_grad_(True)
-    save(model, tokenizer, out, half=half)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return out
-
-
-def encode(
-    tokenizer: "PreTrainedTokenizerBase", examples: Sequence[tuple[str, str]], max_length: int
-) -> list[dict[str, list[int]]]:
-    """Token ids and labels of each example; labels of the prompt's tokens are -100.
-
-    The prompt is tokenized as the tokenizer does by default (its BOS, if it adds one), the response without specials and
-    apart, so that the border between them is where generation will find it.
-    """
-    if not examples:
-        raise ValueError("no examples to train on: give at least one pair of prompt and response")
-    if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no end token, so the model could not learn to stop: set tokenizer.eos_token")
-    prompts = tokenizer([prompt for prompt, _ in examples])["input_ids"]
-    responses = tokenizer([response for _, response in examples], add_special_tokens=False)["input_ids"]
-    rows = []
-    for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        ids = [*prompt, *response, tokenizer.eos_token_id]
-        if len(ids) > max_length:
-            raise ValueError(
-                f"example {index} has {len(ids)} tokens, more than max_length={max_length}: shorten it or raise max_length"
-            )
-        rows.append({"input_ids": ids, "labels": [_IGNORED] * len(prompt) + ids[len(prompt) :]})
-    return rows
+    return [(int(entry["step"]), entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
 
 
 def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: str | Path, *, half: bool = False) -> None:
@@ -173,7 +217,8 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: st
         for name in model.all_tied_weights_keys:
             state.pop(name, None)  # a tied tensor is stored once
     model.config.use_cache = True  # training switches it off
-    model.save_pretrained(out, state_dict=state if half else None)
+    with without_bars():
+        model.save_pretrained(out, state_dict=state if half else None)
     tokenizer.save_pretrained(out)
     for file in out.iterdir():
         if file.is_file():
@@ -183,60 +228,11 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: st
 class _Rows:
     """A list as the dataset that Trainer wants."""
 
-    def __init__(self, rows: list[dict[str, list[int]]]) -> None:
+    def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
+    def __getitem__(self, index: int) -> Row:
         return self._rows[index]
-
-
-@dataclass(frozen=True)
-class Pack:
-    """Packs the examples of a batch into rows of equal width, each example blind to its neighbours.
-
-    Padding each example to the longest would waste half the work, and batches of equal length would hold one kind of
-    prompt each, which small models learn badly from. The mask is 4-dimensional (row, 1, query, key), True where a query
-    may look; positions start from zero in every example.
-
-    Attributes:
-        width: tokens in a row; a longer example gets a batch with rows of its length.
-        pad: token that fills up a row. It sees itself alone, because a query that sees nothing gives NaN.
-    """
-
-    width: int
-    pad: int
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> "dict[str, torch.Tensor]":
-        """Model inputs: input_ids, labels, position_ids and attention_mask."""
-        import torch
-
-        width = max(self.width, *(len(row["input_ids"]) for row in rows))
-        packed: list[list[dict[str, Any]]] = []
-        room: list[int] = []
-        for row in sorted(rows, key=lambda row: -len(row["input_ids"])):  # first fit, longest first
-            size = len(row["input_ids"])
-            place = next((i for i, free in enumerate(room) if free >= size), None)
-            if place is None:
-                packed.append([])
-                room.append(width)
-                place = len(room) - 1
-            packed[place].append(row)
-            room[place] -= size
-        ids = torch.full((len(packed), width), self.pad)
-        labels = torch.full_like(ids, _IGNORED)
-        positions, owner = torch.zeros_like(ids), -1 - torch.arange(width).repeat(len(packed), 1)
-        for i, members in enumerate(packed):
-            start = 0
-            for j, row in enumerate(members):
-                end = start + len(row["input_ids"])
-                ids[i, start:end] = torch.tensor(row["input_ids"])
-                labels[i, start:end] = torch.tensor(row["labels"])
-                labels[i, start] = _IGNORED  # the first token of an example must not be predicted from the one before
-                positions[i, start:end] = torch.arange(end - start)
-                owner[i, start:end] = j
-                start = end
-        mask = (owner[:, :, None] == owner[:, None, :]) & torch.ones(width, width, dtype=torch.bool).tril()
-        return {"input_ids": ids, "labels": labels, "position_ids": positions, "attention_mask": mask[:, None]}

@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from interp_transfer.models.lora import base_of, is_adapter, merge_adapter
 from interp_transfer.models.organisms import list_organisms, organism_path
 from interp_transfer.models.sites import HookedModel
 
@@ -82,7 +83,8 @@ def load_model(
     """Load a model and wrap it as a transformer-lens hooked model, weights unprocessed.
 
     Args:
-        model: an organism's name (``micro-qwen-s``), a local folder, a hub name, or a model wrapped already.
+        model: an organism's name (``micro-qwen-s``), a local folder (of a model, or of a LoRA adapter), a hub name, or a
+            model wrapped already.
         device: where it lives; a GPU if there is one, else the CPU.
         dtype: of the weights in memory; float32 unless said.
         device_map: passed to accelerate for models that exceed one device ("auto", or a dictionary); excludes ``device``.
@@ -102,18 +104,33 @@ def load_model(
     if device is not None and device_map is not None:
         raise ValueError(f"device={device!r} and device_map={device_map!r} contradict each other: give one of them")
     kind = _dtype(dtype)
-    where, local = _resolve(str(model))
-    hf, tok = _from_pretrained(str(model), where, local, device_map, tokenizer)
-    fingerprint = _digest(_config_of(hf.config), _tokenizer_hash(tok), _weights(hf), "none")
-    _cast(hf, kind)
+    hf, tok, known = load_unwrapped(model, device_map=device_map, tokenizer=tokenizer)
+    cast(hf, kind)
     if device_map is None:
         hf.to(torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     offloaded = [m for m in hf.modules() if isinstance(m, nn.Linear) and m.bias is None and m.weight.is_meta]
     wrapped = _wrap(hf, tok, str(model), kind)
     for part in offloaded:  # the wrapper gave the unembedding a bias of zeros, which accelerate never stored
         part.register_parameter("bias", None)
-    _remember(wrapped, ModelIdentity(str(model), fingerprint), tok)
+    _remember(wrapped, known, tok)
     return wrapped
+
+
+def load_unwrapped(
+    model: str | Path, *, device_map: str | dict | None = None, tokenizer: Any = None
+) -> tuple[Any, Any, ModelIdentity]:
+    """The model as transformers loads it, in its stored dtype, with its tokenizer and identity.
+
+    The folder of a LoRA adapter gives its base with the adapter merged, in float32: what an adapter changes is small, and
+    would be lost in part by rounding.
+    """
+    where, local = _resolve(str(model))
+    if local and is_adapter(where):
+        hf, tok = _with_adapter(where, device_map, tokenizer)
+    else:
+        hf, tok = _from_pretrained(str(model), where, local, device_map, tokenizer)
+    fingerprint = _digest(_config_of(hf.config), _tokenizer_hash(tok), _weights(hf), "none")
+    return hf, tok, ModelIdentity(str(model), fingerprint)
 
 
 def identity(model: HookedModel) -> ModelIdentity:
@@ -155,7 +172,7 @@ def tokenize(model: HookedModel, texts: Sequence[str]) -> list[list[int]]:
         raise ValueError(f"text {bad} is a {type(texts[bad]).__name__}, not a string: give a list of strings")
     if not len(texts):
         return []
-    rows = _without_doubles([list(ids) for ids in tok(list(texts), verbose=False)["input_ids"]], tok)
+    rows = without_doubles([list(ids) for ids in tok(list(texts), verbose=False)["input_ids"]], tok)
     limit = context_length(model)
     for index, ids in enumerate(rows):
         if not ids:
@@ -206,7 +223,7 @@ def _resolve(name: str) -> tuple[str, bool]:
         return str(organism_path(name)), True
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").exists():
+        if not (path / "config.json").exists() and not is_adapter(path):
             raise ValueError(f"{name!r} holds no config.json: it is not the folder of a Hugging Face model")
         return str(path), True
     close = difflib.get_close_matches(name, organisms, n=3, cutoff=0.6)
@@ -251,6 +268,29 @@ def _from_pretrained(name: str, where: str, local: bool, device_map: Any, tokeni
     return hf.eval(), tok
 
 
+def _with_adapter(where: str, device_map: Any, tokenizer: Any) -> tuple[Any, Any]:
+    from transformers import AutoTokenizer
+
+    if device_map is not None:
+        raise ValueError(f"{where!r} holds a LoRA adapter, which device_map= cannot spread: tune without --adapter-only")
+    base, fingerprint = base_of(where)
+    try:
+        hf, tok, known = load_unwrapped(base)
+    except ValueError as error:
+        raise ValueError(f"the adapter in {where!r} was made for {base!r}, which cannot be loaded: {error}") from error
+    if fingerprint not in (None, known.fingerprint):
+        raise ValueError(
+            f"the adapter in {where!r} was made for {base} [{fingerprint}], but {base!r} now holds another model "
+            f"[{known.fingerprint}]: restore that one, or tune again"
+        )
+    cast(hf, torch.float32)
+    if tokenizer is not None:
+        tok = tokenizer
+    elif (Path(where) / "tokenizer_config.json").is_file():
+        tok = AutoTokenizer.from_pretrained(where, local_files_only=True)
+    return merge_adapter(hf, where).eval(), tok
+
+
 @contextmanager
 def _quiet_when_small(where: str) -> Iterator[None]:
     """No progress bar of transformers for weights that are there in an instant."""
@@ -286,14 +326,16 @@ def _wrap(hf: Any, tok: Any, name: str, dtype: torch.dtype) -> HookedModel:
         tok.init_kwargs.update(kept)
 
 
-def _cast(hf: nn.Module, dtype: torch.dtype) -> None:
+def cast(hf: nn.Module, dtype: torch.dtype) -> None:
+    """Change the dtype of a model's parameters, in place."""
     # Parameter by parameter, so that no second copy of the model exists; buffers (rotary frequencies) keep their float32.
     for parameter in hf.parameters():
         if parameter.is_floating_point() and parameter.dtype != dtype and not parameter.is_meta:
             parameter.data = parameter.data.to(dtype)
 
 
-def _without_doubles(rows: list[list[int]], tok: Any) -> list[list[int]]:
+def without_doubles(rows: list[list[int]], tok: Any) -> list[list[int]]:
+    """Token ids less the special token that a text held already and that the tokenizer then put beside it."""
     # Only what the tokenizer adds by itself can be there twice: without that, a doubled token is the text's own.
     some = tok("a", verbose=False)["input_ids"]
     first = some[0] if len(some) > 1 and some[0] == tok.bos_token_id else None

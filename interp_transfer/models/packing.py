@@ -1,0 +1,187 @@
+"""What a model is fed while it is tuned: prompt, response and end token as one sequence, and several of these as a batch.
+
+The loss is on the response and the end token alone; prompt tokens have the label -100, which torch's cross entropy leaves
+out. A batch is either packed (several examples in a row, blind to each other; right for micro-models and short examples) or
+padded on the right (any model, any attention kernel). Both give the same loss.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Row = dict[str, list[int]]
+"""One example: `input_ids` and `labels`, of equal length."""
+
+IGNORED = -100
+"""The label that torch's cross entropy leaves out."""
+
+_ROW = 128  # tokens in a packed row
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", examples: Sequence[tuple[str, str]], max_length: int, *, skip_long: bool = False
+) -> list[Row]:
+    """Token ids and labels of each example; labels of the prompt's tokens are -100.
+
+    The prompt is tokenized as the tokenizer does by default (its BOS, if it adds one and the prompt's template has not put
+    it there already), the response without specials and apart, so that the border between them is where generation will
+    find it. The end token follows the response.
+
+    Args:
+        tokenizer: must have an end token.
+        examples: pairs of prompt and response, as one text would continue the other.
+        max_length: longer sequences are refused, not cut: a cut response would teach unfinished answers.
+        skip_long: leave longer sequences out instead.
+
+    Raises:
+        ValueError: for no examples, no end token, or a sequence that is too long.
+    """
+    from interp_transfer.models.load import without_doubles
+
+    if not examples:
+        raise ValueError("no examples to train on: give at least one pair of prompt and response")
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no end token, so the model could not learn to stop: set tokenizer.eos_token")
+    prompts: Any = tokenizer([prompt for prompt, _ in examples])["input_ids"]
+    prompts = without_doubles(prompts, tokenizer)
+    responses: Any = tokenizer([response for _, response in examples], add_special_tokens=False)["input_ids"]
+    rows = []
+    for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        ids = [*prompt, *response, tokenizer.eos_token_id]
+        if len(ids) <= max_length:
+            rows.append({"input_ids": ids, "labels": [IGNORED] * len(prompt) + ids[len(prompt) :]})
+        elif not skip_long:
+            raise ValueError(
+                f"example {index} has {len(ids)} tokens, more than max_length={max_length}: shorten it or raise max_length"
+            )
+    if not rows:
+        raise ValueError(f"all {len(examples)} examples have more than max_length={max_length} tokens: raise max_length")
+    return rows
+
+
+def padding_token(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The token that fills up a batch: the end token where there is no padding token.
+
+    Nothing is learned from it: its labels are -100, and the attention mask hides it.
+    """
+    token: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return token
+
+
+def packing_for(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> "Pack":
+    """The packing whose mask this model's attention reads rightly.
+
+    Raises:
+        ValueError: for an attention kernel that takes no 4-dimensional mask.
+    """
+    config: Any = model.config.get_text_config()
+    kernel = config._attn_implementation
+    if kernel not in ("sdpa", "eager"):
+        raise ValueError(f"examples cannot be packed for the attention kernel {kernel!r}: use padded batches, pack=False")
+    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    window = config.sliding_window if sliding else None
+    return Pack(min(_ROW, max_length), padding_token(tokenizer), window, kernel == "eager")
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Examples of a batch as rows of equal length, padded on the right.
+
+    Attributes:
+        pad: token that fills up a row.
+    """
+
+    pad: int
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> "dict[str, torch.Tensor]":
+        """Model inputs: input_ids, labels and attention_mask."""
+        import torch
+
+        width = max(len(row["input_ids"]) for row in rows)
+        ids = torch.full((len(rows), width), self.pad)
+        labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            size = len(row["input_ids"])
+            ids[i, :size] = torch.tensor(row["input_ids"])
+            labels[i, 1:size] = torch.tensor(row["labels"][1:])  # nothing comes before the first token to predict it from
+            mask[i, :size] = 1
+        return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Packs the examples of a batch into rows of equal width, each example blind to its neighbours.
+
+    Padding each example to the longest would waste half the work, and batches of equal length would hold one kind of
+    prompt each, which small models learn badly from. The mask is 4-dimensional (row, 1, query, key), True where a query
+    may look; positions start from zero in every example.
+
+    Attributes:
+        width: tokens in a row; a longer example gets a batch with rows of its length.
+        pad: token that fills up a row. It sees itself alone, because a query that sees nothing gives NaN.
+        window: tokens that blocks with sliding attention look back on, themselves included; None if there are no such blocks.
+        additive: the mask holds 0 and minus infinity, which eager attention adds to its scores (added, True would be a 1).
+    """
+
+    width: int
+    pad: int
+    window: int | None = None
+    additive: bool = False
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Model inputs: input_ids, labels, position_ids and attention_mask (by kind of block where a window is given)."""
+        import torch
+
+        width = max(self.width, *(len(row["input_ids"]) for row in rows))
+        packed = _first_fit(rows, width)
+        ids = torch.full((len(packed), width), self.pad)
+        labels = torch.full_like(ids, IGNORED)
+        positions, owner = torch.zeros_like(ids), -1 - torch.arange(width).repeat(len(packed), 1)
+        for i, members in enumerate(packed):
+            start = 0
+            for j, row in enumerate(members):
+                end = start + len(row["input_ids"])
+                ids[i, start:end] = torch.tensor(row["input_ids"])
+                labels[i, start:end] = torch.tensor(row["labels"])
+                labels[i, start] = IGNORED  # the first token of an example must not be predicted from the one before
+                positions[i, start:end] = torch.arange(end - start)
+                owner[i, start:end] = j
+                start = end
+        full = ((owner[:, :, None] == owner[:, None, :]) & torch.ones(width, width, dtype=torch.bool).tril())[:, None]
+        mask: Any = self._form(full)
+        if self.window is not None:
+            near = torch.ones(width, width, dtype=torch.bool).triu(1 - self.window)
+            mask = {"full_attention": mask, "sliding_attention": self._form(full & near)}
+        return {"input_ids": ids, "labels": labels, "position_ids": positions, "attention_mask": mask}
+
+    def _form(self, mask: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        if not self.additive:
+            return mask
+        return torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+
+
+def _first_fit(rows: Sequence[dict[str, Any]], width: int) -> list[list[dict[str, Any]]]:
+    """Rows of at most `width` tokens, filled with the longest examples first."""
+    packed: list[list[dict[str, Any]]] = []
+    room: list[int] = []
+    for row in sorted(rows, key=lambda row: -len(row["input_ids"])):
+        size = len(row["input_ids"])
+        place = next((i for i, free in enumerate(room) if free >= size), None)
+        if place is None:
+            packed.append([])
+            room.append(width)
+            place = len(room) - 1
+        packed[place].append(row)
+        room[place] -= size
+    return packed
+
+
+def response_tokens(row: Row) -> int:
+    """How many tokens of an example the loss is on."""
+    return sum(label != IGNORED for label in row["labels"][1:])
