@@ -89,8 +89,8 @@ def capture(
         raise ValueError("texts is one string: give a list of strings")
     points = hook_points(model, sites)
     check_positions(positions)
-    if positions == "generated":
-        raise ValueError("positions='generated': captured texts hold no generated tokens; use 'all' or an index")
+    if positions in ("generated", "response"):
+        raise ValueError(f"positions={positions!r}: captured texts hold no generated tokens; use 'all', 'last' or an index")
     ids = tokenize(model, texts)
     chosen = [_rows_of(i, row, positions, tokenizer_of(model)) for i, row in enumerate(ids)]
     offsets = torch.tensor([0] + [len(c) for c in chosen]).cumsum(0)

@@ -2,7 +2,8 @@
 
 A rule of positions is one of
 
-- ``"all"``, ``"prompt"``, ``"generated"``, ``"last"`` (the prompt's last token),
+- ``"all"``, ``"prompt"``, ``"generated"``, ``"last"`` (the prompt's last token), ``"response"`` (that and all that is
+  generated: the tokens from which the response is predicted),
 - an index: 0 is the first real token (the BOS, where there is one), -1 the prompt's last,
 - a sequence of indices,
 - ``substring("|prod|")``: the tokens of the prompt that overlap a piece of its text,
@@ -24,7 +25,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-KEYWORDS = ("all", "prompt", "generated", "last")
+KEYWORDS = ("all", "prompt", "generated", "last", "response")
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ def _keyword(word: str) -> Rule:
         "prompt": lambda layout: layout.in_prompt,
         "generated": lambda layout: layout.real & ~layout.in_prompt,
         "last": lambda layout: _indices([-1], layout),
+        "response": lambda layout: layout.real & ~layout.in_prompt | _indices([-1], layout),
     }
     if word not in rules:
         close = difflib.get_close_matches(word, KEYWORDS, n=1)

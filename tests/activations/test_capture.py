@@ -105,6 +105,7 @@ def test_wrong_input_is_refused(wrapped: Callable[[str], Any]) -> None:
         (TEXTS, "blocks.4.hook_resid_pre", "all", "this model has 4 blocks, 0 to 3"),
         (TEXTS, [], "all", "no site given"),
         (TEXTS, SITE, "generated", "hold no generated tokens"),
+        (TEXTS, SITE, "response", "hold no generated tokens"),
         (TEXTS, SITE, "everything", "unknown positions"),
         (TEXTS, SITE, 1, "position 1 does not exist in prompt 2, which has 1 token"),
         (TEXTS, SITE, it.substring("|prod|"), r"text 0 has no token at positions substring\('\|prod\|'\)"),

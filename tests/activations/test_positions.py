@@ -20,6 +20,7 @@ LAYOUT = Layout(torch.arange(12).reshape(2, 6), REAL, torch.tensor([2, 4]), torc
         ("prompt", [[0, 0, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0]]),
         ("generated", [[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 1, 1]]),
         ("last", [[0, 0, 0, 1, 0, 0], [0, 0, 0, 1, 0, 0]]),
+        ("response", [[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1]]),
         (0, [[0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]]),
         (-2, [[0, 0, 1, 0, 0, 0], [0, 0, 1, 0, 0, 0]]),
         ([0, -1], [[0, 0, 1, 1, 0, 0], [1, 0, 0, 1, 0, 0]]),
@@ -56,7 +57,7 @@ def test_a_mask_counts_texts_and_positions_of_the_prompts() -> None:
         (2, "position 2 does not exist in prompt 7, which has 2 tokens: use an index from -2 to 1"),
         (-3, "position -3 does not exist"),
         ([], "at least one index"),
-        ([0, "1"], "an index"),
+        ([0, True], "an index"),
         (True, "unknown positions True"),
     ],
 )

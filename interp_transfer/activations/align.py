@@ -1,0 +1,283 @@
+"""Pairing the tokens of two tokenizers over the same text.
+
+A strategy says, for each token of the target, which tokens of the source are its partners. All but the paper's index pairing
+go by characters and are causal: a partner has read no further than the target's token, so no pair peeks at the future.
+
+`last_so_far`
+    The last source token that ends no later. Every token but the first ones has a partner.
+`same_boundary`
+    The source token that ends at the very same character; other tokens stay without.
+`mean_in_span`
+    The mean over the source tokens that end within the target's token; where there is none, the last one so far.
+`word_ends`
+    `same_boundary`, only where a word ends.
+`index_left`, `index_right`
+    The paper's: the n-th token with the n-th, counted from the start, or from the end as with padding on the left. It pairs
+    what does not belong together, and is here as a baseline.
+
+Tokens that a tokenizer puts around a text (BOS) are paired among themselves alone.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp_transfer.activations.spans import Conversation, Ints, TokenSpans, chat_spans, token_spans
+from interp_transfer.plots.alignment import aligned_tokens
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+    from transformers import PreTrainedTokenizerBase
+
+Partners = tuple[Ints, Ints]
+"""For each token of the target its first partner and the one behind its last; equal where it has none."""
+
+Strategy = Callable[[TokenSpans, TokenSpans], Partners]
+
+DEFAULT_STRATEGY = "last_so_far"
+_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text in the two models' tokens, to be drawn.
+
+    Attributes:
+        source: the source's tokens.
+        target: the target's.
+        first: each target token's first partner.
+        behind: the one behind its last partner.
+    """
+
+    source: TokenSpans
+    target: TokenSpans
+    first: tuple[int, ...]
+    behind: tuple[int, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Alignment:
+    """Which tokens of two models belong together, over some texts.
+
+    Tokens are numbered through all texts. A token of the target has a run of partners, and stands for their mean.
+
+    Attributes:
+        strategy: how they were paired; "same_tokens" where both models split texts alike.
+        target: the target's tokens that have a partner.
+        first: of each of these, the first partner.
+        behind: and the one behind its last.
+        target_tokens: how many tokens the target has in all.
+        gap: mean number of characters between the ends of a target token and of its last partner.
+        peeks: share of pairs in which the partner has read further than the target. Zero but for index pairing.
+        examples: the first few texts.
+    """
+
+    strategy: str
+    target: Int[Tensor, " pair"]
+    first: Int[Tensor, " pair"]
+    behind: Int[Tensor, " pair"]
+    target_tokens: int
+    gap: float = 0.0
+    peeks: float = 0.0
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def coverage(self) -> float:
+        """Share of the target's tokens that have a partner."""
+        return len(self.target) / self.target_tokens if self.target_tokens else 0.0
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __repr__(self) -> str:
+        peeks = f", {self.peeks:.1%} of pairs peek ahead" if self.peeks else ""
+        return (
+            f"Alignment({self.strategy}: {self.coverage:.1%} of {self.target_tokens} target tokens have a partner, "
+            f"{self.gap:.2f} characters behind on average{peeks})"
+        )
+
+    def plot(self, text: int = 0) -> "Figure":
+        """The two models' tokens of one of the first few texts, and which are paired.
+
+        Raises:
+            ValueError: for a text that is not among the examples.
+        """
+        if not 0 <= text < len(self.examples):
+            raise ValueError(f"text {text}: there are examples of {len(self.examples)} texts")
+        shown = self.examples[text]
+        links = [(s, t) for t, (a, b) in enumerate(zip(shown.first, shown.behind, strict=True)) for s in range(a, b)]
+        sides = [list(zip(side.pieces, side.most.tolist(), strict=True)) for side in (shown.source, shown.target)]
+        return aligned_tokens(shown.target.text, sides[0], sides[1], links)
+
+    def gather(self, rows: Float[Tensor, "token d"]) -> Float[Tensor, "pair d"]:
+        """The partners of each paired target token, or their mean, from a row for every token of the source."""
+        if bool((self.behind - self.first == 1).all()):
+            return rows[self.first.to(rows.device)]
+        lengths = (self.behind - self.first).to(rows.device)
+        picked = torch.repeat_interleave(torch.arange(len(self), device=rows.device), lengths)
+        within = torch.arange(len(picked), device=rows.device) - (lengths.cumsum(0) - lengths)[picked]
+        sums = torch.zeros(len(self), rows.shape[1], dtype=torch.float32, device=rows.device)
+        sums.index_add_(0, picked, rows[self.first.to(rows.device)[picked] + within].float())
+        return (sums / lengths[:, None]).to(rows.dtype)
+
+
+def same_tokens(count: int) -> Alignment:
+    """Every token with itself, for two models of one tokenizer."""
+    every = torch.arange(count)
+    return Alignment("same_tokens", every, every, every + 1, count)
+
+
+def align(
+    source: "PreTrainedTokenizerBase",
+    target: "PreTrainedTokenizerBase",
+    texts: Sequence[str] | Sequence[Conversation],
+    strategy: str = DEFAULT_STRATEGY,
+) -> Alignment:
+    """Pair the tokens of two tokenizers.
+
+    Args:
+        source: the source model's tokenizer.
+        target: the target model's.
+        texts: plain texts, or conversations, which each tokenizer renders in its own chat template.
+        strategy: see the module's head.
+
+    Raises:
+        ValueError: for an unknown strategy, or a tokenizer that does not tell where its tokens come from.
+    """
+    find_strategy(strategy)
+    if isinstance(texts, str):
+        raise ValueError("texts is one string: give a list of strings")
+    pairs = _both(source, target, texts)
+    return align_spans([s for s, _ in pairs], [t for _, t in pairs], strategy)
+
+
+def align_spans(source: Sequence[TokenSpans], target: Sequence[TokenSpans], strategy: str = DEFAULT_STRATEGY) -> Alignment:
+    """The same, from the spans of both sides' tokens, text by text."""
+    tokens, firsts, behinds, gaps, peeks, examples = [], [], [], [], [], []
+    pair, done, theirs = find_strategy(strategy), 0, 0
+    for s, t in zip(source, target, strict=True):
+        first, behind = pair(s, t)
+        has = (behind > first).nonzero()[0]
+        last = behind[has] - 1
+        tokens.append(has + done)
+        firsts.append(first[has] + theirs)
+        behinds.append(behind[has] + theirs)
+        gaps.append(np.abs(t.most[has] - s.most[last]))
+        peeks.append(s.most[last] > t.most[has])
+        if len(examples) < _EXAMPLES:
+            examples.append(Example(s, t, tuple(first.tolist()), tuple(behind.tolist())))
+        done, theirs = done + len(t), theirs + len(s)
+    joined = [torch.from_numpy(np.concatenate([*parts, np.zeros(0, dtype=np.int64)])) for parts in (tokens, firsts, behinds)]
+    gap, peeking = (float(np.concatenate(parts).mean()) if len(joined[0]) else 0.0 for parts in (gaps, peeks))
+    return Alignment(strategy, joined[0], joined[1], joined[2], done, gap, peeking, tuple(examples))
+
+
+def _both(
+    source: "PreTrainedTokenizerBase", target: "PreTrainedTokenizerBase", texts: Sequence[str] | Sequence[Conversation]
+) -> list[tuple[TokenSpans, TokenSpans]]:
+    plain = [text for text in texts if isinstance(text, str)]
+    talks = [text for text in texts if not isinstance(text, str)]
+    if plain and talks:
+        raise ValueError("texts holds strings and conversations: give one kind")
+    sides = [chat_spans(tok, talks)[1] if talks else token_spans(tok, plain) for tok in (source, target)]
+    return list(zip(*sides, strict=True))
+
+
+def _last_so_far(source: TokenSpans, target: TokenSpans) -> Partners:
+    behind = _so_far(source, target)
+    first = np.maximum(behind - 1, 0)
+    return _apart(source, target, first, behind)
+
+
+def _same_boundary(source: TokenSpans, target: TokenSpans) -> Partners:
+    first, behind = _last_so_far(source, target)
+    last = np.maximum(behind - 1, 0)
+    ends = source.most[last] if len(source) else np.zeros(len(target), dtype=np.int64)
+    same = (ends == target.sure) & (target.sure == target.most)
+    return first, np.where(same, behind, first)
+
+
+def _mean_in_span(source: TokenSpans, target: TokenSpans) -> Partners:
+    first, behind = _last_so_far(source, target)
+    own = (~source.added).nonzero()[0]
+    inside = np.searchsorted(source.most, target.start, side="right")  # the first that reads beyond where the target's begins
+    inside = np.maximum(inside, own[0] if len(own) else 0)
+    return np.where((inside < behind) & ~target.added, inside, first), behind
+
+
+def _word_ends(source: TokenSpans, target: TokenSpans) -> Partners:
+    first, behind = _same_boundary(source, target)
+    return first, np.where(target.closes, behind, first)
+
+
+def _index_left(source: TokenSpans, target: TokenSpans) -> Partners:
+    index = np.arange(len(target))
+    return index, np.where(index < len(source), index + 1, index)
+
+
+def _index_right(source: TokenSpans, target: TokenSpans) -> Partners:
+    index = np.arange(len(target)) + len(source) - len(target)
+    return np.maximum(index, 0), np.where(index >= 0, index + 1, 0)
+
+
+STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
+    {
+        "last_so_far": _last_so_far,
+        "same_boundary": _same_boundary,
+        "mean_in_span": _mean_in_span,
+        "word_ends": _word_ends,
+        "index_left": _index_left,
+        "index_right": _index_right,
+    }
+)
+"""How tokens may be paired; the module's head says what each does."""
+
+
+def find_strategy(name: str) -> Strategy:
+    """A strategy by name.
+
+    Raises:
+        ValueError: naming the closest.
+    """
+    if name not in STRATEGIES:
+        close = difflib.get_close_matches(name, STRATEGIES, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"unknown strategy {name!r}: {hint}there are {', '.join(STRATEGIES)}")
+    return STRATEGIES[name]
+
+
+def _so_far(source: TokenSpans, target: TokenSpans) -> Ints:
+    """For each token of the target, how many tokens of the source have certainly read no further than it."""
+    return np.searchsorted(source.most, target.sure, side="right")
+
+
+def _apart(source: TokenSpans, target: TokenSpans, first: Ints, behind: Ints) -> Partners:
+    """Without pairs of a token of the text with one that a tokenizer added around it."""
+    behind = behind.copy()
+    for index in target.added.nonzero()[0]:
+        partner = _same_place(source, target, int(index))
+        first[index], behind[index] = partner, partner + (partner >= 0)
+    mixed = (behind > first) & ~target.added
+    mixed[mixed] = source.added[behind[mixed] - 1]
+    for index in mixed.nonzero()[0]:
+        earlier = (~source.added[: behind[index]]).nonzero()[0]
+        first[index] = earlier[-1] if len(earlier) else 0
+        behind[index] = first[index] + (1 if len(earlier) else 0)
+    return np.maximum(first, 0), np.where(first < 0, 0, behind)
+
+
+def _same_place(source: TokenSpans, target: TokenSpans, index: int) -> int:
+    """The source's counterpart of a token that was added before or behind the text, counted from the text; -1 if none."""
+    before = not (~target.added[:index]).any()
+    theirs, own = (~source.added).nonzero()[0], (~target.added).nonzero()[0]
+    if not len(theirs) or not len(own):
+        return index if index < len(source) else -1
+    partner = theirs[0] - (own[0] - index) if before else theirs[-1] + (index - own[-1])
+    return int(partner) if 0 <= partner < len(source) else -1

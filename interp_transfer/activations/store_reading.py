@@ -1,0 +1,323 @@
+"""Reading a store of activations: any run of rows, all of them in order, or all of them shuffled, in bounded memory.
+
+Rows are read as slices of memory-mapped safetensors files. Shuffling reads contiguous blocks in random order into a buffer,
+permutes the buffer, and hands it out in batches: as fast as reading goes, and two rows of one block come far apart once the
+buffer holds many blocks.
+"""
+
+import difflib
+import hashlib
+import os
+import sys
+from bisect import bisect_right
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp_transfer.activations.store_manifest import (
+    Column,
+    Manifest,
+    Shard,
+    damage,
+    differences,
+    layout,
+    plain_meta,
+    read_manifest,
+)
+
+BLOCK_ROWS = 2048
+BUFFER_ROWS = 65536
+BATCH_SIZE = 1024
+
+Rows = dict[str, Tensor]
+Span = tuple[Shard, int, int]  # rows of a shard: the first, and the one after the last
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Store:
+    """Rows on disk, as they were when the store was opened. ``len`` says how many.
+
+    Attributes:
+        folder: where they are.
+        manifest: what the store holds; of its shards, those that are read.
+        check: compare each shard's checksum, once in a process, before its first row is read.
+        skipped: shards that are damaged and were left out, each with what is wrong.
+    """
+
+    folder: Path
+    manifest: Manifest
+    check: bool = True
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """What each column holds."""
+        return self.manifest.columns
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the rows belong to, as it was given to the writer."""
+        return self.manifest.meta
+
+    @property
+    def dtype(self) -> str:
+        """What the floating-point columns are stored as; several names, joined by commas, where they differ."""
+        kinds = (column.dtype for column in self.columns.values() if column.torch_dtype.is_floating_point)
+        return ", ".join(dict.fromkeys(kinds))
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{name} {c.dtype}{'' if c.width is None else f' x {c.width}'}" for name, c in self.columns.items())
+        lost = f", {len(self.skipped)} damaged shards skipped" if self.skipped else ""
+        dropped = f", {self.manifest.dropped} rows dropped" if self.manifest.dropped else ""
+        return (
+            f"Store({len(self)} rows of {self.manifest.upto} texts in {len(self.manifest.shards)} shards of "
+            f"{str(self.folder)!r}: {columns}{dropped}{lost})"
+        )
+
+    def expect(self, meta: Mapping[str, Any]) -> None:
+        """Refuse to be taken for something else.
+
+        Args:
+            meta: what the store's own meta should say; keys that are not in it, at any depth, are not looked at.
+
+        Raises:
+            ValueError: naming all that differs, with both values.
+        """
+        if found := list(differences(self.meta, plain_meta(meta), partly=True)):
+            raise ValueError(
+                f"the store in {str(self.folder)!r} was made for something else: {'; '.join(found)}; open the store that "
+                "belongs to these models, or collect anew into another folder"
+            )
+
+    def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Rows:
+        """Rows ``start`` (counted from 0) up to, and without, ``stop``.
+
+        Args:
+            start: first row.
+            stop: row after the last.
+            columns: which columns; all of them, unless said.
+
+        Raises:
+            ValueError: for rows that are not there, unknown columns, a damaged shard.
+        """
+        names = self._names(columns)
+        if not 0 <= start <= stop <= len(self):
+            raise ValueError(f"rows {start} to {stop} of {len(self)}: give 0 <= start <= stop <= {len(self)}")
+        out = {name: self._empty(name, stop - start) for name in names}
+        done = 0
+        index = bisect_right(self._ends, start)
+        while done < stop - start:
+            shard = self.manifest.shards[index]
+            first = start + done - (self._ends[index] - shard.rows)
+            last = min(shard.rows, first + stop - start - done)
+            for name, part in self._slices(shard, first, last, names).items():
+                out[name][done : done + last - first] = part
+            done += last - first
+            index += 1
+        return out
+
+    def blocks(self, block_rows: int = BLOCK_ROWS, columns: Sequence[str] | None = None) -> Iterator[Rows]:
+        """All rows in order, in blocks that never reach over the end of a shard.
+
+        Args:
+            block_rows: rows in a block, at most.
+            columns: which columns; all of them, unless said.
+
+        Raises:
+            ValueError: for unknown columns, a damaged shard.
+        """
+        names = self._names(columns)
+        return (_owned(self._slices(shard, a, b, names)) for shard, a, b in self._announced(self._spans(block_rows), 4, names))
+
+    def shuffled(
+        self,
+        seed: int,
+        *,
+        batch_size: int = BATCH_SIZE,
+        buffer_rows: int = BUFFER_ROWS,
+        block_rows: int = BLOCK_ROWS,
+        columns: Sequence[str] | None = None,
+    ) -> Iterator[Rows]:
+        """All rows, each once, in random order; the last batch may be smaller.
+
+        Args:
+            seed: fixes the order; give another for every epoch.
+            batch_size: rows in a batch.
+            buffer_rows: rows that are held and mixed at a time; with a block and a batch, all that memory has to hold.
+            block_rows: rows that are read at a time. A buffer mixes ``buffer_rows / block_rows`` places of the store.
+            columns: which columns; all of them, unless said.
+
+        Raises:
+            ValueError: for a buffer that is smaller than a batch, unknown columns, a damaged shard.
+        """
+        if not 0 < batch_size <= buffer_rows:
+            raise ValueError(f"batch_size={batch_size}, buffer_rows={buffer_rows}: give a buffer of one batch at least")
+        names, spans = self._names(columns), self._spans(block_rows)
+        return self._shuffled(torch.Generator().manual_seed(seed), batch_size, buffer_rows, spans, names)
+
+    def verify(self) -> None:
+        """Read every file again and compare size and checksum.
+
+        Raises:
+            ValueError: naming every shard that is missing, truncated or changed, and what to do.
+        """
+        found = [damage(self.folder, shard, _checksum) for shard in self.manifest.shards]
+        if any(found):
+            raise ValueError(_remedy(self.folder, [problem for problem in found if problem]))
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(shard.rows for shard in self.manifest.shards))
+
+    def _names(self, columns: Sequence[str] | None) -> list[str]:
+        names = list(self.columns) if columns is None else [columns] if isinstance(columns, str) else list(columns)
+        for name in names:
+            if name not in self.columns:
+                near = difflib.get_close_matches(name, self.columns, n=3) or list(self.columns)
+                raise ValueError(f"the store has no column {name!r}: did you mean {', '.join(near)}?")
+        return names
+
+    def _spans(self, block_rows: int) -> list[Span]:
+        if block_rows < 1:
+            raise ValueError(f"block_rows={block_rows}: give at least 1")
+        return [
+            (shard, a, min(a + block_rows, shard.rows))
+            for shard in self.manifest.shards
+            for a in range(0, shard.rows, block_rows)
+        ]
+
+    def _empty(self, name: str, rows: int) -> Tensor:
+        column = self.columns[name]
+        return torch.empty(column.shape(rows), dtype=column.torch_dtype)
+
+    def _slices(self, shard: Shard, start: int, stop: int, names: Sequence[str]) -> Rows:
+        """Rows of one shard, without a copy: looking at them is what reads the file."""
+        from safetensors import SafetensorError, safe_open
+
+        if self.check and (problem := damage(self.folder, shard, _checksum_once)):
+            raise ValueError(_remedy(self.folder, [problem]))
+        out: Rows = {}
+        try:
+            with safe_open(self.folder / shard.file, framework="pt") as file:
+                for name in names:
+                    rows = file.get_slice(name)
+                    if tuple(rows.get_shape()) != self.columns[name].shape(shard.rows):
+                        raise SafetensorError(f"{name} has shape {rows.get_shape()}")
+                    out[name] = rows[start:stop]
+        except (SafetensorError, FileNotFoundError) as error:
+            raise ValueError(_remedy(self.folder, [f"{shard.file} cannot be read ({error})"])) from error
+        return out
+
+    def _announced(self, spans: Sequence[Span], ahead: int, names: Sequence[str]) -> Iterator[Span]:
+        """The same spans, each announced to the operating system so many spans ahead: it reads while other work is done."""
+        for index in range(-ahead, len(spans)):
+            if index + ahead < len(spans):
+                self._announce(*spans[index + ahead], names)
+            if index >= 0:
+                yield spans[index]
+
+    def _announce(self, shard: Shard, start: int, stop: int, names: Sequence[str]) -> None:
+        if sys.platform != "linux":  # it is mere advice, and may come to nothing
+            return
+        places = layout(self.columns, shard.rows)
+        header = shard.bytes - max(end for _, end in places.values())
+        with suppress(OSError), (self.folder / shard.file).open("rb") as file:
+            for begin, end in (places[name] for name in names):
+                row = (end - begin) // shard.rows
+                os.posix_fadvise(file.fileno(), header + begin + start * row, (stop - start) * row, os.POSIX_FADV_WILLNEED)
+
+    def _shuffled(
+        self,
+        generator: torch.Generator,
+        batch_size: int,
+        buffer_rows: int,
+        spans: Sequence[Span],
+        names: Sequence[str],
+    ) -> Iterator[Rows]:
+        room = min(buffer_rows, len(self))
+        buffer = {name: self._empty(name, room) for name in names}
+        filled = 0
+        order = [spans[i] for i in torch.randperm(len(spans), generator=generator).tolist()]
+        ahead = -(-room * len(spans) // max(1, len(self)))  # blocks that fill a buffer
+        for shard, start, stop in self._announced(order, ahead, names):
+            while start < stop:
+                if filled == room:
+                    filled = yield from _drained(buffer, filled, batch_size, generator)
+                taken = min(room - filled, stop - start)
+                for name, part in self._slices(shard, start, start + taken, names).items():
+                    buffer[name][filled : filled + taken] = part
+                filled += taken
+                start += taken
+        left = yield from _drained(buffer, filled, batch_size, generator)
+        if left:
+            yield {name: rows[:left].clone() for name, rows in buffer.items()}
+
+
+def open_store(folder: str | Path, *, check: bool = True, skip_damaged: bool = False) -> Store:
+    """A store to read from.
+
+    Args:
+        folder: where a ``StoreWriter`` wrote; it may still be writing, what it adds later is not seen.
+        check: compare each shard's checksum before its first row is read, once in a process; False saves that time.
+        skip_damaged: leave damaged shards out, and read the rows of the others; reads every file once.
+
+    Raises:
+        ValueError: for a folder without a store, a damaged manifest, shards that are missing or of the wrong size.
+    """
+    manifest = read_manifest(folder)
+    checksum = _checksum_once if skip_damaged else None
+    found = {shard: damage(Path(folder), shard, checksum) for shard in manifest.shards}
+    damaged = tuple(problem for problem in found.values() if problem)
+    if damaged and not skip_damaged:
+        raise ValueError(_remedy(Path(folder), damaged))
+    whole = tuple(shard for shard, problem in found.items() if not problem)
+    return Store(Path(folder), replace(manifest, shards=whole), check, damaged)
+
+
+def _drained(buffer: Rows, filled: int, batch_size: int, generator: torch.Generator) -> Generator[Rows, None, int]:
+    """Whole batches of the buffer's rows in random order; what is left moves to the front, and how many is returned."""
+    order = torch.randperm(filled, generator=generator)
+    whole = filled - filled % batch_size
+    for start in range(0, whole, batch_size):
+        chosen = order[start : start + batch_size]
+        yield {name: rows.index_select(0, chosen) for name, rows in buffer.items()}
+    for rows in buffer.values():
+        rows[: filled - whole] = rows.index_select(0, order[whole:])
+    return filled - whole
+
+
+def _owned(rows: Rows) -> Rows:
+    return {name: part.clone() for name, part in rows.items()}
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def _checksum_once(file: Path) -> str:
+    """The checksum of a file, computed once in this process unless the file has been written since."""
+    now = file.stat()
+    return _remembered(file.absolute(), now.st_ino, now.st_size, now.st_mtime_ns)
+
+
+@cache
+def _remembered(file: Path, *_: int) -> str:
+    return _checksum(file)
+
+
+def _remedy(folder: Path, problems: Sequence[str]) -> str:
+    return (
+        f"the store in {str(folder)!r} is damaged: {'; '.join(problems)}. Restore what is named from a copy or collect anew; "
+        "open_store(folder, skip_damaged=True) reads the rows of the other shards"
+    )
