@@ -1,31 +1,22 @@
 """Paired activations: what two models hold at a site each, token by token, on the same texts.
 
-Rows are paired token by token; that needs tokenizers that split every text alike.
+Each token of the target is paired with what the source holds where it has read the same text (``activations.align``); for two
+models of one tokenizer that is the same token.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp_transfer.activations.capture import capture
-from interp_transfer.models.load import ModelIdentity, identity, tokenizer_fingerprint
+from interp_transfer.activations.align import DEFAULT_STRATEGY, Alignment, align_spans, find_strategy, same_tokens
+from interp_transfer.activations.capture import Activations, capture
+from interp_transfer.activations.spans import Conversation, TokenSpans, chat_spans, token_spans
+from interp_transfer.models.load import ModelIdentity, tokenizer_fingerprint, tokenizer_of
 from interp_transfer.models.sites import HookedModel, check_site
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """How the tokens of two models were paired.
-
-    Attributes:
-        strategy: "same_tokens" where both models split texts alike.
-        coverage: share of the target's tokens that have a partner.
-    """
-
-    strategy: str
-    coverage: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,6 +28,7 @@ class PairedActivations:
         target: ``Float[Tensor, "row d_target"]`` by target site.
         site_pairs: which source site belongs to which target site.
         text_index: which text each row comes from; a mapper is judged on texts that it was not fitted on.
+        target_token: the target's token id of each row.
         source_model: identity of the source.
         target_model: identity of the target.
         alignment: how tokens were paired.
@@ -47,6 +39,7 @@ class PairedActivations:
     target: dict[str, Float[Tensor, "row _"]]
     site_pairs: tuple[tuple[str, str], ...]
     text_index: Int[Tensor, " row"]
+    target_token: Int[Tensor, " row"]
     source_model: ModelIdentity
     target_model: ModelIdentity
     alignment: Alignment
@@ -67,7 +60,24 @@ class PairedActivations:
         """The control of every mapper: the same rows on both sides, partners exchanged at random."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         mixed = {site: rows[order] for site, rows in self.target.items()}
-        return replace(self, target=mixed, is_shuffled=True)
+        return replace(self, target=mixed, target_token=self.target_token[order], is_shuffled=True)
+
+    def reversed(self) -> "PairedActivations":
+        """The same pairs from the target to the source, for a map back.
+
+        Raises:
+            ValueError: for different tokenizers: a partner that has read no further one way has read further the other way.
+        """
+        if self.alignment.strategy != "same_tokens":
+            raise ValueError("these tokens are paired for one direction: collect again, with the two models exchanged")
+        return replace(
+            self,
+            source=self.target,
+            target=self.source,
+            site_pairs=tuple((t, s) for s, t in self.site_pairs),
+            source_model=self.target_model,
+            target_model=self.source_model,
+        )
 
     def rows(self, pair: tuple[str, str] | None = None) -> tuple[tuple[str, str], Tensor, Tensor]:
         """One site pair with its source and target rows; the only one, unless named.
@@ -99,10 +109,11 @@ class PairedActivations:
 def collect(
     source: HookedModel,
     target: HookedModel,
-    texts: Sequence[str],
+    texts: Sequence[str] | Sequence[Conversation],
     source_sites: str | Sequence[str],
     target_sites: str | Sequence[str],
     *,
+    strategy: str = DEFAULT_STRATEGY,
     progress: bool = True,
 ) -> PairedActivations:
     """Activations of both models over the same texts, each model in one pass.
@@ -110,31 +121,72 @@ def collect(
     Args:
         source: model that interventions come from.
         target: model that they go to.
-        texts: what both read.
+        texts: what both read: plain texts, or conversations (lists of messages with `role` and `content`), which each model
+            reads in its own chat template.
         source_sites: one site, or several.
         target_sites: as many; the first belongs to the first, and so on.
+        strategy: how tokens are paired where the tokenizers differ, see ``activations.align``.
         progress: show bars when it takes longer than two seconds.
 
     Raises:
-        ValueError: for no texts, unknown sites, lists of different lengths, or tokenizers that differ.
+        ValueError: for no texts, an unknown site or strategy, lists of different lengths, or a tokenizer that does not tell
+            where in a text its tokens are.
     """
+    find_strategy(strategy)
     pairs = tuple(_site_pairs(source_sites, target_sites))
     for s, t in pairs:
         check_site(source, s)
         check_site(target, t)
-    if not len(texts):
-        raise ValueError("no texts to collect from: give the texts that both models should read")
-    if tokenizer_fingerprint(source) != tokenizer_fingerprint(target):
-        raise ValueError(
-            f"{identity(source).name} and {identity(target).name} have different tokenizers, so their tokens do not pair "
-            "one to one: choose two models of one family (micro-qwen-s and micro-qwen-m, say)"
-        )
-    left = capture(source, texts, list(dict.fromkeys(s for s, _ in pairs)), progress=progress)
-    right = capture(target, texts, list(dict.fromkeys(t for _, t in pairs)), progress=progress)
-    assert torch.equal(left.token, right.token)
+    if isinstance(texts, str) or not len(texts):
+        raise ValueError("no texts to collect from: give a list of the texts that both models should read")
+    left_texts, right_texts, spans = _read(source, target, texts)
+    left = capture(source, left_texts, list(dict.fromkeys(s for s, _ in pairs)), progress=progress)
+    right = capture(target, right_texts, list(dict.fromkeys(t for _, t in pairs)), progress=progress)
+    if spans is None:
+        alignment = same_tokens(len(right.token))
+        _check_tokens(left, right.token, "the target")
+    else:
+        alignment = align_spans(*spans, strategy)
+        for acts, side in ((left, spans[0]), (right, spans[1])):
+            _check_tokens(acts, torch.from_numpy(np.concatenate([one.ids for one in side])), "its offsets")
+    if not len(alignment):
+        raise ValueError(f"strategy={strategy!r} pairs no token of these texts: choose 'last_so_far'")
     return PairedActivations(
-        left.sites, right.sites, pairs, left.text_index, left.model, right.model, Alignment("same_tokens", 1.0)
+        {site: alignment.gather(rows) for site, rows in left.items()},
+        {site: rows[alignment.target] for site, rows in right.items()},
+        pairs,
+        right.text_index[alignment.target],
+        right.token[alignment.target],
+        left.model,
+        right.model,
+        alignment,
     )
+
+
+Sides = tuple[list[TokenSpans], list[TokenSpans]]
+
+
+def _read(
+    source: HookedModel, target: HookedModel, texts: Sequence[str] | Sequence[Conversation]
+) -> tuple[list[str], list[str], Sides | None]:
+    """What each model reads, and the spans of its tokens where they are needed to pair them."""
+    plain, talks = [t for t in texts if isinstance(t, str)], [t for t in texts if not isinstance(t, str)]
+    if plain and talks:
+        raise ValueError("texts holds strings and conversations: give one kind")
+    alike = tokenizer_fingerprint(source) == tokenizer_fingerprint(target)
+    if plain and alike:
+        return plain, plain, None
+    tokenizers = tokenizer_of(source), tokenizer_of(target)
+    if plain:
+        left, right = (token_spans(tokenizer, plain) for tokenizer in tokenizers)
+        return plain, plain, (left, right)
+    (left_texts, left), (right_texts, right) = (chat_spans(tokenizer, talks) for tokenizer in tokenizers)
+    return left_texts, right_texts, None if alike else (left, right)
+
+
+def _check_tokens(acts: Activations, expected: Int[Tensor, " row"], whose: str) -> None:
+    if not torch.equal(acts.token, expected.to(acts.token)):
+        raise ValueError(f"{acts.model.name} reads other tokens than {whose} tell: its tokenizer was changed after loading")
 
 
 def _site_pairs(source: str | Sequence[str], target: str | Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -1,75 +1,31 @@
 """Fitting mappers.
 
-Every kind is fitted on some texts and judged on others; the card says how well. Closed-form maps are solved in float64.
-Trained ones minimise the mean squared error over real tokens by AdamW, stop when the held-out error no longer falls, and
-keep the weights that were best on it.
+Every kind (`kinds`) is fitted on some texts and judged on others; the card says how well.
+
+Rows far longer than the others are set apart: some models carry a few directions at the first token, or at a delimiter, that
+are hundreds of times as long as all else ("massive activations", Sun et al. 2024), and a squared error would be about them
+alone. They are not fitted; a mapper sends each to the mean of the target's rows that stood opposite such rows.
 """
 
 import difflib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import Tensor
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.evaluation.metrics import fvu, mean_cosine, norm_ratio
 from interp_transfer.mapping.collect import PairedActivations
-from interp_transfer.mapping.mappers import CORES, Card, Mapper, Space
+from interp_transfer.mapping.kinds import KINDS, Kind, Problem, find_kind
+from interp_transfer.mapping.mappers import Card, Mapper, Space
+from interp_transfer.mapping.moments import Block, Moments, moments
+from interp_transfer.mapping.parts import Changed, MemoryPart
 
-Rows = tuple[Float[Tensor, "_ d_source"], Float[Tensor, "_ d_target"]]
-"""Standardised source rows with their target rows."""
+__all__ = ["KINDS", "check_kind", "fit"]
 
-
-@dataclass(frozen=True)
-class AutoencoderSettings:
-    """How the paper's autoencoder is trained.
-
-    The paper trains for 3 epochs at 1e-4 on tens of millions of tokens (its Table 22); here there are tens of thousands, so
-    there are more epochs at a higher rate.
-
-    Attributes:
-        width: hidden units; int(sqrt(d_source * d_target)) if None.
-        epochs: passes over the rows, at most.
-        learning_rate: of AdamW at its peak; it falls to zero along a cosine.
-        weight_decay: of AdamW.
-        batch_size: rows in a step.
-        patience: epochs without a better held-out error before training stops.
-    """
-
-    width: int | None = None
-    epochs: int = 20
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.0
-    batch_size: int = 256
-    patience: int = 6
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate", "batch_size", "patience"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: give a number above zero")
-
-
-@dataclass(frozen=True)
-class AffineSettings:
-    """How the closed-form affine map is fitted.
-
-    Attributes:
-        ridge: penalty, as a share of the mean variance of the (standardised) source dimensions; the one of ``RIDGES`` with
-            the smallest held-out error if None.
-    """
-
-    ridge: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.ridge is not None and not self.ridge >= 0:
-            raise ValueError(f"ridge={self.ridge}: give a penalty of zero or more")
-
-
-RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+MASSIVE = 10.0
+"""Rows longer than so many times the median length are set apart."""
 
 
 def fit(
@@ -79,6 +35,8 @@ def fit(
     sites: tuple[str, str] | None = None,
     seed: int = 0,
     held_out: float = 0.1,
+    massive: float = MASSIVE,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> Mapper:
@@ -86,136 +44,75 @@ def fit(
 
     Args:
         pairs: from ``collect``; ``pairs.shuffled(seed)`` for the control.
-        kind: "autoencoder" (the paper's) or "affine" (closed form).
+        kind: one of ``kinds.KINDS``: "autoencoder" (the paper's), "affine", "procrustes", "low_rank", "residual",
+            "mean_shift", "untrained" (a control).
         sites: which site pair, when several were collected.
         seed: of the split, the initial weights and the order of batches.
         held_out: share of the texts that it is judged on and not fitted on.
+        massive: rows longer than so many times the median length are not fitted; ``float("inf")`` fits all.
+        checkpoint: folder in which training keeps its state after each epoch; an interrupted one is gone on with.
         progress: show a bar when it takes longer than two seconds.
-        settings: of the kind: ``AutoencoderSettings`` or ``AffineSettings``.
+        settings: of the kind, see ``kinds``.
 
     Raises:
-        ValueError: for an unknown kind or setting, rows that hold NaN or infinity, or too few of them.
+        ValueError: for an unknown kind or setting, rows that hold NaN or infinity, too few of them, or widths that the kind
+            cannot join.
     """
-    make, solve = _kind(kind)
-    chosen = _settings(make, kind, settings)
+    known = find_kind(kind)
+    chosen = _settings(known, kind, settings)
+    if not massive > 1:
+        raise ValueError(f"massive={massive}: give a multiple of the median length above 1")
     (source_site, target_site), x, y = pairs.rows(sites)
     for side, rows in ((source_site, x), (target_site, y)):
         bad = int((~torch.isfinite(rows).all(dim=1)).sum())
         if bad:
             raise ValueError(f"{bad} of {len(rows)} rows at {side!r} hold NaN or infinity: collect in float32, or drop texts")
-    train, judge = pairs.split(held_out, seed)
     x, y = x.float(), y.float()
-    spaces = Space(pairs.source_model, source_site, x.shape[1]), Space(pairs.target_model, target_site, y.shape[1])
-    blank = Card(kind, 0, 0.0, 0.0, 0.0, len(train), len(judge), seed)
+    train, judge = pairs.split(held_out, seed)
+    source, target = Space(pairs.source_model, source_site, x.shape[1]), Space(pairs.target_model, target_site, y.shape[1])
+    longest = [massive * float(rows[train].norm(dim=1).median()) for rows in (x, y)]
+    apart = (x.norm(dim=1) > longest[0]) | (y.norm(dim=1) > longest[1])
+    ordinary = MemoryPart(x[train[~apart[train]]], y[train[~apart[train]]])
+    held = MemoryPart(x[judge[~apart[judge]]], y[judge[~apart[judge]]])
+    if not len(ordinary) or not len(held):
+        raise ValueError(f"massive={massive} leaves no row to fit: raise it")
+
+    fitted = moments(ordinary.blocks())
+    scales = _Scales(fitted, known.whiten)
+    folder = None if checkpoint is None else Path(checkpoint)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        width = {"width": chosen.width} if isinstance(chosen, AutoencoderSettings) else {}
-        mapper = Mapper(CORES[kind](x.shape[1], y.shape[1], **width), *spaces, blank)
-        _standardise(mapper, x[train], y[train])
-        inside = (x - mapper.shift_in) / mapper.scale_in, (y - mapper.shift_out) / mapper.scale_out
-        used, curve = solve(
-            mapper.core, (inside[0][train], inside[1][train]), (inside[0][judge], inside[1][judge]), chosen, progress
+        problem = Problem(
+            Changed(ordinary, scales.into),
+            Changed(held, scales.into),
+            scales.of(fitted),
+            scales.of(moments(held.blocks())),
+            seed,
+            folder,
+            progress,
         )
-    mapper.eval().requires_grad_(False)
-    guess = mapper(x[judge])
+        core, used, curve = known.solve(problem, chosen)
+    blank = Card(kind, 0, 0.0, 0.0, 0.0, len(ordinary), len(held), seed)
+    mapper = Mapper(core, source, target, blank).eval().requires_grad_(False)
+    scales.write(mapper)
+    lengthy = train[x[train].norm(dim=1) > longest[0]]
+    if len(lengthy):
+        mapper.massive_norm.fill_(longest[0])
+        mapper.massive_out.copy_(y[lengthy].mean(dim=0))
+    truth, guess = held.y, torch.cat([mapper(block) for block, _ in held.blocks()])
     mapper.card = replace(
         blank,
-        parameters=sum(parameter.numel() for parameter in mapper.core.parameters()),
-        fvu=fvu(y[judge], guess),
-        cosine=mean_cosine(y[judge], guess),
-        norm_ratio=norm_ratio(y[judge], guess),
+        parameters=sum(parameter.numel() for parameter in core.parameters()) or target.d,
+        fvu=fvu(truth, guess),
+        cosine=mean_cosine(truth, guess),
+        norm_ratio=norm_ratio(truth, guess),
         settings=asdict(used),
         curve=curve,
         shuffled=pairs.is_shuffled,
         alignment=pairs.alignment.strategy,
+        massive_rows=int(apart.sum()),
     )
     return mapper
-
-
-def _standardise(mapper: Mapper, x: Tensor, y: Tensor) -> None:
-    mapper.shift_in.copy_(x.mean(dim=0))
-    spread = x.std(dim=0)
-    mapper.scale_in.copy_(torch.where(spread > 1e-6 * spread.max(), spread, torch.ones_like(spread)))
-    mapper.shift_out.copy_(y.mean(dim=0))
-    scale = (y - y.mean(dim=0)).square().mean().sqrt()
-    mapper.scale_out.copy_(scale if scale > 0 else torch.ones_like(scale))
-
-
-def train_by_gradient(
-    core: nn.Module, train: Rows, judge: Rows, settings: AutoencoderSettings, progress: bool
-) -> tuple[AutoencoderSettings, list[float]]:
-    """Minimise the mean squared error; leaves the best weights in ``core`` and returns the held-out errors."""
-    x, y = train
-    steps = -(-len(x) // settings.batch_size)
-    optimizer = torch.optim.AdamW(core.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=steps * settings.epochs + 1, pct_start=0.1
-    )
-    curve: list[float] = []
-    best: dict[str, Tensor] = {}
-    bar = {"unit": "epoch", "delay": SECONDS_BEFORE_PROGRESS, "disable": not progress, "leave": False}
-    epochs = tqdm(range(settings.epochs), desc="fit", **bar)
-    for _ in epochs:
-        core.train()
-        for batch in torch.randperm(len(x)).split(settings.batch_size):
-            loss = (core(x[batch]) - y[batch]).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        core.eval()
-        with torch.no_grad():
-            curve.append(float((core(judge[0]) - judge[1]).square().mean()))
-        epochs.set_postfix(held_out=f"{curve[-1]:.4f}")
-        if curve[-1] <= min(curve):
-            best = {name: tensor.clone() for name, tensor in core.state_dict().items()}
-        elif len(curve) - 1 - curve.index(min(curve)) >= settings.patience:
-            break
-    if not best:
-        raise ValueError("training diverged to NaN: lower learning_rate")
-    core.load_state_dict(best)
-    return settings, curve
-
-
-def solve_ridge(
-    core: nn.Module, train: Rows, judge: Rows, settings: AffineSettings, progress: bool
-) -> tuple[AffineSettings, list[float]]:
-    """Ridge regression in closed form and float64; the bias is not penalised."""
-    del progress
-    assert isinstance(core, nn.Linear)
-    x, y = (rows.double() for rows in train)
-    centre_x, centre_y = x.mean(dim=0), y.mean(dim=0)
-    x, y = x - centre_x, y - centre_y
-    gram, cross = x.T @ x, x.T @ y
-    unit = torch.eye(len(gram), dtype=gram.dtype) * gram.diagonal().mean()
-    best: tuple[float, float, Tensor, Tensor] | None = None
-    for ridge in RIDGES if settings.ridge is None else (settings.ridge,):
-        # lstsq, not solve: constant dimensions make the matrix singular when there is no penalty.
-        weight = torch.linalg.lstsq(gram + ridge * unit, cross, driver="gelsd").solution
-        bias = centre_y - centre_x @ weight
-        error = float((judge[0].double() @ weight + bias - judge[1].double()).square().mean())
-        if best is None or error < best[0]:
-            best = (error, ridge, weight, bias)
-    assert best is not None
-    with torch.no_grad():
-        core.weight.copy_(best[2].T)
-        core.bias.copy_(best[3])
-    return replace(settings, ridge=best[1]), []
-
-
-Solve = Callable[[nn.Module, Rows, Rows, Any, bool], tuple[Any, list[float]]]
-KINDS: dict[str, tuple[type, Solve]] = {
-    "autoencoder": (AutoencoderSettings, train_by_gradient),
-    "affine": (AffineSettings, solve_ridge),
-}
-
-
-def _kind(kind: str) -> tuple[type, Solve]:
-    if kind not in KINDS:
-        close = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown mapper {kind!r}: {hint}there are {', '.join(KINDS)}")
-    return KINDS[kind]
 
 
 def check_kind(kind: str) -> str:
@@ -224,15 +121,55 @@ def check_kind(kind: str) -> str:
     Raises:
         ValueError: naming the closest.
     """
-    _kind(kind)
+    find_kind(kind)
     return kind
 
 
-def _settings(make: type, kind: str, given: dict[str, Any]) -> Any:
-    known = [f.name for f in fields(make)]
+class _Scales:
+    """How rows are standardised: each source dimension to spread one (or all by the target's scale), the target by one scale.
+
+    One scale for all target dimensions, so that the squared error that is minimised is the one that is measured.
+    """
+
+    def __init__(self, fitted: Moments, whiten: bool) -> None:
+        spread = fitted.spread_x()
+        scale = (fitted.yy.sum() / (fitted.rows * len(fitted.yy))).sqrt()
+        self.scale_y = scale if scale > 0 else torch.ones_like(scale)
+        constant = spread <= 1e-6 * spread.max()
+        each = torch.where(constant, torch.ones_like(spread), spread)
+        self.scale_x = each if whiten else torch.full_like(spread, float(self.scale_y))
+        self.shift_x, self.shift_y = fitted.mean_x, fitted.mean_y
+
+    def into(self, block: Block) -> Block:
+        """A block, standardised."""
+        x, y = block
+        return _scaled(x, self.shift_x, self.scale_x), _scaled(y, self.shift_y, self.scale_y)
+
+    def of(self, found: Moments) -> Moments:
+        """The moments of standardised rows."""
+        return found.scaled(self.shift_x, self.scale_x, self.shift_y, self.scale_y)
+
+    def write(self, mapper: Mapper) -> None:
+        """Into a mapper's buffers."""
+        for name, value in (
+            ("shift_in", self.shift_x),
+            ("scale_in", self.scale_x),
+            ("shift_out", self.shift_y),
+            ("scale_out", self.scale_y),
+        ):
+            getattr(mapper, name).copy_(value)
+
+
+def _scaled(rows: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return (rows - shift.to(rows)) / scale.to(rows)
+
+
+def _settings(known: Kind, kind: str, given: dict[str, Any]) -> Any:
+    names = [f.name for f in fields(known.settings)]
     for name in given:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(f"unknown setting {name!r} of {kind!r}: {hint}there are {', '.join(known)}")
-    return make(**given)
+            has = f"there are {', '.join(names)}" if names else f"{kind!r} has none"
+            raise ValueError(f"unknown setting {name!r} of {kind!r}: {hint}{has}")
+    return known.settings(**given)

@@ -1,13 +1,11 @@
 """Mappers: fitted maps from one model's activations at a site to another's.
 
-A mapper standardises what comes in, each dimension by its mean and spread over the rows that it was fitted on, maps, and
-undoes the target's centring and scale on the way out; one scale for all target dimensions, so that the squared error that
-is minimised is the one that is measured. The core in between is what kinds differ in.
+A mapper standardises what comes in, maps, and undoes the target's centring and scale on the way out. The core in between is
+what kinds differ in (`cores`). Rows of massive length, where there were such, are sent to one row of the target (`fit`).
 """
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.interventions.vector import SteeringVector, check_same, read_safetensors
+from interp_transfer.mapping.cores import make_core
 from interp_transfer.mapping.transfer import DEFAULT_MODE, find_mode, move
 from interp_transfer.models.load import ModelIdentity
 
@@ -50,6 +49,7 @@ class Card:
         curve: held-out loss after each epoch, for those that are trained by gradient.
         shuffled: whether it is the control that was fitted on exchanged partners.
         alignment: how tokens were paired.
+        massive_rows: rows that were far longer than the others, and set apart (see ``fit``).
     """
 
     kind: str
@@ -64,26 +64,7 @@ class Card:
     curve: list[float] = field(default_factory=list)
     shuffled: bool = False
     alignment: str = "same_tokens"
-
-
-def autoencoder(d_source: int, d_target: int, width: int | None = None) -> nn.Module:
-    """The paper's mapper: linear, ReLU, linear.
-
-    Its hidden width is int(sqrt(d_source * d_target)) (the paper's Table 22) unless another is given. The decoder has a
-    bias, as in the authors' code; the paper's formula has none.
-    """
-    width = int(math.sqrt(d_source * d_target)) if width is None else width
-    if width < 1:
-        raise ValueError(f"width={width}: the hidden layer needs at least one unit")
-    return nn.Sequential(nn.Linear(d_source, width), nn.ReLU(), nn.Linear(width, d_target))
-
-
-def affine(d_source: int, d_target: int) -> nn.Module:
-    """One matrix and a bias."""
-    return nn.Linear(d_source, d_target)
-
-
-CORES: dict[str, Callable[..., nn.Module]] = {"autoencoder": autoencoder, "affine": affine}
+    massive_rows: int = 0
 
 
 class Mapper(nn.Module):
@@ -103,6 +84,8 @@ class Mapper(nn.Module):
     scale_in: Tensor
     shift_out: Tensor
     scale_out: Tensor
+    massive_norm: Tensor
+    massive_out: Tensor
 
     def __init__(self, core: nn.Module, source: Space, target: Space, card: Card) -> None:
         super().__init__()
@@ -111,6 +94,8 @@ class Mapper(nn.Module):
         self.register_buffer("scale_in", torch.ones(source.d))
         self.register_buffer("shift_out", torch.zeros(target.d))
         self.register_buffer("scale_out", torch.ones(()))
+        self.register_buffer("massive_norm", torch.tensor(math.inf))
+        self.register_buffer("massive_out", torch.zeros(target.d))
 
     @property
     def kind(self) -> str:
@@ -125,8 +110,11 @@ class Mapper(nn.Module):
         """
         if rows.ndim != 2 or rows.shape[1] != self.source.d:
             raise ValueError(f"rows of shape {tuple(rows.shape)}: this mapper takes (row, {self.source.d})")
-        whitened = (rows.to(self.shift_in.dtype) - self.shift_in) / self.scale_in
-        return self.core(whitened) * self.scale_out + self.shift_out
+        rows = rows.to(self.shift_in.dtype)
+        mapped = self.core((rows - self.shift_in) / self.scale_in) * self.scale_out + self.shift_out
+        if self.massive_norm.isinf():
+            return mapped
+        return torch.where((rows.norm(dim=1) > self.massive_norm)[:, None], self.massive_out, mapped)
 
     def transfer(self, vector: SteeringVector, mode: str = DEFAULT_MODE) -> SteeringVector:
         """The vector in the target's space.
@@ -214,8 +202,7 @@ class Mapper(nn.Module):
                 raise ValueError(f"{str(path)!r} is no mapper of this package (format {plain.get('format')!r})")
             source, target = (_space(plain[side]) for side in ("source", "target"))
             card = Card(**plain["card"])
-            shape = {"width": weights["core.0.weight"].shape[0]} if "core.0.weight" in weights else {}
-            mapper = cls(CORES[card.kind](source.d, target.d, **shape), source, target, card)
+            mapper = cls(make_core(card.kind, (source.d, target.d), card.settings), source, target, card)
             mapper.load_state_dict(weights)
         except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, TypeCheckError) as error:
             raise ValueError(f"the mapper in {str(where)!r} is damaged: {str(error).splitlines()[0]}") from error

@@ -4,9 +4,10 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from interp_transfer.activations.align import same_tokens
 from interp_transfer.evaluation.metrics import fvu
 from interp_transfer.interventions.vector import Contrast, Reference, SteeringVector
-from interp_transfer.mapping.collect import Alignment, PairedActivations
+from interp_transfer.mapping.collect import PairedActivations
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.load import ModelIdentity
@@ -18,7 +19,7 @@ ROWS_PER_TEXT = 10
 
 def paired(x: torch.Tensor, y: torch.Tensor) -> PairedActivations:
     texts = torch.arange(len(x)) // ROWS_PER_TEXT
-    return PairedActivations({S: x}, {T: y}, ((S, T),), texts, SOURCE, TARGET, Alignment("same_tokens", 1.0))
+    return PairedActivations({S: x}, {T: y}, ((S, T),), texts, texts, SOURCE, TARGET, same_tokens(len(x)))
 
 
 def planted(rows: int = 2000, d_source: int = 6, d_target: int = 9, noise: float = 0.0):

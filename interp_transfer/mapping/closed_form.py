@@ -1,0 +1,61 @@
+"""Maps that need no training: the solution is read off the moments of the paired rows (`moments`), in float64.
+
+Rows come standardised: the source to spread one in each dimension, the target by one scale for all. Each solver returns a
+matrix and a bias for row vectors, y = x W + b.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp_transfer.mapping.moments import Moments
+
+Affine = tuple[Float[Tensor, "d_source d_target"], Float[Tensor, " d_target"]]
+"""W and b."""
+
+
+def ridge(m: Moments, penalty: float) -> Affine:
+    """Least squares with a penalty on the matrix, not on the bias.
+
+    Args:
+        m: of the rows to fit.
+        penalty: as a share of the mean variance of the source's dimensions, so that it means the same for any number of
+            rows and any scale.
+    """
+    gram = m.xx + penalty * m.xx.diagonal().mean() * torch.eye(len(m.xx), dtype=m.xx.dtype, device=m.xx.device)
+    # lstsq, not solve: constant dimensions make the matrix singular when there is no penalty. gelsd is not on GPUs.
+    driver = "gelsd" if gram.device.type == "cpu" else None
+    weight = torch.linalg.lstsq(gram, m.xy, driver=driver).solution
+    return weight, m.mean_y - m.mean_x @ weight
+
+
+def procrustes(m: Moments) -> Affine:
+    """The best rotation with one scale, after centring: W = s U V^T (Schoenemann 1966).
+
+    U S V^T is the singular value decomposition of the cross-covariance, and s = tr(S) / tr(U^T xx U) is the scale with the
+    least error. Into a wider space W has orthonormal rows and keeps all angles; into a narrower one it has orthonormal columns
+    and drops directions, and the rotation is then that of the best agreement, not of the least error.
+    """
+    u, s, vt = torch.linalg.svd(m.xy, full_matrices=False)
+    size = (u * (m.xx @ u)).sum()
+    weight = (s.sum() / size) * (u @ vt)
+    return weight, m.mean_y - m.mean_x @ weight
+
+
+def low_rank(m: Moments, rank: int, penalty: float) -> Affine:
+    """Reduced-rank regression (Izenman 1975): the best map whose matrix has this rank.
+
+    The ridge solution, projected on the target directions in which its predictions vary most.
+
+    Raises:
+        ValueError: for a rank below one or above the smaller width.
+    """
+    widest = min(m.xy.shape)
+    if not 1 <= rank <= widest:
+        raise ValueError(f"rank={rank}: choose one from 1 to {widest}, the smaller of the two widths")
+    weight, _ = ridge(m, penalty)
+    predicted = weight.T @ m.xx @ weight
+    _, directions = torch.linalg.eigh(predicted)
+    top = directions[:, -rank:]
+    weight = weight @ top @ top.T
+    return weight, m.mean_y - m.mean_x @ weight

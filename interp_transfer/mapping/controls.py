@@ -1,0 +1,80 @@
+"""What a mapper must beat: the target's mean activation for each token. And what is lost on the way there and back."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp_transfer.evaluation.metrics import fvu
+from interp_transfer.interventions.transforms import At
+from interp_transfer.mapping.collect import PairedActivations
+from interp_transfer.mapping.mappers import Mapper
+
+
+@dataclass(frozen=True, repr=False)
+class TokenMeans:
+    """The target's mean activation for each token id; a transform, to be spliced in as mapped activations are.
+
+    Attributes:
+        ids: token ids that were seen, in order.
+        means: of each.
+        rest: mean of all rows, for tokens that were not seen.
+        fvu: on texts that the means were not taken over.
+    """
+
+    ids: Int[Tensor, " token"]
+    means: Float[Tensor, "token d_target"]
+    rest: Float[Tensor, " d_target"]
+    fvu: float = float("nan")
+
+    def __repr__(self) -> str:
+        return f"TokenMeans({len(self.ids)} tokens of {self.means.shape[1]} dimensions, fvu {self.fvu:.3f})"
+
+    def of(self, tokens: Int[Tensor, " row"]) -> Float[Tensor, "row d_target"]:
+        """The mean activation for each of some tokens."""
+        tokens = tokens.cpu()
+        place = torch.searchsorted(self.ids, tokens).clamp(max=len(self.ids) - 1)
+        return torch.where((self.ids[place] == tokens)[:, None], self.means[place], self.rest)
+
+    def __call__(self, a: Float[Tensor, "n d_target"], at: At) -> Float[Tensor, "n d_target"]:
+        """Replaces each row."""
+        return self.of(at.token).to(a)
+
+
+def token_means(
+    pairs: PairedActivations, *, sites: tuple[str, str] | None = None, seed: int = 0, held_out: float = 0.1
+) -> TokenMeans:
+    """Mean target activation by token id, over the texts that ``fit`` with the same seed fits mappers on.
+
+    Args:
+        pairs: from ``collect``.
+        sites: which site pair, when several were collected.
+        seed: of the split.
+        held_out: share of the texts on which the error is measured.
+    """
+    _, _, y = pairs.rows(sites)
+    train, judge = pairs.split(held_out, seed)
+    ids, which, counts = pairs.target_token[train].unique(return_inverse=True, return_counts=True)
+    rows = y[train].double()
+    sums = torch.zeros(len(ids), y.shape[1], dtype=torch.float64).index_add_(0, which, rows)
+    found = TokenMeans(ids, (sums / counts[:, None]).float(), rows.mean(dim=0).float())
+    return TokenMeans(ids, found.means, found.rest, fvu(y[judge], found.of(pairs.target_token[judge])))
+
+
+def cycle_error(there: Mapper, back: Mapper, rows: Float[Tensor, "row d"]) -> float:
+    """Fraction of the rows' variance that is lost on the way through two mappers.
+
+    Args:
+        there: from the rows' space to another.
+        back: from that one to the first.
+        rows: activations of ``there``'s source that neither was fitted on.
+
+    Raises:
+        ValueError: if the second mapper does not lead back.
+    """
+    if (there.target, there.source) != (back.source, back.target):
+        raise ValueError(
+            "the second mapper does not lead from the first one's target back to its source: fit it on the reverse"
+        )
+    return fvu(rows, back(there(rows)))

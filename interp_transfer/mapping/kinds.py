@@ -1,0 +1,248 @@
+"""The mapper family: what each kind can be told, and how it is solved.
+
+A kind gets rows that are standardised and hands back a core. Closed forms look at the moments of the rows alone; those that
+are trained read the rows (`training`).
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from interp_transfer.mapping import closed_form
+from interp_transfer.mapping.cores import Residual, make_core
+from interp_transfer.mapping.moments import Moments
+from interp_transfer.mapping.parts import Part
+from interp_transfer.mapping.training import Training, train_by_gradient
+
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_RANK_SLACK = 1.01  # the smallest rank whose held-out error is within one per cent of the best
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be solved, standardised.
+
+    Attributes:
+        train: rows to fit.
+        judge: rows to choose by.
+        fitted: moments of the first.
+        judged: moments of the second.
+        seed: of initial weights and of the order of batches.
+        checkpoint: folder in which training keeps how far it is, if any.
+        progress: show bars.
+    """
+
+    train: Part
+    judge: Part
+    fitted: Moments
+    judged: Moments
+    seed: int
+    checkpoint: Path | None
+    progress: bool
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of the source and of the target."""
+        return len(self.fitted.mean_x), len(self.fitted.mean_y)
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """For kinds that have none."""
+
+
+@dataclass(frozen=True)
+class AffineSettings:
+    """How the closed-form affine map is fitted.
+
+    Attributes:
+        ridge: penalty, as a share of the mean variance of the (standardised) source dimensions; the one of ``RIDGES`` with
+            the smallest held-out error if None.
+    """
+
+    ridge: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.ridge is not None and not self.ridge >= 0:
+            raise ValueError(f"ridge={self.ridge}: give a penalty of zero or more")
+
+
+@dataclass(frozen=True)
+class LowRankSettings(AffineSettings):
+    """How the map of low rank is fitted.
+
+    Attributes:
+        rank: of the matrix; if None, the smallest power of two whose held-out error is within 1% of the best.
+    """
+
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class AutoencoderSettings(Training):
+    """How the paper's autoencoder is made and trained.
+
+    Attributes:
+        width: hidden units; int(sqrt(d_source * d_target)) if None.
+        decoder_bias: whether the second layer has a bias.
+        initial: "random" or "identity", see ``cores.autoencoder``.
+    """
+
+    width: int | None = None
+    decoder_bias: bool = True
+    initial: str = "random"
+
+
+PAPER: Mapping[str, Any] = MappingProxyType({"epochs": 3, "learning_rate": 1e-4, "weight_decay": 0.01, "batch_size": 2048})
+"""The paper's settings of the autoencoder (its Table 22), for tens of millions of tokens: 64 texts to a step, given in rows."""
+
+
+@dataclass(frozen=True)
+class ResidualSettings(Training):
+    """How the residual map is made and trained.
+
+    Attributes:
+        width: hidden units of the MLP; int(sqrt(d_source * d_target)) if None.
+        ridge: of the affine map beneath, as in ``AffineSettings``.
+    """
+
+    width: int | None = None
+    ridge: float | None = None
+
+
+Solved = tuple[nn.Module, Any, list[float]]
+"""Core, settings as used, held-out loss after each epoch."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of mapper.
+
+    Attributes:
+        says: what it is, in a line.
+        settings: what it can be told.
+        solve: finds the core.
+        whiten: whether each source dimension is scaled by itself; else all by the target's one scale, so that lengths and
+            angles mean in the core what they mean in the models.
+    """
+
+    says: str
+    settings: type
+    solve: Callable[[Problem, Any], Solved]
+    whiten: bool = True
+
+
+def find_kind(name: str) -> Kind:
+    """A kind by name.
+
+    Raises:
+        ValueError: naming the closest.
+    """
+    if name not in KINDS:
+        close = difflib.get_close_matches(name, KINDS, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"unknown mapper {name!r}: {hint}there are {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+def _shift(problem: Problem, settings: NoSettings) -> Solved:
+    source, target = problem.widths
+    if source != target:
+        raise ValueError(
+            f"mean_shift adds one vector, so both sides must be equally wide, not {source} and {target}: use affine"
+        )
+    return make_core("mean_shift", problem.widths, {}), settings, []
+
+
+def _affine(problem: Problem, settings: AffineSettings) -> Solved:
+    (weight, bias), ridge = _best_ridge(problem, settings.ridge)
+    return _filled(make_core("affine", problem.widths, {}), weight.T, bias), replace(settings, ridge=ridge), []
+
+
+def _procrustes(problem: Problem, settings: NoSettings) -> Solved:
+    weight, bias = closed_form.procrustes(problem.fitted)
+    return _filled(make_core("procrustes", problem.widths, {}), weight.T, bias), settings, []
+
+
+def _low_rank(problem: Problem, settings: LowRankSettings) -> Solved:
+    _, ridge = _best_ridge(problem, settings.ridge)
+    widest = min(problem.widths)
+    ranks = [2**k for k in range(widest.bit_length()) if 2**k < widest] + [widest]
+    asked: Sequence[int] = ranks if settings.rank is None else (settings.rank,)
+    found = {rank: closed_form.low_rank(problem.fitted, rank, ridge) for rank in asked}
+    errors = {rank: problem.judged.squared_error(*map_) for rank, map_ in found.items()}
+    rank = next(rank for rank in asked if errors[rank] <= _RANK_SLACK * min(errors.values()))
+    weight, bias = found[rank]
+    left, size, right = torch.linalg.svd(weight, full_matrices=False)
+    core: Any = make_core("low_rank", problem.widths, {"rank": rank})
+    with torch.no_grad():
+        core[0].weight.copy_((left[:, :rank] * size[:rank]).T)
+    _filled(core[1], right[:rank].T, bias)
+    return core, replace(settings, rank=rank, ridge=ridge), []
+
+
+def _autoencoder(problem: Problem, settings: AutoencoderSettings) -> Solved:
+    core = make_core("autoencoder", problem.widths, asdict(settings))
+    used = replace(settings, width=core.get_parameter("0.weight").shape[0])
+    return (
+        core,
+        used,
+        _trained(core, problem, used),
+    )
+
+
+def _residual(problem: Problem, settings: ResidualSettings) -> Solved:
+    (weight, bias), ridge = _best_ridge(problem, settings.ridge)
+    core: Any = make_core("residual", problem.widths, {"width": settings.width})
+    assert isinstance(core, Residual)
+    _filled(core.affine, weight.T, bias)
+    core.affine.requires_grad_(False)
+    used = replace(settings, width=core.get_parameter("mlp.0.weight").shape[0], ridge=ridge)
+    return (
+        core,
+        used,
+        _trained(core, problem, used),
+    )
+
+
+def _trained(core: nn.Module, problem: Problem, settings: Training) -> list[float]:
+    return train_by_gradient(
+        core, problem.train, problem.judge, settings, problem.seed, checkpoint=problem.checkpoint, progress=problem.progress
+    )
+
+
+def _untrained(problem: Problem, settings: NoSettings) -> Solved:
+    return make_core("untrained", problem.widths, {}), settings, []
+
+
+def _best_ridge(problem: Problem, given: float | None) -> tuple[closed_form.Affine, float]:
+    found = {r: closed_form.ridge(problem.fitted, r) for r in (RIDGES if given is None else (given,))}
+    best = min(found, key=lambda r: problem.judged.squared_error(*found[r]))
+    return found[best], best
+
+
+def _filled(layer: Any, weight: torch.Tensor, bias: torch.Tensor) -> nn.Module:
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "autoencoder": Kind("the paper's: linear, ReLU, linear, trained", AutoencoderSettings, _autoencoder),
+        "affine": Kind("closed-form ridge regression", AffineSettings, _affine),
+        "procrustes": Kind("the best rotation with one scale", NoSettings, _procrustes, whiten=False),
+        "low_rank": Kind("reduced-rank regression", LowRankSettings, _low_rank),
+        "residual": Kind("affine, and a small MLP trained on what it leaves", ResidualSettings, _residual),
+        "mean_shift": Kind("adds the difference of the means (equal widths)", NoSettings, _shift, whiten=False),
+        "untrained": Kind("control: the autoencoder at its initial weights", NoSettings, _untrained),
+    }
+)
+"""Every kind, by name."""

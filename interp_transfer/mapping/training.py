@@ -1,0 +1,170 @@
+"""Mappers that are trained: mean squared error over real tokens, by AdamW.
+
+The rate rises over the first tenth of the steps and falls to zero along a cosine. Training stops when the held-out error no
+longer falls, and the weights that were best on it are kept. With a folder to keep its state in, a killed training goes on
+with the epoch that it was in.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
+from interp_transfer.mapping.parts import Part, joined
+from interp_transfer.models.checkpoints import initial_weights, write_whole
+
+_WARM_UP = 0.1  # share of the steps
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a mapper is trained.
+
+    The paper trains for 3 epochs at 1e-4 on tens of millions of tokens (its Table 22); here there are tens of thousands, so
+    there are more epochs at a higher rate.
+
+    Attributes:
+        epochs: passes over the rows, at most.
+        learning_rate: of AdamW at its peak.
+        weight_decay: of AdamW.
+        batch_size: rows in a step.
+        patience: epochs without a better held-out error before training stops.
+    """
+
+    epochs: int = 20
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.0
+    batch_size: int = 256
+    patience: int = 6
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate", "batch_size", "patience"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: give a number above zero")
+
+
+def train_by_gradient(
+    core: nn.Module,
+    train: Part,
+    judge: Part,
+    settings: Training,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+) -> list[float]:
+    """Leaves the best weights in ``core`` and returns the held-out error after each epoch.
+
+    Args:
+        core: what is trained; parameters that need no gradient stay as they are.
+        train: standardised rows to fit.
+        judge: standardised rows to stop by.
+        settings: how.
+        seed: of the order of batches.
+        checkpoint: folder that holds the state between epochs; what an interrupted training left there is gone on with.
+        progress: show a bar when it takes longer than two seconds.
+
+    Raises:
+        ValueError: if training diverges, or ``checkpoint`` is of another training.
+    """
+    steps = -(-len(train) // settings.batch_size)
+    parameters = [p for p in core.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=steps * settings.epochs + 1, pct_start=_WARM_UP
+    )
+    state = _State(core, optimizer, schedule, {**asdict(settings), "seed": seed, "rows": len(train)}, checkpoint)
+    state.resume()
+    held_x, held_y = joined(judge.blocks())
+    bar: dict[str, Any] = {"unit": "epoch", "delay": SECONDS_BEFORE_PROGRESS, "disable": not progress, "leave": False}
+    epochs = tqdm(range(len(state.curve), settings.epochs), desc="fit", **bar)
+    for epoch in epochs:
+        if _waited(state.curve) >= settings.patience:
+            break
+        core.train()
+        for x, y in train.batches(settings.batch_size, seed * 10_007 + epoch):
+            loss = (core(x) - y).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        core.eval()
+        with torch.no_grad():
+            state.keep(float((core(held_x) - held_y).square().mean()))
+        epochs.set_postfix(held_out=f"{state.curve[-1]:.4f}")
+    if not state.best:
+        raise ValueError("training diverged to NaN: lower learning_rate")
+    core.load_state_dict(state.best)
+    return state.curve
+
+
+def _waited(curve: list[float]) -> int:
+    """Epochs since the best one."""
+    return len(curve) - 1 - curve.index(min(curve)) if curve else 0
+
+
+class _State:
+    """What a training goes on with: weights, the best ones so far, the optimizer's moments, the held-out errors."""
+
+    def __init__(self, core: nn.Module, optimizer: Any, schedule: Any, asked: dict[str, Any], folder: Path | None) -> None:
+        self.curve: list[float] = []
+        self.best: dict[str, Tensor] = {}
+        self._core, self._optimizer, self._schedule, self._folder = core, optimizer, schedule, folder
+        self._asked = asked | {"initial weights": initial_weights(core)}
+
+    def keep(self, error: float) -> None:
+        """After an epoch: remember its error, and its weights if they are the best."""
+        self.curve.append(error)
+        if error <= min(self.curve):
+            self.best = {name: tensor.clone() for name, tensor in self._core.state_dict().items()}
+        if self._folder is not None:
+            self._write(self._folder)
+
+    def resume(self) -> None:
+        """Take up what an interrupted training left."""
+        if self._folder is None or not (self._folder / "training.json").is_file():
+            return
+        from safetensors.torch import load_file
+
+        plain = json.loads((self._folder / "training.json").read_text())
+        if plain["asked"] != json.loads(json.dumps(self._asked)):
+            raise ValueError(f"{str(self._folder)!r} holds the state of another training: choose another folder, or remove it")
+        tensors = load_file(self._folder / plain["file"])
+        self.curve = plain["curve"]
+        self._core.load_state_dict(_under(tensors, "core"))
+        self.best = _under(tensors, "best")
+        slots = self._optimizer.state_dict()
+        for index in slots["param_groups"][0]["params"]:
+            slots["state"][index] = _under(tensors, f"optimizer.{index}")
+        slots["param_groups"][0] |= plain["group"]
+        self._optimizer.load_state_dict(slots)
+        self._schedule.load_state_dict(plain["schedule"])
+
+    def _write(self, folder: Path) -> None:
+        """The tensors under a name of their own, then the JSON that names them: whole, or as it was before."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"core.{name}": tensor for name, tensor in self._core.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        slots = self._optimizer.state_dict()
+        for index, slot in slots["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slot.items()}
+        file = f"training-{len(self.curve)}.safetensors"
+        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, folder / file)
+        group = {name: value for name, value in slots["param_groups"][0].items() if name != "params"}
+        schedule = {name: value for name, value in self._schedule.state_dict().items() if not callable(value)}
+        plain = {"asked": self._asked, "file": file, "curve": self.curve, "group": group, "schedule": schedule}
+        write_whole(folder / "training.json", plain)
+        for old in folder.glob("training-*.safetensors"):
+            if old.name != file:
+                old.unlink()
+
+
+def _under(tensors: dict[str, Tensor], head: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{head}."): tensor for name, tensor in tensors.items() if name.startswith(f"{head}.")}

@@ -1,0 +1,52 @@
+"""The control that knows tokens alone, and the way there and back."""
+
+import pytest
+import torch
+
+from interp_transfer.activations.align import same_tokens
+from interp_transfer.activations.positions import Layout
+from interp_transfer.interventions.transforms import At
+from interp_transfer.mapping.collect import PairedActivations
+from interp_transfer.mapping.controls import cycle_error, token_means
+from interp_transfer.mapping.fit import fit
+from interp_transfer.models.load import ModelIdentity
+
+SITES = ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre")
+MODELS = ModelIdentity("a", "1" * 16), ModelIdentity("b", "2" * 16)
+
+
+def paired(x: torch.Tensor, y: torch.Tensor, tokens: torch.Tensor) -> PairedActivations:
+    texts = torch.arange(len(x)) // 10
+    return PairedActivations({SITES[0]: x}, {SITES[1]: y}, (SITES,), texts, tokens, *MODELS, same_tokens(len(x)))
+
+
+def test_token_means_are_the_means_of_each_token():
+    torch.manual_seed(0)
+    tokens = torch.randint(3, 8, (1000,)) * 10
+    y = tokens[:, None] + torch.randn(1000, 4)
+    pairs = paired(torch.randn(1000, 3), y, tokens)
+    control = token_means(pairs)
+    train, judge = pairs.split(0.1, 0)
+    for token in (30, 70):
+        expected = y[train][tokens[train] == token].mean(0)
+        torch.testing.assert_close(control.of(torch.tensor([token]))[0], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(control.of(torch.tensor([31, 999])), y[train].mean(0).expand(2, 4), rtol=1e-4, atol=1e-4)
+    residue = (y[judge] - control.of(tokens[judge])).square().sum() / (y[judge] - y[judge].mean(0)).square().sum()
+    assert control.fvu == pytest.approx(float(residue), rel=1e-4)
+    ids = torch.tensor([[30, 70]])
+    layout = Layout(ids, torch.ones_like(ids, dtype=torch.bool), torch.tensor([2]), torch.tensor([0]), None)
+    at = At(layout, (torch.zeros(2, dtype=torch.long), torch.arange(2)))
+    assert torch.equal(control(torch.zeros(2, 4), at), control.of(ids[0]))
+
+
+def test_there_and_back_loses_what_the_narrower_side_cannot_hold():
+    torch.manual_seed(0)
+    x = torch.randn(2000, 4)
+    y = x @ torch.randn(4, 6) + 1
+    pairs = paired(x, y, torch.zeros(2000, dtype=torch.long))
+    there, back = fit(pairs, "affine"), fit(pairs.reversed(), "affine")
+    assert cycle_error(there, back, x) < 1e-4
+    narrow = paired(y + torch.randn(2000, 6), x, torch.zeros(2000, dtype=torch.long))
+    assert cycle_error(fit(narrow, "affine"), fit(narrow.reversed(), "affine"), narrow.source[SITES[0]]) > 0.1
+    with pytest.raises(ValueError, match="does not lead"):
+        cycle_error(there, there, x)
