@@ -35,6 +35,7 @@ _WHERE = {
     "run": "experiment",
     "splice": "interventions.splice",
     "substring": "activations.positions",
+    "task_from_jsonl": "data.tasks",
 }
 
 __all__ = [
@@ -62,13 +63,14 @@ __all__ = [
     "run",
     "splice",
     "substring",
+    "task_from_jsonl",
 ]
 
 if TYPE_CHECKING:
     from interp_transfer.activations.capture import Activations, capture
     from interp_transfer.activations.positions import substring
     from interp_transfer.data.prompts import ContrastPair
-    from interp_transfer.data.tasks import load_task
+    from interp_transfer.data.tasks import load_task, task_from_jsonl
     from interp_transfer.evaluation.compare import Result, compare
     from interp_transfer.experiment import run
     from interp_transfer.interventions.apply import Intervention, ablate, add, applied, clamp, generate

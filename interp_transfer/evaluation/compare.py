@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp_transfer.activations.positions import describe
 from interp_transfer.data.tasks import Task
-from interp_transfer.evaluation.exam import Condition, exam
+from interp_transfer.evaluation.exam import Condition, exam, read_again
 from interp_transfer.interventions.apply import Intervention
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.models.load import identity
@@ -105,7 +105,8 @@ class Result:
             "conditions": {
                 name: [
                     {"completion": text, "success": v.success, "intact": v.intact, "reason": v.reason}
-                    for text, v in zip(c.completions, c.verdicts, strict=True)
+                    | ({"differ": True} if i in c.differ else {})
+                    for i, (text, v) in enumerate(zip(c.completions, c.verdicts, strict=True))
                 ]
                 for name, c in self.conditions.items()
             },
@@ -171,6 +172,7 @@ def compare(
         conditions[name] = test.judge([given], _strength(given), progress=progress)
     conditions["random"] = test.random(like, seed, _strength((like,)))
     conditions["mean_ablated"] = test.mean_ablated(like)
+    conditions = {name: read_again(task, test.prompts, judged) for name, judged in conditions.items()}
     return Result(task.name, about(target, like), conditions, test.prompts, seed)
 
 

@@ -4,8 +4,8 @@ An exam is a set of prompts with the model that answers them, the task that judg
 prompts that need no intervention. Every condition that is compared takes the same exam.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.data.judging import Verdict
-from interp_transfer.data.tasks import Task
+from interp_transfer.data.tasks import Reviewable, Task
 from interp_transfer.evaluation.metrics import Rate, clustered_rate, rate, teacher_forced_kl
 from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
 from interp_transfer.interventions.transforms import Add, MeanAblate
@@ -37,6 +37,8 @@ class Condition:
         completions: of each prompt; of the first draw where there are several.
         verdicts: on those completions.
         note: what was done, in words.
+        readings: what else the task reads off ``completions``, by name.
+        differ: which of them its judges do not agree on.
     """
 
     success: Rate
@@ -46,6 +48,8 @@ class Condition:
     completions: tuple[str, ...] = field(repr=False)
     verdicts: tuple[Verdict, ...] = field(repr=False)
     note: str = ""
+    readings: Mapping[str, Rate] = field(default_factory=dict, hash=False)
+    differ: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As result.json holds it."""
@@ -55,6 +59,7 @@ class Condition:
             "intact": self.intact.to_dict(),
             "clean_kl": self.clean_kl,
             "note": self.note,
+            "readings": {name: share.to_dict() for name, share in self.readings.items()},
         }
 
 
@@ -70,6 +75,18 @@ def condition(
     else:
         rates = clustered_rate(success), clustered_rate(intact)
     return Condition(*rates, clean_kl, float(strength), tuple(draws[0]), tuple(verdicts[0]), note)
+
+
+def read_again(task: Task, prompts: Sequence[str], judged: Condition) -> Condition:
+    """A condition with what else the task reads off its completions, if it is such a task."""
+    if not isinstance(task, Reviewable):
+        return judged
+    found = {
+        name: rate([bool(applies) for applies in read if applies is not None])
+        for name, read in task.readings(prompts, judged.completions).items()
+        if any(applies is not None for applies in read)
+    }
+    return replace(judged, readings=found, differ=tuple(task.differ(prompts, judged.completions)))
 
 
 @dataclass(frozen=True)

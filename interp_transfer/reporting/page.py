@@ -174,6 +174,11 @@ _PAGE = """
 {%- macro number(x, digits=3) -%}<td class="num">{{ x | fixed(digits) }}</td>{%- endmacro -%}
 {%- macro name(n) -%}
 <span class="swatch" style="background:{{ looks[n].colour }}"></span>{{ n | replace("_", " ") }}{%- endmacro -%}
+{%- macro answer(a) -%}
+<div><h4><span>{{ name(a.condition) }}</span><span class="badge {{ a.kind }}">{{ a.badge }}</span></h4>
+<pre dir="auto">{{ a.text }}</pre>
+{% if a.reason %}<p class="soft">{{ a.reason }}</p>{% endif %}</div>
+{%- endmacro -%}
 {%- macro facts(title, pairs) -%}
 <div><h3>{{ title }}</h3><dl>
 {% for key, value in pairs %}
@@ -285,6 +290,33 @@ above</small>{% endif %}</th><td class="num">{{ v.strength | strength }}</td>{{ 
 </tbody></table></div>
 </section>
 {% endif %}
+{% if readings %}
+<section id="readings">
+<h2>What else was read off the answers</h2>
+<p>The same completions by a second judge, by groups of prompts, or as the paper scores them. Of several random draws the first
+is read.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Other readings"><table>
+<caption>95% intervals below each share; n in the last column</caption>
+<thead><tr><th scope="col">reading</th>
+{% for n in result.conditions %}<th scope="col" class="num">{{ n | replace("_", " ") }}</th>{% endfor %}
+<th scope="col" class="num">n</th></tr></thead><tbody>
+{% for reading, shares in readings.items() %}
+<tr><th scope="row">{{ reading }}</th>
+{% for r in shares %}{% if r %}{{ rate(r) }}{% else %}<td class="num">&ndash;</td>{% endif %}{% endfor %}
+<td class="num">{{ shares | select | map(attribute="n") | max }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% if differing %}
+<details><summary>Answers on which the judges differ</summary>
+<p>The first two of each condition. The badge is the exact judge&rsquo;s.</p>
+{% for example in differing %}
+<article><pre class="prompt">{{ example.prompt }}</pre>
+<div class="answers">{% for a in example.answers %}{{ answer(a) }}{% endfor %}</div></article>
+{% endfor %}
+</details>
+{% endif %}
+</section>
+{% endif %}
 <section id="completions">
 <h2>What the model said</h2>
 <p>The first {{ examples | length }} of {{ asked }} held-out prompts, not selected, and how each condition answered.</p>
@@ -302,11 +334,7 @@ above</small>{% endif %}</th><td class="num">{{ v.strength | strength }}</td>{{ 
 {%- endfor -%}
 </pre>
 <div class="answers">
-{% for a in example.answers %}
-<div><h4><span>{{ name(a.condition) }}</span><span class="badge {{ a.kind }}">{{ a.badge }}</span></h4>
-<pre dir="auto">{{ a.text }}</pre>
-{% if a.reason %}<p class="soft">{{ a.reason }}</p>{% endif %}</div>
-{% endfor %}
+{% for a in example.answers %}{{ answer(a) }}{% endfor %}
 </div></article>
 {% endfor %}
 </section>

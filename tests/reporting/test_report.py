@@ -100,6 +100,24 @@ def test_foreign_text_is_shown_and_does_nothing(save: Save, result: Json, comple
     assert "\U0001f469\u200d\U0001f680" in page.text
 
 
+def test_second_readings_and_where_judges_differ(save: Save, result: Json, completions: Json) -> None:
+    plain = read(write_report(save(result, completions)))
+    assert "What else was read" not in plain.text and "judges differ" not in plain.text
+    share = {"rate": 0.123, "low": 0.05, "high": 0.25, "n": 57}
+    result["conditions"]["native"]["readings"] = {HOSTILE: share}
+    result["conditions"]["moved"]["readings"] = {HOSTILE: share, "success, theft": {**share, "rate": 0.456, "n": 33}}
+    for index in (3, 5, 7):
+        completions["conditions"]["moved"][index] |= {"differ": True, "completion": f"they differ on {index}"}
+    page = read(write_report(save(result, completions)))
+    assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain.tags}
+    for there in ("success, theft", "12.3%", "45.6%", "5% to 25%", "they differ on 3", "they differ on 5"):
+        assert there in page.text
+    assert "they differ on 7" not in page.text.split("What the model said")[0], "two of each condition are enough"
+    result["conditions"]["moved"]["readings"]["success, theft"]["n"] = "33"
+    with pytest.raises(ValueError, match=r"conditions.moved.readings.success, theft.n"):
+        write_report(save(result, completions))
+
+
 def test_visible_keeps_what_is_harmless() -> None:
     for text in ("plain", "two\nlines\tand a tab", "\u0634\u0628\u0643\u0629", "\u00e9\u4e2d\U0001f600", ""):
         assert visible(text) == text

