@@ -24,7 +24,7 @@ lint: .venv
 	$(BIN)/pyright
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 bench: .venv
 	$(BIN)/python -m benchmarks
