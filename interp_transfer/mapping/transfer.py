@@ -9,7 +9,9 @@ to a direction depends on where it stands. Four modes, from the most to the leas
 - ``raw``: f(v), the vector treated as if it were an activation, bias and all. What a literal reading of the paper gives; it
   asks the map about a point far from every activation it was fitted on.
 
-``difference`` is the default. None of them keeps the vector's length.
+``difference`` is the default. None of them keeps the vector's length: a map that is fitted to the least error is drawn to the
+mean, the more so the less it can tell. ``at_spread`` gives a moved vector the length at which it stands to the spread of its
+evidence as it did at home. It never looks at a vector found in the target, which whoever moves one may not have.
 """
 
 import difflib
@@ -84,6 +86,39 @@ def find_mode(mode: str) -> Mode:
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"unknown mode {mode!r}: {hint}there are {', '.join(MODES)}")
     return MODES[mode]
+
+
+def at_spread(moved: SteeringVector, vector: SteeringVector) -> SteeringVector:
+    """A moved vector at the length that is to its evidence's spread what the vector's length is to its own evidence's.
+
+    Args:
+        moved: the vector in the target's space, its evidence moved by the same map.
+        vector: as it was in the source's space.
+
+    Raises:
+        ValueError: for a vector without evidence, or evidence that does not spread.
+    """
+    at_home, there = spread(vector.evidence), spread(moved.evidence)
+    if not at_home > 0 or not there > 0:
+        raise ValueError(
+            "the evidence is one and the same activation over and over, so lengths have no measure: give more texts"
+        )
+    return moved.normalized(vector.norm / at_home * there)
+
+
+def spread(evidence: Evidence) -> float:
+    """Root mean squared distance of the evidence from the mean of its own side of its contrast, in units of the activation.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    if not evidence:
+        raise ValueError("this vector has no evidence, so its length has no measure: give it evidence, or leave the length")
+    sides = (
+        [evidence.activations] if isinstance(evidence, Reference) else [s for c in evidence for s in (c.positive, c.negative)]
+    )
+    squares = torch.cat([(side.double() - side.double().mean(dim=0)).square().sum(dim=1) for side in sides])
+    return float(squares.mean().sqrt())
 
 
 def starting_points(evidence: Evidence) -> Float[Tensor, "n d_source"]:
