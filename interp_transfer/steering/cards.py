@@ -13,6 +13,9 @@ from interp_transfer.models.sites import HookedModel
 from interp_transfer.steering.search import best_site, sweep_sites
 
 CARD_STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
+FIRST_STRENGTHS = (1.0, 2.0)
+FINALISTS = 2
+"""Every site is tried at the first strengths, the best few of them at all."""
 CARD_POSITIONS = ("last", "response", "all")
 GOAL = {"success": 0.8, "intact": 0.7}
 """What a native vector should reach; where it does not at the task's own positions, the card says what it does at others."""
@@ -45,7 +48,7 @@ def choose_site(model: HookedModel, task: Task) -> dict[str, Any]:
     found = _sweep(model, task, task.positions)
     site = best_site(found)
     about: dict[str, Any] = {"site": site, "strength": found[site].strength, "positions": task.positions}
-    about |= {"strengths": list(CARD_STRENGTHS)}
+    about |= {"strengths": {"every site": list(FIRST_STRENGTHS), f"the best {FINALISTS}": list(CARD_STRENGTHS)}}
     about |= {what: {where: getattr(c, what).to_dict() for where, c in found.items()} for what in GOAL}
     if any(getattr(found[site], what).rate < goal for what, goal in GOAL.items()):
         others = [places for places in CARD_POSITIONS if places != task.positions]
@@ -60,14 +63,10 @@ def _told(found: dict[str, Condition]) -> dict[str, Any]:
 
 
 def _sweep(model: HookedModel, task: Task, positions: str) -> dict[str, Condition]:
-    """What each site is worth at the best of a few strengths."""
-    swept = [sweep_sites(model, task, strength=strength, positions=positions) for strength in CARD_STRENGTHS]
-    return {site: max((s[site] for s in swept), key=_worth) for site in swept[0]}
-
-
-def _worth(condition: Condition) -> tuple[float, float, float]:
-    """Most intact answers first, then most success, then the gentler."""
-    return condition.intact.rate, condition.success.rate, -condition.strength
+    """What each site is worth at the best of the strengths that were tried there."""
+    found = sweep_sites(model, task, strengths=FIRST_STRENGTHS, positions=positions)
+    last = sorted(found, key=lambda site: (found[site].intact.rate, list(found).index(site)))[-FINALISTS:]
+    return found | sweep_sites(model, task, strengths=CARD_STRENGTHS, sites=last, positions=positions)
 
 
 def _variants(name: str) -> list[Task]:

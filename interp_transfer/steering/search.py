@@ -50,30 +50,33 @@ def sweep_sites(
     model: HookedModel,
     task: Task,
     *,
-    strength: float = 1.0,
+    strengths: Sequence[float] = (1.0,),
+    sites: Sequence[str] | None = None,
     positions: Positions | None = None,
     n: int = 60,
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Condition]:
-    """What the task's own vector does at the input of every block, on validation prompts.
+    """What the task's own vector does at each of some sites, on validation prompts.
 
     Args:
         model: the model.
         task: the task.
-        strength: of the vector.
+        strengths: of the vector; of several, the one that does best at the site is told.
+        sites: where; the input of every block unless given.
         positions: where it is added; the task's unless given.
         n: prompts, at most.
         seed: of the draw of prompts.
         progress: show a bar when it takes longer than two seconds.
     """
     validation = exam(model, task, "validation", n=n, seed=seed)
+    where = task.positions if positions is None else positions
     found = {}
-    for site in tqdm(residual_sites(model), "sites", delay=SECONDS_BEFORE_PROGRESS, disable=not progress):
+    chosen = residual_sites(model) if sites is None else sites
+    for site in tqdm(chosen, "sites", delay=SECONDS_BEFORE_PROGRESS, disable=not progress):
         vector = extract(model, task.contrast("train"), site)
-        found[site] = validation.judge(
-            [(add(vector, strength, task.positions if positions is None else positions),)], strength, progress=False
-        )
+        judged = [validation.judge([(add(vector, x, where),)], x, progress=False) for x in strengths]
+        found[site] = max(judged, key=lambda c: (c.intact.rate, c.success.rate, -c.strength))
     return found
 
 

