@@ -2,76 +2,46 @@
 
 A mapper standardises what comes in, maps, and undoes the target's centring and scale on the way out. The core in between is
 what kinds differ in (`cores`). Rows of massive length, where there were such, are sent to one row of the target (`fit`).
+
+It is kept in one format, ``mapper.safetensors`` and ``mapper.json``, on disk and on the Hugging Face Hub; a model card for
+readers (`card`) lies beside them.
 """
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import torch
+from huggingface_hub import ModelCard, ModelHubMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.interventions.vector import SteeringVector, check_same, read_safetensors
+from interp_transfer.mapping.card import LIBRARY, PAPER, Card, Space, is_our_card, model_card
 from interp_transfer.mapping.cores import make_core
+from interp_transfer.mapping.hub import fetch, hub_errors, local_folder
 from interp_transfer.mapping.transfer import DEFAULT_MODE, find_mode, move
 from interp_transfer.models.load import ModelIdentity
 
 FORMAT = "interp_transfer.mapper/1"
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Space:
-    """One side of a mapper: a model, a site, and how many dimensions it has."""
-
-    model: ModelIdentity
-    site: str
-    d: int
-
-
-@dataclass(frozen=True)
-class Card:
-    """What is known about a fitted mapper; figures are of texts that it was not fitted on.
-
-    Attributes:
-        kind: name of the mapper.
-        parameters: how many numbers were fitted.
-        fvu: fraction of variance unexplained, mean taken for each dimension; 0 is perfect, 1 as good as the mean.
-        cosine: mean cosine between mapped and true rows.
-        norm_ratio: mean length of mapped rows over that of true rows.
-        rows: rows that it was fitted on.
-        held_out_rows: rows that it was judged on.
-        seed: of the split, the initial weights and the order of batches.
-        settings: of its kind, as used.
-        curve: held-out loss after each epoch, for those that are trained by gradient.
-        shuffled: whether it is the control that was fitted on exchanged partners.
-        alignment: how tokens were paired.
-        massive_rows: rows that were far longer than the others, and set apart (see ``fit``).
-    """
-
-    kind: str
-    parameters: int
-    fvu: float
-    cosine: float
-    norm_ratio: float
-    rows: int
-    held_out_rows: int
-    seed: int
-    settings: dict[str, Any] = field(default_factory=dict)
-    curve: list[float] = field(default_factory=list)
-    shuffled: bool = False
-    alignment: str = "same_tokens"
-    massive_rows: int = 0
-
-
-class Mapper(nn.Module):
+class Mapper(
+    nn.Module,
+    ModelHubMixin,
+    library_name=LIBRARY,
+    paper_url=PAPER,
+    tags=["activation-steering", "mechanistic-interpretability"],
+):
     """A fitted map from ``source`` to ``target``.
 
     Called with rows ``Float[Tensor, "row d_source"]`` it returns rows ``Float[Tensor, "row d_target"]``, in the units of the
-    models. ``transfer`` moves steering vectors, ``save`` and ``load`` keep it.
+    models. ``transfer`` moves steering vectors, ``save`` and ``load`` keep it, ``push_to_hub`` and
+    ``from_pretrained`` share it.
 
     Attributes:
         core: what maps standardised rows.
@@ -89,6 +59,7 @@ class Mapper(nn.Module):
 
     def __init__(self, core: nn.Module, source: Space, target: Space, card: Card) -> None:
         super().__init__()
+        self._hub_mixin_config = None  # the mixin's config.json would say again what mapper.json says
         self.core, self.source, self.target, self.card = core, source, target, card
         self.register_buffer("shift_in", torch.zeros(source.d))
         self.register_buffer("scale_in", torch.ones(source.d))
@@ -165,11 +136,21 @@ class Mapper(nn.Module):
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``mapper.safetensors`` and ``mapper.json`` into a folder, made if it is missing."""
-        from safetensors.torch import save_file
+        """Write ``mapper.safetensors``, ``mapper.json`` and the model card ``README.md`` into a folder, made if it is missing.
 
+        A README.md that is not a mapper's card is left as it is.
+        """
         where = Path(folder)
         where.mkdir(parents=True, exist_ok=True)
+        self._save_pretrained(where)
+        if not (where / "README.md").exists():
+            self.generate_model_card().save(where / "README.md")
+        return where
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write the two files, and remove the card of a mapper that was here before; who calls writes the new one."""
+        from safetensors.torch import save_file
+
         card = {
             "format": FORMAT,
             "source": asdict(self.source),
@@ -177,12 +158,97 @@ class Mapper(nn.Module):
             "card": asdict(self.card),
         }
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(weights, where / ".mapper.safetensors.part")
-        (where / ".mapper.safetensors.part").chmod(0o644)
-        (where / ".mapper.json.part").write_text(json.dumps(card, indent=1))
-        (where / ".mapper.safetensors.part").replace(where / "mapper.safetensors")
-        (where / ".mapper.json.part").replace(where / "mapper.json")
-        return where
+        half_weights, half_card = (save_directory / f".mapper.{kind}.part" for kind in ("safetensors", "json"))
+        save_file(weights, half_weights)
+        half_weights.chmod(0o644)  # safetensors makes files that only their owner can read
+        half_card.write_text(json.dumps(card, indent=1))
+        half_weights.replace(save_directory / "mapper.safetensors")
+        half_card.replace(save_directory / "mapper.json")
+        readme = save_directory / "README.md"
+        if readme.is_file() and is_our_card(readme.read_text(encoding="utf-8", errors="replace")):
+            readme.unlink()
+
+    def generate_model_card(self, *_: Any, repo_id: str = "path/to/this/folder", **__: Any) -> ModelCard:
+        """The model card; ``str()`` of it is the README.md.
+
+        Args:
+            repo_id: what the card tells to load.
+        """
+        return model_card(self.source, self.target, self.card, self._hub_mixin_info.model_card_data, repo_id)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        commit_message: str = "Push a mapper made with interp_transfer",
+        **options: Any,
+    ) -> str:
+        """Upload what ``save`` writes to a repository of the Hugging Face Hub, made if it is missing.
+
+        The names of both models go with it as they were given to ``load_model``, local paths too.
+
+        Args:
+            repo_id: "user/name".
+            private: whether a repository that is made can be seen by its owner alone; by default as the hub has it.
+            token: of an account that may write there; by default the one that `hf auth login` keeps.
+            branch: to push to; the main one if None.
+            commit_message: of the upload.
+            options: as ``huggingface_hub.ModelHubMixin.push_to_hub`` takes them.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: for a repository that cannot be written to or reached, named, with what to do.
+        """
+        card = {"repo_id": repo_id, **(options.pop("model_card_kwargs", None) or {})}
+        with hub_errors(f"cannot push to {repo_id!r}", repo_id, branch):
+            return super().push_to_hub(
+                repo_id,
+                private=private,
+                token=token,
+                branch=branch,
+                commit_message=commit_message,
+                model_card_kwargs=card,
+                **options,
+            )
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride] (an unknown option is an error here)
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ) -> "Mapper":
+        """Load a mapper from a repository of the Hugging Face Hub, or from a folder, which never touches the network.
+
+        Args:
+            pretrained_model_name_or_path: "user/name", or a folder; a folder of that name comes first.
+            revision: branch, tag or commit of a repository; a folder has none.
+            token: for a gated or private repository; by default the one that `hf auth login` keeps.
+            cache_dir: where downloads are kept; the hub's cache if None.
+            force_download: download what is in the cache already.
+            local_files_only: take the cache's copy, without the network.
+
+        Raises:
+            ValueError: for a repository that is missing, gated or out of reach, or holds no mapper, named, with what to do.
+        """
+        # Not the mixin's, which asks for a config.json first: a mapper has none.
+        name = str(pretrained_model_name_or_path)
+        folder = local_folder(name)
+        if folder is None:
+            options: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
+            folder = fetch(name, force_download=force_download, local_files_only=local_files_only, **options)
+        elif revision is not None:
+            raise ValueError(f"revision={revision!r}: {name!r} is a folder here, which has no revisions; leave it out")
+        return cls.load(folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Mapper":
@@ -201,7 +267,7 @@ class Mapper(nn.Module):
             if plain.get("format") != FORMAT:
                 raise ValueError(f"{str(path)!r} is no mapper of this package (format {plain.get('format')!r})")
             source, target = (_space(plain[side]) for side in ("source", "target"))
-            card = Card(**plain["card"])
+            card = _made(Card, plain["card"])
             mapper = cls(make_core(card.kind, (source.d, target.d), card.settings), source, target, card)
             mapper.load_state_dict(weights)
         except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, TypeCheckError) as error:
@@ -210,4 +276,12 @@ class Mapper(nn.Module):
 
 
 def _space(plain: dict[str, Any]) -> Space:
-    return Space(ModelIdentity(**plain["model"]), check_type(plain["site"], str), check_type(plain["d"], int))
+    return _made(Space, {**plain, "model": _made(ModelIdentity, plain["model"])})
+
+
+def _made(kind: type[T], plain: dict[str, Any]) -> T:
+    """A dataclass from what a file says, its fields checked: the file may come from anywhere."""
+    made = kind(**plain)
+    for name, hint in get_type_hints(kind).items():
+        check_type(getattr(made, name), hint)
+    return made
