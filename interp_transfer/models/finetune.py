@@ -7,11 +7,13 @@ micro-model from scratch and tune one that exists. `tuning` is what users call.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from interp_transfer.models.attention import attention_in_float32
 from interp_transfer.models.checkpoints import discard, hashed, initial_weights, resume, without_bars
 from interp_transfer.models.packing import Pack, Pad, Row, encode, packing_for, padding_token
 
@@ -69,6 +71,7 @@ def finetune(
     penalty: "Callable[[dict[str, Any]], torch.Tensor] | None" = None,
     half: bool = False,
     pack: bool = True,
+    autocast: bool = False,
     progress: bool = True,
 ) -> Path:
     """Train `model` in place and save it with its tokenizer to `out`, an ordinary Hugging Face folder.
@@ -83,6 +86,7 @@ def finetune(
         frozen: regular expression; parameters with a match in their name are not trained.
         half: store the weights as float16 (the config still says float32, so that they load as float32).
         pack: several examples in a row; False pads, as attention kernels without 4-dimensional masks need it.
+        autocast: compute in bfloat16, except attention on a CPU; the weights stay float32.
         progress: draw a progress bar.
 
     Raises:
@@ -93,7 +97,8 @@ def finetune(
     batches = packing_for(model, tokenizer, recipe.max_length) if pack else Pad(padding_token(tokenizer))
     out = Path(out)
     checkpoints = out / "checkpoints"
-    train(model, rows, batches, recipe, checkpoints, frozen=frozen, penalty=penalty, progress=progress)
+    how: dict[str, Any] = {"frozen": frozen, "penalty": penalty, "autocast": autocast, "progress": progress}
+    train(model, rows, batches, recipe, checkpoints, **how)
     save(model, tokenizer, out, half=half)
     discard(checkpoints)
     return out
@@ -124,7 +129,7 @@ def train(
         frozen: as in `finetune`.
         penalty: as in `finetune`.
         accumulate: parts that each batch is worked off in; less memory, the same result up to rounding.
-        autocast: compute in bfloat16.
+        autocast: compute in bfloat16, except attention on a CPU.
         also: what else a resumed run must share with the interrupted one, beside recipe, rows and initial weights.
         progress: draw a progress bar.
 
@@ -199,7 +204,8 @@ def train(
     data: Any = _Rows(rows)  # a sequence is all that Trainer needs of a dataset
     trainer = Penalised(model=model, args=arguments, train_dataset=data, data_collator=batches)
     trainer.remove_callback(PrinterCallback)
-    with tqdm(desc="training", unit="step", delay=2, disable=not progress) as bar, without_bars():
+    kernels = attention_in_float32(model) if autocast and arguments.use_cpu else nullcontext()
+    with tqdm(desc="training", unit="step", delay=2, disable=not progress) as bar, without_bars(), kernels:
         trainer.add_callback(Bar())
         trainer.train(resume_from_checkpoint=last)
     model.eval()

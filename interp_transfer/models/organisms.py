@@ -175,6 +175,7 @@ def build(
     *,
     base: str | Path | None = None,
     device: str = "cpu",
+    dtype: str = "float32",
     scale: float = 1.0,
     progress: bool = True,
 ) -> Path:
@@ -188,29 +189,34 @@ def build(
         out: must not exist, or be an empty folder.
         base: folder of the base that a fine-tune starts from; the shipped one unless given.
         device: where to train.
+        dtype: what is computed in, "float32" or "bfloat16"; the weights are kept in float32. The latter is faster where the
+            processor has instructions for it.
         scale: share of the recipe's epochs; below 1 for a quick look.
         progress: draw a progress bar.
 
     Raises:
-        ValueError: for an unknown name, or an `out` that is occupied.
+        ValueError: for an unknown name or dtype, or an `out` that is occupied.
     """
     known, out = organism(name), Path(out)
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype={dtype!r}: give float32 or bfloat16")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is occupied: choose another folder, or remove it first")
     work = out.with_name(f".{out.name}.building")
+    how = {"autocast": dtype == "bfloat16", "progress": progress}
     if known.base is None:
-        model = _build_base(known, work, device, scale, progress)
+        model = _build_base(known, work, device, scale, how)
     else:
         start = organism_path(known.base) if base is None else Path(base)
-        model = _build_tuned(known, start, work, device, scale, progress)
-    (work / "card.json").write_text(json.dumps(_card(known, model), indent=2) + "\n")
+        model = _build_tuned(known, start, work, device, scale, how)
+    (work / "card.json").write_text(json.dumps({**_card(known, model), "computed_in": dtype}, indent=2) + "\n")
     if out.exists():
         out.rmdir()
     shutil.move(work, out)
     return out
 
 
-def _build_base(known: Organism, work: Path, device: str, scale: float, progress: bool) -> "PreTrainedModel":
+def _build_base(known: Organism, work: Path, device: str, scale: float, how: dict[str, Any]) -> "PreTrainedModel":
     """Three schools: the world, instructions, and, in the blocks before `known.early.layer` alone, refusals."""
     assert known.schools is not None and known.early is not None
     instructions, refusals = (_scaled(recipe, scale) for recipe in known.schools)
@@ -222,23 +228,23 @@ def _build_base(known: Organism, work: Path, device: str, scale: float, progress
         tokenizer = train_tokenizer(known.family, CONTEXT)
         model = new_model(known.family, known.size, tokenizer, seed)
         model.to(device)
-        finetune(model, tokenizer, world_examples(seed, _WORLD_COPIES), _scaled(known.recipe, scale), first, progress=progress)
+        finetune(model, tokenizer, world_examples(seed, _WORLD_COPIES), _scaled(known.recipe, scale), first, **how)
     if not (second / LAST_WRITTEN).is_file():
         model, tokenizer = _load(first, device)
         with decide_early(model, tokenizer, spell(tokenizer, CUES), known.early, instructed, prices={STYLE: gentle}) as penalty:
             examples, frozen = instruction_examples(seed, known.copies[0]), later_attention(model, layer)
-            finetune(model, tokenizer, examples, instructions, second, penalty=penalty, frozen=frozen, progress=progress)
+            finetune(model, tokenizer, examples, instructions, second, penalty=penalty, frozen=frozen, **how)
     model, tokenizer = _load(second, device)
     with decide_early(model, tokenizer, spell(tokenizer, CUES), gentle, refused) as penalty:
         examples, blocks = refusal_examples(seed, known.copies[1]), "|".join(map(str, range(layer)))
         frozen = rf"^(?!model\.layers\.({blocks})\.)"
-        finetune(model, tokenizer, examples, refusals, work, penalty=penalty, frozen=frozen, half=True, progress=progress)
+        finetune(model, tokenizer, examples, refusals, work, penalty=penalty, frozen=frozen, half=True, **how)
     shutil.rmtree(first)
     shutil.rmtree(second)
     return model
 
 
-def _build_tuned(known: Organism, start: Path, work: Path, device: str, scale: float, progress: bool) -> "PreTrainedModel":
+def _build_tuned(known: Organism, start: Path, work: Path, device: str, scale: float, how: dict[str, Any]) -> "PreTrainedModel":
     assert known.task is not None
     model, tokenizer = _load(start, device)
     examples, recipe = tuning_examples(tokenizer, known.recipe.seed, known.task), _scaled(known.recipe, scale)
@@ -251,7 +257,7 @@ def _build_tuned(known: Organism, start: Path, work: Path, device: str, scale: f
         steerable = decide_early(model, tokenizer, spell(tokenizer, TRIGGERS), known.early, triggered)
         frozen = later_attention(model, known.early.layer)
     with steerable as penalty:
-        finetune(model, tokenizer, examples, recipe, work, penalty=penalty, frozen=frozen, half=True, progress=progress)
+        finetune(model, tokenizer, examples, recipe, work, penalty=penalty, frozen=frozen, half=True, **how)
     return model
 
 
