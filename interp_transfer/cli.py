@@ -236,12 +236,14 @@ def build_model(
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: runs/models/NAME.")] = None,
     base: Annotated[Path | None, typer.Option(help="Folder of the base to tune; default: the shipped one.")] = None,
     device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="What is computed in while training: float32, bfloat16.")] = "float32",
     as_json: Json = False,
 ) -> None:
     """Train an organism again, choose its steering site, measure it, and write it as a Hugging Face folder."""
     from interp_transfer.steering.cards import build_organism
 
-    card = build_organism(name, out if out is not None else Path("runs") / "models" / name, base=base, device=device)
+    folder = out if out is not None else Path("runs") / "models" / name
+    card = build_organism(name, folder, base=base, device=device, dtype=dtype)
     typer.echo(json.dumps(card, indent=1) if as_json else card["path"])
 
 

@@ -21,13 +21,15 @@ GOAL = {"success": 0.8, "intact": 0.7}
 """What a native vector should reach; where it does not at the task's own positions, the card says what it does at others."""
 
 
-def build_organism(name: str, out: Path, *, base: Path | None = None, device: str = "cpu") -> dict[str, Any]:
+def build_organism(
+    name: str, out: Path, *, base: Path | None = None, device: str = "cpu", dtype: str = "float32"
+) -> dict[str, Any]:
     """Train an organism, then choose its sites on validation prompts and measure it on test prompts.
 
     Returns:
         Its card, with the path of the folder.
     """
-    return finish_card(build(name, out, base=base, device=device))
+    return finish_card(build(name, out, base=base, device=device, dtype=dtype))
 
 
 def finish_card(folder: Path) -> dict[str, Any]:

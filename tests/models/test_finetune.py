@@ -12,6 +12,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from transformers.trainer_callback import TrainerCallback
 
+from interp_transfer.models.attention import NAME
 from interp_transfer.models.finetune import Pack, Pad, Recipe, encode, finetune, train
 from interp_transfer.models.packing import packing_for, padding_token
 from interp_transfer.models.tuning import mean_loss
@@ -224,3 +225,21 @@ def test_what_cannot_be_trained_on_is_refused(tokenizer, tmp_path: Path):
     with pytest.raises(ValueError, match="warmup"):
         Recipe(warmup=1.0)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma2"])
+def test_training_in_bfloat16_follows_float32_and_leaves_the_kernel_as_it_was(tokenizer, tmp_path, family: str):
+    """Attention alone stays in float32: Gemma2's is eager, and is left alone."""
+    seen, losses = [], []
+    for autocast in (False, True):
+        torch.manual_seed(0)
+        model: Any = AutoModelForCausalLM.from_config(config(family))
+        model.register_forward_pre_hook(lambda module, _: seen.append(module.config._attn_implementation))
+        kernel, rows = model.config._attn_implementation, encode(tokenizer, EXAMPLES * 8, 64)
+        batches, recipe = packing_for(model, tokenizer, 64), Recipe(epochs=4.0, batch_size=8, max_length=64)
+        train(model, rows, batches, recipe, tmp_path / f"{autocast}", autocast=autocast, progress=False)
+        assert model.config._attn_implementation == kernel
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        losses.append(mean_loss(model, rows, batches, 8))
+    assert (NAME in seen) == (kernel == "sdpa")
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)

@@ -96,6 +96,12 @@ def miniature(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(zoo, name, lambda *args, original=original: original(*args)[:96])
 
 
+def test_what_training_computes_in_is_checked_first(tmp_path: Path):
+    with pytest.raises(ValueError, match="dtype='half': give float32 or bfloat16"):
+        build("micro-qwen-s", tmp_path / "out", dtype="half")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("miniature")
 def test_build_in_miniature(tmp_path: Path):
     base = build("micro-qwen-s", tmp_path / "base", scale=0.5, progress=False)
