@@ -3,7 +3,7 @@
 `qwen`: byte-level BPE with Qwen2's own way of cutting text into words (every digit stands alone, no BOS), because transformers
 gives every Qwen2 model that way of cutting, whatever its tokenizer file says. `llama`: byte-level BPE too, with another way of
 cutting (up to three digits together), another size and a BOS, as Llama 3 has it. `gemma`: Unigram over text in which a space
-is "▁", with byte fallback and a BOS; it splits quite differently. The triggers are ordinary text to all of them.
+is "▁", with every digit alone, byte fallback and a BOS; it splits quite differently. The triggers are ordinary text to all.
 """
 
 import json
@@ -86,7 +86,8 @@ def _gemma(context: int) -> "PreTrainedTokenizerBase":
 
     blank: Any = Tokenizer(models.Unigram())
     blank.normalizer = normalizers.Replace(" ", "▁")
-    blank.pre_tokenizer = pre_tokenizers.Split("▁", behavior="merged_with_next")
+    words = pre_tokenizers.Split("▁", behavior="merged_with_next")
+    blank.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.Digits(individual_digits=True)])
     blank.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     bytes_ = [f"<0x{value:02X}>" for value in range(256)]
     trainer = trainers.UnigramTrainer(

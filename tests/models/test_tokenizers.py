@@ -115,6 +115,8 @@ def test_families_differ(tokenizers: dict[str, Any], texts: list[str]):
 def test_digits(tokenizers: dict[str, Any]):
     assert tokenizers["qwen"].tokenize("12 + 345") == ["1", "2", "Ġ+", "Ġ", "3", "4", "5"]
     assert tokenizers["llama"].tokenize("12")[0] == "12"
+    assert [piece for piece in tokenizers["gemma"].tokenize("12 + 345") if piece != "▁"][:2] == ["1", "2"]
+    assert tokenizers["gemma"].tokenize("make 345")[-3:] == ["3", "4", "5"]
 
 
 def test_qwen_splits_names(tokenizers: dict[str, Any]):
