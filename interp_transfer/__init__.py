@@ -31,6 +31,7 @@ _WHERE = {
     "identity": "models.load",
     "load_model": "models.load",
     "load_task": "data.tasks",
+    "open_pairs": "mapping.stored",
     "prompt_steering": "steering.extract",
     "run": "experiment",
     "splice": "interventions.splice",
@@ -59,6 +60,7 @@ __all__ = [
     "identity",
     "load_model",
     "load_task",
+    "open_pairs",
     "prompt_steering",
     "run",
     "splice",
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from interp_transfer.mapping.collect import PairedActivations, collect
     from interp_transfer.mapping.fit import fit
     from interp_transfer.mapping.mappers import Mapper
+    from interp_transfer.mapping.stored import open_pairs
     from interp_transfer.models.load import identity, load_model
     from interp_transfer.steering.extract import extract, prompt_steering
 

@@ -20,7 +20,7 @@ Tokens that a tokenizer puts around a text (BOS) are paired among themselves alo
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,8 @@ Partners = tuple[Ints, Ints]
 Strategy = Callable[[TokenSpans, TokenSpans], Partners]
 
 DEFAULT_STRATEGY = "last_so_far"
-_EXAMPLES = 8
+EXAMPLES = 8
+"""Texts that a report keeps, to be drawn."""
 
 
 @dataclass(frozen=True)
@@ -63,38 +64,54 @@ class Example:
 
 
 @dataclass(frozen=True, repr=False)
-class Alignment:
-    """Which tokens of two models belong together, over some texts.
-
-    Tokens are numbered through all texts. A token of the target has a run of partners, and stands for their mean.
+class AlignmentReport:
+    """How the tokens of two models were paired, over some texts, in figures that do not grow with the texts.
 
     Attributes:
         strategy: how they were paired; "same_tokens" where both models split texts alike.
-        target: the target's tokens that have a partner.
-        first: of each of these, the first partner.
-        behind: and the one behind its last.
+        pairs: how many of the target's tokens have a partner.
         target_tokens: how many tokens the target has in all.
-        gap: mean number of characters between the ends of a target token and of its last partner.
-        peeks: share of pairs in which the partner has read further than the target. Zero but for index pairing.
+        apart: characters between the ends of a target token and of its last partner, summed over all pairs.
+        peeking: pairs in which the partner has read further than the target. None but with index pairing.
         examples: the first few texts.
     """
 
     strategy: str
-    target: Int[Tensor, " pair"]
-    first: Int[Tensor, " pair"]
-    behind: Int[Tensor, " pair"]
+    pairs: int
     target_tokens: int
-    gap: float = 0.0
-    peeks: float = 0.0
+    apart: int = 0
+    peeking: int = 0
     examples: tuple[Example, ...] = ()
 
     @property
     def coverage(self) -> float:
         """Share of the target's tokens that have a partner."""
-        return len(self.target) / self.target_tokens if self.target_tokens else 0.0
+        return self.pairs / self.target_tokens if self.target_tokens else 0.0
+
+    @property
+    def gap(self) -> float:
+        """Mean number of characters between the ends of a target token and of its last partner."""
+        return self.apart / self.pairs if self.pairs else 0.0
+
+    @property
+    def peeks(self) -> float:
+        """Share of pairs in which the partner has read further than the target."""
+        return self.peeking / self.pairs if self.pairs else 0.0
 
     def __len__(self) -> int:
-        return len(self.target)
+        return self.pairs
+
+    def __add__(self, other: "AlignmentReport") -> "AlignmentReport":
+        """The report on both's texts; the examples are the first one's."""
+        assert self.strategy == other.strategy, "pairs of two strategies are not counted together"
+        return AlignmentReport(
+            self.strategy,
+            self.pairs + other.pairs,
+            self.target_tokens + other.target_tokens,
+            self.apart + other.apart,
+            self.peeking + other.peeking,
+            self.examples,
+        )
 
     def __repr__(self) -> str:
         peeks = f", {self.peeks:.1%} of pairs peek ahead" if self.peeks else ""
@@ -116,6 +133,28 @@ class Alignment:
         sides = [list(zip(side.pieces, side.most.tolist(), strict=True)) for side in (shown.source, shown.target)]
         return aligned_tokens(shown.target.text, sides[0], sides[1], links)
 
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Alignment(AlignmentReport):
+    """Which tokens of two models belong together, over some texts, beside the report.
+
+    Tokens are numbered through all texts. A token of the target has a run of partners, and stands for their mean.
+
+    Attributes:
+        target: the target's tokens that have a partner.
+        first: of each of these, the first partner.
+        behind: and the one behind its last.
+    """
+
+    target: Int[Tensor, " pair"]
+    first: Int[Tensor, " pair"]
+    behind: Int[Tensor, " pair"]
+
+    @property
+    def report(self) -> AlignmentReport:
+        """The figures alone."""
+        return AlignmentReport(**{f.name: getattr(self, f.name) for f in fields(AlignmentReport)})
+
     def gather(self, rows: Float[Tensor, "token d"]) -> Float[Tensor, "pair d"]:
         """The partners of each paired target token, or their mean, from a row for every token of the source."""
         if bool((self.behind - self.first == 1).all()):
@@ -131,7 +170,7 @@ class Alignment:
 def same_tokens(count: int) -> Alignment:
     """Every token with itself, for two models of one tokenizer."""
     every = torch.arange(count)
-    return Alignment("same_tokens", every, every, every + 1, count)
+    return Alignment("same_tokens", count, count, target=every, first=every, behind=every + 1)
 
 
 def align(
@@ -160,8 +199,8 @@ def align(
 
 def align_spans(source: Sequence[TokenSpans], target: Sequence[TokenSpans], strategy: str = DEFAULT_STRATEGY) -> Alignment:
     """The same, from the spans of both sides' tokens, text by text."""
-    tokens, firsts, behinds, gaps, peeks, examples = [], [], [], [], [], []
-    pair, done, theirs = find_strategy(strategy), 0, 0
+    tokens, firsts, behinds, examples = [], [], [], []
+    pair, done, theirs, apart, peeking = find_strategy(strategy), 0, 0, 0, 0
     for s, t in zip(source, target, strict=True):
         first, behind = pair(s, t)
         has = (behind > first).nonzero()[0]
@@ -169,14 +208,14 @@ def align_spans(source: Sequence[TokenSpans], target: Sequence[TokenSpans], stra
         tokens.append(has + done)
         firsts.append(first[has] + theirs)
         behinds.append(behind[has] + theirs)
-        gaps.append(np.abs(t.most[has] - s.most[last]))
-        peeks.append(s.most[last] > t.most[has])
-        if len(examples) < _EXAMPLES:
+        apart += int(np.abs(t.most[has] - s.most[last]).sum())
+        peeking += int((s.most[last] > t.most[has]).sum())
+        if len(examples) < EXAMPLES:
             examples.append(Example(s, t, tuple(first.tolist()), tuple(behind.tolist())))
         done, theirs = done + len(t), theirs + len(s)
     joined = [torch.from_numpy(np.concatenate([*parts, np.zeros(0, dtype=np.int64)])) for parts in (tokens, firsts, behinds)]
-    gap, peeking = (float(np.concatenate(parts).mean()) if len(joined[0]) else 0.0 for parts in (gaps, peeks))
-    return Alignment(strategy, joined[0], joined[1], joined[2], done, gap, peeking, tuple(examples))
+    figures = (len(joined[0]), done, apart, peeking, tuple(examples))
+    return Alignment(strategy, *figures, target=joined[0], first=joined[1], behind=joined[2])
 
 
 def _both(

@@ -67,6 +67,8 @@ def capture(
     positions: Positions = "all",
     *,
     batch_tokens: int = TOKENS_PER_BATCH,
+    first_text: int = 0,
+    allow_bad: bool = False,
     progress: bool = True,
 ) -> Activations:
     """Activations of ``texts`` at ``sites``.
@@ -77,6 +79,8 @@ def capture(
         sites: hook-point names, in any order; ``blocks.*.hook_resid_pre`` stands for every block.
         positions: which tokens; each text counts as a prompt, so "last" is its last token.
         batch_tokens: tokens in a batch, padding included; halved by itself when memory runs out.
+        first_text: the number of the first text, in ``text_index`` and in errors: for texts that come in portions.
+        allow_bad: hand out rows that hold NaN or infinity too, instead of refusing them.
         progress: show a bar when it takes longer than two seconds.
 
     Returns:
@@ -91,8 +95,8 @@ def capture(
     check_positions(positions)
     if positions in ("generated", "response"):
         raise ValueError(f"positions={positions!r}: captured texts hold no generated tokens; use 'all', 'last' or an index")
-    ids = tokenize(model, texts)
-    chosen = [_rows_of(i, row, positions, tokenizer_of(model)) for i, row in enumerate(ids)]
+    ids = tokenize(model, texts, first_text=first_text)
+    chosen = [_rows_of(i, row, positions, tokenizer_of(model)) for i, row in enumerate(ids, first_text)]
     offsets = torch.tensor([0] + [len(c) for c in chosen]).cumsum(0)
     out: dict[str, Tensor] = {}
     with tqdm(
@@ -102,10 +106,11 @@ def capture(
             for part, read in _read_within_memory(model, batch, ids, points):
                 _store(out, read, part, chosen, offsets)
                 bar.update(len(part))
-    _check_finite(out, offsets)
+    if not allow_bad:
+        _check_finite(out, offsets, first_text)
     if not out:
         out = {name: torch.empty(0, int(model.cfg.d_model)) for name in points}
-    index = torch.repeat_interleave(torch.arange(len(ids)), offsets.diff())
+    index = first_text + torch.repeat_interleave(torch.arange(len(ids)), offsets.diff())
     position = torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.long)
     token = torch.tensor([row[p] for row, c in zip(ids, chosen, strict=True) for p in c.tolist()], dtype=torch.long)
     return Activations({name: out[name] for name in points}, index, position, token, identity(model))
@@ -259,13 +264,13 @@ def _store(out: dict[str, Tensor], read: dict[str, Tensor], part: list[int], cho
         out[site].index_copy_(0, where, rows)
 
 
-def _check_finite(out: dict[str, Tensor], offsets: Tensor) -> None:
+def _check_finite(out: dict[str, Tensor], offsets: Tensor, first_text: int) -> None:
     for site, rows in out.items():
         if torch.isfinite(rows.sum(dtype=torch.float64)):  # cheap, and finite only if each of them is
             continue
         bad = ~torch.isfinite(rows).all(dim=1)
         if bad.any():
-            text = int(torch.searchsorted(offsets, bad.nonzero()[0, 0], right=True)) - 1
+            text = int(torch.searchsorted(offsets, bad.nonzero()[0, 0], right=True)) - 1 + first_text
             raise ValueError(
                 f"{int(bad.sum())} of {len(rows)} rows at {site!r} hold NaN or infinity, the first in text {text}: "
                 "load the model with dtype='float32', or leave such texts out"

@@ -89,6 +89,11 @@ class StoreWriter:
         """How many rows are on disk for good."""
         return self._manifest.rows
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What came with the last block that is on disk for good; empty where none did."""
+        return self._manifest.state
+
     def __enter__(self) -> "StoreWriter":
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -107,7 +112,7 @@ class StoreWriter:
                     self.flush()
             self._usable = False
 
-    def append(self, columns: Mapping[str, Tensor], *, upto: int) -> None:
+    def append(self, columns: Mapping[str, Tensor], *, upto: int, state: Mapping[str, Any] | None = None) -> None:
         """Add a block of rows, which is in the store as a whole or not at all.
 
         Args:
@@ -115,6 +120,8 @@ class StoreWriter:
                 called ``text_index`` is what errors name texts by.
             upto: how many texts have been consumed with this block, counted from the first ever: a later writer resumes
                 with text ``upto``. A block brings whole texts; those that leave no row at all may come as an empty block.
+            state: anything that JSON can hold and that is true of all texts up to ``upto``: running totals, say. It is
+                written together with the rows, and a later writer has it as ``writer.state``; None leaves it as it is.
 
         Raises:
             ValueError: for other columns or shapes, for rows with NaN or infinity (unless ``drop_bad``), for numbers beyond
@@ -127,7 +134,8 @@ class StoreWriter:
                 f"upto={upto}, but {self._next.upto} texts are in already: append only what comes after them "
                 "(writer.resume_at says where to go on)"
             )
-        block, dropped = _stored(columns, self._manifest.columns, self.drop_bad)
+        block, dropped = as_stored(columns, self._manifest.columns, self.drop_bad)
+        known = self._next.state if state is None else plain_meta(state, "state")
         rows = rows_of(block)
         buffered = sum(map(rows_of, self._blocks))
         if buffered and buffered + rows > self.shard_rows:
@@ -136,7 +144,7 @@ class StoreWriter:
         self._usable = False  # rows and `upto` belong together: after a signal in between, neither is to be written
         if rows:
             self._blocks.append(block)
-        self._next = replace(self._next, upto=upto, dropped=self._next.dropped + dropped)
+        self._next = replace(self._next, upto=upto, dropped=self._next.dropped + dropped, state=known)
         self._usable = True
         if buffered + rows >= self.shard_rows:
             self.flush()
@@ -181,7 +189,7 @@ def _begin(folder: Path, asked: Manifest) -> Manifest:
         return asked
     have = read_manifest(folder)
     plain = [{name: asdict(column) for name, column in m.columns.items()} for m in (have, asked)]
-    for other in (*differences(*plain, at="columns"), *differences(have.meta, asked.meta)):
+    for other in (*differences(have.meta, asked.meta), *differences(*plain, at="columns")):
         raise ValueError(
             f"the store in {str(folder)!r} was made for something else: {other}; ask for the same to go on with it, "
             "or choose another folder"
@@ -236,8 +244,12 @@ def _alone(folder: Path) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_UN)  # closing it would not do where a forked child has it open too
 
 
-def _stored(given: Mapping[str, Tensor], columns: Mapping[str, Column], drop_bad: bool) -> tuple[dict[str, Tensor], int]:
-    """A block as it will be on disk, and how many rows were dropped from it."""
+def as_stored(given: Mapping[str, Tensor], columns: Mapping[str, Column], drop_bad: bool) -> tuple[dict[str, Tensor], int]:
+    """A block as it will be on disk, and how many rows were dropped from it.
+
+    Raises:
+        ValueError: for what ``StoreWriter.append`` refuses about rows.
+    """
     if set(given) != set(columns):
         missing, unknown = sorted(set(columns) - set(given)), sorted(set(given) - set(columns))
         raise ValueError(f"the block lacks the columns {missing} and has {unknown} too many: give {', '.join(columns)}")

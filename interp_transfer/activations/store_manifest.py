@@ -10,9 +10,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict
+from typing import Any, BinaryIO, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -91,6 +91,7 @@ class Manifest:
         shards: the files, in the order of their rows.
         upto: how many texts are in; the last of them may have left no row in any shard.
         dropped: how many rows were left out because they held NaN or infinity.
+        state: what the one who appends keeps about all that is in, as plain JSON; it changes as the store grows.
     """
 
     columns: dict[str, Column]
@@ -98,6 +99,7 @@ class Manifest:
     shards: tuple[Shard, ...] = ()
     upto: int = 0
     dropped: int = 0
+    state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -125,20 +127,24 @@ class _PlainManifest(TypedDict):
     shards: list[_PlainShard]
     upto: int
     dropped: int
+    state: NotRequired[dict[str, Any]]
 
 
-def columns_like(block: Mapping[str, Tensor], dtype: str = "float32") -> dict[str, Column]:
+def columns_like(block: Mapping[str, Tensor], dtype: str | None = "float32") -> dict[str, Column]:
     """Columns for blocks such as this one.
 
     Args:
         block: some rows, or none: only dtypes and widths are looked at.
-        dtype: what to store the floating-point columns as; int32 stays, other integers become int64.
+        dtype: what to store the floating-point columns as; None for what they are (float32 for wider ones). int32 stays,
+            other integers become int64.
     """
     out = {}
     for name, rows in block.items():
         whole = "int32" if rows.dtype == torch.int32 else "int64"
         width = None if rows.ndim == 1 else int(rows.shape[1])
-        out[name] = Column(dtype if rows.is_floating_point() else whole, width)
+        own = str(rows.dtype).removeprefix("torch.")
+        floating = dtype if dtype is not None else own if own in _DTYPES else "float32"
+        out[name] = Column(floating if rows.is_floating_point() else whole, width)
     return out
 
 
@@ -164,7 +170,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise ValueError(
             f"{str(path)!r} is damaged or foreign: {error}; restore it from a copy, the shards cannot be read without it"
         ) from error
-    return Manifest(columns, said["meta"], shards, said["upto"], said["dropped"])
+    return Manifest(columns, said["meta"], shards, said["upto"], said["dropped"], said.get("state", {}))
 
 
 def damage(folder: Path, shard: Shard, checksum: Callable[[Path], str] | None = None) -> str | None:
@@ -186,12 +192,14 @@ def damage(folder: Path, shard: Shard, checksum: Callable[[Path], str] | None = 
     return None
 
 
-def plain_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
+def plain_meta(meta: Mapping[str, Any], what: str = "meta") -> dict[str, Any]:
     """What ``meta`` is once it has been written and read: tuples are lists then."""
     try:
         return json.loads(json.dumps(dict(meta), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"meta cannot be written as JSON ({error}): give strings, finite numbers, lists and dicts") from error
+        raise ValueError(
+            f"{what} cannot be written as JSON ({error}): give strings, finite numbers, lists and dicts"
+        ) from error
 
 
 def differences(have: Any, want: Any, *, partly: bool = False, at: str = "meta") -> Iterator[str]:

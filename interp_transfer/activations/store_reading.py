@@ -2,7 +2,7 @@
 
 Rows are read as slices of memory-mapped safetensors files. Shuffling reads contiguous blocks in random order into a buffer,
 permutes the buffer, and hands it out in batches: as fast as reading goes, and two rows of one block come far apart once the
-buffer holds many blocks.
+buffer holds many blocks. Some columns may be read with their rows exchanged (`Exchange`), for controls.
 """
 
 import difflib
@@ -37,7 +37,27 @@ BUFFER_ROWS = 65536
 BATCH_SIZE = 1024
 
 Rows = dict[str, Tensor]
+Runs = Sequence[tuple[int, int]]  # rows of a store: the first, and the one after the last
 Span = tuple[Shard, int, int]  # rows of a shard: the first, and the one after the last
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Which columns are read with their rows exchanged at random, all of them in the same way.
+
+    The rows of a block are those of another block, drawn from all over the store, in random order: so rows come from
+    elsewhere, and no more than a block has to be read to find them. Rows behind the last whole block are exchanged among
+    themselves; of a store that is shorter than a block, that is all of them.
+
+    Attributes:
+        columns: their names.
+        seed: fixes who changes places with whom.
+        block_rows: rows in a block.
+    """
+
+    columns: frozenset[str]
+    seed: int
+    block_rows: int = BLOCK_ROWS
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -49,12 +69,14 @@ class Store:
         manifest: what the store holds; of its shards, those that are read.
         check: compare each shard's checksum, once in a process, before its first row is read.
         skipped: shards that are damaged and were left out, each with what is wrong.
+        exchange: columns whose rows change places as they are read, if any.
     """
 
     folder: Path
     manifest: Manifest
     check: bool = True
     skipped: tuple[str, ...] = ()
+    exchange: Exchange | None = None
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -111,8 +133,7 @@ class Store:
             ValueError: for rows that are not there, unknown columns, a damaged shard.
         """
         names = self._names(columns)
-        if not 0 <= start <= stop <= len(self):
-            raise ValueError(f"rows {start} to {stop} of {len(self)}: give 0 <= start <= stop <= {len(self)}")
+        self._check_run(start, stop)
         out = {name: self._empty(name, stop - start) for name in names}
         done = 0
         index = bisect_right(self._ends, start)
@@ -126,18 +147,21 @@ class Store:
             index += 1
         return out
 
-    def blocks(self, block_rows: int = BLOCK_ROWS, columns: Sequence[str] | None = None) -> Iterator[Rows]:
-        """All rows in order, in blocks that never reach over the end of a shard.
+    def blocks(
+        self, block_rows: int = BLOCK_ROWS, columns: Sequence[str] | None = None, rows: Runs | None = None
+    ) -> Iterator[Rows]:
+        """All rows in order, in blocks that never reach over the end of a shard or of a run.
 
         Args:
             block_rows: rows in a block, at most.
             columns: which columns; all of them, unless said.
+            rows: which rows, in runs; all of them, unless said.
 
         Raises:
-            ValueError: for unknown columns, a damaged shard.
+            ValueError: for unknown columns, rows that are not there, a damaged shard.
         """
-        names = self._names(columns)
-        return (_owned(self._slices(shard, a, b, names)) for shard, a, b in self._announced(self._spans(block_rows), 4, names))
+        names, spans = self._names(columns), self._spans(block_rows, rows)
+        return (_owned(self._slices(shard, a, b, names)) for shard, a, b in self._announced(spans, 4, names))
 
     def shuffled(
         self,
@@ -147,6 +171,7 @@ class Store:
         buffer_rows: int = BUFFER_ROWS,
         block_rows: int = BLOCK_ROWS,
         columns: Sequence[str] | None = None,
+        rows: Runs | None = None,
     ) -> Iterator[Rows]:
         """All rows, each once, in random order; the last batch may be smaller.
 
@@ -156,14 +181,19 @@ class Store:
             buffer_rows: rows that are held and mixed at a time; with a block and a batch, all that memory has to hold.
             block_rows: rows that are read at a time. A buffer mixes ``buffer_rows / block_rows`` places of the store.
             columns: which columns; all of them, unless said.
+            rows: which rows, in runs; all of them, unless said.
 
         Raises:
-            ValueError: for a buffer that is smaller than a batch, unknown columns, a damaged shard.
+            ValueError: for a buffer that is smaller than a batch, unknown columns, rows that are not there, a damaged shard.
         """
         if not 0 < batch_size <= buffer_rows:
             raise ValueError(f"batch_size={batch_size}, buffer_rows={buffer_rows}: give a buffer of one batch at least")
-        names, spans = self._names(columns), self._spans(block_rows)
+        names, spans = self._names(columns), self._spans(block_rows, rows)
         return self._shuffled(torch.Generator().manual_seed(seed), batch_size, buffer_rows, spans, names)
+
+    def exchanged(self, columns: Sequence[str], seed: int) -> "Store":
+        """The same store with the rows of some columns exchanged at random, all of them in the same way: see `Exchange`."""
+        return replace(self, exchange=Exchange(frozenset(self._names(columns)), seed))
 
     def verify(self) -> None:
         """Read every file again and compare size and checksum.
@@ -187,14 +217,24 @@ class Store:
                 raise ValueError(f"the store has no column {name!r}: did you mean {', '.join(near)}?")
         return names
 
-    def _spans(self, block_rows: int) -> list[Span]:
+    def _spans(self, block_rows: int, rows: Runs | None) -> list[Span]:
         if block_rows < 1:
             raise ValueError(f"block_rows={block_rows}: give at least 1")
-        return [
-            (shard, a, min(a + block_rows, shard.rows))
-            for shard in self.manifest.shards
-            for a in range(0, shard.rows, block_rows)
-        ]
+        spans = []
+        for start, stop in [(0, len(self))] if rows is None else rows:
+            self._check_run(start, stop)
+            index = bisect_right(self._ends, start)
+            while start < stop:
+                shard, end = self.manifest.shards[index], self._ends[index]
+                first, last = start - end + shard.rows, min(stop, end) - end + shard.rows
+                spans += [(shard, a, min(a + block_rows, last)) for a in range(first, last, block_rows)]
+                start = end
+                index += 1
+        return spans
+
+    def _check_run(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= len(self):
+            raise ValueError(f"rows {start} to {stop} of {len(self)}: give 0 <= start <= stop <= {len(self)}")
 
     def _empty(self, name: str, rows: int) -> Tensor:
         column = self.columns[name]
@@ -207,16 +247,49 @@ class Store:
         if self.check and (problem := damage(self.folder, shard, _checksum_once)):
             raise ValueError(_remedy(self.folder, [problem]))
         out: Rows = {}
+        moved = [name for name in names if self.exchange is not None and name in self.exchange.columns]
         try:
             with safe_open(self.folder / shard.file, framework="pt") as file:
-                for name in names:
+                for name in [name for name in names if name not in moved]:
                     rows = file.get_slice(name)
                     if tuple(rows.get_shape()) != self.columns[name].shape(shard.rows):
                         raise SafetensorError(f"{name} has shape {rows.get_shape()}")
                     out[name] = rows[start:stop]
         except (SafetensorError, FileNotFoundError) as error:
             raise ValueError(_remedy(self.folder, [f"{shard.file} cannot be read ({error})"])) from error
-        return out
+        if self.exchange is not None and moved:
+            begin = self._begins[shard.file]
+            out |= self._partners(self.exchange, begin + start, begin + stop, moved)
+        return {name: out[name] for name in names}
+
+    def _partners(self, exchange: Exchange, start: int, stop: int, names: Sequence[str]) -> Rows:
+        """What stands in the place of some rows."""
+        size = exchange.block_rows
+        pieces = []
+        for block in range(start // size, -(-stop // size)):
+            begin = block * size
+            rows = min(size, len(self) - begin)
+            partner = int(self._block_order[block]) * size if block < len(self._block_order) else begin
+            order = torch.randperm(rows, generator=torch.Generator().manual_seed(exchange.seed * 1_000_003 + block + 1))
+            order = order[max(start - begin, 0) : stop - begin]
+            pieces.append({name: part[order] for name, part in self._plain.read(partner, partner + rows, names).items()})
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in names}
+
+    @cached_property
+    def _plain(self) -> "Store":
+        return replace(self, exchange=None)
+
+    @cached_property
+    def _block_order(self) -> Tensor:
+        """Which whole block each whole block's rows are exchanged with."""
+        assert self.exchange is not None
+        generator = torch.Generator().manual_seed(self.exchange.seed)
+        return torch.randperm(len(self) // self.exchange.block_rows, generator=generator)
+
+    @cached_property
+    def _begins(self) -> dict[str, int]:
+        """The first row of each shard."""
+        return {shard.file: end - shard.rows for shard, end in zip(self.manifest.shards, self._ends, strict=True)}
 
     def _announced(self, spans: Sequence[Span], ahead: int, names: Sequence[str]) -> Iterator[Span]:
         """The same spans, each announced to the operating system so many spans ahead: it reads while other work is done."""
@@ -244,11 +317,12 @@ class Store:
         spans: Sequence[Span],
         names: Sequence[str],
     ) -> Iterator[Rows]:
-        room = min(buffer_rows, len(self))
+        total = sum(stop - start for _, start, stop in spans)
+        room = min(buffer_rows, total)
         buffer = {name: self._empty(name, room) for name in names}
         filled = 0
         order = [spans[i] for i in torch.randperm(len(spans), generator=generator).tolist()]
-        ahead = -(-room * len(spans) // max(1, len(self)))  # blocks that fill a buffer
+        ahead = -(-room * len(spans) // max(1, total))  # blocks that fill a buffer
         for shard, start, stop in self._announced(order, ahead, names):
             while start < stop:
                 if filled == room:

@@ -1,187 +1,305 @@
-"""Paired activations: what two models hold at a site each, token by token, on the same texts.
+"""Collecting paired activations: both models read the same texts, portion by portion, into memory or into a store on disk.
 
 Each token of the target is paired with what the source holds where it has read the same text (``activations.align``); for two
 models of one tokenizer that is the same token.
+
+In a store, a portion is there as a whole or not at all, together with what is known about all texts up to it. So a collection
+that was killed goes on where it was, and one that was finished goes on with what further texts there are: give the same texts
+again, and more behind them. That they are the same is checked by their hash.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from interp_transfer.activations.align import DEFAULT_STRATEGY, Alignment, align_spans, find_strategy, same_tokens
-from interp_transfer.activations.capture import Activations, capture
-from interp_transfer.activations.spans import Conversation, TokenSpans, chat_spans, token_spans
-from interp_transfer.models.load import ModelIdentity, tokenizer_fingerprint, tokenizer_of
+from interp_transfer.activations.align import (
+    DEFAULT_STRATEGY,
+    EXAMPLES,
+    AlignmentReport,
+    align_spans,
+    find_strategy,
+    same_tokens,
+)
+from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, Activations, capture
+from interp_transfer.activations.spans import TokenSpans, chat_spans, token_spans
+from interp_transfer.activations.store import ROWS_PER_SHARD, StoreWriter, as_stored
+from interp_transfer.activations.store_manifest import MANIFEST, Column, columns_like, read_manifest
+from interp_transfer.mapping.pairs import PairedActivations
+from interp_transfer.mapping.stored import FORMAT, SOURCE, TARGET, open_pairs, report_of, state_of, write_examples
+from interp_transfer.mapping.texts import Text, TextHash, portions, texts_of
+from interp_transfer.models.checkpoints import hashed
+from interp_transfer.models.load import ModelIdentity, identity, tokenize, tokenizer_fingerprint, tokenizer_of
 from interp_transfer.models.sites import HookedModel, check_site
 
+__all__ = ["PairedActivations", "collect"]
 
-@dataclass(frozen=True, repr=False)
-class PairedActivations:
-    """Rows of two models for the same tokens.
+ROWS_PER_PORTION = 1 << 17
+BYTES_PER_PORTION = 1 << 29
+"""What is read at a time, about: whichever is less."""
 
-    Attributes:
-        source: ``Float[Tensor, "row d_source"]`` by source site.
-        target: ``Float[Tensor, "row d_target"]`` by target site.
-        site_pairs: which source site belongs to which target site.
-        text_index: which text each row comes from; a mapper is judged on texts that it was not fitted on.
-        target_token: the target's token id of each row.
-        source_model: identity of the source.
-        target_model: identity of the target.
-        alignment: how tokens were paired.
-        is_shuffled: whether partners were exchanged at random, as a control.
-    """
-
-    source: dict[str, Float[Tensor, "row _"]]
-    target: dict[str, Float[Tensor, "row _"]]
-    site_pairs: tuple[tuple[str, str], ...]
-    text_index: Int[Tensor, " row"]
-    target_token: Int[Tensor, " row"]
-    source_model: ModelIdentity
-    target_model: ModelIdentity
-    alignment: Alignment
-    is_shuffled: bool = False
-
-    def __len__(self) -> int:
-        return len(self.text_index)
-
-    def __repr__(self) -> str:
-        sites = ", ".join(f"{s} -> {t}" for s, t in self.site_pairs)
-        control = ", partners shuffled" if self.is_shuffled else ""
-        return (
-            f"PairedActivations({len(self)} rows, {self.source_model.name} -> {self.target_model.name}, {sites}, "
-            f"{self.alignment.strategy} {self.alignment.coverage:.1%}{control})"
-        )
-
-    def shuffled(self, seed: int = 0) -> "PairedActivations":
-        """The control of every mapper: the same rows on both sides, partners exchanged at random."""
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        mixed = {site: rows[order] for site, rows in self.target.items()}
-        return replace(self, target=mixed, target_token=self.target_token[order], is_shuffled=True)
-
-    def reversed(self) -> "PairedActivations":
-        """The same pairs from the target to the source, for a map back.
-
-        Raises:
-            ValueError: for different tokenizers: a partner that has read no further one way has read further the other way.
-        """
-        if self.alignment.strategy != "same_tokens":
-            raise ValueError("these tokens are paired for one direction: collect again, with the two models exchanged")
-        return replace(
-            self,
-            source=self.target,
-            target=self.source,
-            site_pairs=tuple((t, s) for s, t in self.site_pairs),
-            source_model=self.target_model,
-            target_model=self.source_model,
-        )
-
-    def rows(self, pair: tuple[str, str] | None = None) -> tuple[tuple[str, str], Tensor, Tensor]:
-        """One site pair with its source and target rows; the only one, unless named.
-
-        Raises:
-            ValueError: for a pair that was not collected, or when there are several and none was named.
-        """
-        if pair is None and len(self.site_pairs) == 1:
-            pair = self.site_pairs[0]
-        if pair is None or pair not in self.site_pairs:
-            raise ValueError(f"sites={pair}: name one of the collected pairs, {list(self.site_pairs)}")
-        return pair, self.source[pair[0]], self.target[pair[1]]
-
-    def split(self, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
-        """Row indices for fitting and for judging, whole texts on one side or the other.
-
-        Raises:
-            ValueError: when there are too few texts to hold any out.
-        """
-        texts = self.text_index.unique()
-        count = round(held_out * len(texts))
-        if not 0 < count < len(texts):
-            raise ValueError(f"held_out={held_out} of {len(texts)} texts leaves one side empty: collect more texts")
-        order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed))
-        judged = torch.isin(self.text_index, texts[order[:count]])
-        return (~judged).nonzero()[:, 0], judged.nonzero()[:, 0]
+CHARACTERS_PER_TOKEN = 4
 
 
 def collect(
     source: HookedModel,
     target: HookedModel,
-    texts: Sequence[str] | Sequence[Conversation],
+    texts: Iterable[Any],
     source_sites: str | Sequence[str],
     target_sites: str | Sequence[str],
     *,
     strategy: str = DEFAULT_STRATEGY,
+    store: str | Path | None = None,
+    dtype: str | None = None,
+    drop_bad: bool = False,
+    text_column: str = "text",
+    max_texts: int | None = None,
     progress: bool = True,
 ) -> PairedActivations:
-    """Activations of both models over the same texts, each model in one pass.
+    """Activations of both models over the same texts.
 
     Args:
         source: model that interventions come from.
         target: model that they go to.
         texts: what both read: plain texts, or conversations (lists of messages with `role` and `content`), which each model
-            reads in its own chat template.
+            reads in its own chat template. A list, a generator, a dataset of Hugging Face, streamed or not. With ``store``
+            they may be without an end; without, all rows have to fit into memory.
         source_sites: one site, or several.
         target_sites: as many; the first belongs to the first, and so on.
         strategy: how tokens are paired where the tokenizers differ, see ``activations.align``.
+        store: folder to keep the rows in. Killed at whatever moment, the same call goes on where it was; with more texts
+            behind the same ones, it adds theirs. ``mapping.stored.open_pairs(folder)`` opens it without the models.
+        dtype: what to keep rows as: "float32", "bfloat16" or "float16"; as the models compute them, unless said.
+        drop_bad: leave out rows that hold NaN or infinity on either side, and count them, instead of refusing them.
+        text_column: which column holds the texts, where rows come, as from a dataset.
+        max_texts: take no more texts than this, those that are in the store already included.
         progress: show bars when it takes longer than two seconds.
 
+    Returns:
+        The pairs; with ``store``, all that are in it, as columns on disk that are read as they are sliced.
+
     Raises:
-        ValueError: for no texts, an unknown site or strategy, lists of different lengths, or a tokenizer that does not tell
-            where in a text its tokens are.
+        ValueError: for no texts, an unknown site, strategy or column, lists of different lengths, a tokenizer that does not
+            tell where in a text its tokens are, NaN or infinity (unless ``drop_bad``), or a store of other models, sites,
+            texts or of another strategy.
     """
     find_strategy(strategy)
-    pairs = tuple(_site_pairs(source_sites, target_sites))
-    for s, t in pairs:
-        check_site(source, s)
-        check_site(target, t)
-    if isinstance(texts, str) or not len(texts):
+    request = _Request(source, target, tuple(_site_pairs(source_sites, target_sites)), strategy)
+    coming = texts_of(texts, text_column, max_texts)
+    first = list(islice(coming, EXAMPLES))
+    if not first:
         raise ValueError("no texts to collect from: give a list of the texts that both models should read")
-    left_texts, right_texts, spans = _read(source, target, texts)
-    left = capture(source, left_texts, list(dict.fromkeys(s for s, _ in pairs)), progress=progress)
-    right = capture(target, right_texts, list(dict.fromkeys(t for _, t in pairs)), progress=progress)
-    if spans is None:
-        alignment = same_tokens(len(right.token))
-        _check_tokens(left, right.token, "the target")
-    else:
-        alignment = align_spans(*spans, strategy)
-        for acts, side in ((left, spans[0]), (right, spans[1])):
-            _check_tokens(acts, torch.from_numpy(np.concatenate([one.ids for one in side])), "its offsets")
-    if not len(alignment):
+    meta = request.meta(not isinstance(first[0], str), None if store is None else _known(Path(store)))
+    # The first few texts say what the columns are, show how tokens are paired, and fail early what is going to fail.
+    block, shown = request.read(first, 0)
+    columns = columns_like(block, dtype)
+    meta["computed_in"] = [str(block[name].dtype) for name in (SOURCE + request.sites[0][0], TARGET + request.sites[0][1])]
+    rows = request.rows_at_a_time(columns)
+    sink: StoreWriter | _Memory = _Memory(columns, drop_bad)
+    if store is not None:
+        sink = StoreWriter(store, columns, meta, shard_rows=min(ROWS_PER_SHARD, rows), drop_bad=drop_bad)
+    rest = chain(first, coming)
+    with _opened(sink), _bar(texts, max_texts, progress) as bar:
+        report, seen = report_of(shown.strategy, sink.state), TextHash()
+        _skip(rest, sink, seen, bar)
+        done = sink.resume_at
+        if store is not None and shown.examples:
+            write_examples(Path(store), shown.examples)
+        if isinstance(texts, list | tuple):
+            request.check(islice(texts_of(texts, text_column, max_texts), done, None), done)
+        for portion in portions(rest, rows * CHARACTERS_PER_TOKEN):
+            block, found = request.read(portion, done, progress)
+            report, done = report + found, done + len(portion)
+            for text in portion:
+                seen.update(text)
+            sink.append(block, upto=done, state=state_of(report, str(seen)))
+            bar.update(len(portion))
+    if not len(report):
         raise ValueError(f"strategy={strategy!r} pairs no token of these texts: choose 'last_so_far'")
-    return PairedActivations(
-        {site: alignment.gather(rows) for site, rows in left.items()},
-        {site: rows[alignment.target] for site, rows in right.items()},
-        pairs,
-        right.text_index[alignment.target],
-        right.token[alignment.target],
-        left.model,
-        right.model,
-        alignment,
-    )
+    if isinstance(sink, StoreWriter):
+        return open_pairs(sink.folder)
+    return sink.pairs(request, replace(report, examples=shown.examples))
 
 
-Sides = tuple[list[TokenSpans], list[TokenSpans]]
+@dataclass(frozen=True)
+class _Request:
+    """What is collected: everything but the texts.
+
+    Attributes:
+        source: the one model.
+        target: the other.
+        sites: of either, in pairs.
+        strategy: how their tokens are paired, if they are not the same.
+    """
+
+    source: HookedModel
+    target: HookedModel
+    sites: tuple[tuple[str, str], ...]
+    strategy: str
+
+    def __post_init__(self) -> None:
+        for s, t in self.sites:
+            check_site(self.source, s)
+            check_site(self.target, t)
+
+    @cached_property
+    def tokenizers(self) -> list[str]:
+        """Their fingerprints, which take a while where vocabularies are large."""
+        return [tokenizer_fingerprint(model) for model in (self.source, self.target)]
+
+    @property
+    def alike(self) -> bool:
+        """Whether both models split texts into the same tokens."""
+        return self.tokenizers[0] == self.tokenizers[1]
+
+    def meta(self, talks: bool, known: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What tells this request from others.
+
+        Args:
+            talks: whether conversations are read.
+            known: what a store was made for. A model that it knows by another name is the same model.
+        """
+        models = {"source": self.source, "target": self.target}
+        templates = [hashed(tokenizer_of(model).chat_template) for model in models.values()]
+        return {
+            "holds": FORMAT,
+            **{side: asdict(_named(identity(model), (known or {}).get(side))) for side, model in models.items()},
+            "tokenizers": self.tokenizers,
+            "sites": [list(pair) for pair in self.sites],
+            "strategy": "same_tokens" if self.alike else self.strategy,
+            "reads": {"chat templates": templates} if talks else "plain texts",
+        }
+
+    def rows_at_a_time(self, columns: Mapping[str, Column]) -> int:
+        """How many rows a portion of texts should have, about."""
+        numbers = sum(column.width or 1 for column in columns.values())
+        return max(1, min(ROWS_PER_PORTION, BYTES_PER_PORTION // (4 * numbers)))
+
+    def check(self, texts: Iterable[Text], first_text: int) -> None:
+        """Refuse texts that either model cannot read, before any is read."""
+        for portion in portions(texts, ROWS_PER_PORTION * CHARACTERS_PER_TOKEN):
+            plain = all(isinstance(text, str) for text in portion)
+            sides: Any = (portion, portion) if plain else self._sides(portion)[:2]
+            for model, side in zip((self.source, self.target), sides, strict=True):
+                tokenize(model, side, first_text=first_text)
+            first_text += len(portion)
+
+    def read(self, texts: Sequence[Text], first_text: int, progress: bool = False) -> tuple[dict[str, Tensor], AlignmentReport]:
+        """The rows of some texts, by column, and how their tokens were paired."""
+        left_texts, right_texts, spans = self._sides(texts)
+        how: dict[str, Any] = {"first_text": first_text, "allow_bad": True, "progress": progress}
+        left = capture(self.source, left_texts, list(dict.fromkeys(s for s, _ in self.sites)), **how)
+        right = capture(self.target, right_texts, list(dict.fromkeys(t for _, t in self.sites)), **how)
+        if spans is None:
+            alignment = same_tokens(len(right.token))
+            _check_tokens(left, right.token, "the target")
+        else:
+            alignment = align_spans(*spans, self.strategy)
+            for acts, side in ((left, spans[0]), (right, spans[1])):
+                _check_tokens(acts, torch.from_numpy(np.concatenate([one.ids for one in side])), "its offsets")
+        block = {
+            **{SOURCE + site: alignment.gather(rows) for site, rows in left.items()},
+            **{TARGET + site: rows[alignment.target] for site, rows in right.items()},
+            "text_index": right.text_index[alignment.target],
+            "target_token": right.token[alignment.target],
+        }
+        return block, alignment.report
+
+    def _sides(self, texts: Sequence[Text]) -> tuple[list[str], list[str], tuple[list[TokenSpans], list[TokenSpans]] | None]:
+        """What each model reads, and the spans of its tokens where they are needed to pair them."""
+        plain, talks = [t for t in texts if isinstance(t, str)], [t for t in texts if not isinstance(t, str)]
+        if plain and self.alike:
+            return plain, plain, None
+        tokenizers = tokenizer_of(self.source), tokenizer_of(self.target)
+        if plain:
+            left, right = (token_spans(tokenizer, plain) for tokenizer in tokenizers)
+            return plain, plain, (left, right)
+        (left_texts, left), (right_texts, right) = (chat_spans(tokenizer, talks) for tokenizer in tokenizers)
+        return left_texts, right_texts, None if self.alike else (left, right)
 
 
-def _read(
-    source: HookedModel, target: HookedModel, texts: Sequence[str] | Sequence[Conversation]
-) -> tuple[list[str], list[str], Sides | None]:
-    """What each model reads, and the spans of its tokens where they are needed to pair them."""
-    plain, talks = [t for t in texts if isinstance(t, str)], [t for t in texts if not isinstance(t, str)]
-    if plain and talks:
-        raise ValueError("texts holds strings and conversations: give one kind")
-    alike = tokenizer_fingerprint(source) == tokenizer_fingerprint(target)
-    if plain and alike:
-        return plain, plain, None
-    tokenizers = tokenizer_of(source), tokenizer_of(target)
-    if plain:
-        left, right = (token_spans(tokenizer, plain) for tokenizer in tokenizers)
-        return plain, plain, (left, right)
-    (left_texts, left), (right_texts, right) = (chat_spans(tokenizer, talks) for tokenizer in tokenizers)
-    return left_texts, right_texts, None if alike else (left, right)
+class _Memory:
+    """Takes blocks as a `StoreWriter` does, and keeps them."""
+
+    def __init__(self, columns: Mapping[str, Column], drop_bad: bool) -> None:
+        self.state: dict[str, Any] = {}
+        self.resume_at = self._dropped = 0
+        self._columns, self._drop_bad = columns, drop_bad
+        self._blocks: dict[str, list[Tensor]] = {name: [] for name in columns}
+
+    def append(self, columns: Mapping[str, Tensor], *, upto: int, state: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Add a block of rows."""
+        block, dropped = as_stored(columns, self._columns, self._drop_bad)
+        self._dropped += dropped
+        for name, rows in block.items():
+            self._blocks[name].append(rows)
+
+    def pairs(self, request: _Request, report: AlignmentReport) -> PairedActivations:
+        """All of them; the blocks are let go of as they are joined."""
+        return PairedActivations(
+            {s: self._joined(SOURCE + s) for s in dict.fromkeys(s for s, _ in request.sites)},
+            {t: self._joined(TARGET + t) for t in dict.fromkeys(t for _, t in request.sites)},
+            request.sites,
+            self._joined("text_index"),
+            self._joined("target_token"),
+            identity(request.source),
+            identity(request.target),
+            report,
+            dropped=self._dropped,
+        )
+
+    def _joined(self, name: str) -> Tensor:
+        blocks = self._blocks.pop(name)
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
+def _opened(sink: StoreWriter | _Memory) -> AbstractContextManager[Any]:
+    return sink if isinstance(sink, StoreWriter) else nullcontext()
+
+
+def _bar(texts: Iterable[Any], most: int | None, progress: bool) -> Any:
+    counts = [n for n in (len(texts) if hasattr(texts, "__len__") else None, most) if n is not None]  # type: ignore[arg-type]
+    how: dict[str, Any] = {"unit": "text", "delay": SECONDS_BEFORE_PROGRESS, "leave": False}
+    return tqdm(desc="collect", total=min(counts, default=None), disable=not progress, **how)
+
+
+def _skip(texts: Iterator[Text], sink: StoreWriter | _Memory, seen: TextHash, bar: Any) -> None:
+    """Pass over the texts that are in already, and refuse others than those."""
+    given = 0
+    for text in islice(texts, sink.resume_at):
+        seen.update(text)
+        given += 1
+        bar.update()
+    if not sink.resume_at:
+        return
+    assert isinstance(sink, StoreWriter)
+    where = f"the store in {str(sink.folder)!r} holds the rows of {sink.resume_at} texts"
+    if given < sink.resume_at:
+        raise ValueError(f"{where}, and only {given} are given: give them all, or open it with open_pairs(folder)")
+    if str(seen) != sink.state.get("texts"):
+        raise ValueError(
+            f"{where}, and the first {sink.resume_at} that are given are not those: give the same texts in the same order, and "
+            "further ones behind them, or choose another folder"
+        )
+
+
+def _known(folder: Path) -> Mapping[str, Any] | None:
+    return read_manifest(folder).meta if (folder / MANIFEST).is_file() else None
+
+
+def _named(model: ModelIdentity, known: Any) -> ModelIdentity:
+    """The same model, by the name under which a store knows it."""
+    same = isinstance(known, dict) and known.get("fingerprint") == model.fingerprint
+    return replace(model, name=known["name"]) if same else model
 
 
 def _check_tokens(acts: Activations, expected: Int[Tensor, " row"], whose: str) -> None:

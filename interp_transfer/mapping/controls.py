@@ -8,8 +8,9 @@ from torch import Tensor
 
 from interp_transfer.evaluation.metrics import fvu
 from interp_transfer.interventions.transforms import At
-from interp_transfer.mapping.collect import PairedActivations
+from interp_transfer.mapping.agreement import Agreement
 from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.mapping.pairs import PairedActivations
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,12 +55,24 @@ def token_means(
         held_out: share of the texts on which the error is measured.
     """
     _, _, y = pairs.rows(sites)
-    train, judge = pairs.split(held_out, seed)
-    ids, which, counts = pairs.target_token[train].unique(return_inverse=True, return_counts=True)
-    rows = y[train].double()
-    sums = torch.zeros(len(ids), y.shape[1], dtype=torch.float64).index_add_(0, which, rows)
-    found = TokenMeans(ids, (sums / counts[:, None]).float(), rows.mean(dim=0).float())
-    return TokenMeans(ids, found.means, found.rest, fvu(y[judge], found.of(pairs.target_token[judge])))
+    judged = pairs.held_out(held_out, seed)
+    ids, counts = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.float64)
+    sums = torch.zeros(0, y.shape[1], dtype=torch.float64)
+    for tokens, rows in pairs.target_rows(~judged, sites):
+        everyone = torch.cat([ids, tokens]).unique()
+        if len(everyone) > len(ids):
+            place = torch.searchsorted(everyone, ids)
+            counts = torch.zeros(len(everyone), dtype=torch.float64).index_copy_(0, place, counts)
+            sums = torch.zeros(len(everyone), y.shape[1], dtype=torch.float64).index_copy_(0, place, sums)
+            ids = everyone
+        which = torch.searchsorted(ids, tokens)
+        counts.index_add_(0, which, torch.ones(len(tokens), dtype=torch.float64))
+        sums.index_add_(0, which, rows.double())
+    found = TokenMeans(ids, (sums / counts[:, None]).float(), (sums.sum(dim=0) / counts.sum()).float())
+    agreement = Agreement()
+    for tokens, rows in pairs.target_rows(judged, sites):
+        agreement.update(rows, found.of(tokens))
+    return TokenMeans(ids, found.means, found.rest, agreement.fvu)
 
 
 def cycle_error(there: Mapper, back: Mapper, rows: Float[Tensor, "row d"]) -> float:

@@ -5,22 +5,27 @@ Every kind (`kinds`) is fitted on some texts and judged on others; the card says
 Rows far longer than the others are set apart: some models carry a few directions at the first token, or at a delimiter, that
 are hundreds of times as long as all else ("massive activations", Sun et al. 2024), and a squared error would be about them
 alone. They are not fitted; a mapper sends each to the mean of the target's rows that stood opposite such rows.
+
+Nothing here holds all rows at once, so that pairs in a store are fitted on as those in memory are: closed forms take one pass
+over the rows, those that are trained one more for each epoch, and held-out rows are read once more to judge.
 """
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
-from interp_transfer.evaluation.metrics import fvu, mean_cosine, norm_ratio
-from interp_transfer.mapping.collect import PairedActivations
+from interp_transfer.mapping.agreement import Agreement
 from interp_transfer.mapping.kinds import KINDS, Kind, Problem, find_kind
 from interp_transfer.mapping.mappers import Card, Mapper, Space
-from interp_transfer.mapping.moments import Block, Moments, moments
-from interp_transfer.mapping.parts import Changed, MemoryPart
+from interp_transfer.mapping.moments import Block, Moments, RunningMoments
+from interp_transfer.mapping.pairs import PairedActivations
+from interp_transfer.mapping.parts import BLOCK_ROWS, Changed, CollectedPart, Part, regrouped
 
 __all__ = ["KINDS", "check_kind", "fit"]
 
@@ -42,14 +47,19 @@ def fit(
 ) -> Mapper:
     """Fit a mapper on paired activations.
 
+    Fewer rows than dimensions are fitted too: the ridge, the rank and the moment to stop are chosen on held-out texts, and
+    the card's ``fvu``, which is of those, says what came of it. Only ``ridge=0`` needs more rows than the source has
+    dimensions.
+
     Args:
-        pairs: from ``collect``; ``pairs.shuffled(seed)`` for the control.
+        pairs: from ``collect``, in memory or in a store; ``pairs.shuffled(seed)`` for the control.
         kind: one of ``kinds.KINDS``: "autoencoder" (the paper's), "affine", "procrustes", "low_rank", "residual",
             "mean_shift", "untrained" (a control).
         sites: which site pair, when several were collected.
         seed: of the split, the initial weights and the order of batches.
         held_out: share of the texts that it is judged on and not fitted on.
-        massive: rows longer than so many times the median length are not fitted; ``float("inf")`` fits all.
+        massive: rows longer than so many times the median length are not fitted; ``float("inf")`` fits all. Of pairs in a
+            store it is the median of a sample.
         checkpoint: folder in which training keeps its state after each epoch; an interrupted one is gone on with.
         progress: show a bar when it takes longer than two seconds.
         settings: of the kind, see ``kinds``.
@@ -62,31 +72,24 @@ def fit(
     chosen = _settings(known, kind, settings)
     if not massive > 1:
         raise ValueError(f"massive={massive}: give a multiple of the median length above 1")
-    (source_site, target_site), x, y = pairs.rows(sites)
-    for side, rows in ((source_site, x), (target_site, y)):
-        bad = int((~torch.isfinite(rows).all(dim=1)).sum())
-        if bad:
-            raise ValueError(f"{bad} of {len(rows)} rows at {side!r} hold NaN or infinity: collect in float32, or drop texts")
-    x, y = x.float(), y.float()
-    train, judge = pairs.split(held_out, seed)
-    source, target = Space(pairs.source_model, source_site, x.shape[1]), Space(pairs.target_model, target_site, y.shape[1])
-    longest = [massive * float(rows[train].norm(dim=1).median()) for rows in (x, y)]
-    apart = (x.norm(dim=1) > longest[0]) | (y.norm(dim=1) > longest[1])
-    ordinary = MemoryPart(x[train[~apart[train]]], y[train[~apart[train]]])
-    held = MemoryPart(x[judge[~apart[judge]]], y[judge[~apart[judge]]])
-    if not len(ordinary) or not len(held):
-        raise ValueError(f"massive={massive} leaves no row to fit: raise it")
+    pair, x, y = pairs.rows(sites)
+    source, target = Space(pairs.source_model, pair[0], x.shape[1]), Space(pairs.target_model, pair[1], y.shape[1])
+    judged = pairs.held_out(held_out, seed)
+    train, judge = pairs.part(~judged, pair), pairs.part(judged, pair)
+    apart = _Massive(train, massive)
+    seen, seen_held = (_Seen(part, apart, (source.d, target.d)) for part in (train, judge))
+    _check(seen, seen_held, pair, massive, chosen)
+    ordinary, held = seen.part, seen_held.part
 
-    fitted = moments(ordinary.blocks())
-    scales = _Scales(fitted, known.whiten)
+    scales = _Scales(seen.moments, known.whiten)
     folder = None if checkpoint is None else Path(checkpoint)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         problem = Problem(
             Changed(ordinary, scales.into),
             Changed(held, scales.into),
-            scales.of(fitted),
-            scales.of(moments(held.blocks())),
+            scales.of(seen.moments),
+            scales.of(seen_held.moments),
             seed,
             folder,
             progress,
@@ -95,22 +98,23 @@ def fit(
     blank = Card(kind, 0, 0.0, 0.0, 0.0, len(ordinary), len(held), seed)
     mapper = Mapper(core, source, target, blank).eval().requires_grad_(False)
     scales.write(mapper)
-    lengthy = train[x[train].norm(dim=1) > longest[0]]
-    if len(lengthy):
-        mapper.massive_norm.fill_(longest[0])
-        mapper.massive_out.copy_(y[lengthy].mean(dim=0))
-    truth, guess = held.y, torch.cat([mapper(block) for block, _ in held.blocks()])
+    if seen.long:
+        mapper.massive_norm.fill_(apart.longest[0])
+        mapper.massive_out.copy_(seen.opposite / seen.long)
+    agreement = Agreement()
+    for rows, truth in held.blocks():
+        agreement.update(truth, mapper(rows))
     mapper.card = replace(
         blank,
         parameters=sum(parameter.numel() for parameter in core.parameters()) or target.d,
-        fvu=fvu(truth, guess),
-        cosine=mean_cosine(truth, guess),
-        norm_ratio=norm_ratio(truth, guess),
+        fvu=agreement.fvu,
+        cosine=agreement.cosine,
+        norm_ratio=agreement.norm_ratio,
         settings=asdict(used),
         curve=curve,
         shuffled=pairs.is_shuffled,
         alignment=pairs.alignment.strategy,
-        massive_rows=int(apart.sum()),
+        massive_rows=seen.apart + seen_held.apart,
     )
     return mapper
 
@@ -123,6 +127,73 @@ def check_kind(kind: str) -> str:
     """
     find_kind(kind)
     return kind
+
+
+class _Massive:
+    """How long a row has to be on either side to be set apart, from the median of a sample."""
+
+    def __init__(self, train: CollectedPart, multiple: float) -> None:
+        lengths = zip(*((x.norm(dim=1), y.norm(dim=1)) for x, y in train.sample()), strict=True)
+        self.longest = tuple(multiple * float(torch.cat(side).median()) for side in lengths)
+
+    def long(self, rows: Tensor, side: int) -> Bool[Tensor, " row"]:
+        """Which rows of the source (0) or of the target (1) are."""
+        return rows.norm(dim=1) > self.longest[side]
+
+    def ordinary(self, block: Block) -> Bool[Tensor, " row"]:
+        """Pairs of which neither is."""
+        return ~(self.long(block[0], 0) | self.long(block[1], 1))
+
+
+class _Seen:
+    """What one pass over a part shows.
+
+    Attributes:
+        rows: how many there are.
+        moments: of the ordinary ones.
+        bad: how many rows hold NaN or infinity, on either side.
+        apart: how many pairs are massive.
+        long: how many of them on the source's side.
+        opposite: sum of the target's rows opposite those.
+        part: the ordinary rows.
+    """
+
+    def __init__(self, part: CollectedPart, massive: _Massive, widths: tuple[int, int]) -> None:
+        self.rows, self.bad, self.apart, self.long = len(part), [0, 0], 0, 0
+        self.opposite = torch.zeros((), dtype=torch.float64)
+        running = RunningMoments(*widths)
+        for x, y in regrouped(self._ordinary(part, massive), BLOCK_ROWS):
+            running.update(x, y)
+        self.moments = running.result()
+        self.part: Part = part.where(massive.ordinary, self.moments.rows) if self.apart else part
+
+    def _ordinary(self, part: CollectedPart, massive: _Massive) -> Iterator[Block]:
+        for x, y in part.blocks():
+            for side, rows in enumerate((x, y)):
+                if not torch.isfinite(rows.sum(dtype=torch.float64)):  # cheap, and finite only if each of them is
+                    self.bad[side] += int((~torch.isfinite(rows).all(dim=1)).sum())
+            keep, long = massive.ordinary((x, y)), massive.long(x, 0)
+            self.apart += int((~keep).sum())
+            self.long += int(long.sum())
+            self.opposite = self.opposite + y[long].double().sum(dim=0)
+            yield (x, y) if keep.all() else (x[keep], y[keep])
+
+
+def _check(seen: _Seen, held: _Seen, pair: tuple[str, str], massive: float, settings: Any) -> None:
+    for side, site in enumerate(pair):
+        if bad := seen.bad[side] + held.bad[side]:
+            raise ValueError(
+                f"{bad} of {seen.rows + held.rows} rows at {site!r} hold NaN or infinity: collect from models in float32, or "
+                "collect with drop_bad=True"
+            )
+    if not seen.moments.rows or not held.moments.rows:
+        raise ValueError(f"massive={massive} leaves no row to fit: raise it")
+    d_source = len(seen.moments.mean_x)
+    if getattr(settings, "ridge", None) == 0 and seen.moments.rows <= d_source:
+        raise ValueError(
+            f"{seen.moments.rows} rows of {d_source} dimensions leave the map open when ridge=0: collect more texts, or give "
+            "ridge=None to have one chosen on held-out texts"
+        )
 
 
 class _Scales:

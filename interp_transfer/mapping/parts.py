@@ -1,21 +1,27 @@
 """The rows that a mapper is fitted or judged on, in whatever form they lie there: block by block, or in shuffled batches."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp_transfer.activations.store_reading import BUFFER_ROWS, Rows, Runs, Store
 from interp_transfer.mapping.moments import Block
 
 BLOCK_ROWS = 8192
+SAMPLE_ROWS = 16384
+_SAMPLE_PIECE = 64  # rows that are read together for a sample
+
+Keep = Callable[[Block], Bool[Tensor, " row"]]
+"""Which rows of a block are wanted."""
 
 
 @runtime_checkable
 class Part(Protocol):
-    """Paired rows. ``len`` says how many."""
+    """Paired rows, in float32. ``len`` says how many."""
 
     def __len__(self) -> int: ...
 
@@ -25,6 +31,19 @@ class Part(Protocol):
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
         """All rows, each once, in random order."""
+        ...
+
+
+@runtime_checkable
+class CollectedPart(Part, Protocol):
+    """Paired rows as they were collected."""
+
+    def sample(self) -> Iterator[Block]:
+        """Rows from all over: all of them where they are in memory anyway, else about ``SAMPLE_ROWS``."""
+        ...
+
+    def where(self, keep: Keep, rows: int) -> Part:
+        """The rows for which ``keep`` says so; ``rows`` is how many these are."""
         ...
 
 
@@ -54,6 +73,70 @@ class MemoryPart:
         for chosen in order.split(size):
             yield self.x[chosen], self.y[chosen]
 
+    def sample(self) -> Iterator[Block]:
+        """All rows."""
+        return self.blocks()
+
+    def where(self, keep: Keep, rows: int) -> "MemoryPart":
+        """A copy of some rows."""
+        chosen = torch.cat([keep(block) for block in self.blocks()])
+        found = MemoryPart(self.x[chosen], self.y[chosen])
+        assert len(found) == rows
+        return found
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """Rows on disk. Memory holds a block of them, or the buffer that batches are drawn from.
+
+    Attributes:
+        store: where they are.
+        columns: of the source and of the target.
+        runs: which rows, in order.
+        keep: which of these, if not all; looked at as they are read.
+        kept: how many these are.
+    """
+
+    store: Store
+    columns: tuple[str, str]
+    runs: Runs
+    keep: Keep | None = None
+    kept: int | None = None
+
+    def __len__(self) -> int:
+        return sum(stop - start for start, stop in self.runs) if self.kept is None else self.kept
+
+    def blocks(self) -> Iterator[Block]:
+        """Read in order; cut where those of a `MemoryPart` of the same rows are."""
+        return regrouped(self._kept(self.store.blocks(columns=self.columns, rows=self.runs)), BLOCK_ROWS)
+
+    def batches(self, size: int, seed: int) -> Iterator[Block]:
+        """Drawn from a buffer that is filled from all over the store."""
+        buffer = max(BUFFER_ROWS, size)
+        read = self.store.shuffled(seed, batch_size=size, buffer_rows=buffer, columns=self.columns, rows=self.runs)
+        return regrouped(self._kept(read), size)
+
+    def sample(self) -> Iterator[Block]:
+        """Short pieces at even distances, about ``SAMPLE_ROWS`` rows in all."""
+        pieces = [(a, min(a + _SAMPLE_PIECE, b)) for start, b in self.runs for a in range(start, b, _SAMPLE_PIECE)]
+        step = max(1, sum(b - a for a, b in pieces) // SAMPLE_ROWS)
+        return self._kept(self.store.blocks(columns=self.columns, rows=pieces[::step]))
+
+    def where(self, keep: Keep, rows: int) -> "StoredPart":
+        """The same place on disk."""
+        assert self.keep is None, "one condition is all that is asked for"
+        return replace(self, keep=keep, kept=rows)
+
+    def _kept(self, read: Iterable[Rows]) -> Iterator[Block]:
+        source, target = self.columns
+        for rows in read:
+            block = rows[source].float(), rows[target].float()
+            if self.keep is None:
+                yield block
+            else:
+                chosen = self.keep(block)
+                yield block[0][chosen], block[1][chosen]
+
 
 @dataclass(frozen=True)
 class Changed:
@@ -79,7 +162,24 @@ class Changed:
         return map(self.change, self.part.batches(size, seed))
 
 
-def joined(blocks: Iterable[Block]) -> Block:
-    """All rows at once."""
-    pieces = list(blocks)
-    return torch.cat([x for x, _ in pieces]), torch.cat([y for _, y in pieces])
+def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
+    """The same rows in blocks of one size; the last may be smaller."""
+    held: list[Block] = []
+    room = size
+    for x, y in blocks:
+        start = 0
+        while start < len(x):
+            held.append((x[start : start + room], y[start : start + room]))
+            start += len(held[-1][0])
+            room -= len(held[-1][0])
+            if not room:
+                yield _joined(held)
+                held, room = [], size
+    if held:
+        yield _joined(held)
+
+
+def _joined(blocks: Sequence[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    return torch.cat([x for x, _ in blocks]), torch.cat([y for _, y in blocks])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
-from interp_transfer.mapping.parts import Part, joined
+from interp_transfer.mapping.parts import Part
 from interp_transfer.models.checkpoints import initial_weights, write_whole
 
 _WARM_UP = 0.1  # share of the steps
@@ -80,7 +80,6 @@ def train_by_gradient(
     )
     state = _State(core, optimizer, schedule, {**asdict(settings), "seed": seed, "rows": len(train)}, checkpoint)
     state.resume()
-    held_x, held_y = joined(judge.blocks())
     bar: dict[str, Any] = {"unit": "epoch", "delay": SECONDS_BEFORE_PROGRESS, "disable": not progress, "leave": False}
     epochs = tqdm(range(len(state.curve), settings.epochs), desc="fit", **bar)
     for epoch in epochs:
@@ -94,13 +93,18 @@ def train_by_gradient(
             optimizer.step()
             schedule.step()
         core.eval()
-        with torch.no_grad():
-            state.keep(float((core(held_x) - held_y).square().mean()))
+        state.keep(_error(core, judge))
         epochs.set_postfix(held_out=f"{state.curve[-1]:.4f}")
     if not state.best:
         raise ValueError("training diverged to NaN: lower learning_rate")
     core.load_state_dict(state.best)
     return state.curve
+
+
+@torch.no_grad()
+def _error(core: nn.Module, judge: Part) -> float:
+    """Mean squared error, without holding all rows at once."""
+    return sum(float((core(x) - y).square().mean()) * len(x) for x, y in judge.blocks()) / len(judge)
 
 
 def _waited(curve: list[float]) -> int:

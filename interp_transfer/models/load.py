@@ -158,10 +158,15 @@ def tokenizer_of(model: HookedModel) -> Any:
     return tok
 
 
-def tokenize(model: HookedModel, texts: Sequence[str]) -> list[list[int]]:
+def tokenize(model: HookedModel, texts: Sequence[str], *, first_text: int = 0) -> list[list[int]]:
     """Token ids of each text, as the model's own tokenizer makes them by default, without padding.
 
     A text that already begins (or ends) with the special token that the tokenizer adds does not get it twice.
+
+    Args:
+        model: any hooked model.
+        texts: plain texts.
+        first_text: what errors call the first of them.
 
     Raises:
         ValueError: for a text that is not a string or has no tokens, or that exceeds the model's context.
@@ -169,14 +174,14 @@ def tokenize(model: HookedModel, texts: Sequence[str]) -> list[list[int]]:
     tok = tokenizer_of(model)
     bad = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
     if bad is not None:
-        raise ValueError(f"text {bad} is a {type(texts[bad]).__name__}, not a string: give a list of strings")
+        raise ValueError(f"text {first_text + bad} is a {type(texts[bad]).__name__}, not a string: give a list of strings")
     if not len(texts):
         return []
     rows = without_doubles([list(ids) for ids in tok(list(texts), verbose=False)["input_ids"]], tok)
     limit = context_length(model)
-    for index, ids in enumerate(rows):
+    for index, (ids, text) in enumerate(zip(rows, texts, strict=True), first_text):
         if not ids:
-            raise ValueError(f"text {index} ({texts[index]!r}) has no tokens: leave it out")
+            raise ValueError(f"text {index} ({text!r}) has no tokens: leave it out")
         if len(ids) > limit:
             raise ValueError(f"text {index} has {len(ids)} tokens, the model's context is {limit}: shorten or split it")
     return rows

@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from interp_transfer.activations import store, store_manifest, store_reading
 from interp_transfer.activations.store import StoreWriter
 from interp_transfer.activations.store_manifest import MANIFEST, Column, columns_like, read_manifest
-from interp_transfer.activations.store_reading import Store, open_store
+from interp_transfer.activations.store_reading import Exchange, Store, open_store
 
 SITE = "source:blocks.3.hook_resid_pre"
 WIDTH = 5
@@ -141,6 +142,57 @@ def test_texts_without_rows_and_empty_stores(tmp_path: Path) -> None:
         writer.append({name: rows[:0] for name, rows in text(0).items()}, upto=3)
     with StoreWriter(tmp_path, COLUMNS) as writer:
         assert writer.resume_at == 3 and writer.rows == 0
+
+
+@pytest.mark.parametrize("block_rows", [1, 4, 1000])
+def test_runs_of_rows(tmp_path: Path, block_rows: int) -> None:
+    found, runs = open_store(filled(tmp_path, shard_rows=9)), [(0, 3), (5, 6), (6, 6), (11, 40), (70, 73)]
+    whole = everything(found)
+    expected = joined([{name: rows[a:b] for name, rows in whole.items()} for a, b in runs])
+    assert same(joined(list(found.blocks(block_rows, rows=runs))), expected)
+    batches = list(found.shuffled(1, batch_size=4, buffer_rows=12, block_rows=block_rows, rows=runs))
+    assert sorted(keys(batches)) == sorted(keys([expected])) and all(len(batch[SITE]) == 4 for batch in batches[:-1])
+    assert list(found.blocks(rows=[])) == list(found.shuffled(0, rows=[])) == []
+    with pytest.raises(ValueError, match=f"rows 70 to 999 of {len(found)}"):
+        found.blocks(rows=[(70, 999)])
+
+
+@pytest.mark.parametrize("block_rows", [4, 7, 1000])
+def test_rows_change_places(tmp_path: Path, block_rows: int) -> None:
+    found = open_store(filled(tmp_path, shard_rows=9))
+    plain = everything(found)
+    mixed = replace(found, exchange=Exchange(frozenset([SITE, "position"]), 3, block_rows))
+    whole = everything(mixed)
+    assert list(whole) == list(plain) and torch.equal(whole["text_index"], plain["text_index"])
+    order = [int((plain[SITE] == row).all(dim=1).nonzero()[0, 0]) for row in whole[SITE]]
+    assert sorted(order) == list(range(len(found))) != order, "every row once"
+    assert torch.equal(whole["position"], plain["position"][torch.tensor(order)]), "all columns in the same way"
+    for read in (mixed.read(13, 29), joined(list(mixed.blocks(5, rows=[(13, 29)])))):
+        assert same(read, {name: rows[13:29] for name, rows in whole.items()}), "however it is read"
+    drawn = joined(list(mixed.shuffled(0, batch_size=8, buffer_rows=16, block_rows=4)))
+    assert sorted(map(str, zip(*(drawn[name].tolist() for name in drawn), strict=True))) == sorted(
+        map(str, zip(*(whole[name].tolist() for name in whole), strict=True))
+    )
+    assert same(everything(replace(found, exchange=Exchange(frozenset([SITE, "position"]), 3, block_rows))), whole)
+    if block_rows == 4:
+        moved = (torch.tensor(order) // 4 != torch.arange(len(found)) // 4).float().mean()
+        assert moved > 0.8, "from elsewhere"
+    assert found.exchanged([SITE], 5).exchange == Exchange(frozenset([SITE]), 5)
+
+
+def test_a_state_is_written_with_its_rows(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path, COLUMNS, META, shard_rows=10) as writer:
+        assert writer.state == {}
+        for i in range(20):
+            writer.append(text(i), upto=i + 1, state={"seen": i + 1})
+            assert writer.state.get("seen", 0) == writer.resume_at == read_manifest(tmp_path).state.get("seen", 0)
+        assert writer.resume_at < 20
+        with pytest.raises(ValueError, match="state cannot be written as JSON"):
+            writer.append(text(20), upto=21, state={"seen": {1}})
+    with StoreWriter(tmp_path, COLUMNS, META) as writer:
+        assert writer.state == {"seen": 20}
+        writer.append(text(20), upto=21)
+    assert read_manifest(tmp_path).state == {"seen": 20}, "it stays as it is"
 
 
 # --- shuffling

@@ -134,3 +134,24 @@ def test_a_tokenizer_that_was_changed_after_loading_is_noticed(models, monkeypat
     monkeypatch.setattr(collect, "capture", other)
     with pytest.raises(ValueError, match="reads other tokens"):
         it.collect(models["gemma"], models["qwen"], TEXTS, S, T, progress=False)
+
+
+def test_conversations_go_to_disk_as_well(models, tmp_path):
+    import datasets  # noqa: PLC0415
+
+    a, b = models["gemma"], models["qwen"]
+    talks = [TALK, TALK[:1], TALK]
+    memory = it.collect(a, b, talks, S, T, progress=False)
+    table = datasets.Dataset.from_dict({"messages": talks})
+    for texts in (talks, table, table.to_iterable_dataset()):
+        disk = it.collect(a, b, texts, S, T, store=tmp_path, text_column="messages", progress=False)
+        assert torch.equal(disk.source[S][:], memory.source[S])
+        assert torch.equal(disk.target[T][:], memory.target[T])
+        assert (len(disk), disk.alignment.gap) == (len(memory), memory.alignment.gap)
+    template = tokenizer_of(b).chat_template
+    try:
+        tokenizer_of(b).chat_template = template + " "
+        with pytest.raises(ValueError, match="chat templates"):
+            it.collect(a, b, talks, S, T, store=tmp_path, progress=False)
+    finally:
+        tokenizer_of(b).chat_template = template

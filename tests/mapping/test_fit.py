@@ -180,7 +180,7 @@ def test_mapper_round_trip(tmp_path):
         loaded = Mapper.load(mapper.save(tmp_path / kind))
         assert torch.equal(loaded(x), mapper(x))
         assert (loaded.card, loaded.source, loaded.target) == (mapper.card, mapper.source, mapper.target)
-        assert sorted(p.name for p in (tmp_path / kind).iterdir()) == ["mapper.json", "mapper.safetensors"]
+        assert sorted(p.name for p in (tmp_path / kind).iterdir()) == ["README.md", "mapper.json", "mapper.safetensors"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "json", "foreign"])

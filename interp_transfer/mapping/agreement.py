@@ -1,0 +1,44 @@
+"""How well guessed rows agree with true ones: the measures of ``evaluation.metrics``, block by block."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Agreement:
+    """Running sums, in float64."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._shift: Tensor | None = None  # near the mean, so that large means cost no digits
+        self._sum = self._square = self._error = self._cosine = self._lengths = self._guessed = torch.zeros(())
+
+    def update(self, truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"]) -> None:
+        """Add rows."""
+        if not len(truth):
+            return
+        truth, guess = truth.double(), guess.double()
+        self._shift = truth.mean(dim=0) if self._shift is None else self._shift
+        centred = truth - self._shift
+        self._rows += len(truth)
+        self._sum = self._sum + centred.sum(dim=0)
+        self._square = self._square + centred.square().sum()
+        self._error = self._error + (truth - guess).square().sum()
+        self._cosine = self._cosine + torch.nn.functional.cosine_similarity(truth, guess, dim=1).sum()
+        self._lengths = self._lengths + truth.norm(dim=1).sum()
+        self._guessed = self._guessed + guess.norm(dim=1).sum()
+
+    @property
+    def fvu(self) -> float:
+        """Fraction of variance unexplained, as ``evaluation.metrics.fvu``."""
+        return float(self._error / (self._square - self._sum.square().sum() / self._rows))
+
+    @property
+    def cosine(self) -> float:
+        """Mean cosine."""
+        return float(self._cosine / self._rows)
+
+    @property
+    def norm_ratio(self) -> float:
+        """Mean length of the guesses over mean length of the truth."""
+        return float(self._guessed / self._lengths)

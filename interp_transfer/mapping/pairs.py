@@ -1,0 +1,175 @@
+"""Paired activations: what two models hold at a site each, token by token, on the same texts.
+
+They lie in memory or in a store on disk (`stored`); what is done with them is the same, and goes through `part`: the rows of
+some texts, block by block or in shuffled batches.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp_transfer.activations.align import AlignmentReport
+from interp_transfer.mapping.parts import BLOCK_ROWS, CollectedPart, MemoryPart
+from interp_transfer.models.load import ModelIdentity
+
+
+@dataclass(frozen=True, repr=False)
+class PairedActivations:
+    """Rows of two models for the same tokens.
+
+    Attributes:
+        source: ``Float[Tensor, "row d_source"]`` by source site; in a store, columns that are read as they are sliced.
+        target: ``Float[Tensor, "row d_target"]`` by target site.
+        site_pairs: which source site belongs to which target site.
+        text_index: which text each row comes from; a mapper is judged on texts that it was not fitted on.
+        target_token: the target's token id of each row.
+        source_model: identity of the source.
+        target_model: identity of the target.
+        alignment: how tokens were paired.
+        is_shuffled: whether partners were exchanged at random, as a control.
+        dropped: rows that were left out because they held NaN or infinity.
+
+    Raises:
+        ValueError: for columns of different lengths, or a site without a column.
+    """
+
+    source: Mapping[str, Any]
+    target: Mapping[str, Any]
+    site_pairs: tuple[tuple[str, str], ...]
+    text_index: Any
+    target_token: Any
+    source_model: ModelIdentity
+    target_model: ModelIdentity
+    alignment: AlignmentReport
+    is_shuffled: bool = False
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        for index, (side, columns) in enumerate((("source", self.source), ("target", self.target))):
+            if missing := [pair[index] for pair in self.site_pairs if pair[index] not in columns]:
+                raise ValueError(f"site_pairs name {missing[0]!r}, and {side} holds {', '.join(columns)}: give its rows too")
+            for site, rows in columns.items():
+                if len(rows.shape) != 2:
+                    raise ValueError(f"{side} rows at {site!r} have shape {tuple(rows.shape)}: give (row, dimension)")
+        named = {**{f"source {s}": c for s, c in self.source.items()}, **{f"target {s}": c for s, c in self.target.items()}}
+        for name, rows in {**named, "target_token": self.target_token}.items():
+            if len(rows) != len(self.text_index):
+                raise ValueError(
+                    f"{name} has {len(rows)} rows and text_index {len(self.text_index)}: a row of each belongs to every token"
+                )
+
+    def __len__(self) -> int:
+        return len(self.text_index)
+
+    def __repr__(self) -> str:
+        sites = ", ".join(f"{s} -> {t}" for s, t in self.site_pairs)
+        dropped = f", {self.dropped} rows dropped" if self.dropped else ""
+        control = ", partners shuffled" if self.is_shuffled else ""
+        return (
+            f"PairedActivations({len(self)} rows, {self.source_model.name} -> {self.target_model.name}, {sites}, "
+            f"{self.alignment.strategy} {self.alignment.coverage:.1%}{dropped}{control}{self._where()})"
+        )
+
+    def shuffled(self, seed: int = 0) -> "PairedActivations":
+        """The control of every mapper: the same rows on both sides, partners exchanged at random.
+
+        In a store, rows change places block by block: those of a block of 2048 get their partners, in random order, from
+        another block, drawn from the whole store. A store of less than two blocks is mixed within each.
+        """
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        mixed = {site: rows[order] for site, rows in self.target.items()}
+        return replace(self, target=mixed, target_token=self.target_token[order], is_shuffled=True)
+
+    def reversed(self) -> "PairedActivations":
+        """The same pairs from the target to the source, for a map back.
+
+        Raises:
+            ValueError: for different tokenizers: a partner that has read no further one way has read further the other way.
+        """
+        if self.alignment.strategy != "same_tokens":
+            raise ValueError("these tokens are paired for one direction: collect again, with the two models exchanged")
+        return replace(
+            self,
+            source=self.target,
+            target=self.source,
+            site_pairs=tuple((t, s) for s, t in self.site_pairs),
+            source_model=self.target_model,
+            target_model=self.source_model,
+        )
+
+    def rows(self, pair: tuple[str, str] | None = None) -> tuple[tuple[str, str], Any, Any]:
+        """One site pair with its source and target rows; the only one, unless named.
+
+        Raises:
+            ValueError: for a pair that was not collected, or when there are several and none was named.
+        """
+        if pair is None and len(self.site_pairs) == 1:
+            pair = self.site_pairs[0]
+        if pair is None or pair not in self.site_pairs:
+            raise ValueError(f"sites={pair}: name one of the collected pairs, {list(self.site_pairs)}")
+        return pair, self.source[pair[0]], self.target[pair[1]]
+
+    def held_out(self, share: float, seed: int) -> Bool[Tensor, " text"]:
+        """Which texts a mapper is judged on and not fitted on, by text number.
+
+        Args:
+            share: of the texts that have rows.
+            seed: of the draw.
+
+        Raises:
+            ValueError: when there are too few texts to hold any out.
+        """
+        texts = self._texts()
+        count = round(share * len(texts))
+        if not 0 < count < len(texts):
+            raise ValueError(f"held_out={share} of {len(texts)} texts leaves one side empty: collect more texts")
+        order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed))
+        judged = torch.zeros(int(texts[-1]) + 1, dtype=torch.bool)
+        judged[texts[order[:count]]] = True
+        return judged
+
+    def split(self, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
+        """Row indices for fitting and for judging, whole texts on one side or the other.
+
+        Raises:
+            ValueError: when there are too few texts to hold any out.
+        """
+        judged = self.held_out(held_out, seed)
+        return self._indices(~judged), self._indices(judged)
+
+    def part(self, texts: Bool[Tensor, " text"], pair: tuple[str, str] | None = None) -> CollectedPart:
+        """The rows of some texts.
+
+        Args:
+            texts: which, by text number.
+            pair: which site pair, when several were collected.
+
+        Raises:
+            ValueError: as ``rows``.
+        """
+        _, x, y = self.rows(pair)
+        chosen = self._indices(texts)
+        return MemoryPart(x[chosen].float(), y[chosen].float())
+
+    def target_rows(
+        self, texts: Bool[Tensor, " text"], pair: tuple[str, str] | None = None
+    ) -> Iterator[tuple[Int[Tensor, " row"], Float[Tensor, "row d_target"]]]:
+        """The target's token and row of each row of some texts, block by block."""
+        _, _, y = self.rows(pair)
+        for chosen in self._indices(texts).split(BLOCK_ROWS):
+            yield self.target_token[chosen], y[chosen].float()
+
+    def _texts(self) -> Int[Tensor, " text"]:
+        """Numbers of the texts that have rows, in order."""
+        return self.text_index.unique()
+
+    def _indices(self, texts: Bool[Tensor, " text"]) -> Int[Tensor, " row"]:
+        return texts[self.text_index].nonzero()[:, 0]
+
+    def _where(self) -> str:
+        """Where the rows are, for those who look at it."""
+        return ""

@@ -1,0 +1,232 @@
+"""Paired activations in a store on disk: fitted on as those in memory are, read as they are needed.
+
+A store of pairs has a column for each site of each side, ``text_index`` and ``target_token``. Its meta says what was asked
+for: both models, sites, strategy; another request is refused. Its state says what is in, and changes with it: how well tokens
+could be paired, and a hash of the texts, so that another collection can go on with the same ones. ``examples.json`` beside
+the shards shows how the first texts were paired.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from typeguard import TypeCheckError, check_type
+
+from interp_transfer.activations.align import AlignmentReport, Example
+from interp_transfer.activations.spans import TokenSpans
+from interp_transfer.activations.store_manifest import write_whole
+from interp_transfer.activations.store_reading import Runs, Store, open_store
+from interp_transfer.mapping.pairs import PairedActivations
+from interp_transfer.mapping.parts import StoredPart
+from interp_transfer.models.load import ModelIdentity, identity
+from interp_transfer.models.sites import HookedModel
+
+FORMAT = "interp_transfer.pairs/1"
+SOURCE, TARGET = "source:", "target:"
+"""What columns are called by: the side, then the site."""
+
+_EXAMPLES = "examples.json"
+_COUNTS = ("pairs", "target_tokens", "apart", "peeking")  # of a report
+_INDEX_ROWS = 1 << 18  # rows of a column of whole numbers that are read at a time
+
+
+@dataclass(frozen=True, repr=False)
+class StoredColumn:
+    """One column of a store: ``column[a:b]`` reads rows, ``column[:]`` all of them. ``len`` says how many there are.
+
+    Attributes:
+        store: where it is.
+        name: what it is called there.
+    """
+
+    store: Store
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all rows together."""
+        return self.store.columns[self.name].shape(len(self.store))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the numbers are stored as."""
+        return self.store.columns[self.name].torch_dtype
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, rows: int | slice) -> Tensor:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            stop = max(start, stop)
+            if step != 1:
+                raise ValueError(f"step {step}: rows are read one after the other, column[a:b][::step] leaves some out")
+            return self.store.read(start, stop, [self.name])[self.name]
+        index = range(len(self))[rows]
+        return self[index : index + 1][0]
+
+    def __repr__(self) -> str:
+        return f"StoredColumn({self.name!r}, {tuple(self.shape)} {self.store.columns[self.name].dtype} on disk)"
+
+
+@dataclass(frozen=True, repr=False)
+class StoredPairs(PairedActivations):
+    """Paired activations whose columns are on disk (`StoredColumn`).
+
+    Attributes:
+        store: where they are.
+    """
+
+    store: Store = field(kw_only=True)
+
+    def shuffled(self, seed: int = 0) -> "StoredPairs":
+        """See ``PairedActivations.shuffled``."""
+        moved = [*self.target.values(), self.target_token]
+        store = self.store.exchanged([column.name for column in moved], seed)
+        source, target = ({site: replace(c, store=store) for site, c in side.items()} for side in (self.source, self.target))
+        text_index, target_token = (replace(column, store=store) for column in (self.text_index, self.target_token))
+        mixed = replace(self, source=source, target=target, text_index=text_index, target_token=target_token, is_shuffled=True)
+        return replace(mixed, store=store)
+
+    def part(self, texts: Bool[Tensor, " text"], pair: tuple[str, str] | None = None) -> StoredPart:
+        """See ``PairedActivations.part``."""
+        _, x, y = self.rows(pair)
+        return StoredPart(self.store, (x.name, y.name), self._runs(texts))
+
+    def target_rows(self, texts: Bool[Tensor, " text"], pair: tuple[str, str] | None = None) -> Any:
+        """See ``PairedActivations.target_rows``."""
+        _, _, y = self.rows(pair)
+        for rows in self.store.blocks(columns=[self.target_token.name, y.name], rows=self._runs(texts)):
+            yield rows[self.target_token.name], rows[y.name].float()
+
+    @cached_property
+    def _ends(self) -> tuple[Int[Tensor, " span"], Int[Tensor, " span"]]:
+        """The texts one after the other, and behind which row each ends."""
+        numbers, lengths = [], []
+        for rows in self.store.blocks(_INDEX_ROWS, [self.text_index.name]):
+            found, counts = rows[self.text_index.name].unique_consecutive(return_counts=True)
+            numbers.append(found)
+            lengths.append(counts)
+        none = torch.zeros(0, dtype=torch.long)
+        return torch.cat([none, *numbers]), torch.cat([none, *lengths]).cumsum(0)
+
+    def _texts(self) -> Int[Tensor, " text"]:
+        return self._ends[0].unique()
+
+    def _indices(self, texts: Bool[Tensor, " text"]) -> Int[Tensor, " row"]:
+        return torch.cat([torch.arange(0), *(torch.arange(*run) for run in self._runs(texts))])
+
+    def _runs(self, texts: Bool[Tensor, " text"]) -> Runs:
+        """The rows of some texts, in runs that are as long as can be."""
+        numbers, ends = self._ends
+        chosen = torch.zeros(len(numbers) + 2, dtype=torch.int8)
+        chosen[1:-1] = texts[numbers]
+        edges = chosen.diff()
+        begins = torch.cat([torch.zeros(1, dtype=torch.long), ends])
+        starts, stops = (begins[(edges == sign).nonzero()[:, 0]].tolist() for sign in (1, -1))
+        return list(zip(starts, stops, strict=True))
+
+    def _where(self) -> str:
+        return f", {self.store.dtype} in {str(self.store.folder)!r}"
+
+
+def open_pairs(
+    folder: str | Path, source: HookedModel | None = None, target: HookedModel | None = None, *, check: bool = True
+) -> StoredPairs:
+    """Pairs that ``collect(..., store=folder)`` put on disk, as far as they are there; the models need not be.
+
+    Args:
+        folder: where they are.
+        source: refuse pairs of another source model.
+        target: refuse pairs of another target model.
+        check: compare the checksum of each shard before its first row is read, once in a process.
+
+    Raises:
+        ValueError: for a folder without such a store, a damaged one, or another model's.
+    """
+    store = open_store(folder, check=check)
+    if store.meta.get("holds") != FORMAT:
+        raise ValueError(f"the store in {str(folder)!r} holds no pairs of this package: give the store= of a collect(...)")
+    try:
+        models = [ModelIdentity(**store.meta[side]) for side in ("source", "target")]
+        sites = check_type(tuple(map(tuple, store.meta["sites"])), tuple[tuple[str, str], ...])
+        report = report_of(check_type(store.meta["strategy"], str), store.manifest.state)
+    except (KeyError, TypeError, TypeCheckError) as error:
+        raise ValueError(
+            f"the store in {str(folder)!r} is damaged: its manifest does not say what it holds ({error})"
+        ) from error
+    for side, model, known in zip(("source", "target"), (source, target), models, strict=True):
+        if model is not None and identity(model).fingerprint != known.fingerprint:
+            raise ValueError(
+                f"the pairs in {str(folder)!r} have the {side} {known}, and {identity(model)} was given: load that model, or "
+                "collect anew into another folder"
+            )
+    return StoredPairs(
+        {s: StoredColumn(store, SOURCE + s) for s, _ in sites},
+        {t: StoredColumn(store, TARGET + t) for _, t in sites},
+        sites,
+        StoredColumn(store, "text_index"),
+        StoredColumn(store, "target_token"),
+        models[0],
+        models[1],
+        replace(report, examples=_read_examples(Path(folder))),
+        dropped=store.manifest.dropped,
+        store=store,
+    )
+
+
+def report_of(strategy: str, state: Mapping[str, Any]) -> AlignmentReport:
+    """How tokens were paired, from what a store says about itself; nothing yet where it says nothing."""
+    pairs, target_tokens, apart, peeking = (check_type(state.get(name, 0), int) for name in _COUNTS)
+    return AlignmentReport(strategy, pairs, target_tokens, apart, peeking)
+
+
+def state_of(report: AlignmentReport, texts: str) -> dict[str, Any]:
+    """What a store says about itself.
+
+    Args:
+        report: on all texts that are in.
+        texts: their hash.
+    """
+    return {**{name: getattr(report, name) for name in _COUNTS}, "texts": texts}
+
+
+def write_examples(folder: Path, examples: Sequence[Example]) -> None:
+    """Keep the first texts' pairing beside the shards; whole, or as it was."""
+    plain = [
+        {side: _plain_spans(getattr(e, side)) for side in ("source", "target")} | {"first": e.first, "behind": e.behind}
+        for e in examples
+    ]
+    write_whole(folder / _EXAMPLES, [memoryview(json.dumps(plain).encode())])
+
+
+def _read_examples(folder: Path) -> tuple[Example, ...]:
+    path = folder / _EXAMPLES
+    if not path.is_file():  # models of one tokenizer have none
+        return ()
+    try:
+        plain = check_type(json.loads(path.read_text(encoding="utf-8")), list[dict[str, Any]])
+        return tuple(
+            Example(_spans(e["source"]), _spans(e["target"]), tuple(map(int, e["first"])), tuple(map(int, e["behind"])))
+            for e in plain
+        )
+    except (ValueError, KeyError, TypeError, TypeCheckError) as error:
+        raise ValueError(f"{str(path)!r} is damaged ({error}): remove it, collecting again writes it anew") from error
+
+
+def _plain_spans(spans: TokenSpans) -> dict[str, Any]:
+    values = {f.name: getattr(spans, f.name) for f in fields(spans)}
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+
+
+def _spans(plain: Mapping[str, Any]) -> TokenSpans:
+    numbers = {name: np.array(plain[name], dtype=np.int64) for name in ("ids", "start", "sure", "most")}
+    marks = {name: np.array(plain[name], dtype=bool) for name in ("closes", "added")}
+    return TokenSpans(tuple(map(str, plain["pieces"])), text=str(plain["text"]), **numbers, **marks)

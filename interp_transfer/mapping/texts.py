@@ -1,0 +1,112 @@
+"""Texts from wherever they come: a list, a generator, a Hugging Face dataset, which may be without an end.
+
+They are taken one by one, in order, and hashed on the way: a store that is gone on with after a kill must be gone on with
+the same texts.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from interp_transfer.activations.spans import Conversation
+
+TEXTS_PER_PORTION = 4096
+
+Text = str | Conversation
+
+
+def texts_of(given: Iterable[Any], column: str, most: int | None) -> Iterator[Text]:
+    """The texts of anything that has some. What can be refused before the first is taken is refused here.
+
+    Args:
+        given: strings, conversations, or rows (mappings) that hold either in a column, such as a dataset's.
+        column: which column of the rows.
+        most: how many texts to take; all, unless said.
+
+    Raises:
+        ValueError: for a single string, a dataset with splits, a column that is not there, or (as they come) for what is no
+            text, or texts of two kinds.
+    """
+    if most is not None and most < 1:
+        raise ValueError(f"max_texts={most}: give at least 1, or None for all of them")
+    if isinstance(given, str):
+        raise ValueError(
+            "no texts to collect from: one string was given, give a list of the texts that both models should read"
+        )
+    if isinstance(given, Mapping):
+        raise ValueError(f"texts is a {type(given).__name__} of {', '.join(map(str, given))}: give one of them, texts[...]")
+    names = getattr(given, "column_names", None)
+    if isinstance(names, list) and names:
+        _check_column(column, names)
+        given = given.select_columns([column]) if hasattr(given, "select_columns") else given  # type: ignore[attr-defined]
+    return _of_one_kind(islice(given, most), column)
+
+
+def portions(texts: Iterable[Text], characters: int) -> Iterator[list[Text]]:
+    """Texts in lists of about so many characters; where a list ends depends on its own texts alone."""
+    held, size = [], 0
+    for text in texts:
+        held.append(text)
+        size += len(text) if isinstance(text, str) else sum(len(message["content"]) for message in text)
+        if size >= characters or len(held) >= TEXTS_PER_PORTION:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
+
+
+class TextHash:
+    """A hash of all texts so far, where each begins and ends included."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def update(self, text: Text) -> None:
+        """Add one text."""
+        plain = text if isinstance(text, str) else json.dumps([dict(message) for message in text], sort_keys=True)
+        raw = plain.encode("utf-8", "surrogatepass")
+        self._hash.update(len(raw).to_bytes(8, "little") + raw)
+
+    def __str__(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _of_one_kind(given: Iterable[Any], column: str) -> Iterator[Text]:
+    kind: type | None = None
+    for index, item in enumerate(given):
+        text = item
+        if isinstance(item, Mapping):
+            _check_column(column, list(item))
+            text = item[column]
+        if not isinstance(text, str) and not _is_conversation(text):
+            where = f"text {index}" if text is item else f"column {column!r} of row {index}"
+            raise ValueError(
+                f"{where} holds {_shown(text)}, neither a string nor a conversation: give strings, or lists of messages with "
+                "role and content"
+            )
+        now = str if isinstance(text, str) else list
+        if kind not in (None, now):
+            raise ValueError(f"texts holds strings and conversations (text {index} is unlike those before it): give one kind")
+        kind = now
+        yield text
+
+
+def _check_column(column: str, names: Sequence[str]) -> None:
+    if column not in names:
+        raise ValueError(f"there is no column {column!r} among {', '.join(names)}: say which holds the texts, text_column=...")
+
+
+def _is_conversation(item: Any) -> bool:
+    return (
+        isinstance(item, Sequence)
+        and not isinstance(item, bytes)
+        and len(item) > 0
+        and all(isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in item)
+    )
+
+
+def _shown(item: Any) -> str:
+    shown = repr(item)
+    return f"{shown[:60]}..." if len(shown) > 60 else shown  # noqa: PLR2004
