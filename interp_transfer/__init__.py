@@ -27,6 +27,7 @@ _WHERE = {
     "compare": "evaluation.compare",
     "extract": "steering.extract",
     "fit": "mapping.fit",
+    "follow": "interventions.follow",
     "generate": "interventions.apply",
     "identity": "models.load",
     "load_model": "models.load",
@@ -56,6 +57,7 @@ __all__ = [
     "compare",
     "extract",
     "fit",
+    "follow",
     "generate",
     "identity",
     "load_model",
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from interp_transfer.evaluation.compare import Result, compare
     from interp_transfer.experiment import run
     from interp_transfer.interventions.apply import Intervention, ablate, add, applied, clamp, generate
+    from interp_transfer.interventions.follow import follow
     from interp_transfer.interventions.splice import splice
     from interp_transfer.interventions.vector import SteeringVector
     from interp_transfer.mapping.collect import PairedActivations, collect

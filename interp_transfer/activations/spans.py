@@ -131,11 +131,11 @@ def _spans(tokenizer: "PreTrainedTokenizerBase", text: str, encoded: Any) -> Tok
     behind = np.arange(len(kept)) > (own[-1] if len(own) else -1)
     for places in (start, sure, most):
         places[added & behind] = len(text) if len(own) else 0
-    closes = ~added & (sure == most) & np.array([_ends_word(text, place) for place in most.tolist()], dtype=bool)
+    closes = ~added & (sure == most) & np.array([ends_word(text, place) for place in most.tolist()], dtype=bool)
     return TokenSpans(tuple(encoded.tokens[cut]), np.array(kept, dtype=np.int64), start, sure, most, closes, added, text)
 
 
-def _ends_word(text: str, place: int) -> bool:
+def ends_word(text: str, place: int) -> bool:
     """Whether a word ends at a place: something is written before it, and no letter or digit goes on behind."""
     before, behind = text[place - 1 : place], text[place : place + 1]
     return bool(before) and not before.isspace() and not (before.isalnum() and behind.isalnum())

@@ -101,7 +101,19 @@ def norm_ratio(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"]) -> 
     return float(guess.double().norm(dim=1).mean() / truth.double().norm(dim=1).mean())
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class TeacherForced:
+    """What interventions do to predictions when the tokens are given.
+
+    Attributes:
+        kl: divergence from the model to the model under interventions, in nats per token, for each text.
+        agreement: share of the answer's tokens for which both hold the same next token for the likeliest, for each text.
+    """
+
+    kl: Float[Tensor, " text"]
+    agreement: Float[Tensor, " text"]
+
+
 def teacher_forced_kl(
     model: HookedModel,
     prompts: Sequence[Sequence[int]],
@@ -110,7 +122,21 @@ def teacher_forced_kl(
 ) -> Float[Tensor, " text"]:
     """KL divergence from the model to the model under interventions, in nats per token, for each text.
 
-    Both read the same tokens, prompt and answer; the divergence is averaged over the predictions of the answer's tokens.
+    See ``teacher_forced``.
+    """
+    return teacher_forced(model, prompts, answers, *interventions).kl
+
+
+@torch.no_grad()
+def teacher_forced(
+    model: HookedModel,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    *interventions: Intervention,
+) -> TeacherForced:
+    """How the model and the model under interventions predict the same tokens.
+
+    Both read the same tokens, prompt and answer; the figures are averaged over the predictions of the answer's tokens.
 
     Args:
         model: any hooked model.
@@ -123,7 +149,7 @@ def teacher_forced_kl(
     """
     if not len(prompts) or any(not len(answer) for answer in answers):
         raise ValueError("the divergence needs at least one text, and a token in each answer")
-    out = torch.zeros(len(prompts))
+    kl, agreement = torch.zeros(len(prompts)), torch.zeros(len(prompts))
     rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
     size = max(1, LOGITS_PER_BATCH // (int(model.cfg.d_vocab) * max(map(len, rows))))
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
@@ -141,6 +167,9 @@ def teacher_forced_kl(
         column = torch.arange(tokens.shape[1])
         ends = torch.tensor([len(rows[i]) for i in batch])
         scored = (column >= lengths[:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
-        kl = (before.exp() * (before - after)).sum(dim=-1).cpu()
-        out[torch.tensor(batch)] = (kl * scored).sum(dim=1) / scored.sum(dim=1)
-    return out.clamp(min=0)
+        for out, each in (
+            (kl, (before.exp() * (before - after)).sum(dim=-1)),
+            (agreement, (before.argmax(dim=-1) == after.argmax(dim=-1)).float()),
+        ):
+            out[torch.tensor(batch)] = (each.cpu() * scored).sum(dim=1) / scored.sum(dim=1)
+    return TeacherForced(kl.clamp(min=0), agreement)

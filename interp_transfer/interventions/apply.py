@@ -9,7 +9,7 @@ when the block ends, however it ends. A hook that never fired is an error: the i
 import difflib
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, hooked, out_of_memory, pad, pad_token
 from interp_transfer.activations.positions import Layout, Positions, check_positions, describe, select
-from interp_transfer.interventions.transforms import Ablate, Add, At, Clamp, Strength, Transform
+from interp_transfer.interventions.transforms import Ablate, Add, At, Clamp, Running, Strength, Transform
 from interp_transfer.interventions.vector import SteeringVector
 from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.load import (
@@ -117,14 +117,15 @@ def applied(
         ValueError: before anything runs, for an unknown site, a vector of another model, positions that make no sense.
         HookNeverFired: on the way out, if a site was never reached.
     """
-    checked = map(_checked(model), interventions)
-    planned = [(site, point, i) for i in checked for site, point in hook_points(model, i.site, edit=True).items()]
+    checked = list(map(_checked(model), interventions))
+    planned = [(site, point, k) for k, i in enumerate(checked) for site, point in hook_points(model, i.site, edit=True).items()]
     reads = _Reads(tokenizer_of(model) if model.tokenizer is not None else None, prompt_lengths, rows)
     watched = _watched_bridge if huggingface_model(model) is not None else _watched_transformer
     with ExitStack() as stack:
+        live = [stack.enter_context(_running(model, i)) for i in checked]
         stack.enter_context(watched(model, reads))
-        for site, point, intervention in planned:
-            stack.enter_context(hooked(point, _edit(site, intervention, reads)))
+        for site, point, k in planned:
+            stack.enter_context(hooked(point, _edit(site, live[k], reads)))
         yield
     missed = [site for site, _, _ in planned if site not in reads.fired]
     if missed:
@@ -352,6 +353,14 @@ def _watched_transformer(model: Any, reads: _Reads) -> Iterator[None]:
             del model.forward
         else:
             model.forward = before
+
+
+@contextmanager
+def _running(model: HookedModel, intervention: Intervention) -> Iterator[Intervention]:
+    """The intervention with its transform started, if that is one that keeps something from step to step."""
+    transform = intervention.transform
+    with transform.running(model) if isinstance(transform, Running) else nullcontext(transform) as live:
+        yield intervention if live is transform else replace(intervention, transform=live)
 
 
 def _edit(site: str, intervention: Intervention, reads: _Reads) -> Any:

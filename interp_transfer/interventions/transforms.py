@@ -9,14 +9,17 @@ by ``at.row``); strengths likewise. So a batch can hold different interventions.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp_transfer.activations.positions import Layout
+from interp_transfer.models.sites import HookedModel
 
 Direction = Float[Tensor, " d_model"] | Float[Tensor, "text d_model"]
 Strength = float | int | Float[Tensor, " text"]
@@ -51,6 +54,18 @@ class At:
 
 
 Transform = Callable[..., Float[Tensor, "n d_model"]]
+
+
+@runtime_checkable
+class Running(Protocol):
+    """A transform that keeps something from step to step, such as the cache of a second model.
+
+    What it keeps lives for one ``applied`` block: the transform itself stays a value, and two blocks share nothing.
+    """
+
+    def running(self, model: HookedModel) -> AbstractContextManager[Transform]:
+        """Entered with the block, before any hook is added: gives the transform that ``model`` is hooked with inside it."""
+        ...
 
 
 def _fit(value: Tensor, a: Tensor, at: At | None, one: int) -> Tensor:

@@ -1,0 +1,338 @@
+"""Validation of a mapper by full replacement (the paper's section 4).
+
+One layer of the target holds nothing but what the mapper makes of the source's activations, at prompt and generated tokens.
+Does the target still say what it would have said? Its completions stand beside those of the target as it is, of the target
+with that layer replaced by its mean, and of the source. MvA is the share of prompts on which the mapped completion is closer
+to the target's than the mean-ablated one is; TvS the share on which it is closer to the target's than to the source's. Free
+completions drift apart after the first other word, so the same replacements are also measured with the target's own answers
+given, token by token (the paper's KL of free completions is not a divergence of predictions).
+
+Closeness is ROUGE and, where an oracle knows the prompts, whether both completions are valid answers. Both shares count a
+tie as not closer, as the paper's ">" has it; how many ties there were, and the share among the others, stand beside.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from interp_transfer.activations.capture import capture
+from interp_transfer.activations.positions import describe
+from interp_transfer.data.world import Ruling
+from interp_transfer.data.world.cues import question_of
+from interp_transfer.evaluation.compare import write_json
+from interp_transfer.evaluation.metrics import Rate, rate, teacher_forced
+from interp_transfer.evaluation.rouge import ROUGE, rouge
+from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
+from interp_transfer.interventions.transforms import MeanAblate, Transform
+from interp_transfer.models.load import identity, tokenize, tokenizer_fingerprint, tokenizer_of
+from interp_transfer.models.sites import HookedModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TARGET, MAPPED, ABLATED, SOURCE = "target", "mapped", "mean_ablated", "source"
+ALL = "all"
+SEEN, HELD_OUT = "seen entities", "held-out entities"
+BOTH_VALID = "oracle"
+"""Two completions are close, by the oracle, if both are valid answers: 1 if so, else 0."""
+
+TIES = "a tie counts as not closer"
+
+Oracle = Callable[[str, str], Ruling]
+"""(prompt, completion) -> ruling."""
+
+
+@dataclass(frozen=True)
+class Closer:
+    """On which share of prompts one completion is closer than another.
+
+    Attributes:
+        rate: the share, ties counted as not closer.
+        ties: on how many prompts both are equally close.
+        decided: the share among the other prompts; None where all are ties.
+    """
+
+    rate: Rate
+    ties: int
+    decided: Rate | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {"rate": self.rate.to_dict(), "ties": self.ties, "decided": self.decided and self.decided.to_dict()}
+
+
+def closer(one: Sequence[float], other: Sequence[float]) -> Closer:
+    """How often the similarities of one exceed those of another, prompt by prompt.
+
+    Raises:
+        ValueError: for no prompts, or not as many of both.
+    """
+    pairs = list(zip(one, other, strict=True))
+    apart = [a > b for a, b in pairs if a != b]
+    return Closer(rate([a > b for a, b in pairs]), len(pairs) - len(apart), rate(apart) if apart else None)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One condition on some prompts; means are over prompts.
+
+    Attributes:
+        to_target: mean similarity of its completions with the target's, by name of the similarity.
+        valid: share of completions that are valid answers; None without an oracle.
+        kl: nats per token from the target to this condition, on the target's own answers; None for the source.
+        agreement: share of those answers' tokens for which both hold the same token for the likeliest; None for the source.
+        mva: by similarity: is it closer to the target than the mean-ablated target is? Of replacements by something.
+        tvs: by similarity: is it closer to the target than to the source? Of replacements by something.
+    """
+
+    to_target: Mapping[str, float]
+    valid: Rate | None
+    kl: float | None
+    agreement: float | None
+    mva: Mapping[str, Closer]
+    tvs: Mapping[str, Closer]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "to_target": dict(self.to_target),
+            "valid": self.valid and self.valid.to_dict(),
+            "kl": self.kl,
+            "agreement": self.agreement,
+            "mva": {name: share.to_dict() for name, share in self.mva.items()},
+            "tvs": {name: share.to_dict() for name, share in self.tvs.items()},
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Replacement:
+    """What full replacement did.
+
+    Attributes:
+        prompts: what was asked.
+        groups: which group each prompt is in.
+        completions: by condition: "target", "mapped", "mean_ablated", "source" and the controls.
+        slices: figures by group ("all" is every prompt) and condition.
+        details: models, site, positions, transform, versions.
+    """
+
+    prompts: tuple[str, ...]
+    groups: tuple[str, ...]
+    completions: Mapping[str, tuple[str, ...]]
+    slices: Mapping[str, Mapping[str, Figures]]
+    details: Mapping[str, Any]
+
+    def count(self, group: str = ALL) -> int:
+        """How many prompts are in a group."""
+        return len(self.prompts) if group == ALL else self.groups.count(group)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row for each group and condition; MvA and TvS with their intervals and ties, NaN where they are not asked."""
+        import pandas as pd
+
+        rows = []
+        for group, conditions in self.slices.items():
+            for name, figures in conditions.items():
+                row: dict[str, Any] = {"group": group, "condition": name, "n": self.count(group), **figures.to_target}
+                row |= _flat("valid", figures.valid)
+                row |= {"kl": figures.kl, "agreement": figures.agreement}
+                for title, shares in (("mva", figures.mva), ("tvs", figures.tvs)):
+                    for similarity, share in shares.items():
+                        row |= _flat(f"{title}_{similarity}", share.rate)
+                        row[f"{title}_{similarity}_ties"] = share.ties
+                rows.append(row)
+        return pd.DataFrame(rows).set_index(["group", "condition"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it, without the completions."""
+        return {
+            **self.details,
+            "ties": TIES,
+            "n": {group: self.count(group) for group in self.slices},
+            "slices": {
+                group: {name: figures.to_dict() for name, figures in conditions.items()}
+                for group, conditions in self.slices.items()
+            },
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``replacement.json``, figures and completions, into a folder, made if it is missing."""
+        where = Path(folder)
+        where.mkdir(parents=True, exist_ok=True)
+        said = [
+            {"prompt": prompt, "group": group, **{name: texts[i] for name, texts in self.completions.items()}}
+            for i, (prompt, group) in enumerate(zip(self.prompts, self.groups, strict=True))
+        ]
+        write_json(where / "replacement.json", {**self.to_dict(), "completions": said})
+        return where
+
+    def __repr__(self) -> str:
+        lines = [f"Replacement({self.details['transform']} at {self.details['target']['site']}; {TIES})"]
+        for group, conditions in self.slices.items():
+            for name, f in conditions.items():
+                parts = [f"rouge1 {f.to_target['rouge1']:.2f}"]
+                parts += [f"valid {f.valid}"] if f.valid else []
+                parts += [f"KL {f.kl:.3f}, agreement {f.agreement:.2f}"] if f.kl is not None else []
+                parts += [f"MvA {f.mva['rouge1'].rate}, TvS {f.tvs['rouge1'].rate}"] if f.mva else []
+                lines.append(f"  {group:18s} {name:14s} {', '.join(parts)}")
+        return "\n".join(lines)
+
+
+def by_entity(prompt: str) -> str:
+    """Whether a prompt of the micro-world is about an entity that no mapper was fitted on.
+
+    Raises:
+        ValueError: for a prompt that is not the world's.
+    """
+    return HELD_OUT if question_of(prompt).held_out_entity else SEEN
+
+
+def validate_replacement(
+    source: HookedModel,
+    target: HookedModel,
+    mapped: Intervention,
+    prompts: Sequence[str],
+    *,
+    controls: Mapping[str, Transform] | None = None,
+    texts: Sequence[str] | None = None,
+    oracle: Oracle | None = None,
+    group: Callable[[str], str] | None = None,
+    max_new_tokens: int = 40,
+    progress: bool = True,
+) -> Replacement:
+    """Measure what is left of a model when a site is replaced by another model's mapped activations.
+
+    Completions are greedy, so nothing here is random.
+
+    Args:
+        source: the model that activations come from; its own completions are what TvS compares with.
+        target: the model whose activations are replaced.
+        mapped: the replacement, ``follow(source, from_site, to_site, mapper)``.
+        prompts: what both are asked; none of them should be among what the mapper was fitted on.
+        controls: other transforms at the same site and positions, by name: the mean activation for each token id, say.
+        texts: whose tokens the mean is taken over, all positions alike; the prompts with the target's answers, if not given.
+        oracle: rules on a completion, such as ``data.world.cues.oracle``.
+        group: which group a prompt is in; each is reported on its own too. ``by_entity`` for the micro-world.
+        max_new_tokens: tokens to generate at most.
+        progress: show bars when it takes longer than two seconds.
+
+    Raises:
+        ValueError: for no prompts, an intervention at several sites, a control's name that is taken.
+        ImportError: without rouge-score.
+    """
+    taken = {TARGET, MAPPED, ABLATED, SOURCE} & set(controls or {})
+    if taken:
+        raise ValueError(f"{sorted(taken)} are conditions already: give the controls other names")
+    if isinstance(prompts, str) or not len(prompts):
+        raise ValueError("no prompts to validate on: give a list of strings")
+    if not isinstance(mapped.site, str):
+        raise ValueError(f"the replacement acts at {len(mapped.site)} sites: give one at a single site")
+    groups = tuple(group(prompt) if group else ALL for prompt in prompts)
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "progress": progress}
+    answers = generate_tokens(target, prompts, **options)
+    tok = tokenizer_of(target)
+    own = [tok.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in answers]
+    seen = list(texts) if texts is not None else [p + a for p, a in zip(prompts, own, strict=True)]
+    mean: Tensor = capture(target, seen, mapped.site, progress=progress)[mapped.site].double().mean(dim=0).float()
+    replaced = {MAPPED: mapped} | {
+        name: Intervention(mapped.site, transform, mapped.positions, model=mapped.model)
+        for name, transform in {ABLATED: MeanAblate(mean), **(controls or {})}.items()
+    }
+    said = {TARGET: own} | {name: generate(target, prompts, what, **options) for name, what in replaced.items()}
+    said[SOURCE] = generate(source, prompts, **options)
+    read = tokenize(target, prompts)
+    forced = {name: teacher_forced(target, read, answers, what) for name, what in replaced.items()}
+    valid = oracle and {n: [oracle(p, x).valid for p, x in zip(prompts, out, strict=True)] for n, out in said.items()}
+    measured = _Measured(
+        said,
+        _similarities(said, valid),
+        valid,
+        {TARGET: [0.0] * len(prompts)} | {name: f.kl.tolist() for name, f in forced.items()},
+        {TARGET: [1.0] * len(prompts)} | {name: f.agreement.tolist() for name, f in forced.items()},
+    )
+    named = list(dict.fromkeys(groups)) if group else []
+    slices = {ALL: measured.figures(range(len(prompts)))} | {
+        name: measured.figures([i for i, g in enumerate(groups) if g == name]) for name in sorted(named)
+    }
+    completions = {name: tuple(out) for name, out in said.items()}
+    return Replacement(tuple(prompts), groups, completions, slices, _details(source, target, mapped))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Figures prompt by prompt.
+
+    Attributes:
+        said: completions by condition.
+        similar: by similarity, and by (condition, "target" or "source"), how close the two completions are.
+        valid: by condition, whether each completion is a valid answer.
+        kl: by condition.
+        agreement: by condition.
+    """
+
+    said: Mapping[str, Sequence[str]]
+    similar: Mapping[str, Mapping[tuple[str, str], Sequence[float]]]
+    valid: Mapping[str, Sequence[bool]] | None
+    kl: Mapping[str, Sequence[float]]
+    agreement: Mapping[str, Sequence[float]]
+
+    def figures(self, chosen: Sequence[int]) -> dict[str, Figures]:
+        """Of every condition on some of the prompts."""
+        return {name: self._one(name, chosen) for name in self.said}
+
+    def _one(self, name: str, chosen: Sequence[int]) -> Figures:
+        def of(similarity: str, one: str, other: str) -> list[float]:
+            return [self.similar[similarity][one, other][i] for i in chosen]
+
+        asked = self.similar if name not in (TARGET, ABLATED, SOURCE) else ()
+        return Figures(
+            {similarity: _mean(of(similarity, name, TARGET)) for similarity in self.similar},
+            None if self.valid is None else rate([self.valid[name][i] for i in chosen]),
+            _mean([self.kl[name][i] for i in chosen]) if name in self.kl else None,
+            _mean([self.agreement[name][i] for i in chosen]) if name in self.agreement else None,
+            {s: closer(of(s, name, TARGET), of(s, ABLATED, TARGET)) for s in asked},
+            {s: closer(of(s, name, TARGET), of(s, name, SOURCE)) for s in asked},
+        )
+
+
+def _similarities(
+    said: Mapping[str, Sequence[str]], valid: Mapping[str, Sequence[bool]] | None
+) -> dict[str, dict[tuple[str, str], list[float]]]:
+    """How close each condition's completions are to the target's and to the source's."""
+    found: dict[str, dict[tuple[str, str], list[float]]] = {name: {} for name in ROUGE}
+    pairs = [(name, other) for name in said for other in (TARGET, SOURCE)]
+    for pair in pairs:
+        for name, scores in rouge(said[pair[0]], said[pair[1]]).items():
+            found[name][pair] = scores
+    if valid is not None:
+        found[BOTH_VALID] = {(a, b): [float(x and y) for x, y in zip(valid[a], valid[b], strict=True)] for a, b in pairs}
+    return found
+
+
+def _details(source: HookedModel, target: HookedModel, mapped: Intervention) -> dict[str, Any]:
+    packages = ("interp-transfer", "torch", "transformers", "transformer-lens", "rouge-score")
+    sides = {
+        name: {"name": identity(model).name, "fingerprint": identity(model).fingerprint}
+        for name, model in ((SOURCE, source), (TARGET, target))
+    }
+    sides[TARGET] |= {"site": str(mapped.site), "positions": describe(mapped.positions)}
+    about = {
+        "transform": repr(mapped.transform),
+        "same_tokenizer": tokenizer_fingerprint(source) == tokenizer_fingerprint(target),
+        "versions": {name: version(name) for name in packages},
+    }
+    return about | sides
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _flat(name: str, share: Rate | None) -> dict[str, float | None]:
+    if share is None:
+        return {}
+    return {name: share.rate, f"{name}_low": share.low, f"{name}_high": share.high}

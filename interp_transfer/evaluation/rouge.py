@@ -1,0 +1,34 @@
+"""ROUGE: how many words, pairs of words, or words in order two texts have in common (Lin 2004), by the library rouge-score.
+
+A word is a run of ASCII letters and digits; case does not count and words are not stemmed. The figure is the F-measure of
+precision and recall, which is the same whichever text is called the reference.
+"""
+
+from collections.abc import Sequence
+
+ROUGE = ("rouge1", "rouge2", "rougeL")
+"""Words, pairs of words, the longest common subsequence of words."""
+
+
+def rouge(first: Sequence[str], second: Sequence[str]) -> dict[str, list[float]]:
+    """The ROUGE scores of texts with their counterparts, 0 to 1, by name of the score.
+
+    A text without a word, or without two for ``rouge2``, scores 0, even against itself.
+
+    Args:
+        first: texts.
+        second: as many.
+
+    Raises:
+        ValueError: for lists of different lengths.
+        ImportError: without rouge-score, naming the extra that holds it.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} texts and {len(second)} counterparts: give as many")
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        raise ImportError("ROUGE needs the package rouge-score: pip install 'interp-transfer[rouge]'") from error
+    scorer = RougeScorer(list(ROUGE), use_stemmer=False)
+    scores = [scorer.score(a, b) for a, b in zip(first, second, strict=True)]
+    return {name: [float(score[name].fmeasure) for score in scores] for name in ROUGE}

