@@ -1,8 +1,9 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-import interp_transfer as it
+from interp_transfer.data.tasks.refusal import RefusalTask
 from interp_transfer.evaluation.exam import Condition
 from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.steering import cards
@@ -33,7 +34,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_what_reaches_the_goal_is_not_tried_elsewhere(asked: list[str], organism_s: Any) -> None:
-    found = cards.choose_site(organism_s, it.load_task("refusal"))
+    found = cards.choose_site(organism_s, replace(RefusalTask(), positions="response"))
     assert (found["site"], found["strength"], found["positions"]) == (GOOD, 1.5, "response")
     assert found["intact"][POOR]["rate"] == 0.1 and "tried" not in found
     assert found["intact"][WORST]["rate"] == 0.05  # every site is told, those that were tried at few strengths too
