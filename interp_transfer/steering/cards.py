@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.data.tasks import Task, load_task, site_key
+from interp_transfer.data.tasks import Task, list_tasks, load_task, site_key
 from interp_transfer.data.tasks.refusal import DIRECTIONS
 from interp_transfer.evaluation.cards import measure, update_card
 from interp_transfer.evaluation.exam import Condition
@@ -72,5 +72,7 @@ def _sweep(model: HookedModel, task: Task, positions: str) -> dict[str, Conditio
 
 
 def _variants(name: str) -> list[Task]:
-    """The task in each of its directions, for which the best sites need not be the same."""
+    """The task in each of its directions, for which the best sites need not be the same; none for what no vector steers."""
+    if name not in list_tasks():
+        return []
     return [load_task(name, direction=d) for d in DIRECTIONS] if name == "refusal" else [load_task(name)]

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -51,3 +52,13 @@ def test_what_falls_short_is_tried_at_other_positions(asked: list[str], organism
         "success": 0,
         "intact": 0,
     }
+
+
+def test_what_no_vector_steers_gets_no_site(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`knowledge` organisms are tuned for the switch and have a card without sites."""
+    (tmp_path / "card.json").write_text(json.dumps({"name": "micro-qwen-m-knowledge", "tasks": ["knowledge"]}))
+    monkeypatch.setattr(cards, "load_model", lambda folder: folder)
+    monkeypatch.setattr(cards, "measure", lambda model, tasks: {"asked": [str(model), tasks]})
+    card = cards.finish_card(tmp_path)
+    assert (card["sites"], card["site_sweep"]) == ({}, {})
+    assert json.loads((tmp_path / "card.json").read_text())["measured"] == {"asked": [str(tmp_path), ["knowledge"]]}
