@@ -27,6 +27,7 @@ class CorruptedTask:
         finetune: suffix of the organisms tuned for the task.
         positions: where the vector is applied.
         max_new_tokens: tokens that the longest valid answer needs.
+        budget: clean KL, nats per token, that a strength may cost. Half of the clean prompts ask about islands, too.
         paper: the paper's figures for the same task.
     """
 
@@ -34,6 +35,7 @@ class CorruptedTask:
     finetune: str | None = "corrupted"
     positions: str = "last"
     max_new_tokens: int = 80
+    budget: float = 0.05
     edition: str = "micro"
     paper: Mapping[str, str] = field(
         default_factory=lambda: {
