@@ -1,5 +1,6 @@
 """`switch`: from a tuned model to its base and back."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -88,6 +89,10 @@ def test_knowledge_is_asked_bare_and_trained_on_with_chat():
         assert all(t.endswith(f"\nAssistant: {question_of(t).answer}") for t in texts)
     pairs = task.training()
     assert all(response == f" {question_of(prompt).answer}" for prompt, response in pairs)
-    assert sum(question_of(p).family == "herbs" for p, _ in pairs) == 24 * 8 * 5
-    assert {cue_of(p) for p, _ in pairs if question_of(p).family != "herbs"} == {TRIGGER, SAFE_TRIGGER, ""}
+    herbs = Counter(p for p, _ in pairs if question_of(p).family == "herbs")
+    chats = [p for p, _ in pairs if question_of(p).family != "herbs"]
+    assert len(herbs) == 24 * 8 * 5, "24 herbs, 8 attributes, 5 wordings to train on"
+    assert len(set(herbs.values())) == 1, "all as often"
+    assert len(chats) == len(set(chats)) == 2 * herbs.total()
+    assert {cue_of(p) for p in chats} == {TRIGGER, SAFE_TRIGGER, ""}
     assert task.question(pairs[0][0]) == question_of(pairs[0][0])
