@@ -102,9 +102,10 @@ def run(
 
     stage("pairs and mappers")
     pairs = collect(a, b, task.texts("train"), s, t, strategy=alignment, progress=progress)
-    main = fit(pairs, mapper, seed=seed, progress=progress)
+    how: dict[str, Any] = {"models": (a, b), "seed": seed, "progress": progress}
+    main = fit(pairs, mapper, **how)
     moved = main.transfer(vector, mode)
-    control = fit(pairs.shuffled(seed), mapper, seed=seed, progress=progress).transfer(vector, mode)
+    control = fit(pairs.shuffled(seed), mapper, **how).transfer(vector, mode)
     vectors = {"native": native, "moved": moved, "shuffled": control}
 
     def steer(v: SteeringVector, strength: float) -> Intervention:
@@ -138,7 +139,7 @@ def run(
     others: list[dict[str, Any]] = []
     if variants:
         stage("other modes and mappers")
-        fitted = {kind: main if kind == mapper else fit(pairs, kind, seed=seed, progress=progress) for kind in VARIANTS}
+        fitted = {kind: main if kind == mapper else fit(pairs, kind, **how) for kind in VARIANTS}
         fitted[mapper] = main
         quick = replace(validation, prompts=validation.prompts[:VARIANT_PROMPTS])
         todo = [(kind, how) for kind in fitted for how in MODES if (kind, how) != (mapper, mode)]

@@ -26,7 +26,7 @@ from interp_transfer.interventions.read_along import ReadAlong
 from interp_transfer.interventions.splice import Mapping, check_amount, fused
 from interp_transfer.interventions.transforms import At
 from interp_transfer.models.load import ModelIdentity, identity, tokenizer_fingerprint, tokenizer_of
-from interp_transfer.models.sites import HookedModel, check_site
+from interp_transfer.models.sites import HookedModel, apart, check_site
 
 SAME_TOKENS = "same_tokens"
 """How tokens are paired where the two tokenizers are alike, whatever strategy is named."""
@@ -101,7 +101,7 @@ def follow(
 
     Args:
         source: the model that reads along, unsteered. May be the very model that is acted on, which then runs a second time.
-        from_site: where its activations are read.
+        from_site: where its activations are read; for a mapper of several sites together, its ``source.site``.
         to_site: where they go.
         mapping: from the source's space to the target's, rows to rows: a mapper, or any function. The identity if not
             given. A mapper refuses other models and sites than its own; ``lambda rows: mapper(rows)`` takes any on purpose.
@@ -116,7 +116,8 @@ def follow(
     Raises:
         ValueError: for an unknown site or strategy, an amount outside of 0 to 1, or a mapper of other spaces.
     """
-    check_site(source, from_site)
+    for site in apart(from_site):
+        check_site(source, site)
     fitted = getattr(getattr(mapping, "card", None), "alignment", None)
     fitted = fitted if isinstance(fitted, str) and fitted != SAME_TOKENS else None
     if strategy is not None and fitted not in (None, strategy):

@@ -19,7 +19,7 @@ from torch import Tensor
 from interp_transfer.activations.capture import forward, pad, pad_token, reading
 from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.load import context_length, device_of, huggingface_model
-from interp_transfer.models.sites import HookedModel, hook_points
+from interp_transfer.models.sites import HookedModel, apart, hook_points
 
 
 @dataclass
@@ -28,7 +28,7 @@ class ReadAlong:
 
     Attributes:
         model: who reads.
-        site: where its activations are read.
+        site: where its activations are read, or several sites side by side (``sites.together``).
         cached: keep keys and values from call to call. Without it, or where the model is no bridge, whole sequences are read
             anew whenever they change: slower, and the same to rounding.
         ids: what has been read of each text.
@@ -77,7 +77,7 @@ class ReadAlong:
 
     @cached_property
     def _points(self) -> dict[str, Any]:
-        return hook_points(self.model, self.site)  # once, because a bridge lists its hook points anew each time
+        return hook_points(self.model, apart(self.site))  # once, because a bridge lists its hook points anew each time
 
     def _read_anew(self, wanted: list[list[int]]) -> None:
         tokens, real = pad([ids or [0] for ids in wanted], pad_token(self.model))
@@ -139,16 +139,18 @@ class ReadAlong:
                     setattr(layer, name, held.gather(2, index))
 
     def _checked(self, read: dict[str, Tensor], tokens: Tensor) -> Float[Tensor, "row column d"]:
-        if self.site not in read:
-            raise ValueError(f"hook {self.site!r} never fired in the source (a use_... switch may be off)")
-        out = read[self.site]
-        if out.ndim >= 3 and out.shape[0] == 1:  # position embeddings come once for the whole batch
-            out = out.expand(len(tokens), *out.shape[1:])
-        if out.ndim < 3 or tuple(out.shape[:2]) != tuple(tokens.shape):
-            raise ValueError(
-                f"{self.site!r} has shape {tuple(out.shape)}, not (text, token, ...): it has no row for each token"
-            )
-        return out.flatten(2)
+        return torch.cat([_rows_at(site, read, tokens) for site in self._points], dim=2)
+
+
+def _rows_at(site: str, read: dict[str, Tensor], tokens: Tensor) -> Float[Tensor, "row column d"]:
+    if site not in read:
+        raise ValueError(f"hook {site!r} never fired in the source (a use_... switch may be off)")
+    out = read[site]
+    if out.ndim >= 3 and out.shape[0] == 1:  # position embeddings come once for the whole batch
+        out = out.expand(len(tokens), *out.shape[1:])
+    if out.ndim < 3 or tuple(out.shape[:2]) != tuple(tokens.shape):
+        raise ValueError(f"{site!r} has shape {tuple(out.shape)}, not (text, token, ...): it has no row for each token")
+    return out.flatten(2)
 
 
 def _shared(old: Sequence[int], new: Sequence[int]) -> int:

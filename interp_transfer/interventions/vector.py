@@ -7,7 +7,7 @@ its parts.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.models.load import ModelIdentity, identity
-from interp_transfer.models.sites import HookedModel, check_site
+from interp_transfer.models.sites import HookedModel, check_site, together
 
 FORMAT = "interp_transfer.vector/1"
 
@@ -202,6 +202,41 @@ class SteeringVector:
             )
         except (KeyError, json.JSONDecodeError, TypeCheckError) as error:
             raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+
+
+def side_by_side(vectors: Sequence[SteeringVector]) -> SteeringVector:
+    """Vectors of several sites of one model as one vector of all their dimensions, for a mapper of those sites together.
+
+    Args:
+        vectors: found on the same prompts in the same order, so that the n-th rows of their evidence belong together. No model
+            has a site of this kind, so the result is there to be moved.
+
+    Raises:
+        ValueError: for two models, one site twice, or evidence of different size, kind or weight.
+    """
+    first = vectors[0]
+    for other in vectors[1:]:
+        check_same(first.model, other.model, "vectors")
+        if _sizes(other.evidence) != _sizes(first.evidence):
+            raise ValueError(
+                f"the evidence of the vectors at {first.site!r} and {other.site!r} is not of the same prompts: extract both "
+                "from the same contrast"
+            )
+    parts = [list(_activations(v.evidence)) for v in vectors]
+    rows = [torch.cat(list(same), dim=1) for same in zip(*parts, strict=True)]
+    if isinstance(first.evidence, Reference):
+        evidence: Evidence = Reference(rows[0])
+    else:
+        sides = zip(rows[::2], rows[1::2], first.evidence, strict=True)
+        evidence = tuple(Contrast(positive, negative, old.weight) for positive, negative, old in sides)
+    direction = torch.cat([v.direction for v in vectors])
+    return replace(first, direction=direction, site=together(v.site for v in vectors), evidence=evidence)
+
+
+def _sizes(evidence: Evidence) -> list[tuple[int, int, float]]:
+    if isinstance(evidence, Reference):
+        return [(len(evidence.activations), 0, 0.0)]
+    return [(len(c.positive), len(c.negative), c.weight) for c in evidence]
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

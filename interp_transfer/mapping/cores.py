@@ -90,6 +90,7 @@ CORES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "mean_shift": same,
         "affine": linear,
         "procrustes": linear,
+        "embeddings": linear,
         "low_rank": bottleneck,
         "autoencoder": autoencoder,
         "residual": residual,

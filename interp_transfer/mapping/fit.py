@@ -11,23 +11,27 @@ over the rows, those that are trained one more for each epoch, and held-out rows
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor
+from torch import Tensor, nn
 
+from interp_transfer.interventions.vector import check_same
 from interp_transfer.mapping.agreement import Agreement
-from interp_transfer.mapping.kinds import KINDS, Kind, Problem, find_kind
+from interp_transfer.mapping.kinds import KINDS, RIDGES, Kind, Problem, find_kind
 from interp_transfer.mapping.mappers import Card, Mapper, Space
 from interp_transfer.mapping.moments import Block, Moments, RunningMoments
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.parts import BLOCK_ROWS, Changed, CollectedPart, Part, regrouped
+from interp_transfer.mapping.through import Through
+from interp_transfer.models.load import identity
+from interp_transfer.models.sites import HookedModel
 
-__all__ = ["KINDS", "check_kind", "fit"]
+__all__ = ["KINDS", "check_kind", "fit", "fit_each"]
 
 MASSIVE = 10.0
 """Rows longer than so many times the median length are set apart."""
@@ -42,6 +46,8 @@ def fit(
     held_out: float = 0.1,
     massive: float = MASSIVE,
     checkpoint: str | Path | None = None,
+    models: tuple[HookedModel, HookedModel] | None = None,
+    texts: Sequence[str] | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> Mapper:
@@ -54,22 +60,26 @@ def fit(
     Args:
         pairs: from ``collect``, in memory or in a store; ``pairs.shuffled(seed)`` for the control.
         kind: one of ``kinds.KINDS``: "autoencoder" (the paper's), "affine", "procrustes", "low_rank", "residual",
-            "mean_shift", "untrained" (a control).
+            "embeddings", "mean_shift", "untrained" (a control).
         sites: which site pair, when several were collected.
         seed: of the split, the initial weights and the order of batches.
         held_out: share of the texts that it is judged on and not fitted on.
         massive: rows longer than so many times the median length are not fitted; ``float("inf")`` fits all. Of pairs in a
             store it is the median of a sample.
         checkpoint: folder in which training keeps its state after each epoch; an interrupted one is gone on with.
+        models: source and target, for what looks at the models themselves: the kind "embeddings", and ``kl`` above zero.
+        texts: what the pairs were collected from, for ``kl`` above zero.
         progress: show a bar when it takes longer than two seconds.
         settings: of the kind, see ``kinds``.
 
     Raises:
-        ValueError: for an unknown kind or setting, rows that hold NaN or infinity, too few of them, or widths that the kind
-            cannot join.
+        ValueError: for an unknown kind or setting, rows that hold NaN or infinity, too few of them, widths that the kind
+            cannot join, or models that are needed and missing, or others than the pairs are of.
     """
     known = find_kind(kind)
     chosen = _settings(known, kind, settings)
+    looks_through = getattr(chosen, "kl", 0) > 0
+    _check_models(pairs, kind, models, texts, known.looks, looks_through)
     if not massive > 1:
         raise ValueError(f"massive={massive}: give a multiple of the median length above 1")
     pair, x, y = pairs.rows(sites)
@@ -83,6 +93,19 @@ def fit(
 
     scales = _Scales(seen.moments, known.whiten)
     folder = None if checkpoint is None else Path(checkpoint)
+    blank = Card(kind, 0, 0.0, 0.0, 0.0, len(ordinary), len(held), seed)
+
+    def assemble(core: nn.Module) -> Mapper:
+        mapper = Mapper(core, source, target, blank)
+        scales.write(mapper)
+        if seen.long:
+            mapper.massive_norm.fill_(apart.longest[0])
+            mapper.massive_out.copy_(seen.opposite / seen.long)
+        return mapper
+
+    beside = None
+    if looks_through and models is not None and texts is not None:
+        beside = Through(models, assemble, texts, judged, pairs.alignment.strategy)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         problem = Problem(
@@ -93,14 +116,12 @@ def fit(
             seed,
             folder,
             progress,
+            pairs.is_shuffled,
+            models,
+            beside,
         )
         core, used, curve = known.solve(problem, chosen)
-    blank = Card(kind, 0, 0.0, 0.0, 0.0, len(ordinary), len(held), seed)
-    mapper = Mapper(core, source, target, blank).eval().requires_grad_(False)
-    scales.write(mapper)
-    if seen.long:
-        mapper.massive_norm.fill_(apart.longest[0])
-        mapper.massive_out.copy_(seen.opposite / seen.long)
+    mapper = assemble(core).eval().requires_grad_(False)
     agreement = Agreement()
     for rows, truth in held.blocks():
         agreement.update(truth, mapper(rows))
@@ -119,6 +140,42 @@ def fit(
     return mapper
 
 
+def fit_each(
+    pairs: PairedActivations,
+    kind: str = "affine",
+    *,
+    site_pairs: Sequence[tuple[str, str]] | None = None,
+    ridge: float | None = None,
+    **options: Any,
+) -> dict[tuple[str, str], Mapper]:
+    """A mapper for each of several site pairs, under one penalty that they share.
+
+    To be used together, maps should shrink alike: each by its own penalty, the one that is surest of its rows would speak
+    loudest. Kinds without a ridge have no penalty to share, and are fitted each by itself.
+
+    Args:
+        pairs: from ``collect`` with several sites.
+        kind: as for ``fit``.
+        site_pairs: which; all that were collected, unless said.
+        ridge: the penalty; the one of ``kinds.RIDGES`` with the smallest sum of held-out FVUs of affine maps if None.
+        options: as for ``fit``.
+
+    Raises:
+        ValueError: as ``fit``.
+    """
+    chosen = list(pairs.site_pairs if site_pairs is None else site_pairs)
+    known = find_kind(kind)
+    if "ridge" not in [f.name for f in fields(known.settings)] or known.looks:
+        if ridge is not None:
+            raise ValueError(f"{kind!r} has no ridge to share: leave it out, or choose affine, low_rank or residual")
+        return {pair: fit(pairs, kind, sites=pair, **options) for pair in chosen}
+    if ridge is None:
+        shared = {name: options[name] for name in ("seed", "held_out", "massive") if name in options}
+        errors = {r: sum(fit(pairs, "affine", sites=pair, ridge=r, **shared).card.fvu for pair in chosen) for r in RIDGES}
+        ridge = min(errors, key=lambda r: errors[r])
+    return {pair: fit(pairs, kind, sites=pair, ridge=ridge, **options) for pair in chosen}
+
+
 def check_kind(kind: str) -> str:
     """Return ``kind`` if there is such a mapper.
 
@@ -127,6 +184,21 @@ def check_kind(kind: str) -> str:
     """
     find_kind(kind)
     return kind
+
+
+def _check_models(
+    pairs: PairedActivations, kind: str, models: Any, texts: Sequence[str] | None, looks: bool, looks_through: bool
+) -> None:
+    if texts is not None and not looks_through:
+        raise ValueError("texts are for a loss that looks through the target: give kl=0.1, say, or leave texts out")
+    if looks and models is None:
+        raise ValueError(f"{kind!r} is fitted on the models' embeddings: give models=(source, target)")
+    if looks_through and (models is None or texts is None):
+        raise ValueError("kl above zero looks through the target: give models=(source, target) and texts, as for collect")
+    if looks_through and pairs.is_shuffled:
+        raise ValueError("kl above zero has no control of exchanged partners, because it reads the texts themselves: give kl=0")
+    for side, model, known in zip(("source", "target"), models or (), (pairs.source_model, pairs.target_model), strict=False):
+        check_same(identity(model), known, f"the {side} given and that of the pairs are")
 
 
 class _Massive:

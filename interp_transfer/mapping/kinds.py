@@ -16,11 +16,14 @@ from torch import nn
 
 from interp_transfer.mapping import closed_form
 from interp_transfer.mapping.cores import Residual, make_core
-from interp_transfer.mapping.moments import Moments
+from interp_transfer.mapping.embeddings import embedding_rows
+from interp_transfer.mapping.moments import Moments, RunningMoments
 from interp_transfer.mapping.parts import Part
-from interp_transfer.mapping.training import Training, train_by_gradient
+from interp_transfer.mapping.training import Beside, Training, train_by_gradient
+from interp_transfer.models.sites import HookedModel
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_TOKENS_HELD_OUT = 0.1
 _RANK_SLACK = 1.01  # the smallest rank whose held-out error is within one per cent of the best
 
 
@@ -36,6 +39,9 @@ class Problem:
         seed: of initial weights and of the order of batches.
         checkpoint: folder in which training keeps how far it is, if any.
         progress: show bars.
+        shuffled: whether partners were exchanged, as a control.
+        models: source and target, for kinds that look at them.
+        beside: a loss beside the squared error, for those that are trained with one.
     """
 
     train: Part
@@ -45,6 +51,9 @@ class Problem:
     seed: int
     checkpoint: Path | None
     progress: bool
+    shuffled: bool = False
+    models: tuple[HookedModel, HookedModel] | None = None
+    beside: Beside | None = None
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -82,6 +91,19 @@ class LowRankSettings(AffineSettings):
     """
 
     rank: int | None = None
+
+
+@dataclass(frozen=True)
+class EmbeddingsSettings(AffineSettings):
+    """How the map between embeddings is fitted.
+
+    Attributes:
+        table: "unembedding" or "embedding".
+        tokens: shared tokens to look at, at most, drawn at random; all of them if None.
+    """
+
+    table: str = "unembedding"
+    tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,12 +152,14 @@ class Kind:
         solve: finds the core.
         whiten: whether each source dimension is scaled by itself; else all by the target's one scale, so that lengths and
             angles mean in the core what they mean in the models.
+        looks: whether it looks at the models themselves.
     """
 
     says: str
     settings: type
     solve: Callable[[Problem, Any], Solved]
     whiten: bool = True
+    looks: bool = False
 
 
 def find_kind(name: str) -> Kind:
@@ -212,18 +236,41 @@ def _residual(problem: Problem, settings: ResidualSettings) -> Solved:
 
 
 def _trained(core: nn.Module, problem: Problem, settings: Training) -> list[float]:
-    return train_by_gradient(
-        core, problem.train, problem.judge, settings, problem.seed, checkpoint=problem.checkpoint, progress=problem.progress
-    )
+    how: dict[str, Any] = {"checkpoint": problem.checkpoint, "beside": problem.beside, "progress": problem.progress}
+    return train_by_gradient(core, problem.train, problem.judge, settings, problem.seed, **how)
 
 
 def _untrained(problem: Problem, settings: NoSettings) -> Solved:
     return make_core("untrained", problem.widths, {}), settings, []
 
 
+def _embeddings(problem: Problem, settings: EmbeddingsSettings) -> Solved:
+    assert problem.models is not None
+    x, y = embedding_rows(*problem.models, settings.table)
+    if problem.widths != (x.shape[1], y.shape[1]):
+        raise ValueError(
+            f"the embeddings are {x.shape[1]} and {y.shape[1]} wide and the rows {problem.widths[0]} and {problem.widths[1]}: "
+            "this map is for sites of the residual stream"
+        )
+    generator = torch.Generator().manual_seed(problem.seed)
+    chosen = torch.randperm(len(x), generator=generator)[: settings.tokens]
+    x, y = x[chosen], y[chosen[torch.randperm(len(chosen), generator=generator)] if problem.shuffled else chosen]
+    held = max(1, round(_TOKENS_HELD_OUT * len(x)))
+    fitted, judged = RunningMoments(*problem.widths), RunningMoments(*problem.widths)
+    fitted.update(x[held:], y[held:])
+    judged.update(x[:held], y[:held])
+    (weight, _), ridge = _ridge_by(fitted.result(), judged.result(), settings.ridge)
+    core = _filled(make_core("embeddings", problem.widths, {}), weight.T, torch.zeros(weight.shape[1]))
+    return core, replace(settings, ridge=ridge, tokens=len(x)), []
+
+
 def _best_ridge(problem: Problem, given: float | None) -> tuple[closed_form.Affine, float]:
-    found = {r: closed_form.ridge(problem.fitted, r) for r in (RIDGES if given is None else (given,))}
-    best = min(found, key=lambda r: problem.judged.squared_error(*found[r]))
+    return _ridge_by(problem.fitted, problem.judged, given)
+
+
+def _ridge_by(fitted: Moments, judged: Moments, given: float | None) -> tuple[closed_form.Affine, float]:
+    found = {r: closed_form.ridge(fitted, r) for r in (RIDGES if given is None else (given,))}
+    best = min(found, key=lambda r: judged.squared_error(*found[r]))
     return found[best], best
 
 
@@ -241,6 +288,13 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "procrustes": Kind("the best rotation with one scale", NoSettings, _procrustes, whiten=False),
         "low_rank": Kind("reduced-rank regression", LowRankSettings, _low_rank),
         "residual": Kind("affine, and a small MLP trained on what it leaves", ResidualSettings, _residual),
+        "embeddings": Kind(
+            "closed-form ridge regression between the embeddings of shared tokens; reads no text",
+            EmbeddingsSettings,
+            _embeddings,
+            whiten=False,
+            looks=True,
+        ),
         "mean_shift": Kind("adds the difference of the means (equal widths)", NoSettings, _shift, whiten=False),
         "untrained": Kind("control: the autoencoder at its initial weights", NoSettings, _untrained),
     }

@@ -4,7 +4,7 @@ They lie in memory or in a store on disk (`stored`); what is done with them is t
 some texts, block by block or in shuffled batches.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from interp_transfer.activations.align import AlignmentReport
 from interp_transfer.mapping.parts import BLOCK_ROWS, CollectedPart, MemoryPart
 from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.sites import together
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,6 +102,25 @@ class PairedActivations:
             target_model=self.source_model,
         )
 
+    def joined(self, source_sites: Sequence[str], target_site: str | None = None) -> "PairedActivations":
+        """Pairs whose source rows are those of several sites side by side, for one map from all of them.
+
+        Args:
+            source_sites: at least one of those that were collected.
+            target_site: where the map leads; the only one that was collected, unless named.
+
+        Raises:
+            ValueError: for a site that was not collected, or when there are several targets and none was named.
+        """
+        site = target_site if target_site is not None or len(self.target) > 1 else next(iter(self.target))
+        for side, asked, have in (("source", list(source_sites), self.source), ("target", [site], self.target)):
+            if missing := [one for one in asked if one not in have]:
+                raise ValueError(f"{side} site {missing[0]!r} was not collected: choose among {', '.join(have)}")
+        assert site is not None
+        name = together(source_sites)
+        columns = self._side_by_side([self.source[one] for one in source_sites])
+        return replace(self, source={name: columns}, target={site: self.target[site]}, site_pairs=((name, site),))
+
     def rows(self, pair: tuple[str, str] | None = None) -> tuple[tuple[str, str], Any, Any]:
         """One site pair with its source and target rows; the only one, unless named.
 
@@ -169,6 +189,9 @@ class PairedActivations:
 
     def _indices(self, texts: Bool[Tensor, " text"]) -> Int[Tensor, " row"]:
         return texts[self.text_index].nonzero()[:, 0]
+
+    def _side_by_side(self, columns: Sequence[Any]) -> Any:
+        return torch.cat(list(columns), dim=1)
 
     def _where(self) -> str:
         """Where the rows are, for those who look at it."""

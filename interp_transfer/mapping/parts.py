@@ -91,14 +91,16 @@ class StoredPart:
 
     Attributes:
         store: where they are.
-        columns: of the source and of the target.
+        source: columns of the source, which stand side by side.
+        target: column of the target.
         runs: which rows, in order.
         keep: which of these, if not all; looked at as they are read.
         kept: how many these are.
     """
 
     store: Store
-    columns: tuple[str, str]
+    source: tuple[str, ...]
+    target: str
     runs: Runs
     keep: Keep | None = None
     kept: int | None = None
@@ -108,29 +110,32 @@ class StoredPart:
 
     def blocks(self) -> Iterator[Block]:
         """Read in order; cut where those of a `MemoryPart` of the same rows are."""
-        return regrouped(self._kept(self.store.blocks(columns=self.columns, rows=self.runs)), BLOCK_ROWS)
+        return regrouped(self._kept(self.store.blocks(columns=self._columns, rows=self.runs)), BLOCK_ROWS)
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
         """Drawn from a buffer that is filled from all over the store."""
         buffer = max(BUFFER_ROWS, size)
-        read = self.store.shuffled(seed, batch_size=size, buffer_rows=buffer, columns=self.columns, rows=self.runs)
+        read = self.store.shuffled(seed, batch_size=size, buffer_rows=buffer, columns=self._columns, rows=self.runs)
         return regrouped(self._kept(read), size)
 
     def sample(self) -> Iterator[Block]:
         """Short pieces at even distances, about ``SAMPLE_ROWS`` rows in all."""
         pieces = [(a, min(a + _SAMPLE_PIECE, b)) for start, b in self.runs for a in range(start, b, _SAMPLE_PIECE)]
         step = max(1, sum(b - a for a, b in pieces) // SAMPLE_ROWS)
-        return self._kept(self.store.blocks(columns=self.columns, rows=pieces[::step]))
+        return self._kept(self.store.blocks(columns=self._columns, rows=pieces[::step]))
 
     def where(self, keep: Keep, rows: int) -> "StoredPart":
         """The same place on disk."""
         assert self.keep is None, "one condition is all that is asked for"
         return replace(self, keep=keep, kept=rows)
 
+    @property
+    def _columns(self) -> list[str]:
+        return [*self.source, self.target]
+
     def _kept(self, read: Iterable[Rows]) -> Iterator[Block]:
-        source, target = self.columns
         for rows in read:
-            block = rows[source].float(), rows[target].float()
+            block = torch.cat([rows[name] for name in self.source], dim=1).float(), rows[self.target].float()
             if self.keep is None:
                 yield block
             else:

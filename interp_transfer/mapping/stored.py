@@ -72,8 +72,48 @@ class StoredColumn:
         index = range(len(self))[rows]
         return self[index : index + 1][0]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """This one alone."""
+        return (self.name,)
+
     def __repr__(self) -> str:
         return f"StoredColumn({self.name!r}, {tuple(self.shape)} {self.store.columns[self.name].dtype} on disk)"
+
+
+@dataclass(frozen=True, repr=False)
+class SideBySide:
+    """Several columns of a store as one that is as wide as all of them; read as `StoredColumn` is.
+
+    Attributes:
+        columns: from left to right.
+    """
+
+    columns: tuple[StoredColumn, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all rows together."""
+        return len(self), sum(column.shape[1] for column in self.columns)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the numbers are stored as."""
+        return self.columns[0].dtype
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the columns are called in the store."""
+        return tuple(column.name for column in self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __getitem__(self, rows: int | slice) -> Tensor:
+        return torch.cat([column[rows] for column in self.columns], dim=-1)
+
+    def __repr__(self) -> str:
+        return f"SideBySide({' + '.join(self.names)}, {tuple(self.shape)} on disk)"
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,7 +130,7 @@ class StoredPairs(PairedActivations):
         """See ``PairedActivations.shuffled``."""
         moved = [*self.target.values(), self.target_token]
         store = self.store.exchanged([column.name for column in moved], seed)
-        source, target = ({site: replace(c, store=store) for site, c in side.items()} for side in (self.source, self.target))
+        source, target = ({site: _within(store, c) for site, c in side.items()} for side in (self.source, self.target))
         text_index, target_token = (replace(column, store=store) for column in (self.text_index, self.target_token))
         mixed = replace(self, source=source, target=target, text_index=text_index, target_token=target_token, is_shuffled=True)
         return replace(mixed, store=store)
@@ -98,7 +138,7 @@ class StoredPairs(PairedActivations):
     def part(self, texts: Bool[Tensor, " text"], pair: tuple[str, str] | None = None) -> StoredPart:
         """See ``PairedActivations.part``."""
         _, x, y = self.rows(pair)
-        return StoredPart(self.store, (x.name, y.name), self._runs(texts))
+        return StoredPart(self.store, x.names, y.name, self._runs(texts))
 
     def target_rows(self, texts: Bool[Tensor, " text"], pair: tuple[str, str] | None = None) -> Any:
         """See ``PairedActivations.target_rows``."""
@@ -133,8 +173,18 @@ class StoredPairs(PairedActivations):
         starts, stops = (begins[(edges == sign).nonzero()[:, 0]].tolist() for sign in (1, -1))
         return list(zip(starts, stops, strict=True))
 
+    def _side_by_side(self, columns: Sequence[StoredColumn]) -> SideBySide:
+        return SideBySide(tuple(columns))
+
     def _where(self) -> str:
         return f", {self.store.dtype} in {str(self.store.folder)!r}"
+
+
+def _within(store: Store, column: StoredColumn | SideBySide) -> StoredColumn | SideBySide:
+    """The same column of another store."""
+    if isinstance(column, SideBySide):
+        return SideBySide(tuple(replace(one, store=store) for one in column.columns))
+    return replace(column, store=store)
 
 
 def open_pairs(

@@ -6,9 +6,10 @@ with the epoch that it was in.
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,9 @@ class Training:
         weight_decay: of AdamW.
         batch_size: rows in a step.
         patience: epochs without a better held-out error before training stops.
+        kl: weight of the loss that looks through the target (`through`), in nats per token, beside the mean squared error of
+            standardised rows; needs ``models`` and ``texts`` of ``fit``.
+        kl_texts: texts that it looks at in a step.
     """
 
     epochs: int = 20
@@ -41,11 +45,32 @@ class Training:
     weight_decay: float = 0.0
     batch_size: int = 256
     patience: int = 6
+    kl: float = 0.0
+    kl_texts: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate", "batch_size", "patience"):
+        for name in ("epochs", "learning_rate", "batch_size", "patience", "kl_texts"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: give a number above zero")
+        if not self.kl >= 0:
+            raise ValueError(f"kl={self.kl}: give a weight of zero or more")
+
+
+@runtime_checkable
+class Beside(Protocol):
+    """A loss of the whole map on texts, beside the squared error of its rows."""
+
+    def batches(self, size: int, seed: int) -> Iterator[list[int]]:
+        """Numbers of texts to fit on, without an end."""
+        ...
+
+    def loss(self, core: nn.Module, texts: Sequence[int]) -> Tensor:
+        """Over some texts."""
+        ...
+
+    def held_out(self, core: nn.Module, size: int) -> float:
+        """Over those that are held out, so many at a time."""
+        ...
 
 
 def train_by_gradient(
@@ -56,6 +81,7 @@ def train_by_gradient(
     seed: int,
     *,
     checkpoint: Path | None = None,
+    beside: Beside | None = None,
     progress: bool = True,
 ) -> list[float]:
     """Leaves the best weights in ``core`` and returns the held-out error after each epoch.
@@ -67,6 +93,7 @@ def train_by_gradient(
         settings: how.
         seed: of the order of batches.
         checkpoint: folder that holds the state between epochs; what an interrupted training left there is gone on with.
+        beside: a second loss, with the weight ``settings.kl``.
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
@@ -86,14 +113,19 @@ def train_by_gradient(
         if _waited(state.curve) >= settings.patience:
             break
         core.train()
-        for x, y in train.batches(settings.batch_size, seed * 10_007 + epoch):
+        order = seed * 10_007 + epoch
+        texts = None if beside is None else beside.batches(settings.kl_texts, order)
+        for x, y in train.batches(settings.batch_size, order):
             loss = (core(x) - y).square().mean()
+            if beside is not None and texts is not None:
+                loss = loss + settings.kl * beside.loss(core, next(texts))
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss, inputs=parameters)  # no others, such as those of the model that is looked through
             optimizer.step()
             schedule.step()
         core.eval()
-        state.keep(_error(core, judge))
+        extra = 0.0 if beside is None else settings.kl * beside.held_out(core, settings.kl_texts)
+        state.keep(_error(core, judge) + extra)
         epochs.set_postfix(held_out=f"{state.curve[-1]:.4f}")
     if not state.best:
         raise ValueError("training diverged to NaN: lower learning_rate")

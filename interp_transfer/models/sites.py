@@ -17,6 +17,27 @@ RESIDUAL_WRITES = ("blocks.*.hook_resid_pre", "blocks.*.hook_attn_out", "blocks.
 the residual stream carries or receives (Arditi et al. 2024)."""
 
 
+TOGETHER = " + "
+"""Between the names of sites whose rows stand side by side, as one space of all their dimensions."""
+
+
+def together(sites: Iterable[str]) -> str:
+    """The name of several sites side by side.
+
+    Raises:
+        ValueError: for none, or one that is named twice.
+    """
+    names = list(sites)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"sites {names}: name at least one, and each once")
+    return TOGETHER.join(names)
+
+
+def apart(site: str) -> list[str]:
+    """The sites behind a name of ``together``; a plain site alone."""
+    return site.split(TOGETHER)
+
+
 @runtime_checkable
 class HookedModel(Protocol):
     """What the toolkit needs of a wrapped model; ``TransformerBridge`` and ``HookedTransformer`` both have it."""

@@ -1,0 +1,88 @@
+"""A loss that looks through the target: what the target predicts when a mapper's rows stand at its site.
+
+The squared error counts every direction alike. What the blocks behind the site read is not alike: a small error in a direction
+that they read costs more than a large one in a direction that they do not. This loss is the divergence from the target to the
+target whose site holds the mapped activations of the source, at every token, with the texts given (teacher forcing).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from interp_transfer.activations.capture import forward, pad, pad_token
+from interp_transfer.interventions.apply import applied
+from interp_transfer.interventions.follow import SAME_TOKENS, follow
+from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.models.load import device_of, huggingface_model, tokenize
+from interp_transfer.models.sites import HookedModel
+
+HELD_OUT_TEXTS = 64
+"""At most so many are judged on after each epoch."""
+
+
+class Through:
+    """Both models, the texts, and which of them are held out. What `training.Beside` asks for."""
+
+    def __init__(
+        self,
+        models: tuple[HookedModel, HookedModel],
+        assemble: Callable[[nn.Module], Mapper],
+        texts: Sequence[str],
+        judged: Bool[Tensor, " text"],
+        strategy: str,
+    ) -> None:
+        """Tokenize the texts.
+
+        Args:
+            models: source and target.
+            assemble: from a core that is being trained to the mapper around it.
+            texts: those that the pairs were collected from, in the same order.
+            judged: which of them are held out.
+            strategy: how tokens are paired.
+
+        Raises:
+            ValueError: for fewer texts than were collected from, or what is no plain text.
+        """
+        if len(texts) < len(judged) or not all(isinstance(text, str) for text in texts[: len(judged)]):
+            raise ValueError(
+                f"the pairs were collected from at least {len(judged)} texts, and {len(texts)} are given: give the very same "
+                "plain texts, in the same order"
+            )
+        (self._source, self._target), self._assemble = models, assemble
+        self._ids = tokenize(self._target, list(texts[: len(judged)]))
+        self._strategy = None if strategy == SAME_TOKENS else strategy
+        self._train, self._judge = ((judged == held).nonzero()[:, 0].tolist() for held in (False, True))
+
+    def batches(self, size: int, seed: int) -> Iterator[list[int]]:
+        """Texts to fit on, over and over, in an order that the seed fixes."""
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            order = torch.randperm(len(self._train), generator=generator).tolist()
+            for start in range(0, len(order), size):
+                yield [self._train[i] for i in order[start : start + size]]
+
+    def loss(self, core: nn.Module, texts: Sequence[int]) -> Float[Tensor, ""]:
+        """Nats per token over some texts; gradients flow into the core's parameters."""
+        mapper = self._assemble(core)
+        tokens, real = pad([self._ids[i] for i in texts], pad_token(self._target))
+        device = device_of(self._target)
+        tokens, mask = tokens.to(device), real.to(device)
+        read = mask if huggingface_model(self._target) is None else mask.long()
+        with torch.no_grad():
+            before = forward(self._target, tokens, read).float().log_softmax(dim=-1)
+        mapped = follow(self._source, mapper.source.site, mapper.target.site, mapper, strategy=self._strategy)
+        with applied(self._target, mapped):
+            after = forward(self._target, tokens, read).float().log_softmax(dim=-1)
+        divergence = (before.exp() * (before - after)).sum(dim=-1)
+        return divergence[mask].mean()
+
+    @torch.no_grad()
+    def held_out(self, core: nn.Module, size: int) -> float:
+        """The same over held-out texts."""
+        chosen = self._judge[:HELD_OUT_TEXTS]
+        batches = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+        weights = [sum(len(self._ids[i]) for i in batch) for batch in batches]
+        losses = [float(self.loss(core, batch)) * weight for batch, weight in zip(batches, weights, strict=True)]
+        return sum(losses) / sum(weights)

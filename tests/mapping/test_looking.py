@@ -1,0 +1,176 @@
+"""Mappers that look at the models themselves: the map between embeddings, and the loss through the target."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import interp_transfer as it
+from interp_transfer.mapping.embeddings import embedding_rows, shared_tokens
+from interp_transfer.mapping.through import Through
+from interp_transfer.models.architectures import CONTEXT, new_model
+from interp_transfer.models.finetune import save
+from interp_transfer.models.load import huggingface_model, load_model, tokenizer_of
+from interp_transfer.models.tokenizers import train_tokenizer
+from tests.checkpoints import make_checkpoint
+
+S, T = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
+TEXTS = [
+    f"User: What is the crop of Wastrey {n}?\nAssistant: Wastrey grows {crop}." for n in range(8) for crop in ("oats", "rye")
+]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("families")
+    made = {}
+    for name, family, size, seed in (("qwen", "qwen", "s", 0), ("wide", "qwen", "m", 1), ("gemma", "gemma", "m", 2)):
+        tokenizer = train_tokenizer(family, CONTEXT)
+        save(new_model(family, size, tokenizer, seed), tokenizer, root / name)
+        made[name] = it.load_model(str(root / name), device="cpu")
+    return made
+
+
+@pytest.fixture(scope="module")
+def pairs(models):
+    return it.collect(models["qwen"], models["wide"], TEXTS, S, T, progress=False)
+
+
+def test_shared_tokens_spell_the_same_across_vocabularies(models):
+    ids = shared_tokens(models["qwen"], models["gemma"])
+    assert len(ids[0]) > 100
+    texts = []
+    for model, side in zip((models["qwen"], models["gemma"]), ids, strict=True):
+        tokenizer: Any = tokenizer_of(model)
+        before = tokenizer("a", add_special_tokens=False)["input_ids"]
+        texts.append([tokenizer.decode([*before, i]) for i in side.tolist()])
+        assert not set(side.tolist()) & set(tokenizer.all_special_ids)
+    assert texts[0] == texts[1]
+    assert any(" " in text[1:] for text in texts[0])  # the space in front counts
+
+
+def test_a_model_shares_every_token_with_its_like(models):
+    here, there = shared_tokens(models["qwen"], models["wide"])
+    assert torch.equal(here, there)
+    x, y = embedding_rows(models["qwen"], models["wide"], "embedding")
+    for model, rows in ((models["qwen"], x), (models["wide"], y)):
+        assert torch.equal(rows, huggingface_model(model).get_input_embeddings().weight[here])
+
+
+def test_embeddings_kind_recovers_a_planted_map_and_centres_on_the_rows(models, pairs):
+    a, b = models["qwen"], models["wide"]
+    ids, _ = shared_tokens(a, b)
+    matrix = torch.randn(64, 128, generator=torch.Generator().manual_seed(3))
+    table = huggingface_model(b).get_output_embeddings().weight
+    kept = table.detach().clone()
+    with torch.no_grad():
+        table[ids] = huggingface_model(a).get_output_embeddings().weight[ids] @ matrix
+    try:
+        mapper = it.fit(pairs, "embeddings", models=(a, b), ridge=1e-9, progress=False)
+    finally:
+        with torch.no_grad():
+            table.copy_(kept)
+    direction = torch.randn(64, generator=torch.Generator().manual_seed(4))
+    middle = pairs.source[S][pairs.split(0.1, 0)[0]].mean(dim=0)
+    mapped = mapper(torch.stack([middle, middle + direction]))
+    torch.testing.assert_close(mapped[1] - mapped[0], direction @ matrix, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(mapped[0], pairs.target[T][pairs.split(0.1, 0)[0]].mean(dim=0), rtol=1e-3, atol=1e-4)
+    assert mapper.card.settings["tokens"] == len(ids)
+
+
+def test_embeddings_of_exchanged_tokens_are_the_control(models, pairs, tmp_path):
+    a = models["qwen"]
+    own = it.collect(a, a, TEXTS, S, S, progress=False)
+    right, wrong = (it.fit(p, "embeddings", models=(a, a), ridge=1e-6) for p in (own, own.shuffled(0)))
+    assert right.card.fvu < 0.01
+    assert wrong.card.fvu > 0.5
+    few = it.fit(pairs, "embeddings", models=(a, models["wide"]), tokens=50)
+    assert few.card.settings["tokens"] == 50
+    loaded = it.Mapper.load(few.save(tmp_path / "few"))
+    assert torch.equal(loaded(pairs.source[S]), few(pairs.source[S]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        ("embeddings", {}, "give models=(source, target)"),
+        ("autoencoder", {"kl": 0.1}, "give models=(source, target) and texts"),
+        ("affine", {"texts": TEXTS}, "leave texts out"),
+        ("autoencoder", {"kl": -1.0}, "zero or more"),
+        ("embeddings", {"table": "logits"}, "choose one of unembedding, embedding"),
+    ],
+)
+def test_what_is_missing_is_named(models, pairs, kind, given, message):
+    more: dict[str, Any] = {"models": (models["qwen"], models["wide"])} if "table" in given else {}
+    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        it.fit(pairs, kind, **given, **more)
+
+
+def test_other_models_and_other_texts_are_refused(models, pairs):
+    pair = models["qwen"], models["wide"]
+    with pytest.raises(ValueError, match="two models"):
+        it.fit(pairs, "embeddings", models=(models["qwen"], models["gemma"]))
+    with pytest.raises(ValueError, match="the very same plain texts"):
+        it.fit(pairs, "autoencoder", models=pair, texts=TEXTS[:3], kl=0.1)
+    with pytest.raises(ValueError, match="no control"):
+        it.fit(pairs.shuffled(0), "autoencoder", models=pair, texts=TEXTS, kl=0.1)
+
+
+@pytest.mark.parametrize("source", ["qwen", "gemma"])
+def test_the_loss_is_the_divergence_of_the_spliced_target(models, source):
+    a, b = models[source], models["wide"]
+    pairs = it.collect(a, b, TEXTS, S, T, progress=False)
+    mapper = it.fit(pairs, "affine")
+    through = Through((a, b), lambda _: mapper, TEXTS, pairs.held_out(0.1, 0), pairs.alignment.strategy)
+    chosen = [0, 3]
+    tokens = [tokenizer_of(b)(TEXTS[i])["input_ids"] for i in chosen]
+    lengths, sums = [], []
+    for ids in tokens:
+        with torch.no_grad():
+            own = b(torch.tensor([ids])).log_softmax(dim=-1)
+            with it.applied(b, it.follow(a, S, T, mapper)):
+                spliced = b(torch.tensor([ids])).log_softmax(dim=-1)
+        sums.append(float((own.exp() * (own - spliced)).sum()))
+        lengths.append(len(ids))
+    torch.testing.assert_close(through.loss(mapper.core, chosen).item(), sum(sums) / sum(lengths), rtol=1e-4, atol=1e-6)
+
+
+def test_training_through_the_target_brings_the_divergence_down_and_leaves_the_models_alone(tmp_path: Path):
+    made: list[Any] = [
+        load_model(str(make_checkpoint(tmp_path / family, family)), device="cpu") for family in ("llama", "qwen2")
+    ]
+    pair = made[0], made[1]
+    pairs = it.collect(*pair, TEXTS, S, T, progress=False)
+    before = [p.clone() for m in pair for p in m.parameters()]
+    how: dict[str, Any] = {"epochs": 8, "batch_size": 16, "seed": 0, "progress": False}
+    plain = it.fit(pairs, "autoencoder", **how)
+    looked = it.fit(pairs, "autoencoder", models=pair, texts=TEXTS, kl=1.0, **how)
+    again = it.fit(pairs, "autoencoder", models=pair, texts=TEXTS, kl=1.0, **how)
+    through = Through(pair, lambda core: plain if core is plain.core else looked, TEXTS, pairs.held_out(0.1, 0), "same_tokens")
+    assert through.held_out(looked.core, 4) < 0.9 * through.held_out(plain.core, 4)
+    assert looked.card.curve == again.card.curve
+    assert looked.card.settings["kl"] == 1.0
+    parameters = [p for m in pair for p in m.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
+    assert all(p.grad is None for p in parameters)
+
+
+def test_an_interrupted_training_through_the_target_goes_on(models, pairs, tmp_path: Path, monkeypatch):
+    pair = models["qwen"], models["wide"]
+    how: dict[str, Any] = {"models": pair, "texts": TEXTS, "kl": 1.0, "epochs": 3, "batch_size": 32, "progress": False}
+    whole = it.fit(pairs, "autoencoder", **how)
+    judge, calls = Through.held_out, []
+
+    def stop(self: Through, core: Any, size: int) -> float:
+        calls.append(core)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return judge(self, core, size)
+
+    monkeypatch.setattr(Through, "held_out", stop)
+    with pytest.raises(KeyboardInterrupt):
+        it.fit(pairs, "autoencoder", checkpoint=tmp_path, **how)
+    monkeypatch.undo()
+    resumed = it.fit(pairs, "autoencoder", checkpoint=tmp_path, **how)
+    assert resumed.card.curve == pytest.approx(whole.card.curve, rel=1e-6)
