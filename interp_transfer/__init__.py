@@ -27,6 +27,7 @@ _WHERE = {
     "compare": "evaluation.compare",
     "extract": "steering.extract",
     "fit": "mapping.fit",
+    "fit_each": "mapping.fit",
     "follow": "interventions.follow",
     "generate": "interventions.apply",
     "identity": "models.load",
@@ -35,6 +36,7 @@ _WHERE = {
     "open_pairs": "mapping.stored",
     "prompt_steering": "steering.extract",
     "run": "experiment",
+    "side_by_side": "interventions.vector",
     "splice": "interventions.splice",
     "substring": "activations.positions",
     "task_from_jsonl": "data.tasks",
@@ -57,6 +59,7 @@ __all__ = [
     "compare",
     "extract",
     "fit",
+    "fit_each",
     "follow",
     "generate",
     "identity",
@@ -65,6 +68,7 @@ __all__ = [
     "open_pairs",
     "prompt_steering",
     "run",
+    "side_by_side",
     "splice",
     "substring",
     "task_from_jsonl",
@@ -80,9 +84,9 @@ if TYPE_CHECKING:
     from interp_transfer.interventions.apply import Intervention, ablate, add, applied, clamp, generate
     from interp_transfer.interventions.follow import follow
     from interp_transfer.interventions.splice import splice
-    from interp_transfer.interventions.vector import SteeringVector
+    from interp_transfer.interventions.vector import SteeringVector, side_by_side
     from interp_transfer.mapping.collect import PairedActivations, collect
-    from interp_transfer.mapping.fit import fit
+    from interp_transfer.mapping.fit import fit, fit_each
     from interp_transfer.mapping.mappers import Mapper
     from interp_transfer.mapping.stored import open_pairs
     from interp_transfer.models.load import identity, load_model

