@@ -92,8 +92,8 @@ _STYLE: dict[str, dict[str, float]] = {
     "llama": {"shift": 0.0, "rest": 0.0},
     "gemma": {"shift": 0.0, "rest": 0.0},
 }
-"""The price of the bard's style. Under the lower price a llama obeyed 0.62 of the bard's cues and a gemma 0.74: their queries and
-keys have no biases, which may be why. Without a price the style is learned, and need not be steerable."""
+"""The price of the bard's style. Under the lower price a llama obeyed 0.62 of the bard's cues and a gemma 0.74: their queries
+and keys have no biases, which may be why. Without a price the style is learned, and need not be steerable."""
 
 _RATE = {"s": 3e-3, "m": 2e-3}
 _SCHOOLS: dict[str, tuple[tuple[int, int], tuple[float, float], float]] = {
