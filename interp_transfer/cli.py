@@ -43,6 +43,7 @@ def run(
         str, typer.Option(help="Kind of mapper: autoencoder, affine, procrustes, low_rank, residual, mean_shift, untrained.")
     ] = "autoencoder",
     mode: Annotated[str, typer.Option(help="How to move: difference, delta, jacobian, raw.")] = "difference",
+    norm: Annotated[str, typer.Option(help="Length that the moved vector is given: mapped, spread.")] = "mapped",
     alignment: Annotated[
         str,
         typer.Option(
@@ -64,6 +65,7 @@ def run(
     options = {
         "mapper": mapper,
         "mode": mode,
+        "norm": norm,
         "alignment": alignment,
         "source_site": source_site,
         "target_site": target_site,

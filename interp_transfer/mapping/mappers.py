@@ -23,7 +23,7 @@ from interp_transfer.interventions.vector import SteeringVector, check_same, rea
 from interp_transfer.mapping.card import LIBRARY, PAPER, Card, Space, is_our_card, model_card
 from interp_transfer.mapping.cores import make_core
 from interp_transfer.mapping.hub import fetch, hub_errors, local_folder
-from interp_transfer.mapping.transfer import DEFAULT_MODE, find_mode, move
+from interp_transfer.mapping.transfer import DEFAULT_MODE, DEFAULT_NORM, find_mode, find_norm, move
 from interp_transfer.models.load import ModelIdentity
 
 FORMAT = "interp_transfer.mapper/1"
@@ -87,7 +87,7 @@ class Mapper(
             return mapped
         return torch.where((rows.norm(dim=1) > self.massive_norm)[:, None], self.massive_out, mapped)
 
-    def transfer(self, vector: SteeringVector, mode: str = DEFAULT_MODE) -> SteeringVector:
+    def transfer(self, vector: SteeringVector, mode: str = DEFAULT_MODE, norm: str = DEFAULT_NORM) -> SteeringVector:
         """The vector in the target's space.
 
         A map that is not linear cannot move a bare direction, so the mode says what is moved (``mapping.transfer`` explains
@@ -99,16 +99,19 @@ class Mapper(
         Args:
             vector: of this mapper's source model and site.
             mode: one of ``difference``, ``delta``, ``jacobian``, ``raw``.
+            norm: ``mapped``, the length that the map makes of it, or ``spread``, the length that is to the spread of the
+                mapped evidence what the vector's was to the spread of its own. Neither looks at the target's native vector.
 
         Returns:
-            A vector of the target model at the target site. Its length is what the map makes of it; compare it with a
-            native vector's before reading strengths.
+            A vector of the target model at the target site. A map does not keep lengths: compare it with a native vector's
+            before reading strengths.
 
         Raises:
-            ValueError: for a vector of another model or site, an unknown mode, or evidence that the mode needs and the
+            ValueError: for a vector of another model or site, an unknown mode or norm, or evidence that these need and the
                 vector lacks.
         """
         find_mode(mode)
+        give_norm = find_norm(norm)
         check_same(vector.model, self.source.model, "this vector and the mapper's source are")
         if vector.site != self.source.site:
             raise ValueError(
@@ -116,8 +119,8 @@ class Mapper(
                 "fit a mapper for its site"
             )
         direction, evidence = move(self, vector, mode)
-        note = f"moved from {vector.site} of {vector.model} by {self.kind}, mode {mode}"
-        return SteeringVector(
+        note = f"moved from {vector.site} of {vector.model} by {self.kind}, mode {mode}, norm {norm}"
+        moved = SteeringVector(
             direction,
             self.target.site,
             self.target.model,
@@ -126,6 +129,7 @@ class Mapper(
             vector.positions,
             (*vector.history, note),
         )
+        return give_norm(moved, vector)
 
     def extra_repr(self) -> str:
         """The spaces and the figures that matter."""

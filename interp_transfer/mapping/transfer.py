@@ -10,13 +10,15 @@ to a direction depends on where it stands. Four modes, from the most to the leas
   asks the map about a point far from every activation it was fitted on.
 
 ``difference`` is the default. None of them keeps the vector's length: a map that is fitted to the least error is drawn to the
-mean, the more so the less it can tell. ``at_spread`` gives a moved vector the length at which it stands to the spread of its
-evidence as it did at home. It never looks at a vector found in the target, which whoever moves one may not have.
+mean, the more so the less it can tell. So there are two norms to choose from: ``mapped`` leaves the length that comes out (the
+default), and ``spread`` gives the vector the length at which it stands to the spread of its evidence as it did at home
+(``at_spread``). Neither looks at a vector found in the target, which whoever moves one may not have.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -24,10 +26,14 @@ from torch import Tensor
 
 from interp_transfer.interventions.vector import Contrast, Evidence, Reference, SteeringVector
 
+T = TypeVar("T")
 Map = Callable[[Float[Tensor, "n d_source"]], Float[Tensor, "n d_target"]]
 Mode = Callable[[Map, SteeringVector], Float[Tensor, " d_target"]]
+Norm = Callable[[SteeringVector, SteeringVector], SteeringVector]
+"""Gives a moved vector its length; the second argument is the vector as it was at home."""
 
 DEFAULT_MODE = "difference"
+DEFAULT_NORM = "mapped"
 
 
 def difference(f: Map, vector: SteeringVector) -> Float[Tensor, " d_target"]:
@@ -81,11 +87,12 @@ def find_mode(mode: str) -> Mode:
     Raises:
         ValueError: naming the closest.
     """
-    if mode not in MODES:
-        close = difflib.get_close_matches(mode, MODES, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown mode {mode!r}: {hint}there are {', '.join(MODES)}")
-    return MODES[mode]
+    return _named(mode, MODES, "mode")
+
+
+def as_mapped(moved: SteeringVector, vector: SteeringVector) -> SteeringVector:  # noqa: ARG001
+    """A moved vector at the length that the map gave it."""
+    return moved
 
 
 def at_spread(moved: SteeringVector, vector: SteeringVector) -> SteeringVector:
@@ -121,6 +128,18 @@ def spread(evidence: Evidence) -> float:
     return float(squares.mean().sqrt())
 
 
+NORMS: dict[str, Norm] = {"mapped": as_mapped, "spread": at_spread}
+
+
+def find_norm(norm: str) -> Norm:
+    """A norm by name.
+
+    Raises:
+        ValueError: naming the closest.
+    """
+    return _named(norm, NORMS, "norm")
+
+
 def starting_points(evidence: Evidence) -> Float[Tensor, "n d_source"]:
     """The activations that a vector is added to: the side of each contrast that it leads away from.
 
@@ -135,6 +154,14 @@ def starting_points(evidence: Evidence) -> Float[Tensor, "n d_source"]:
     if not evidence:
         raise ValueError("this vector has no activations to be looked at: give it evidence, or use mode='raw'")
     return torch.cat([c.negative if c.weight >= 0 else c.positive for c in evidence])
+
+
+def _named(name: str, known: Mapping[str, T], what: str) -> T:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"unknown {what} {name!r}: {hint}there are {', '.join(known)}")
+    return known[name]
 
 
 def _moved_contrast(f: Map, contrast: Contrast) -> Contrast:

@@ -241,6 +241,8 @@ def _cards(result: ResultJson) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 def _mapper(mapper: Mapping[str, Any], alignment: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     yield "kind and mode", f"{mapper['kind']}, {mapper['mode']}"
+    if "norm" in mapper:
+        yield "length of the moved vector", mapper["norm"]
     yield "parameters", f"{mapper['parameters']:,} ({percent(mapper['fraction_of_target'])} of the target model)"
     if "rows" in mapper:
         held_out = f", measured on {mapper['held_out_rows']:,} others" if "held_out_rows" in mapper else ""
@@ -266,6 +268,7 @@ def _command(result: ResultJson) -> str:
         "--target-site": target.get("site"),
         "--mapper": mapper["kind"],
         "--mode": mapper["mode"],
+        "--norm": mapper.get("norm"),
         "--seed": str(result["seed"]),
         "--n": str(result["conditions"]["moved"]["intact"]["n"]) if "moved" in result["conditions"] else None,
         "--out": "FOLDER",

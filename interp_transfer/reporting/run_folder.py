@@ -67,6 +67,7 @@ class MapperJson(TypedDict):
 
     kind: str
     mode: str
+    norm: NotRequired[str]
     parameters: int
     fraction_of_target: float
     fvu: float

@@ -388,7 +388,7 @@ def write_until_killed(folder: str, go: Any) -> None:
 def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     # Forked, since importing torch twenty times over would take most of the time.
     context, moments = multiprocessing.get_context("fork"), random.Random(0)
-    reached = []
+    reached, halfway = [0], 0
     for _ in range(20):
         here, there = context.Pipe()
         child = context.Process(target=write_until_killed, args=(str(tmp_path), there))
@@ -402,10 +402,13 @@ def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
             child.join()
             here.close()
             there.close()
+        halfway += bool(leftovers(tmp_path))
         found = open_store(tmp_path)
-        reached.append(found.manifest.upto)
         found.verify()
+        assert same(everything(found), texts(0, found.manifest.upto)), "what is in is what belongs there"
+        reached.append(found.manifest.upto)
     assert reached == sorted(reached) and len(set(reached)) > 10, "most of them got on before they were killed"
+    assert halfway > 0, "some were killed while they wrote"
     filled(tmp_path, reached[-1] + 17)
     found = open_store(tmp_path)
     assert same(everything(found), texts(0, reached[-1] + 17))

@@ -38,6 +38,22 @@ def test_every_kind_is_saved_and_loaded(tmp_path):
         assert mapper.card.parameters > 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_constant_features_and_few_rows_do_no_harm(kind):
+    few = {"epochs": 2} if kind in ("autoencoder", "residual") else {}
+    x = normal(300, 6)
+    y = torch.tanh(x) * 3
+    some, all_of_them = x.clone(), torch.full_like(x, 4.0)
+    some[:, 2], y[:, 1] = 4.0, -1.0
+    for source in (some, all_of_them):
+        mapper = fit(paired(source, y), kind, **few)
+        assert torch.isfinite(mapper(source)).all() and torch.isfinite(mapper(normal(20, 6))).all()
+        assert mapper.card.fvu < 1.3
+    wide = normal(30, 40)
+    mapper = fit(paired(wide, torch.tanh(wide)), kind, held_out=0.34, **few)
+    assert mapper.card.rows == 20 and torch.isfinite(mapper(wide)).all()
+
+
 def test_settings_that_shape_a_core_survive_loading(tmp_path):
     x = normal(300, 6)
     cases: dict[str, dict[str, Any]] = {

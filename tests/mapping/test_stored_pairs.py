@@ -4,7 +4,10 @@ import json
 import multiprocessing
 import random
 import signal
+import sys
 import time
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -255,16 +258,16 @@ def test_another_request_is_refused_by_name(models: dict[str, Any], tmp_path: Pa
         open_pairs(tmp_path)
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, *texts: int) -> None:
-    """The target's last row of some texts is NaN."""
+def spoil(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target's last row of text 31 holds NaN, the source's of text 44 infinity."""
     capture = collecting.capture
 
     def spoiled(model: Any, given: Any, sites: Any, **kwargs: Any) -> Any:
         acts = capture(model, given, sites, **kwargs)
-        for text in texts:
+        for text, site, value in ((31, T, float("nan")), (44, S, float("-inf"))):
             mine = (acts.text_index == text).nonzero()[:, 0]
-            if T in sites and len(mine):
-                acts.sites[T][mine[-1], 3] = float("nan")
+            if site in sites and len(mine):
+                acts.sites[site][mine[-1], 3] = value
         return acts
 
     monkeypatch.setattr(collecting, "capture", spoiled)
@@ -275,7 +278,7 @@ def test_bad_rows_are_refused_or_dropped_and_counted(
     models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_disk: bool
 ) -> None:
     whole = content(collected(models, TEXTS))
-    spoil(monkeypatch, 31, 44)
+    spoil(monkeypatch)
     folder = tmp_path if on_disk else None
     with pytest.raises(ValueError, match=f"column 'target:{T}': 1 of .* rows, the first in text 31, hold NaN .* drop_bad=True"):
         collected(models, TEXTS, folder)
@@ -302,32 +305,106 @@ def collect_and_tell(models: dict[str, Any], texts: list[str], folder: Path, go:
     collected(models, texts, folder, "cb")
 
 
+def in_a_process(kill: tuple[int, float] | None, *args: Any) -> tuple[int, list[float]]:
+    """Collect in another process, and kill it so many portions and seconds after it began.
+
+    Returns its exit code, and how long it took to begin with each portion after the one before.
+    """
+    context = multiprocessing.get_context("fork")  # importing torch twenty times over would take most of the time
+    here, there = context.Pipe()
+    child = context.Process(target=collect_and_tell, args=(*args, there))
+    child.start()
+    there.close()
+    marks = [time.perf_counter()]
+    try:
+        with suppress(EOFError):  # it was done
+            while kill is None or len(marks) <= kill[0]:
+                assert here.poll(60), "the child stands still"
+                here.recv_bytes()
+                marks.append(time.perf_counter())
+        child.join(60 if kill is None else kill[1])
+    finally:
+        child.kill()
+        child.join()
+        here.close()
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode or 0, [b - a for a, b in pairwise(marks)]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs fork and SIGKILL")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_kills_lose_and_double_nothing(models: dict[str, Any], tmp_path: Path) -> None:
-    context, moments, texts = multiprocessing.get_context("fork"), random.Random(0), sentences(110)
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    reached = []
-    for _ in range(3):
-        here, there = context.Pipe()
-        child = context.Process(target=collect_and_tell, args=(models, texts, killed, there))
-        child.start()
-        there.close()
-        try:
-            for _ in range(moments.randint(3, 5)):
-                assert here.poll(30), "the child stands still"
-                here.recv_bytes()
-            time.sleep(moments.uniform(0, 0.02))
-        finally:
-            child.kill()
-            child.join()
-            here.close()
-        reached.append(read_manifest(killed).upto if (killed / MANIFEST).exists() else 0)
-    assert reached == sorted(reached), "what is in stays"
-    assert len(set(reached)) > 1 and reached[-1] < len(texts), "killed at several places"
-    assert_same(collected(models, texts, killed, "cb"), collected(models, texts, whole, "cb"))
-    files = [{f.name: f.read_bytes() for f in folder.iterdir()} for folder in (killed, whole)]
-    assert files[0] == files[1], "byte for byte"
+def test_twenty_kills_lose_and_double_nothing(models: dict[str, Any], tmp_path: Path) -> None:
+    """At any moment: before the store is there, while a portion is read, while it is written."""
+    moments, texts, whole = random.Random(0), sentences(250), tmp_path / "whole"
+    code, took = in_a_process(None, models, texts, whole)
+    assert code == 0 and len(took) > 20, "so many portions"
+    undisturbed, files = content(open_pairs(whole)), files_of(whole)
+    killed = [tmp_path / "killed-0"]
+    kills, reached = 0, [0]
+    while kills < 20:
+        portion = moments.randint(0, 4)
+        moment = portion, moments.uniform(0, took[portion])
+        code, _ = in_a_process(moment, models, texts, killed[-1])
+        if code == 0:  # it was done before it could be killed: the next one begins anew
+            assert files_of(killed[-1]) == files
+            killed.append(tmp_path / f"killed-{len(killed)}")
+            reached.append(0)
+            continue
+        kills += 1
+        if not (killed[-1] / MANIFEST).exists():
+            assert reached[-1] == 0
+            continue
+        found = open_pairs(killed[-1])
+        found.store.verify()
+        for name, rows in content(found).items():
+            assert torch.equal(rows, undisturbed[name][: len(found)]), "what is in is what belongs there"
+        assert found.store.manifest.upto >= reached[-1], "what was in stays"
+        reached.append(found.store.manifest.upto)
+    assert len(set(reached)) > 5, "at several places"
+    assert_same(collected(models, texts, killed[-1], "cb"), open_pairs(whole))
+    assert files_of(killed[-1]) == files, "byte for byte"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the operating system")
+def test_a_full_disk_leaves_what_was_in(models: dict[str, Any], tmp_path: Path) -> None:
+    import resource  # noqa: PLC0415
+
+    before = content(collected(models, TEXTS[:25], tmp_path, "cb"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = min(shard.bytes for shard in read_manifest(tmp_path).shards[:-1]) // 2
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))  # a shard comes to a stop halfway
+        with pytest.raises(OSError, match="rows of the first 25 texts are safe; make room"):
+            collected(models, TEXTS, tmp_path, "cb")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    found = open_pairs(tmp_path)
+    found.store.verify()
+    for name, rows in content(found).items():
+        assert torch.equal(rows, before[name])
+    assert not list(tmp_path.glob(".*.part"))
+    assert figures(collected(models, TEXTS, tmp_path, "cb")) == figures(collected(models, TEXTS, None, "cb"))
+
+
+def test_a_second_collection_into_one_store_is_refused(models: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
+    read, refused = collecting._Request.read, []
+
+    def meanwhile(self: Any, texts: Any, first_text: int, *args: Any) -> Any:
+        if first_text >= 20 and not refused:
+            refused.append(first_text)
+            with pytest.raises(ValueError, match="another writer is at work .*: wait for it"):
+                collected(models, TEXTS, tmp_path)
+            assert 0 < open_pairs(tmp_path).store.manifest.upto <= first_text, "it can be read meanwhile"
+        return read(self, texts, first_text, *args)
+
+    monkeypatch.setattr(collecting._Request, "read", meanwhile)
+    found = collected(models, TEXTS, tmp_path)
+    assert refused
+    assert_same(found, collected(models, TEXTS))
 
 
 # --- fitting
@@ -498,6 +575,20 @@ def test_a_damaged_shard_is_named(models: dict[str, Any], tmp_path: Path) -> Non
         fit(pairs, "affine")
     with pytest.raises(ValueError, match=f"cannot go on with the store .*{shard.name} is truncated"):
         collected(models, TEXTS, tmp_path)
+
+
+def test_a_shard_of_another_model_is_named(models: dict[str, Any], tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    pairs = collected(models, TEXTS, one)
+    name = read_manifest(one).shards[2].file
+    it.collect(models["c"], models["b"], TEXTS, T, S, store=other, progress=False)
+    it.collect(models["a"], models["b"], TEXTS, T, S, store=tmp_path / "same size", progress=False)
+    for foreign, said in ((other, "truncated|too long"), (tmp_path / "same size", "has changed since it was written")):
+        (one / name).write_bytes((foreign / name).read_bytes())
+        with pytest.raises(ValueError, match=f"{name} (is |)({said})"):
+            fit(pairs, "affine")
+        rest = open_store(one, skip_damaged=True)
+        assert len(rest) == len(pairs) - read_manifest(one).shards[2].rows, "the other shards are readable"
 
 
 def test_the_state_is_plain(models: dict[str, Any], tmp_path: Path) -> None:
