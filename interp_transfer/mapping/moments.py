@@ -15,6 +15,8 @@ from torch import Tensor
 Block = tuple[Float[Tensor, "_ d_source"], Float[Tensor, "_ d_target"]]
 """Source rows with their target rows."""
 
+WORK_ROWS = 1024
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -64,6 +66,9 @@ class Moments:
 class RunningMoments:
     """Moments of the rows so far.
 
+    Source and target rows stand side by side in one workspace, whose rows are few enough to stay in the processor's caches:
+    so converting and centring cost little beside the products, which are one multiplication, and memory never grows.
+
     Args:
         d_source: width of source rows.
         d_target: width of target rows.
@@ -71,47 +76,54 @@ class RunningMoments:
     """
 
     def __init__(self, d_source: int, d_target: int, device: torch.device | str = "cpu") -> None:
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=device)
-
-        self._rows = 0
-        self._mean = (zeros(d_source), zeros(d_target))
-        self._xx, self._xy, self._yy = zeros(d_source, d_source), zeros(d_source, d_target), zeros(d_target)
+        both = d_source + d_target
+        self._rows, self._d = 0, d_source
+        self._mean = torch.zeros(both, dtype=torch.float64, device=device)
+        self._products = torch.zeros(d_source, both, dtype=torch.float64, device=device)  # xx, and xy to its right
+        self._yy = torch.zeros(d_target, dtype=torch.float64, device=device)
+        self._work = torch.empty(WORK_ROWS, both, dtype=torch.float64, device=device)
 
     def update(self, x: Float[Tensor, "row d_source"], y: Float[Tensor, "row d_target"]) -> None:
         """Add rows."""
-        if not len(x):
-            return
-        x, y = (rows.to(self._xx) for rows in (x, y))
-        self._merge(len(x), x.mean(dim=0), y.mean(dim=0))
-        x, y = x - x.mean(dim=0), y - y.mean(dim=0)
-        self._xx.addmm_(x.T, x)
-        self._xy.addmm_(x.T, y)
-        self._yy += y.square().sum(dim=0)
+        for start in range(0, len(x), WORK_ROWS):
+            self._update(x[start : start + WORK_ROWS], y[start : start + WORK_ROWS])
 
     def add(self, other: Moments) -> None:
         """Add the rows that another's moments were taken of, as from another process."""
         if not other.rows:
             return
-        self._merge(other.rows, other.mean_x.to(self._xx), other.mean_y.to(self._xx))
-        self._xx += other.xx.to(self._xx)
-        self._xy += other.xy.to(self._xx)
-        self._yy += other.yy.to(self._xx)
+        self._merge(other.rows, torch.cat([other.mean_x, other.mean_y]).to(self._mean))
+        self._products += torch.cat([other.xx, other.xy], dim=1).to(self._products)
+        self._yy += other.yy.to(self._yy)
 
     def result(self) -> Moments:
         """What has been gathered; a copy."""
-        x, y = self._mean
-        return Moments(self._rows, x.clone(), y.clone(), self._xx.clone(), self._xy.clone(), self._yy.clone())
+        parts = (
+            *(self._mean[: self._d], self._mean[self._d :]),
+            *(self._products[:, : self._d], self._products[:, self._d :]),
+            self._yy,
+        )
+        return Moments(self._rows, *(part.clone(memory_format=torch.contiguous_format) for part in parts))
 
-    def _merge(self, rows: int, mean_x: Tensor, mean_y: Tensor) -> None:
+    def _update(self, x: Tensor, y: Tensor) -> None:
+        work = self._work[: len(x)]
+        left, right = work[:, : self._d], work[:, self._d :]
+        left.copy_(x)
+        right.copy_(y)
+        mean = work.mean(dim=0)
+        self._merge(len(x), mean)
+        work -= mean
+        self._products.addmm_(left.T, work)
+        self._yy += right.square_().sum(dim=0)  # in place: what was there is not needed any more
+
+    def _merge(self, rows: int, mean: Tensor) -> None:
         """Move the means, and add what the distance between the two groups' means contributes."""
         total = self._rows + rows
-        dx, dy = mean_x - self._mean[0], mean_y - self._mean[1]
+        apart = mean - self._mean
         weight = self._rows * rows / total
-        self._xx.addr_(dx, dx, alpha=weight)
-        self._xy.addr_(dx, dy, alpha=weight)
-        self._yy += weight * dy.square()
-        self._mean = (self._mean[0] + dx * (rows / total), self._mean[1] + dy * (rows / total))
+        self._products.addr_(apart[: self._d], apart, alpha=weight)
+        self._yy += weight * apart[self._d :].square()
+        self._mean += apart * (rows / total)
         self._rows = total
 
 
