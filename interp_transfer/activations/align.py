@@ -74,6 +74,8 @@ class AlignmentReport:
         apart: characters between the ends of a target token and of its last partner, summed over all pairs.
         peeking: pairs in which the partner has read further than the target. None but with index pairing.
         examples: the first few texts.
+        texts_cut: texts that were cut, because they were longer than a model can read.
+        texts_dropped: texts that were left out for the same reason; none of their tokens is counted.
     """
 
     strategy: str
@@ -82,6 +84,8 @@ class AlignmentReport:
     apart: int = 0
     peeking: int = 0
     examples: tuple[Example, ...] = ()
+    texts_cut: int = 0
+    texts_dropped: int = 0
 
     @property
     def coverage(self) -> float:
@@ -111,13 +115,21 @@ class AlignmentReport:
             self.apart + other.apart,
             self.peeking + other.peeking,
             self.examples,
+            self.texts_cut + other.texts_cut,
+            self.texts_dropped + other.texts_dropped,
         )
+
+    @property
+    def too_long(self) -> str:
+        """What was done about texts that were too long, to be shown; empty where there were none."""
+        counts = ((self.texts_cut, "cut"), (self.texts_dropped, "dropped"))
+        return "".join(f", {n} text{'s' if n > 1 else ''} too long and {what}" for n, what in counts if n)
 
     def __repr__(self) -> str:
         peeks = f", {self.peeks:.1%} of pairs peek ahead" if self.peeks else ""
         return (
             f"Alignment({self.strategy}: {self.coverage:.1%} of {self.target_tokens} target tokens have a partner, "
-            f"{self.gap:.2f} characters behind on average{peeks})"
+            f"{self.gap:.2f} characters behind on average{peeks}{self.too_long})"
         )
 
     def plot(self, text: int = 0) -> "Figure":

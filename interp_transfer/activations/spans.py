@@ -84,14 +84,25 @@ def chat_spans(
     Raises:
         ValueError: if the tokenizer has no template, or its template changes what is said.
     """
-    if not tokenizer.chat_template:
-        raise ValueError("the tokenizer has no chat template: set tokenizer.chat_template, or give plain texts")
-    rendered = [str(tokenizer.apply_chat_template([dict(m) for m in c], tokenize=False)) for c in conversations]
-    spans = []
-    for messages, text, plain in zip(conversations, rendered, token_spans(tokenizer, rendered), strict=True):
+    texts, spans = rendered(tokenizer, conversations), []
+    for messages, text, plain in zip(conversations, texts, token_spans(tokenizer, texts), strict=True):
         low, high = _shared_places(messages, text)
         spans.append(replace(plain, start=low[plain.start], sure=low[plain.sure], most=high[plain.most]))
-    return rendered, spans
+    return texts, spans
+
+
+def rendered(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str | Conversation]) -> list[str]:
+    """Conversations in the tokenizer's own chat template; strings as they are.
+
+    Raises:
+        ValueError: if there are conversations and the tokenizer has no template.
+    """
+    if not tokenizer.chat_template and not all(isinstance(text, str) for text in texts):
+        raise ValueError("the tokenizer has no chat template: set tokenizer.chat_template, or give plain texts")
+    return [
+        text if isinstance(text, str) else str(tokenizer.apply_chat_template([dict(m) for m in text], tokenize=False))
+        for text in texts
+    ]
 
 
 _EXACT: "WeakKeyDictionary[PreTrainedTokenizerBase, Tokenizer]" = WeakKeyDictionary()

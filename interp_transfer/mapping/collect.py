@@ -34,6 +34,7 @@ from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, Activat
 from interp_transfer.activations.spans import TokenSpans, chat_spans, token_spans
 from interp_transfer.activations.store import ROWS_PER_SHARD, StoreWriter, as_stored
 from interp_transfer.activations.store_manifest import MANIFEST, Column, columns_like, read_manifest
+from interp_transfer.mapping.lengths import Readable, check_too_long, readable, with_choices
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.stored import FORMAT, SOURCE, TARGET, open_pairs, report_of, state_of, write_examples
 from interp_transfer.mapping.texts import Text, TextHash, portions, texts_of
@@ -61,6 +62,7 @@ def collect(
     store: str | Path | None = None,
     dtype: str | None = None,
     drop_bad: bool = False,
+    too_long: str = "refuse",
     text_column: str = "text",
     max_texts: int | None = None,
     progress: bool = True,
@@ -80,8 +82,10 @@ def collect(
             behind the same ones, it adds theirs. ``mapping.stored.open_pairs(folder)`` opens it without the models.
         dtype: what to keep rows as: "float32", "bfloat16" or "float16"; as the models compute them, unless said.
         drop_bad: leave out rows that hold NaN or infinity on either side, and count them, instead of refusing them.
+        too_long: what to do about texts that are longer than the shorter of the two contexts: "refuse" them, "cut" them for
+            both models at one place (plain texts alone), or "drop" them; ``alignment`` counts both. See ``mapping.lengths``.
         text_column: which column holds the texts, where rows come, as from a dataset.
-        max_texts: take no more texts than this, those that are in the store already included.
+        max_texts: take no more texts than this, those that are in the store already and those that are dropped included.
         progress: show bars when it takes longer than two seconds.
 
     Returns:
@@ -89,15 +93,13 @@ def collect(
 
     Raises:
         ValueError: for no texts, an unknown site, strategy or column, lists of different lengths, a tokenizer that does not
-            tell where in a text its tokens are, NaN or infinity (unless ``drop_bad``), or a store of other models, sites,
-            texts or of another strategy.
+            tell where in a text its tokens are, a text beyond a context (unless ``too_long`` says otherwise), NaN or infinity
+            (unless ``drop_bad``), or a store of other models, sites, texts or of another strategy.
     """
     find_strategy(strategy)
-    request = _Request(source, target, tuple(_site_pairs(source_sites, target_sites)), strategy)
+    request = _Request(source, target, tuple(_site_pairs(source_sites, target_sites)), strategy, too_long)
     coming = texts_of(texts, text_column, max_texts)
-    first = list(islice(coming, EXAMPLES))
-    if not first:
-        raise ValueError("no texts to collect from: give a list of the texts that both models should read")
+    first = request.first(coming)
     meta = request.meta(not isinstance(first[0], str), None if store is None else _known(Path(store)))
     # The first few texts say what the columns are, show how tokens are paired, and fail early what is going to fail.
     block, shown = request.read(first, 0)
@@ -139,17 +141,20 @@ class _Request:
         target: the other.
         sites: of either, in pairs.
         strategy: how their tokens are paired, if they are not the same.
+        too_long: what is done about texts that one of them cannot read.
     """
 
     source: HookedModel
     target: HookedModel
     sites: tuple[tuple[str, str], ...]
     strategy: str
+    too_long: str
 
     def __post_init__(self) -> None:
         for s, t in self.sites:
             check_site(self.source, s)
             check_site(self.target, t)
+        check_too_long(self.too_long, conversations=False)
 
     @cached_property
     def tokenizers(self) -> list[str]:
@@ -160,6 +165,24 @@ class _Request:
     def alike(self) -> bool:
         """Whether both models split texts into the same tokens."""
         return self.tokenizers[0] == self.tokenizers[1]
+
+    @property
+    def pairing(self) -> str:
+        """How tokens are paired."""
+        return "same_tokens" if self.alike else self.strategy
+
+    def first(self, coming: Iterator[Text]) -> list[Text]:
+        """Takes the first few texts, and as many more as it takes until there is one that both models can read."""
+        last = first = list(islice(coming, EXAMPLES))
+        if not first:
+            raise ValueError("no texts to collect from: give a list of the texts that both models should read")
+        check_too_long(self.too_long, conversations=not isinstance(first[0], str))
+        while not self._readable(last, len(first) - len(last)).texts:
+            last = list(islice(coming, EXAMPLES))
+            if not last:
+                raise ValueError(f"all {len(first)} texts are longer than the models' contexts: cut or split them")
+            first = [*first, *last]
+        return first
 
     def meta(self, talks: bool, known: Mapping[str, Any] | None) -> dict[str, Any]:
         """What tells this request from others.
@@ -175,7 +198,9 @@ class _Request:
             **{side: asdict(_named(identity(model), (known or {}).get(side))) for side, model in models.items()},
             "tokenizers": self.tokenizers,
             "sites": [list(pair) for pair in self.sites],
-            "strategy": "same_tokens" if self.alike else self.strategy,
+            "strategy": self.pairing,
+            # Not said where it is "refuse": stores from before there was a choice do not say it either.
+            **({} if self.too_long == "refuse" else {"too_long": self.too_long}),
             "reads": {"chat templates": templates} if talks else "plain texts",
         }
 
@@ -184,18 +209,23 @@ class _Request:
         numbers = sum(column.width or 1 for column in columns.values())
         return max(1, min(ROWS_PER_PORTION, BYTES_PER_PORTION // (4 * numbers)))
 
+    @with_choices()
     def check(self, texts: Iterable[Text], first_text: int) -> None:
         """Refuse texts that either model cannot read, before any is read."""
         for portion in portions(texts, ROWS_PER_PORTION * CHARACTERS_PER_TOKEN):
             plain = all(isinstance(text, str) for text in portion)
             sides: Any = (portion, portion) if plain else self._sides(portion)[:2]
             for model, side in zip((self.source, self.target), sides, strict=True):
-                tokenize(model, side, first_text=first_text)
+                tokenize(model, side, first_text=first_text, any_length=self.too_long != "refuse")
             first_text += len(portion)
 
+    @with_choices()
     def read(self, texts: Sequence[Text], first_text: int, progress: bool = False) -> tuple[dict[str, Tensor], AlignmentReport]:
         """The rows of some texts, by column, and how their tokens were paired."""
-        left_texts, right_texts, spans = self._sides(texts)
+        kept = self._readable(texts, first_text)
+        if not kept.texts:
+            return self._no_rows, AlignmentReport(self.pairing, 0, 0, texts_dropped=kept.dropped)
+        left_texts, right_texts, spans = self._sides(kept.texts)
         how: dict[str, Any] = {"first_text": first_text, "allow_bad": True, "progress": progress}
         left = capture(self.source, left_texts, list(dict.fromkeys(s for s, _ in self.sites)), **how)
         right = capture(self.target, right_texts, list(dict.fromkeys(t for _, t in self.sites)), **how)
@@ -209,10 +239,19 @@ class _Request:
         block = {
             **{SOURCE + site: alignment.gather(rows) for site, rows in left.items()},
             **{TARGET + site: rows[alignment.target] for site, rows in right.items()},
-            "text_index": right.text_index[alignment.target],
+            "text_index": torch.tensor(kept.numbers)[right.text_index[alignment.target] - first_text],
             "target_token": right.token[alignment.target],
         }
-        return block, alignment.report
+        self._no_rows.update({name: rows[:0].clone() for name, rows in block.items()})
+        return block, replace(alignment.report, texts_cut=kept.cut, texts_dropped=kept.dropped)
+
+    @cached_property
+    def _no_rows(self) -> dict[str, Tensor]:
+        """A block of texts that are all dropped; what its columns are is known once a block was read."""
+        return {}
+
+    def _readable(self, texts: Sequence[Text], first_text: int) -> Readable:
+        return readable((self.source, self.target), texts, self.too_long, first_text)
 
     def _sides(self, texts: Sequence[Text]) -> tuple[list[str], list[str], tuple[list[TokenSpans], list[TokenSpans]] | None]:
         """What each model reads, and the spans of its tokens where they are needed to pair them."""

@@ -68,11 +68,11 @@ class PairedActivations:
 
     def __repr__(self) -> str:
         sites = ", ".join(f"{s} -> {t}" for s, t in self.site_pairs)
-        dropped = f", {self.dropped} rows dropped" if self.dropped else ""
+        left_out = self.alignment.too_long + (f", {self.dropped} rows dropped" if self.dropped else "")
         control = ", partners shuffled" if self.is_shuffled else ""
         return (
             f"PairedActivations({len(self)} rows, {self.source_model.name} -> {self.target_model.name}, {sites}, "
-            f"{self.alignment.strategy} {self.alignment.coverage:.1%}{dropped}{control}{self._where()})"
+            f"{self.alignment.strategy} {self.alignment.coverage:.1%}{left_out}{control}{self._where()})"
         )
 
     def shuffled(self, seed: int = 0) -> "PairedActivations":

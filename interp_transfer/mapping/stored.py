@@ -33,7 +33,7 @@ SOURCE, TARGET = "source:", "target:"
 """What columns are called by: the side, then the site."""
 
 _EXAMPLES = "examples.json"
-_COUNTS = ("pairs", "target_tokens", "apart", "peeking")  # of a report
+_COUNTS = ("pairs", "target_tokens", "apart", "peeking", "texts_cut", "texts_dropped")  # of a report
 _INDEX_ROWS = 1 << 18  # rows of a column of whole numbers that are read at a time
 
 
@@ -234,8 +234,8 @@ def open_pairs(
 
 def report_of(strategy: str, state: Mapping[str, Any]) -> AlignmentReport:
     """How tokens were paired, from what a store says about itself; nothing yet where it says nothing."""
-    pairs, target_tokens, apart, peeking = (check_type(state.get(name, 0), int) for name in _COUNTS)
-    return AlignmentReport(strategy, pairs, target_tokens, apart, peeking)
+    counts: dict[str, Any] = {name: check_type(state.get(name, 0), int) for name in _COUNTS}
+    return AlignmentReport(strategy, **counts)
 
 
 def state_of(report: AlignmentReport, texts: str) -> dict[str, Any]:

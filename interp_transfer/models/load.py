@@ -158,7 +158,11 @@ def tokenizer_of(model: HookedModel) -> Any:
     return tok
 
 
-def tokenize(model: HookedModel, texts: Sequence[str], *, first_text: int = 0) -> list[list[int]]:
+class TextTooLong(ValueError):
+    """A text has more tokens than the model can read at once."""
+
+
+def tokenize(model: HookedModel, texts: Sequence[str], *, first_text: int = 0, any_length: bool = False) -> list[list[int]]:
     """Token ids of each text, as the model's own tokenizer makes them by default, without padding.
 
     A text that already begins (or ends) with the special token that the tokenizer adds does not get it twice.
@@ -167,9 +171,10 @@ def tokenize(model: HookedModel, texts: Sequence[str], *, first_text: int = 0) -
         model: any hooked model.
         texts: plain texts.
         first_text: what errors call the first of them.
+        any_length: return texts beyond the model's context too, instead of refusing them.
 
     Raises:
-        ValueError: for a text that is not a string or has no tokens, or that exceeds the model's context.
+        ValueError: for a text that is not a string or has no tokens, or (as `TextTooLong`) that exceeds the model's context.
     """
     tok = tokenizer_of(model)
     bad = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
@@ -182,8 +187,8 @@ def tokenize(model: HookedModel, texts: Sequence[str], *, first_text: int = 0) -
     for index, (ids, text) in enumerate(zip(rows, texts, strict=True), first_text):
         if not ids:
             raise ValueError(f"text {index} ({text!r}) has no tokens: leave it out")
-        if len(ids) > limit:
-            raise ValueError(f"text {index} has {len(ids)} tokens, the model's context is {limit}: shorten or split it")
+        if len(ids) > limit and not any_length:
+            raise TextTooLong(f"text {index} has {len(ids)} tokens, the model's context is {limit}: shorten or split it")
     return rows
 
 

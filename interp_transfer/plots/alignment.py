@@ -76,4 +76,4 @@ def _place(end: int, side: int) -> tuple[float, float]:
 
 
 def _shown(piece: str) -> str:
-    return piece.replace("Ġ", "␣").replace("▁", "␣").replace("Ċ", "⏎")
+    return piece.replace("Ġ", "␣").replace("▁", "␣").replace("Ċ", "⏎").replace("\n", "⏎")

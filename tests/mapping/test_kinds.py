@@ -40,7 +40,7 @@ def test_every_kind_is_saved_and_loaded(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_constant_features_and_few_rows_do_no_harm(kind):
-    few = {"epochs": 2} if kind in ("autoencoder", "residual") else {}
+    few: dict[str, Any] = {"epochs": 2} if kind in ("autoencoder", "residual") else {}
     x = normal(300, 6)
     y = torch.tanh(x) * 3
     some, all_of_them = x.clone(), torch.full_like(x, 4.0)

@@ -29,7 +29,7 @@ from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.stored import StoredPairs, open_pairs
 from interp_transfer.models.load import ModelIdentity, load_model
-from tests.checkpoints import make_checkpoint
+from tests.checkpoints import make_checkpoint, word_tokenizer
 
 S, T = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dogs", "run", "far", "from", "home", "they", "say", "12", "+", "7"]
@@ -50,20 +50,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     made = {name: make_checkpoint(root / name, "qwen2", seed, hidden_size=d) for name, seed, d in (("a", 0, 16), ("b", 1, 24))}
     loaded = {name: load_model(str(folder), device="cpu") for name, folder in made.items()}
     other = make_checkpoint(root / "c", "llama", 2)
-    return loaded | {"c": load_model(str(other), device="cpu", tokenizer=coarse())}
-
-
-def coarse() -> Any:
-    """Whole words, each with the space before it."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    pieces = ["[UNK]", *WORDS, *(f" {word}" for word in WORDS)]
-    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?\S+"), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[UNK]")  # noqa: S106
+    return loaded | {"c": load_model(str(other), device="cpu", tokenizer=word_tokenizer(WORDS))}
 
 
 @pytest.fixture(autouse=True)

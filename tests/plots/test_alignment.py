@@ -15,6 +15,11 @@ def test_each_pair_is_a_line_between_its_tokens():
     assert list(below.marker.symbol) == ["circle-open", "circle", "circle-open"]
 
 
+def test_spaces_and_ends_of_lines_are_seen():
+    figure: Any = aligned_tokens("a \n", [("Ġa", 1), ("Ċ", 3)], [("▁a", 1), ("\n", 3)], [])
+    assert list(figure.data[1].text) == list(figure.data[2].text) == ["␣a", "⏎"]
+
+
 def test_a_long_text_goes_on_below():
     figure: Any = aligned_tokens("x" * 250, [("a", 50), ("b", 150), ("c", 250)], [], [])
     assert len(set(figure.data[1].y)) == 3
