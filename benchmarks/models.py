@@ -43,12 +43,17 @@ def make(folder: Path, shape: str, dtype: torch.dtype = torch.float32) -> Path:
     )
     model: Any = Qwen2ForCausalLM(config)
     model.to(dtype).save_pretrained(folder)
-    vocabulary = {byte: i for i, byte in enumerate([*sorted(pre_tokenizers.ByteLevel.alphabet()), "<end>", "<pad>"])}
-    characters = Tokenizer(models.BPE(vocabulary, []))
-    characters.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    characters.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=characters, eos_token="<end>", pad_token="<pad>").save_pretrained(folder)
+    characters().save_pretrained(folder)
     return folder
+
+
+def characters() -> PreTrainedTokenizerFast:
+    """A tokenizer that makes a token of each character."""
+    vocabulary = {byte: i for i, byte in enumerate([*sorted(pre_tokenizers.ByteLevel.alphabet()), "<end>", "<pad>"])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>")
 
 
 def texts(count: int, length: int, seed: int = 0) -> list[str]:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from interp_transfer.activations.finite import all_finite
 from interp_transfer.activations.positions import Layout, Positions, check_positions, select
 from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.load import ModelIdentity, device_of, huggingface_model, identity, tokenize, tokenizer_of
@@ -266,7 +267,7 @@ def _store(out: dict[str, Tensor], read: dict[str, Tensor], part: list[int], cho
 
 def _check_finite(out: dict[str, Tensor], offsets: Tensor, first_text: int) -> None:
     for site, rows in out.items():
-        if torch.isfinite(rows.sum(dtype=torch.float64)):  # cheap, and finite only if each of them is
+        if all_finite(rows):
             continue
         bad = ~torch.isfinite(rows).all(dim=1)
         if bad.any():

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp_transfer.activations.finite import all_finite
 from interp_transfer.activations.store_manifest import (
     MANIFEST,
     Column,
@@ -257,8 +258,7 @@ def as_stored(given: Mapping[str, Tensor], columns: Mapping[str, Column], drop_b
     out = {name: _converted(name, given[name], column, rows) for name, column in columns.items()}
     bad: dict[str, Tensor] = {}
     for name, stored in out.items():
-        # The sum of finite numbers is finite in float64, and it costs less than looking at each.
-        if not stored.is_floating_point() or torch.isfinite(stored.sum(dtype=torch.float64)):
+        if not stored.is_floating_point() or all_finite(stored):
             continue
         given_bad, stored_bad = (~torch.isfinite(part).reshape(rows, -1).all(dim=1).cpu() for part in (given[name], stored))
         if (overflow := stored_bad & ~given_bad).any():

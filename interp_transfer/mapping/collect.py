@@ -39,7 +39,7 @@ from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.stored import FORMAT, SOURCE, TARGET, open_pairs, report_of, state_of, write_examples
 from interp_transfer.mapping.texts import Text, TextHash, portions, texts_of
 from interp_transfer.models.checkpoints import hashed
-from interp_transfer.models.load import ModelIdentity, identity, tokenize, tokenizer_fingerprint, tokenizer_of
+from interp_transfer.models.load import ModelIdentity, context_length, identity, tokenize, tokenizer_fingerprint, tokenizer_of
 from interp_transfer.models.sites import HookedModel, check_site
 
 __all__ = ["PairedActivations", "collect"]
@@ -215,7 +215,10 @@ class _Request:
         for portion in portions(texts, ROWS_PER_PORTION * CHARACTERS_PER_TOKEN):
             plain = all(isinstance(text, str) for text in portion)
             sides: Any = (portion, portion) if plain else self._sides(portion)[:2]
-            for model, side in zip((self.source, self.target), sides, strict=True):
+            models = [self.source, self.target]
+            if plain and self.alike:  # the same tokens: the one that can read fewer of them speaks for both
+                models = [min(models, key=context_length)]
+            for model, side in zip(models, sides, strict=False):
                 tokenize(model, side, first_text=first_text, any_length=self.too_long != "refuse")
             first_text += len(portion)
 

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from interp_transfer.activations.finite import all_finite
 from interp_transfer.interventions.vector import check_same
 from interp_transfer.mapping.agreement import Agreement
 from interp_transfer.mapping.kinds import KINDS, RIDGES, Kind, Problem, find_kind
@@ -242,7 +243,7 @@ class _Seen:
     def _ordinary(self, part: CollectedPart, massive: _Massive) -> Iterator[Block]:
         for x, y in part.blocks():
             for side, rows in enumerate((x, y)):
-                if not torch.isfinite(rows.sum(dtype=torch.float64)):  # cheap, and finite only if each of them is
+                if not all_finite(rows):
                     self.bad[side] += int((~torch.isfinite(rows).all(dim=1)).sum())
             keep, long = massive.ordinary((x, y)), massive.long(x, 0)
             self.apart += int((~keep).sum())

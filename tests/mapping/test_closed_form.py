@@ -42,6 +42,22 @@ def test_no_penalty_is_least_squares_even_where_a_dimension_is_constant() -> Non
     torch.testing.assert_close(x @ weight + bias, guess, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("penalty", [1e-3, 1e-1])
+def test_ridge_streamed_over_many_float32_rows_is_that_of_solvers_that_see_them_all(penalty: float) -> None:
+    x, y = (side.float() for side in rows(48, 32, n=20_000))
+    m = moments(zip(x.split(1777), y.split(1777), strict=True))
+    weight, bias = ridge(m, penalty)
+    x, y = x.double(), y.double()
+    a, b = x - x.mean(0), y - y.mean(0)
+    alpha = penalty * float(a.square().sum(0).mean())
+    below = alpha**0.5 * torch.eye(48, dtype=torch.float64)
+    by_rows = torch.linalg.lstsq(torch.cat([a, below]), torch.cat([b, torch.zeros(48, 32, dtype=torch.float64)])).solution
+    torch.testing.assert_close(weight, by_rows, rtol=1e-9, atol=1e-9)
+    theirs = Ridge(alpha=alpha).fit(x.numpy(), y.numpy())
+    torch.testing.assert_close(weight, torch.from_numpy(theirs.coef_.T), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(bias, torch.from_numpy(theirs.intercept_), rtol=1e-9, atol=1e-9)
+
+
 def test_procrustes_is_that_of_scipy() -> None:
     x, y = rows(5, 5)
     weight, _ = procrustes(of(x, y))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from interp_transfer.mapping.moments import Moments, RunningMoments, moments
+from interp_transfer.mapping.moments import WORK_ROWS, Moments, RunningMoments, moments
 
 
 def made(rows: int = 500, offset: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,6 +35,21 @@ def test_large_means_cost_no_digits() -> None:
     found = moments(zip(x.split(50), y.split(50), strict=True))
     torch.testing.assert_close(found.xx, exact.xx, rtol=1e-8, atol=1e-6)
     torch.testing.assert_close(found.xy, exact.xy, rtol=1e-8, atol=1e-6)
+
+
+def test_a_block_that_is_larger_than_the_workspace_is_taken_in_pieces() -> None:
+    x, y = made(2 * WORK_ROWS + 7, offset=1e3)
+    assert_same(moments([(x, y)]), direct(x, y))
+
+
+def test_what_was_handed_out_does_not_change_with_further_rows() -> None:
+    x, y = made()
+    running = RunningMoments(5, 4)
+    running.update(x[:300], y[:300])
+    found = running.result()
+    running.update(x[300:], y[300:])
+    assert_same(found, direct(x[:300], y[:300]))
+    assert_same(running.result(), direct(x, y))
 
 
 def test_parts_of_several_processes_add_up() -> None:
