@@ -105,10 +105,10 @@ def run(
 
     stage("pairs and mappers")
     pairs = collect(a, b, task.texts("train"), s, t, strategy=alignment, progress=progress)
-    how: dict[str, Any] = {"models": (a, b), "seed": seed, "progress": progress}
-    main = fit(pairs, mapper, **how)
+    options: dict[str, Any] = {"models": (a, b), "seed": seed, "progress": progress}
+    main = fit(pairs, mapper, **options)
     moved = main.transfer(vector, mode, norm)
-    control = fit(pairs.shuffled(seed), mapper, **how).transfer(vector, mode, norm)
+    control = fit(pairs.shuffled(seed), mapper, **options).transfer(vector, mode, norm)
     vectors = {"native": native, "moved": moved, "shuffled": control}
 
     def steer(v: SteeringVector, strength: float) -> Intervention:
@@ -142,7 +142,7 @@ def run(
     others: list[dict[str, Any]] = []
     if variants:
         stage("other modes and mappers")
-        fitted = {kind: main if kind == mapper else fit(pairs, kind, **how) for kind in VARIANTS}
+        fitted = {kind: main if kind == mapper else fit(pairs, kind, **options) for kind in VARIANTS}
         fitted[mapper] = main
         quick = replace(validation, prompts=validation.prompts[:VARIANT_PROMPTS])
         todo = [(kind, how) for kind in fitted for how in MODES if (kind, how) != (mapper, mode)]
