@@ -28,6 +28,21 @@ class Agreement:
         self._lengths = self._lengths + truth.norm(dim=1).sum()
         self._guessed = self._guessed + guess.norm(dim=1).sum()
 
+    def add(self, other: "Agreement") -> "Agreement":
+        """Add the rows of another, as from another process; returns itself."""
+        if other._shift is None:
+            return self
+        self._shift = other._shift if self._shift is None else self._shift
+        moved = other._shift - self._shift  # the other's sums are about a centre of its own
+        self._square = self._square + other._square + 2 * (other._sum @ moved) + other._rows * moved.square().sum()
+        self._sum = self._sum + other._sum + other._rows * moved
+        self._rows += other._rows
+        self._error = self._error + other._error
+        self._cosine = self._cosine + other._cosine
+        self._lengths = self._lengths + other._lengths
+        self._guessed = self._guessed + other._guessed
+        return self
+
     @property
     def fvu(self) -> float:
         """Fraction of variance unexplained, as ``evaluation.metrics.fvu``."""

@@ -36,6 +36,7 @@ from interp_transfer.activations.store import ROWS_PER_SHARD, StoreWriter, as_st
 from interp_transfer.activations.store_manifest import MANIFEST, Column, columns_like, read_manifest
 from interp_transfer.mapping.lengths import Readable, check_too_long, readable, with_choices
 from interp_transfer.mapping.pairs import PairedActivations
+from interp_transfer.mapping.processes import crew, together
 from interp_transfer.mapping.stored import FORMAT, SOURCE, TARGET, open_pairs, report_of, state_of, write_examples
 from interp_transfer.mapping.texts import Text, TextHash, portions, texts_of
 from interp_transfer.models.checkpoints import hashed
@@ -51,6 +52,7 @@ BYTES_PER_PORTION = 1 << 29
 CHARACTERS_PER_TOKEN = 4
 
 
+@together
 def collect(
     source: HookedModel,
     target: HookedModel,
@@ -68,6 +70,10 @@ def collect(
     progress: bool = True,
 ) -> PairedActivations:
     """Activations of both models over the same texts.
+
+    Several processes (``processes``) that make this call share the reading: of the portions that one process would read, each
+    reads every n-th, with the models that it has loaded. All of them need all texts. The first alone writes to the store,
+    which is then what one process would have written; without a store each gets all rows.
 
     Args:
         source: model that interventions come from.
@@ -92,6 +98,7 @@ def collect(
         The pairs; with ``store``, all that are in it, as columns on disk that are read as they are sliced.
 
     Raises:
+        ProcessError: if another process is gone, or stopped with an error.
         ValueError: for no texts, an unknown site, strategy or column, lists of different lengths, a tokenizer that does not
             tell where in a text its tokens are, a text beyond a context (unless ``too_long`` says otherwise), NaN or infinity
             (unless ``drop_bad``), or a store of other models, sites, texts or of another strategy.
@@ -101,35 +108,53 @@ def collect(
     coming = texts_of(texts, text_column, max_texts)
     first = request.first(coming)
     meta = request.meta(not isinstance(first[0], str), None if store is None else _known(Path(store)))
+    company = crew()
+    progress = progress and company.first
     # The first few texts say what the columns are, show how tokens are paired, and fail early what is going to fail.
     block, shown = request.read(first, 0)
     columns = columns_like(block, dtype)
     meta["computed_in"] = [str(block[name].dtype) for name in (SOURCE + request.sites[0][0], TARGET + request.sites[0][1])]
     rows = request.rows_at_a_time(columns)
-    sink: StoreWriter | _Memory = _Memory(columns, drop_bad)
-    if store is not None:
-        sink = StoreWriter(store, columns, meta, shard_rows=min(ROWS_PER_SHARD, rows), drop_bad=drop_bad)
+    company.agree(_asked(meta, columns, {"drop_bad": drop_bad, "max_texts": max_texts, "in a store": store is not None}))
+    sink = _sink(store, columns, meta, min(ROWS_PER_SHARD, rows), drop_bad)
+    takers = range(company.count) if store is None else range(1)
     rest = chain(first, coming)
     with _opened(sink), _bar(texts, max_texts, progress) as bar:
-        report, seen = report_of(shown.strategy, sink.state), TextHash()
-        _skip(rest, sink, seen, bar)
-        done = sink.resume_at
-        if store is not None and shown.examples:
-            write_examples(Path(store), shown.examples)
+        done, known = company.from_first(_reached(sink), "store")
+        report, seen = report_of(shown.strategy, known), TextHash()
+        if store is not None:
+            _check_seen(Path(store))
+            _skip(rest, Path(store), done, known, seen, bar)
+        if isinstance(sink, StoreWriter) and shown.examples:
+            write_examples(sink.folder, shown.examples)
         if isinstance(texts, list | tuple):
             request.check(islice(texts_of(texts, text_column, max_texts), done, None), done)
-        for portion in portions(rest, rows * CHARACTERS_PER_TOKEN):
-            block, found = request.read(portion, done, progress)
-            report, done = report + found, done + len(portion)
-            for text in portion:
-                seen.update(text)
-            sink.append(block, upto=done, state=state_of(report, str(seen)))
-            bar.update(len(portion))
+        coming = portions(rest, rows * CHARACTERS_PER_TOKEN)
+        while True:
+            turn = list(islice(coming, company.count))
+            mine = None
+            if company.rank < len(turn):
+                mine = request.read(turn[company.rank], done + sum(map(len, turn[: company.rank])), progress)
+            company.agree({"texts": _told(turn)})
+            for reader, portion in enumerate(turn):
+                for text in portion:
+                    seen.update(text)
+                done += len(portion)
+                read = company.handed(mine, reader, takers, "rows")
+                if sink is not None and read is not None:
+                    block, found = read
+                    report = report + found
+                    sink.append(block, upto=done, state=state_of(report, str(seen)))
+                bar.update(len(portion))
+            if not turn:
+                break
+    report = company.from_first(report, "report")  # and so to all that the store is written
     if not len(report):
         raise ValueError(f"strategy={strategy!r} pairs no token of these texts: choose 'last_so_far'")
-    if isinstance(sink, StoreWriter):
-        return open_pairs(sink.folder)
-    return sink.pairs(request, replace(report, examples=shown.examples))
+    if isinstance(sink, _Memory):
+        return sink.pairs(request, replace(report, examples=shown.examples))
+    assert store is not None
+    return open_pairs(store)
 
 
 @dataclass(frozen=True)
@@ -211,16 +236,18 @@ class _Request:
 
     @with_choices()
     def check(self, texts: Iterable[Text], first_text: int) -> None:
-        """Refuse texts that either model cannot read, before any is read."""
-        for portion in portions(texts, ROWS_PER_PORTION * CHARACTERS_PER_TOKEN):
+        """Refuse texts that either model cannot read, before any is read; of several processes, each looks at its share."""
+        for number, portion in enumerate(portions(texts, ROWS_PER_PORTION * CHARACTERS_PER_TOKEN)):
+            first_text += len(portion)
+            if number % crew().count != crew().rank:
+                continue
             plain = all(isinstance(text, str) for text in portion)
             sides: Any = (portion, portion) if plain else self._sides(portion)[:2]
             models = [self.source, self.target]
             if plain and self.alike:  # the same tokens: the one that can read fewer of them speaks for both
                 models = [min(models, key=context_length)]
             for model, side in zip(models, sides, strict=False):
-                tokenize(model, side, first_text=first_text, any_length=self.too_long != "refuse")
-            first_text += len(portion)
+                tokenize(model, side, first_text=first_text - len(portion), any_length=self.too_long != "refuse")
 
     @with_choices()
     def read(self, texts: Sequence[Text], first_text: int, progress: bool = False) -> tuple[dict[str, Tensor], AlignmentReport]:
@@ -304,7 +331,43 @@ class _Memory:
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
-def _opened(sink: StoreWriter | _Memory) -> AbstractContextManager[Any]:
+def _sink(
+    store: str | Path | None, columns: Mapping[str, Column], meta: Mapping[str, Any], shard_rows: int, drop_bad: bool
+) -> StoreWriter | _Memory | None:
+    """What takes the rows in this process: of a store there is one writer, and what the others read goes to it."""
+    if store is None:
+        return _Memory(columns, drop_bad)
+    return StoreWriter(store, columns, meta, shard_rows=shard_rows, drop_bad=drop_bad) if crew().first else None
+
+
+def _reached(sink: StoreWriter | _Memory | None) -> tuple[int, dict[str, Any]]:
+    """How many texts are in already, and what is known about them."""
+    return (0, {}) if sink is None else (sink.resume_at, sink.state)
+
+
+def _asked(meta: Mapping[str, Any], columns: Mapping[str, Column], further: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to be the same in all processes: everything but the names by which they know the models."""
+    models = {side: meta[side]["fingerprint"] for side in ("source", "target")}
+    return {**meta, **models, "dtype": {name: column.dtype for name, column in columns.items()}, **further}
+
+
+def _told(turn: Sequence[Sequence[Text]]) -> str:
+    """The texts that are read next, briefly."""
+    seen = TextHash()
+    for portion in turn:
+        for text in portion:
+            seen.update(text)
+    return f"the next {sum(map(len, turn))} with the hash {str(seen)[:12]}"
+
+
+def _check_seen(folder: Path) -> None:
+    if not (folder / MANIFEST).is_file():
+        raise ValueError(
+            f"rank {crew().rank} does not see the store in {str(folder)!r}: give a folder that all processes share"
+        )
+
+
+def _opened(sink: StoreWriter | _Memory | None) -> AbstractContextManager[Any]:
     return sink if isinstance(sink, StoreWriter) else nullcontext()
 
 
@@ -314,22 +377,21 @@ def _bar(texts: Iterable[Any], most: int | None, progress: bool) -> Any:
     return tqdm(desc="collect", total=min(counts, default=None), disable=not progress, **how)
 
 
-def _skip(texts: Iterator[Text], sink: StoreWriter | _Memory, seen: TextHash, bar: Any) -> None:
+def _skip(texts: Iterator[Text], folder: Path, reached: int, known: Mapping[str, Any], seen: TextHash, bar: Any) -> None:
     """Pass over the texts that are in already, and refuse others than those."""
     given = 0
-    for text in islice(texts, sink.resume_at):
+    for text in islice(texts, reached):
         seen.update(text)
         given += 1
         bar.update()
-    if not sink.resume_at:
+    if not reached:
         return
-    assert isinstance(sink, StoreWriter)
-    where = f"the store in {str(sink.folder)!r} holds the rows of {sink.resume_at} texts"
-    if given < sink.resume_at:
+    where = f"the store in {str(folder)!r} holds the rows of {reached} texts"
+    if given < reached:
         raise ValueError(f"{where}, and only {given} are given: give them all, or open it with open_pairs(folder)")
-    if str(seen) != sink.state.get("texts"):
+    if str(seen) != known.get("texts"):
         raise ValueError(
-            f"{where}, and the first {sink.resume_at} that are given are not those: give the same texts in the same order, and "
+            f"{where}, and the first {reached} that are given are not those: give the same texts in the same order, and "
             "further ones behind them, or choose another folder"
         )
 

@@ -25,10 +25,12 @@ from interp_transfer.interventions.vector import check_same
 from interp_transfer.mapping.agreement import Agreement
 from interp_transfer.mapping.kinds import KINDS, RIDGES, Kind, Problem, find_kind
 from interp_transfer.mapping.mappers import Card, Mapper, Space
-from interp_transfer.mapping.moments import Block, Moments, RunningMoments
+from interp_transfer.mapping.moments import Block, Moments, RunningMoments, merged
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.parts import BLOCK_ROWS, Changed, CollectedPart, Part, regrouped
+from interp_transfer.mapping.processes import crew, together
 from interp_transfer.mapping.through import Through
+from interp_transfer.models.checkpoints import hashed
 from interp_transfer.models.load import identity
 from interp_transfer.models.sites import HookedModel
 
@@ -38,6 +40,7 @@ MASSIVE = 10.0
 """Rows longer than so many times the median length are set apart."""
 
 
+@together
 def fit(
     pairs: PairedActivations,
     kind: str = "autoencoder",
@@ -58,6 +61,10 @@ def fit(
     the card's ``fvu``, which is of those, says what came of it. Only ``ridge=0`` needs more rows than the source has
     dimensions.
 
+    Several processes (``processes``) that make this call share the work, and all get the same mapper: each passes over its
+    share of the rows for the moments and for the errors, and in training takes its share of every batch, whose gradients are
+    averaged. So it is the mapper of one process, but for the order in which numbers are added.
+
     Args:
         pairs: from ``collect``, in memory or in a store; ``pairs.shuffled(seed)`` for the control.
         kind: one of ``kinds.KINDS``: "autoencoder" (the paper's), "affine", "procrustes", "low_rank", "residual",
@@ -67,13 +74,15 @@ def fit(
         held_out: share of the texts that it is judged on and not fitted on.
         massive: rows longer than so many times the median length are not fitted; ``float("inf")`` fits all. Of pairs in a
             store it is the median of a sample.
-        checkpoint: folder in which training keeps its state after each epoch; an interrupted one is gone on with.
+        checkpoint: folder in which training keeps its state after each epoch; an interrupted one is gone on with. Of several
+            processes the first reads and writes it.
         models: source and target, for what looks at the models themselves: the kind "embeddings", and ``kl`` above zero.
         texts: what the pairs were collected from, for ``kl`` above zero.
         progress: show a bar when it takes longer than two seconds.
         settings: of the kind, see ``kinds``.
 
     Raises:
+        ProcessError: if another process is gone, or stopped with an error.
         ValueError: for an unknown kind or setting, rows that hold NaN or infinity, too few of them, widths that the kind
             cannot join, or models that are needed and missing, or others than the pairs are of.
     """
@@ -86,6 +95,9 @@ def fit(
     pair, x, y = pairs.rows(sites)
     source, target = Space(pairs.source_model, pair[0], x.shape[1]), Space(pairs.target_model, pair[1], y.shape[1])
     judged = pairs.held_out(held_out, seed)
+    company = crew()
+    if company.count > 1:
+        company.agree(_asked(pairs, pair, kind, chosen) | {"seed": seed, "held_out": held_out, "massive": massive})
     train, judge = pairs.part(~judged, pair), pairs.part(judged, pair)
     apart = _Massive(train, massive)
     seen, seen_held = (_Seen(part, apart, (source.d, target.d)) for part in (train, judge))
@@ -121,11 +133,12 @@ def fit(
             models,
             beside,
         )
-        core, used, curve = known.solve(problem, chosen)
+        core, used, curve = company.from_first(known.solve(problem, chosen), "solution")
     mapper = assemble(core).eval().requires_grad_(False)
     agreement = Agreement()
-    for rows, truth in held.blocks():
+    for rows, truth in held.blocks(company.bounds):
         agreement.update(truth, mapper(rows))
+    agreement = company.merged(agreement, Agreement.add, "agreement")
     mapper.card = replace(
         blank,
         parameters=sum(parameter.numel() for parameter in core.parameters()) or target.d,
@@ -202,12 +215,21 @@ def _check_models(
         check_same(identity(model), known, f"the {side} given and that of the pairs are")
 
 
+def _asked(pairs: PairedActivations, pair: tuple[str, str], kind: str, settings: Any) -> dict[str, Any]:
+    """What has to be the same in all processes."""
+    plain = {name: value for name, value in vars(settings).items() if isinstance(value, int | float | str | None)}
+    ends = [column[at].tolist() for column in pairs.rows(pair)[1:] for at in (0, -1)]
+    models = pairs.source_model.fingerprint, pairs.target_model.fingerprint
+    return {"kind": kind, **plain, "sites": pair, "models": models, "rows": len(pairs), "first and last row": hashed(ends)}
+
+
 class _Massive:
     """How long a row has to be on either side to be set apart, from the median of a sample."""
 
     def __init__(self, train: CollectedPart, multiple: float) -> None:
         lengths = zip(*((x.norm(dim=1), y.norm(dim=1)) for x, y in train.sample()), strict=True)
-        self.longest = tuple(multiple * float(torch.cat(side).median()) for side in lengths)
+        longest = tuple(multiple * float(torch.cat(side).median()) for side in lengths)
+        self.longest = crew().from_first(longest, "median lengths")
 
     def long(self, rows: Tensor, side: int) -> Bool[Tensor, " row"]:
         """Which rows of the source (0) or of the target (1) are."""
@@ -219,7 +241,7 @@ class _Massive:
 
 
 class _Seen:
-    """What one pass over a part shows.
+    """What one pass over a part shows; of several processes, each passes over its share, and all know the whole.
 
     Attributes:
         rows: how many there are.
@@ -237,11 +259,14 @@ class _Seen:
         running = RunningMoments(*widths)
         for x, y in regrouped(self._ordinary(part, massive), BLOCK_ROWS):
             running.update(x, y)
-        self.moments = running.result()
+        self.moments = crew().merged(running.result(), merged, "moments")
+        counts = torch.tensor([*self.bad, self.apart, self.long])
+        *self.bad, self.apart, self.long = crew().merged(counts, torch.add, "counts").tolist()
+        self.opposite = crew().merged(self.opposite, torch.add, "rows opposite massive ones")
         self.part: Part = part.where(massive.ordinary, self.moments.rows) if self.apart else part
 
     def _ordinary(self, part: CollectedPart, massive: _Massive) -> Iterator[Block]:
-        for x, y in part.blocks():
+        for x, y in part.blocks(crew().bounds):
             for side, rows in enumerate((x, y)):
                 if not all_finite(rows):
                     self.bad[side] += int((~torch.isfinite(rows).all(dim=1)).sum())

@@ -127,6 +127,14 @@ class RunningMoments:
         self._rows = total
 
 
+def merged(one: Moments, other: Moments) -> Moments:
+    """The moments of the rows of both."""
+    running = RunningMoments(len(one.mean_x), len(one.mean_y), one.xx.device)
+    running.add(one)
+    running.add(other)
+    return running.result()
+
+
 def moments(blocks: Iterable[Block]) -> Moments:
     """Moments of all rows of some blocks.
 

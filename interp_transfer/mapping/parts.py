@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,14 +20,18 @@ Keep = Callable[[Block], Bool[Tensor, " row"]]
 """Which rows of a block are wanted."""
 
 
+Share = Callable[[int], tuple[int, int]]
+"""Of so many rows, which: the first, and the one behind the last; as `processes.Crew.bounds`."""
+
+
 @runtime_checkable
 class Part(Protocol):
     """Paired rows, in float32. ``len`` says how many."""
 
     def __len__(self) -> int: ...
 
-    def blocks(self) -> Iterator[Block]:
-        """All rows in order, a block at a time."""
+    def blocks(self, share: Share | None = None) -> Iterator[Block]:
+        """All rows in order, a block at a time; or one process's share of them."""
         ...
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
@@ -62,10 +67,12 @@ class MemoryPart:
     def __len__(self) -> int:
         return len(self.x)
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self, share: Share | None = None) -> Iterator[Block]:
         """Slices of the rows."""
-        for start in range(0, len(self), BLOCK_ROWS):
-            yield self.x[start : start + BLOCK_ROWS], self.y[start : start + BLOCK_ROWS]
+        first, last = (0, len(self)) if share is None else share(len(self))
+        for start in range(first, last, BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, last)
+            yield self.x[start:stop], self.y[start:stop]
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
         """Rows by a permutation that the seed fixes."""
@@ -108,9 +115,10 @@ class StoredPart:
     def __len__(self) -> int:
         return sum(stop - start for start, stop in self.runs) if self.kept is None else self.kept
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self, share: Share | None = None) -> Iterator[Block]:
         """Read in order; cut where those of a `MemoryPart` of the same rows are."""
-        return regrouped(self._kept(self.store.blocks(columns=self._columns, rows=self.runs)), BLOCK_ROWS)
+        runs = self.runs if share is None else _within(self.runs, *share(sum(stop - start for start, stop in self.runs)))
+        return regrouped(self._kept(self.store.blocks(columns=self._columns, rows=runs)), BLOCK_ROWS)
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
         """Drawn from a buffer that is filled from all over the store."""
@@ -158,9 +166,9 @@ class Changed:
     def __len__(self) -> int:
         return len(self.part)
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self, share: Share | None = None) -> Iterator[Block]:
         """The other's blocks, changed."""
-        return map(self.change, self.part.blocks())
+        return map(self.change, self.part.blocks(share))
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
         """The other's batches, changed."""
@@ -182,6 +190,13 @@ def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
                 held, room = [], size
     if held:
         yield _joined(held)
+
+
+def _within(runs: Runs, first: int, last: int) -> Runs:
+    """Those of the runs' rows that come from the one place, and before the other, where the runs' rows are counted through."""
+    begins = accumulate((stop - start for start, stop in runs), initial=0)
+    cut = [(start + max(first - at, 0), min(stop, start + last - at)) for at, (start, stop) in zip(begins, runs, strict=False)]
+    return [(start, stop) for start, stop in cut if start < stop]
 
 
 def _joined(blocks: Sequence[Block]) -> Block:

@@ -6,6 +6,7 @@ with the epoch that it was in.
 """
 
 import json
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.mapping.parts import Part
+from interp_transfer.mapping.processes import crew
 from interp_transfer.models.checkpoints import initial_weights, write_whole
 
 _WARM_UP = 0.1  # share of the steps
@@ -107,7 +109,14 @@ def train_by_gradient(
     )
     state = _State(core, optimizer, schedule, {**asdict(settings), "seed": seed, "rows": len(train)}, checkpoint)
     state.resume()
-    bar: dict[str, Any] = {"unit": "epoch", "delay": SECONDS_BEFORE_PROGRESS, "disable": not progress, "leave": False}
+    company = crew()
+    progress = progress and company.first
+    bar: dict[str, Any] = {
+        "unit": "epoch",
+        "delay": SECONDS_BEFORE_PROGRESS,
+        "disable": not progress,
+        "leave": False,
+    }
     epochs = tqdm(range(len(state.curve), settings.epochs), desc="fit", **bar)
     for epoch in epochs:
         if _waited(state.curve) >= settings.patience:
@@ -115,12 +124,14 @@ def train_by_gradient(
         core.train()
         order = seed * 10_007 + epoch
         texts = None if beside is None else beside.batches(settings.kl_texts, order)
-        for x, y in train.batches(settings.batch_size, order):
+        for batch in train.batches(settings.batch_size, order):
+            x, y = (rows[slice(*company.bounds(len(rows)))] for rows in batch)
             loss = (core(x) - y).square().mean()
             if beside is not None and texts is not None:
                 loss = loss + settings.kl * beside.loss(core, next(texts))
             optimizer.zero_grad()
             torch.autograd.backward(loss, inputs=parameters)  # no others, such as those of the model that is looked through
+            company.average(parameters, len(x) / len(batch[0]))
             optimizer.step()
             schedule.step()
         core.eval()
@@ -136,7 +147,8 @@ def train_by_gradient(
 @torch.no_grad()
 def _error(core: nn.Module, judge: Part) -> float:
     """Mean squared error, without holding all rows at once."""
-    return sum(float((core(x) - y).square().mean()) * len(x) for x, y in judge.blocks()) / len(judge)
+    mine = sum(float((core(x) - y).square().mean()) * len(x) for x, y in judge.blocks(crew().bounds))
+    return crew().merged(mine, operator.add, "held-out error") / len(judge)
 
 
 def _waited(curve: list[float]) -> int:
@@ -158,19 +170,15 @@ class _State:
         self.curve.append(error)
         if error <= min(self.curve):
             self.best = {name: tensor.clone() for name, tensor in self._core.state_dict().items()}
-        if self._folder is not None:
+        if self._folder is not None and crew().first:
             self._write(self._folder)
 
     def resume(self) -> None:
-        """Take up what an interrupted training left."""
-        if self._folder is None or not (self._folder / "training.json").is_file():
+        """Take up what an interrupted training left; of several processes, the first reads it for all."""
+        found = crew().from_first(self._left() if crew().first else None, "checkpoint")
+        if found is None:
             return
-        from safetensors.torch import load_file
-
-        plain = json.loads((self._folder / "training.json").read_text())
-        if plain["asked"] != json.loads(json.dumps(self._asked)):
-            raise ValueError(f"{str(self._folder)!r} holds the state of another training: choose another folder, or remove it")
-        tensors = load_file(self._folder / plain["file"])
+        plain, tensors = found
         self.curve = plain["curve"]
         self._core.load_state_dict(_under(tensors, "core"))
         self.best = _under(tensors, "best")
@@ -180,6 +188,16 @@ class _State:
         slots["param_groups"][0] |= plain["group"]
         self._optimizer.load_state_dict(slots)
         self._schedule.load_state_dict(plain["schedule"])
+
+    def _left(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        if self._folder is None or not (self._folder / "training.json").is_file():
+            return None
+        from safetensors.torch import load_file
+
+        plain = json.loads((self._folder / "training.json").read_text())
+        if plain["asked"] != json.loads(json.dumps(self._asked)):
+            raise ValueError(f"{str(self._folder)!r} holds the state of another training: choose another folder, or remove it")
+        return plain, load_file(self._folder / plain["file"])
 
     def _write(self, folder: Path) -> None:
         """The tensors under a name of their own, then the JSON that names them: whole, or as it was before."""
