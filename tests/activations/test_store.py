@@ -378,8 +378,8 @@ def test_reading_while_a_writer_is_at_work(tmp_path: Path) -> None:
 def write_until_killed(folder: str, go: Any) -> None:
     torch.set_num_threads(1)
     with StoreWriter(folder, COLUMNS, META, shard_rows=6) as writer:
-        go.send_bytes(b"go")
         for i in range(writer.resume_at, 10**6):
+            go.send_bytes(b"go")
             writer.append(text(i), upto=i + 1)
 
 
@@ -394,8 +394,10 @@ def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
         child = context.Process(target=write_until_killed, args=(str(tmp_path), there))
         child.start()
         try:
-            assert here.poll(30), "the child never began"
-            time.sleep(moments.uniform(0, 0.3))
+            for _ in range(moments.randint(1, 15)):  # counted, not timed: a busy machine gets on as well
+                assert here.poll(30), "the child stands still"
+                here.recv_bytes()
+            time.sleep(moments.uniform(0, 0.02))
             assert child.is_alive()
         finally:
             child.kill()
@@ -405,8 +407,9 @@ def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
         halfway += bool(leftovers(tmp_path))
         found = open_store(tmp_path)
         found.verify()
-        assert same(everything(found), texts(0, found.manifest.upto)), "what is in is what belongs there"
-        reached.append(found.manifest.upto)
+        upto = found.manifest.upto
+        assert not upto or same(everything(found), texts(0, upto)), "what is in is what belongs there"
+        reached.append(upto)
     assert reached == sorted(reached) and len(set(reached)) > 10, "most of them got on before they were killed"
     assert halfway > 0, "some were killed while they wrote"
     filled(tmp_path, reached[-1] + 17)
