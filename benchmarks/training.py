@@ -13,7 +13,7 @@ from interp_transfer.mapping.moments import Block, moments
 from interp_transfer.mapping.parts import BLOCK_ROWS, Changed, MemoryPart
 from interp_transfer.mapping.training import Training, train_by_gradient
 
-SHAPES = {"64 to 128 dimensions": ((64, 128), 16_000, 9), "896 to 1536 dimensions": ((896, 1536), 4_000, 5)}
+SHAPES = {"64 to 128 dimensions": ((64, 128), 16_000, 15), "896 to 1536 dimensions": ((896, 1536), 4_000, 5)}
 """Widths (the first are those of the small and the medium organism), rows, repetitions."""
 
 SETTINGS = Training(epochs=2)
