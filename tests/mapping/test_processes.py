@@ -55,7 +55,6 @@ class Outcome:
 
     value: Any = None
     error: str = ""
-    seconds: float = 0.0
 
 
 def as_rank(work: Callable[[int], Any], rank: int, count: int, port: int, line: Any) -> None:
@@ -63,12 +62,11 @@ def as_rank(work: Callable[[int], Any], rank: int, count: int, port: int, line: 
     if count > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    begin = time.monotonic()
     try:
         found = Outcome(work(rank))
     except Exception as error:
         found = Outcome(error=f"{type(error).__name__}: {error}")
-    line.send(replace(found, seconds=time.monotonic() - begin))
+    line.send(found)
     line.recv()  # the notes of all lie with rank 0, so it stays until all are done
 
 
@@ -265,7 +263,7 @@ def test_mappers_are_those_of_one(tmp_path: Path, on_disk: bool) -> None:
         for count in (2, 3):
             assert len({rank[kind][1] for rank in found[count]}) == 1, "the very same in each process"
             for other, _, card_of_other in (rank[kind] for rank in found[count]):
-                torch.testing.assert_close(other, out, rtol=1e-3 if trained else 1e-5, atol=1e-3 if trained else 1e-5)
+                torch.testing.assert_close(other, out, rtol=1e-4 if trained else 1e-5, atol=1e-4 if trained else 1e-5)
                 for figure in ("fvu", "cosine", "norm_ratio"):
                     assert getattr(card_of_other, figure) == pytest.approx(getattr(card, figure), rel=1e-4)
                 assert card_of_other.curve == pytest.approx(card.curve, rel=1e-4)
@@ -323,7 +321,6 @@ def test_the_dead_are_named_and_the_rest_is_collected(models: dict[str, Any], tm
         if rank != dies:
             assert outcome.error.startswith(f"ProcessError: rank {dies} is gone"), outcome.error
             assert f"this is rank {rank} of {count}. Start all of them again: the same call goes on" in outcome.error
-            assert outcome.seconds < 60, "it noticed at once"
     there = open_pairs(tmp_path / "all").store.manifest.upto
     assert 0 < there < len(TEXTS)
     shutil.copytree(tmp_path / "all", tmp_path / "alone")
