@@ -24,7 +24,7 @@ lint: .venv
 	$(BIN)/pyright
 
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench: .venv
 	$(BIN)/python -m benchmarks

@@ -21,6 +21,15 @@ torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
 
 
+LONGEST = ("test_notebooks.py", "test_experiment.py", "test_processes.py", "test_organisms.py")
+"""Files that take minutes: begun first, so that no process is left waiting for another's last file."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all else in its order."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The checkpoint of a family, made when it is first asked for. Read it, do not change it."""
