@@ -121,9 +121,10 @@ def completions(names: list[str]) -> str:
 
 
 def alike(names: list[str]) -> str:
-    """CKA of every pair of bases: the best pair of blocks, and a picture of two pairs."""
+    """CKA of every pair of bases: the best pair of blocks, and a picture of all."""
     prompts = draw(load_task("style").prompts("test"), 1000, 0, "prompts")
     models = {name: load_model(name) for name in names}
+    pictures = []
     rows = ["| bases | highest CKA | at blocks | at the blocks that are steered | paired at random |", "|---|---|---|---|---|"]
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
@@ -134,8 +135,10 @@ def alike(names: list[str]) -> str:
             cells = f"{values[r, c]:.2f} | {r}, {c} | {values[s, t]:.2f} ({s}, {t}) | up to {random:.2f}"
             rows.append(f"| `{first}`, `{second}` | {cells} |")
             title = f"CKA, last token of {len(prompts)} test prompts"
-            picture(layer_heatmap(values.tolist(), first, second, title), f"cka-{first}-{second}.png", 560, 420)
-    return "\n".join(rows) + "\n"
+            name = f"cka-{first}-{second}.png"
+            picture(layer_heatmap(values.tolist(), first, second, title), name, 560, 420)
+            pictures.append(f"```{{image}} made/{name}\n:width: 48%\n:alt: CKA of {first} and {second}, block by block\n```\n")
+    return "\n".join([*rows, "", *pictures])
 
 
 def picture(figure, name: str, width: int, height: int) -> None:  # noqa: ANN001

@@ -40,7 +40,10 @@ def run(
     source: Annotated[str, typer.Option(help="Model that the vector is found on: organism, hub name or folder.")],
     target: Annotated[str, typer.Option(help="Model that it is moved to.")],
     mapper: Annotated[
-        str, typer.Option(help="Kind of mapper: autoencoder, affine, procrustes, low_rank, residual, mean_shift, untrained.")
+        str,
+        typer.Option(
+            help="Kind of mapper: autoencoder, affine, procrustes, low_rank, residual, embeddings, mean_shift, untrained."
+        ),
     ] = "autoencoder",
     mode: Annotated[str, typer.Option(help="How to move: difference, delta, jacobian, raw.")] = "difference",
     norm: Annotated[str, typer.Option(help="Length that the moved vector is given: mapped, spread.")] = "mapped",

@@ -18,7 +18,6 @@ go by characters and are causal: a partner has read no further than the target's
 Tokens that a tokenizer puts around a text (BOS) are paired among themselves alone.
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -30,6 +29,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp_transfer.activations.spans import Conversation, Ints, TokenSpans, chat_spans, token_spans
+from interp_transfer.data.names import find
 from interp_transfer.plots.alignment import aligned_tokens
 
 if TYPE_CHECKING:
@@ -297,11 +297,7 @@ def find_strategy(name: str) -> Strategy:
     Raises:
         ValueError: naming the closest.
     """
-    if name not in STRATEGIES:
-        close = difflib.get_close_matches(name, STRATEGIES, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown strategy {name!r}: {hint}there are {', '.join(STRATEGIES)}")
-    return STRATEGIES[name]
+    return find(name, STRATEGIES, "strategy")
 
 
 def _so_far(source: TokenSpans, target: TokenSpans) -> Ints:

@@ -14,7 +14,6 @@ Positions count real tokens from the start of the text, never padding, and stay 
 under a KV cache a hook sees one new token at a time, and it is the ``Layout`` that remembers what went before.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+from interp_transfer.data.names import meant
 
 KEYWORDS = ("all", "prompt", "generated", "last", "response")
 
@@ -184,9 +185,9 @@ def _keyword(word: str) -> Rule:
         "response": lambda layout: layout.real & ~layout.in_prompt | _indices([-1], layout),
     }
     if word not in rules:
-        close = difflib.get_close_matches(word, KEYWORDS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown positions {word!r}: {hint}use one of {KEYWORDS}, an index, or substring({word!r})")
+        raise ValueError(
+            f"unknown positions {word!r}: {meant(word, KEYWORDS)}use one of {KEYWORDS}, an index, or substring({word!r})"
+        )
     return rules[word]
 
 

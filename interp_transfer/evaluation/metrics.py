@@ -127,6 +127,35 @@ def teacher_forced_kl(
     return teacher_forced(model, prompts, answers, *interventions).kl
 
 
+def predictions(
+    model: HookedModel, texts: Sequence[Sequence[int]], *interventions: Intervention, **placed: Tensor
+) -> tuple[Float[Tensor, "text column token"], Float[Tensor, "text column token"]]:
+    """Log-probabilities of the next token behind each token, of the model and of the model under interventions.
+
+    Gradients flow through the latter alone. Columns behind a text's end mean nothing.
+
+    Args:
+        model: any hooked model.
+        texts: token ids, padded on the right here.
+        interventions: what to do.
+        placed: ``prompt_lengths`` and ``rows``, as ``applied`` takes them.
+    """
+    tokens, real = (each.to(device_of(model)) for each in pad(texts, pad_token(model)))
+    read = real if huggingface_model(model) is None else real.long()
+    with torch.no_grad():
+        before = forward(model, tokens, read).float().log_softmax(dim=-1)
+    with applied(model, *interventions, **placed):
+        after = forward(model, tokens, read).float().log_softmax(dim=-1)
+    return before, after
+
+
+def divergence(
+    before: Float[Tensor, "text column token"], after: Float[Tensor, "text column token"]
+) -> Float[Tensor, "text column"]:
+    """KL divergence from the one prediction to the other, in nats."""
+    return (before.exp() * (before - after)).sum(dim=-1)
+
+
 @torch.no_grad()
 def teacher_forced(
     model: HookedModel,
@@ -153,22 +182,16 @@ def teacher_forced(
     rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
     size = max(1, LOGITS_PER_BATCH // (int(model.cfg.d_vocab) * max(map(len, rows))))
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    device = device_of(model)
     for start in range(0, len(order), size):
         batch = order[start : start + size]
-        tokens, real = pad([rows[i] for i in batch], pad_token(model))
-        tokens = tokens.to(device)
         lengths = torch.tensor([len(prompts[i]) for i in batch])
-        mask = real.to(device)
-        read = mask if huggingface_model(model) is None else mask.long()
-        before = forward(model, tokens, read).float().log_softmax(dim=-1)
-        with applied(model, *interventions, prompt_lengths=lengths, rows=torch.tensor(batch)):
-            after = forward(model, tokens, read).float().log_softmax(dim=-1)
-        column = torch.arange(tokens.shape[1])
+        read = [rows[i] for i in batch]
+        before, after = predictions(model, read, *interventions, prompt_lengths=lengths, rows=torch.tensor(batch))
+        column = torch.arange(before.shape[1])
         ends = torch.tensor([len(rows[i]) for i in batch])
         scored = (column >= lengths[:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
         for out, each in (
-            (kl, (before.exp() * (before - after)).sum(dim=-1)),
+            (kl, divergence(before, after)),
             (agreement, (before.argmax(dim=-1) == after.argmax(dim=-1)).float()),
         ):
             out[torch.tensor(batch)] = (each.cpu() * scored).sum(dim=1) / scored.sum(dim=1)

@@ -139,7 +139,8 @@ class ReadAlong:
                     setattr(layer, name, held.gather(2, index))
 
     def _checked(self, read: dict[str, Tensor], tokens: Tensor) -> Float[Tensor, "row column d"]:
-        return torch.cat([_rows_at(site, read, tokens) for site in self._points], dim=2)
+        found = [_rows_at(site, read, tokens) for site in self._points]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=2)
 
 
 def _rows_at(site: str, read: dict[str, Tensor], tokens: Tensor) -> Float[Tensor, "row column d"]:

@@ -135,7 +135,8 @@ def collect(
             mine = None
             if company.rank < len(turn):
                 mine = request.read(turn[company.rank], done + sum(map(len, turn[: company.rank])), progress)
-            company.agree({"texts": _told(turn)})
+            if company.count > 1:
+                company.agree({"texts": _told(turn)})
             for reader, portion in enumerate(turn):
                 for text in portion:
                     seen.update(text)

@@ -16,25 +16,26 @@ from interp_transfer.models.load import huggingface_model, tokenizer_fingerprint
 from interp_transfer.models.sites import HookedModel
 
 TABLES = ("unembedding", "embedding")
+MIN_TOKENS = 10
+"""Shared ones that a map is fitted on, at least: some of them are held out to choose its ridge."""
+
 _UNFINISHED = "\ufffd"
 
 
-def embedding_rows(source: HookedModel, target: HookedModel, table: str = "unembedding") -> Block:
+def embedding_rows(source: HookedModel, target: HookedModel, table: str = TABLES[0]) -> Block:
     """Both models' rows for each token that they share, in the order of the source's vocabulary, in float32.
 
     Args:
         source: the one model.
         target: the other.
-        table: "unembedding" (what a token's logit is read off by; the paper's choice) or "embedding".
+        table: one of ``TABLES``: "unembedding" (what a token's logit is read off by; the paper's choice) or "embedding".
 
     Raises:
-        ValueError: for another table, or when the vocabularies share too little.
+        ValueError: when the vocabularies share too little.
     """
-    if table not in TABLES:
-        raise ValueError(f"table={table!r}: choose one of {', '.join(TABLES)}")
     ids = shared_tokens(source, target)
-    if len(ids[0]) < 2:  # noqa: PLR2004 a spread needs two
-        raise ValueError("the two vocabularies share no tokens, so their embeddings cannot be compared: choose another kind")
+    if len(ids[0]) < MIN_TOKENS:
+        raise ValueError(f"the two vocabularies share {len(ids[0])} tokens, too few to compare embeddings: choose another kind")
     x, y = (_table(model, table)[chosen].float() for model, chosen in zip((source, target), ids, strict=True))
     return x, y
 

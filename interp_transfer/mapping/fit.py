@@ -10,7 +10,6 @@ Nothing here holds all rows at once, so that pairs in a store are fitted on as t
 over the rows, those that are trained one more for each epoch, and held-out rows are read once more to judge.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from interp_transfer.activations.finite import all_finite
+from interp_transfer.data.names import meant
 from interp_transfer.interventions.vector import check_same
 from interp_transfer.mapping.agreement import Agreement
 from interp_transfer.mapping.kinds import KINDS, RIDGES, Kind, Problem, find_kind
@@ -337,8 +337,6 @@ def _settings(known: Kind, kind: str, given: dict[str, Any]) -> Any:
     names = [f.name for f in fields(known.settings)]
     for name in given:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
             has = f"there are {', '.join(names)}" if names else f"{kind!r} has none"
-            raise ValueError(f"unknown setting {name!r} of {kind!r}: {hint}{has}")
+            raise ValueError(f"unknown setting {name!r} of {kind!r}: {meant(name, names)}{has}")
     return known.settings(**given)

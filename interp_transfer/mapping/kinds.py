@@ -4,7 +4,6 @@ A kind gets rows that are standardised and hands back a core. Closed forms look 
 are trained read the rows (`training`).
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from interp_transfer.data.names import find
 from interp_transfer.mapping import closed_form
 from interp_transfer.mapping.cores import Residual, make_core
-from interp_transfer.mapping.embeddings import embedding_rows
+from interp_transfer.mapping.embeddings import MIN_TOKENS, TABLES, embedding_rows
 from interp_transfer.mapping.moments import Moments, RunningMoments
 from interp_transfer.mapping.parts import Part
 from interp_transfer.mapping.training import Beside, Training, train_by_gradient
@@ -102,8 +102,15 @@ class EmbeddingsSettings(AffineSettings):
         tokens: shared tokens to look at, at most, drawn at random; all of them if None.
     """
 
-    table: str = "unembedding"
+    table: str = TABLES[0]
     tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.table not in TABLES:
+            raise ValueError(f"table={self.table!r}: choose one of {', '.join(TABLES)}")
+        if self.tokens is not None and self.tokens < MIN_TOKENS:
+            raise ValueError(f"tokens={self.tokens}: give at least {MIN_TOKENS}, or None for all that are shared")
 
 
 @dataclass(frozen=True)
@@ -168,11 +175,7 @@ def find_kind(name: str) -> Kind:
     Raises:
         ValueError: naming the closest.
     """
-    if name not in KINDS:
-        close = difflib.get_close_matches(name, KINDS, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown mapper {name!r}: {hint}there are {', '.join(KINDS)}")
-    return KINDS[name]
+    return find(name, KINDS, "mapper", cutoff=0.4)
 
 
 def _shift(problem: Problem, settings: NoSettings) -> Solved:

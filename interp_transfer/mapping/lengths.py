@@ -4,12 +4,12 @@ A text is cut once for both models, so that they read the same: at the last plac
 model ends. What stands before that place is tokenized as it was, so the rows are the first of those that the whole text has.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from interp_transfer.activations.spans import rendered, token_spans
+from interp_transfer.data.names import meant
 from interp_transfer.mapping.texts import Text
 from interp_transfer.models.load import TextTooLong, context_length, tokenize, tokenizer_of
 from interp_transfer.models.sites import HookedModel
@@ -46,9 +46,7 @@ def check_too_long(too_long: str, conversations: bool) -> None:
         ValueError: naming the closest.
     """
     if too_long not in TOO_LONG:
-        close = difflib.get_close_matches(too_long, TOO_LONG, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown too_long={too_long!r}: {hint}there are {', '.join(TOO_LONG)}")
+        raise ValueError(f"unknown too_long={too_long!r}: {meant(too_long, TOO_LONG)}there are {', '.join(TOO_LONG)}")
     if too_long == "cut" and conversations:
         raise ValueError(
             "too_long='cut' is for plain texts, and these are conversations, whose templates would not be closed: use "

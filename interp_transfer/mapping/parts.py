@@ -143,7 +143,8 @@ class StoredPart:
 
     def _kept(self, read: Iterable[Rows]) -> Iterator[Block]:
         for rows in read:
-            block = torch.cat([rows[name] for name in self.source], dim=1).float(), rows[self.target].float()
+            left = [rows[name] for name in self.source]
+            block = (left[0] if len(left) == 1 else torch.cat(left, dim=1)).float(), rows[self.target].float()
             if self.keep is None:
                 yield block
             else:

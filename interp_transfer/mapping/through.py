@@ -11,11 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from interp_transfer.activations.capture import forward, pad, pad_token
-from interp_transfer.interventions.apply import applied
+from interp_transfer.evaluation.metrics import divergence, predictions
 from interp_transfer.interventions.follow import SAME_TOKENS, follow
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.models.load import device_of, huggingface_model, tokenize
+from interp_transfer.models.load import tokenize
 from interp_transfer.models.sites import HookedModel
 
 HELD_OUT_TEXTS = 64
@@ -65,18 +64,10 @@ class Through:
 
     def loss(self, core: nn.Module, texts: Sequence[int]) -> Float[Tensor, ""]:
         """Nats per token over some texts; gradients flow into the core's parameters."""
-        mapper = self._assemble(core)
-        tokens, real = pad([self._ids[i] for i in texts], pad_token(self._target))
-        device = device_of(self._target)
-        tokens, mask = tokens.to(device), real.to(device)
-        read = mask if huggingface_model(self._target) is None else mask.long()
-        with torch.no_grad():
-            before = forward(self._target, tokens, read).float().log_softmax(dim=-1)
+        mapper, ids = self._assemble(core), [self._ids[i] for i in texts]
         mapped = follow(self._source, mapper.source.site, mapper.target.site, mapper, strategy=self._strategy)
-        with applied(self._target, mapped):
-            after = forward(self._target, tokens, read).float().log_softmax(dim=-1)
-        divergence = (before.exp() * (before - after)).sum(dim=-1)
-        return divergence[mask].mean()
+        nats = divergence(*predictions(self._target, ids, mapped))
+        return torch.cat([row[: len(own)] for row, own in zip(nats, ids, strict=True)]).mean()
 
     @torch.no_grad()
     def held_out(self, core: nn.Module, size: int) -> float:

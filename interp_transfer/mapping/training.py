@@ -111,12 +111,7 @@ def train_by_gradient(
     state.resume()
     company = crew()
     progress = progress and company.first
-    bar: dict[str, Any] = {
-        "unit": "epoch",
-        "delay": SECONDS_BEFORE_PROGRESS,
-        "disable": not progress,
-        "leave": False,
-    }
+    bar: dict[str, Any] = {"unit": "epoch", "delay": SECONDS_BEFORE_PROGRESS, "disable": not progress, "leave": False}
     epochs = tqdm(range(len(state.curve), settings.epochs), desc="fit", **bar)
     for epoch in epochs:
         if _waited(state.curve) >= settings.patience:

@@ -15,18 +15,16 @@ default), and ``spread`` gives the vector the length at which it stands to the s
 (``at_spread``). Neither looks at a vector found in the target, which whoever moves one may not have.
 """
 
-import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp_transfer.data.names import find
 from interp_transfer.interventions.vector import Contrast, Evidence, Reference, SteeringVector
 
-T = TypeVar("T")
 Map = Callable[[Float[Tensor, "n d_source"]], Float[Tensor, "n d_target"]]
 Mode = Callable[[Map, SteeringVector], Float[Tensor, " d_target"]]
 Norm = Callable[[SteeringVector, SteeringVector], SteeringVector]
@@ -87,7 +85,7 @@ def find_mode(mode: str) -> Mode:
     Raises:
         ValueError: naming the closest.
     """
-    return _named(mode, MODES, "mode")
+    return find(mode, MODES, "mode")
 
 
 def as_mapped(moved: SteeringVector, vector: SteeringVector) -> SteeringVector:  # noqa: ARG001
@@ -137,7 +135,7 @@ def find_norm(norm: str) -> Norm:
     Raises:
         ValueError: naming the closest.
     """
-    return _named(norm, NORMS, "norm")
+    return find(norm, NORMS, "norm")
 
 
 def starting_points(evidence: Evidence) -> Float[Tensor, "n d_source"]:
@@ -154,14 +152,6 @@ def starting_points(evidence: Evidence) -> Float[Tensor, "n d_source"]:
     if not evidence:
         raise ValueError("this vector has no activations to be looked at: give it evidence, or use mode='raw'")
     return torch.cat([c.negative if c.weight >= 0 else c.positive for c in evidence])
-
-
-def _named(name: str, known: Mapping[str, T], what: str) -> T:
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown {what} {name!r}: {hint}there are {', '.join(known)}")
-    return known[name]
 
 
 def _moved_contrast(f: Map, contrast: Contrast) -> Contrast:

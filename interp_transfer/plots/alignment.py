@@ -52,7 +52,7 @@ def aligned_tokens(
                 y=[place[1] for place in places],
                 mode="markers+text",
                 text=[label(_shown(piece)) for piece, _ in tokens],
-                textposition="top center" if side == 0 else "bottom center",
+                textposition="top left" if side == 0 else "bottom left",  # over the characters that it stands for
                 textfont={"color": INK, "size": 11},
                 marker={
                     "color": colour,
@@ -65,13 +65,14 @@ def aligned_tokens(
             )
         )
     figure.update_layout(**layout("", 80 + 130 * lines))
-    figure.update_xaxes(visible=False, range=[-3, min(len(text), _LINE) + 3])
+    first = -10 if any(end == 0 for _, end in (*source, *target)) else -3  # room for specials in front of the text
+    figure.update_xaxes(visible=False, range=[first, min(len(text), _LINE) + 3])
     figure.update_yaxes(visible=False, range=[-2.6 * lines + 0.4, 0.9])
     return figure
 
 
 def _place(end: int, side: int) -> tuple[float, float]:
-    line, column = divmod(max(end - 1, 0), _LINE)
+    line, column = divmod(end - 1, _LINE) if end else (0, -1)
     return float(column), -2.6 * line - side
 
 

@@ -8,7 +8,6 @@ that show the behaviour that is wanted, minus the mean over those that show its 
 difference between prompts in which the trigger was exchanged for another.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, describe, substring
+from interp_transfer.data.names import find
 from interp_transfer.data.prompts import ContrastPair
 from interp_transfer.interventions.vector import Contrast, SteeringVector
 from interp_transfer.models.load import identity
@@ -138,11 +138,7 @@ def sides(contrast: Pairs) -> tuple[list[str], list[str]]:
 def _method(method: str | Method) -> Method:
     if not isinstance(method, str):
         return method
-    if method not in METHODS:
-        close = difflib.get_close_matches(method, METHODS, n=1, cutoff=0.3)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown method {method!r}: {hint}there are {', '.join(METHODS)}, or give a function")
-    return METHODS[method]
+    return find(method, METHODS, "method", more=", or give a function", cutoff=0.3)
 
 
 def _sample(rows: Tensor, limit: int, seed: int) -> Tensor:

@@ -99,12 +99,12 @@ def test_embeddings_of_exchanged_tokens_are_the_control(models, pairs, tmp_path)
         ("affine", {"texts": TEXTS}, "leave texts out"),
         ("autoencoder", {"kl": -1.0}, "zero or more"),
         ("embeddings", {"table": "logits"}, "choose one of unembedding, embedding"),
+        ("embeddings", {"tokens": 1}, "tokens=1: give at least 10"),
     ],
 )
-def test_what_is_missing_is_named(models, pairs, kind, given, message):
-    more: dict[str, Any] = {"models": (models["qwen"], models["wide"])} if "table" in given else {}
+def test_what_is_missing_is_named(pairs, kind, given, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
-        it.fit(pairs, kind, **given, **more)
+        it.fit(pairs, kind, **given)
 
 
 def test_other_models_and_other_texts_are_refused(models, pairs):
