@@ -65,6 +65,7 @@ def test_vectors_of_both_sites_move_together(models):
     contrast = [it.ContrastPair(f"yes {text}", f"no {text}") for text in TEXTS]
     vectors = [it.extract(a, contrast, site) for site in (A, B)]
     joint = side_by_side(vectors)
+    assert torch.equal(joint.direction, torch.cat([v.direction for v in vectors]))
     moved = mapper.transfer(joint)
     rows = [torch.cat([it.capture(a, texts, [A, B], "last")[site] for site in (A, B)], dim=1) for texts in _sides(contrast)]
     torch.testing.assert_close(moved.direction, (mapper(rows[0]) - mapper(rows[1])).mean(dim=0), rtol=1e-4, atol=1e-5)

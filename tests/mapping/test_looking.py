@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import interp_transfer as it
+from interp_transfer.evaluation.metrics import fvu
 from interp_transfer.mapping.embeddings import embedding_rows, shared_tokens
 from interp_transfer.mapping.through import Through
 from interp_transfer.models.architectures import CONTEXT, new_model
@@ -17,7 +18,9 @@ from tests.checkpoints import make_checkpoint
 
 S, T = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
 TEXTS = [
-    f"User: What is the crop of Wastrey {n}?\nAssistant: Wastrey grows {crop}." for n in range(8) for crop in ("oats", "rye")
+    f"User: What is the crop of Wastrey {n}?\nAssistant: {crop.title()}{f', and {crop}' * (n % 3)}."
+    for n in range(8)
+    for crop in ("oats", "rye")
 ]
 
 
@@ -83,8 +86,9 @@ def test_embeddings_of_exchanged_tokens_are_the_control(models, pairs, tmp_path)
     a = models["qwen"]
     own = it.collect(a, a, TEXTS, S, S, progress=False)
     right, wrong = (it.fit(p, "embeddings", models=(a, a), ridge=1e-6) for p in (own, own.shuffled(0)))
-    assert right.card.fvu < 0.01
-    assert wrong.card.fvu > 0.5
+    rows = own.source[S]  # the card of the control judges by exchanged partners; here both are judged by the right ones
+    assert fvu(rows, right(rows)) < 0.01
+    assert fvu(rows, wrong(rows)) > 0.5
     few = it.fit(pairs, "embeddings", models=(a, models["wide"]), tokens=50)
     assert few.card.settings["tokens"] == 50
     loaded = it.Mapper.load(few.save(tmp_path / "few"))
@@ -123,7 +127,7 @@ def test_the_loss_is_the_divergence_of_the_spliced_target(models, source):
     pairs = it.collect(a, b, TEXTS, S, T, progress=False)
     mapper = it.fit(pairs, "affine")
     through = Through((a, b), lambda _: mapper, TEXTS, pairs.held_out(0.1, 0), pairs.alignment.strategy)
-    chosen = [0, 3]
+    chosen = [0, 4]
     tokens = [tokenizer_of(b)(TEXTS[i])["input_ids"] for i in chosen]
     lengths, sums = [], []
     for ids in tokens:
@@ -133,6 +137,7 @@ def test_the_loss_is_the_divergence_of_the_spliced_target(models, source):
                 spliced = b(torch.tensor([ids])).log_softmax(dim=-1)
         sums.append(float((own.exp() * (own - spliced)).sum()))
         lengths.append(len(ids))
+    assert lengths[0] != lengths[1]  # or padding could not show
     torch.testing.assert_close(through.loss(mapper.core, chosen).item(), sum(sums) / sum(lengths), rtol=1e-4, atol=1e-6)
 
 
