@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.stats import beta
 from torch import Tensor
 
@@ -128,30 +128,33 @@ def teacher_forced_kl(
 
 
 def predictions(
-    model: HookedModel, texts: Sequence[Sequence[int]], *interventions: Intervention, **placed: Tensor
-) -> tuple[Float[Tensor, "text column token"], Float[Tensor, "text column token"]]:
-    """Log-probabilities of the next token behind each token, of the model and of the model under interventions.
+    model: HookedModel,
+    texts: Sequence[Sequence[int]],
+    asked: Bool[Tensor, "text column"],
+    *interventions: Intervention,
+    **placed: Tensor,
+) -> tuple[Float[Tensor, "row token"], Float[Tensor, "row token"]]:
+    """Log-probabilities of the next token behind some tokens, of the model and of the model under interventions.
 
-    Gradients flow through the latter alone. Columns behind a text's end mean nothing.
+    Gradients flow through the latter alone. A row for each token that is asked for, text by text.
 
     Args:
         model: any hooked model.
         texts: token ids, padded on the right here.
+        asked: behind which tokens.
         interventions: what to do.
         placed: ``prompt_lengths`` and ``rows``, as ``applied`` takes them.
     """
     tokens, real = (each.to(device_of(model)) for each in pad(texts, pad_token(model)))
-    read = real if huggingface_model(model) is None else real.long()
+    read, asked = real if huggingface_model(model) is None else real.long(), asked.to(device_of(model))
     with torch.no_grad():
-        before = forward(model, tokens, read).float().log_softmax(dim=-1)
+        before = forward(model, tokens, read)[asked].float().log_softmax(dim=-1)
     with applied(model, *interventions, **placed):
-        after = forward(model, tokens, read).float().log_softmax(dim=-1)
+        after = forward(model, tokens, read)[asked].float().log_softmax(dim=-1)
     return before, after
 
 
-def divergence(
-    before: Float[Tensor, "text column token"], after: Float[Tensor, "text column token"]
-) -> Float[Tensor, "text column"]:
+def divergence(before: Float[Tensor, "row token"], after: Float[Tensor, "row token"]) -> Float[Tensor, " row"]:
     """KL divergence from the one prediction to the other, in nats."""
     return (before.exp() * (before - after)).sum(dim=-1)
 
@@ -186,13 +189,13 @@ def teacher_forced(
         batch = order[start : start + size]
         lengths = torch.tensor([len(prompts[i]) for i in batch])
         read = [rows[i] for i in batch]
-        before, after = predictions(model, read, *interventions, prompt_lengths=lengths, rows=torch.tensor(batch))
-        column = torch.arange(before.shape[1])
         ends = torch.tensor([len(rows[i]) for i in batch])
+        column = torch.arange(int(ends.max()))
         scored = (column >= lengths[:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
-        for out, each in (
-            (kl, divergence(before, after)),
-            (agreement, (before.argmax(dim=-1) == after.argmax(dim=-1)).float()),
-        ):
-            out[torch.tensor(batch)] = (each.cpu() * scored).sum(dim=1) / scored.sum(dim=1)
-    return TeacherForced(kl.clamp(min=0), agreement)
+        placed = {"prompt_lengths": lengths, "rows": torch.tensor(batch)}
+        before, after = predictions(model, read, scored, *interventions, **placed)
+        text = torch.tensor(batch)[scored.nonzero()[:, 0]]
+        kl.index_add_(0, text, divergence(before, after).cpu())
+        agreement.index_add_(0, text, (before.argmax(dim=-1) == after.argmax(dim=-1)).float().cpu())
+    scores = torch.tensor([len(answer) for answer in answers])
+    return TeacherForced((kl / scores).clamp(min=0), agreement / scores)

@@ -197,7 +197,7 @@ def validate_replacement(
     mapped: Intervention,
     prompts: Sequence[str],
     *,
-    controls: Mapping[str, Transform] | None = None,
+    controls: Mapping[str, Transform | Intervention] | None = None,
     texts: Sequence[str] | None = None,
     oracle: Oracle | None = None,
     group: Callable[[str], str] | None = None,
@@ -213,7 +213,8 @@ def validate_replacement(
         target: the model whose activations are replaced.
         mapped: the replacement, ``follow(source, from_site, to_site, mapper)``.
         prompts: what both are asked; none of them should be among what the mapper was fitted on.
-        controls: other transforms at the same site and positions, by name: the mean activation for each token id, say.
+        controls: what else may stand at the same site, by name: transforms, which act at the same positions (the mean
+            activation for each token id, say), or whole replacements, such as ``follow`` with another mapper.
         texts: whose tokens the mean is taken over, all positions alike; the prompts with the target's answers, if not given.
         oracle: rules on a completion, such as ``data.world.cues.oracle``.
         group: which group a prompt is in; each is reported on its own too. ``by_entity`` for the micro-world.
@@ -221,7 +222,7 @@ def validate_replacement(
         progress: show bars when it takes longer than two seconds.
 
     Raises:
-        ValueError: for no prompts, an intervention at several sites, a control's name that is taken.
+        ValueError: for no prompts, an intervention at several sites, a control at another one or with a name that is taken.
         ImportError: without rouge-score.
     """
     taken = {TARGET, MAPPED, ABLATED, SOURCE} & set(controls or {})
@@ -231,6 +232,11 @@ def validate_replacement(
         raise ValueError("no prompts to validate on: give a list of strings")
     if not isinstance(mapped.site, str):
         raise ValueError(f"the replacement acts at {len(mapped.site)} sites: give one at a single site")
+    for name, what in (controls or {}).items():
+        if isinstance(what, Intervention) and what.site != mapped.site:
+            raise ValueError(
+                f"control {name!r} acts at {what.site}, the replacement at {mapped.site}: compare them at one site"
+            )
     groups = tuple(group(prompt) if group else ALL for prompt in prompts)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "progress": progress}
     answers = generate_tokens(target, prompts, **options)
@@ -239,8 +245,8 @@ def validate_replacement(
     seen = list(texts) if texts is not None else [p + a for p, a in zip(prompts, own, strict=True)]
     mean: Tensor = capture(target, seen, mapped.site, progress=progress)[mapped.site].double().mean(dim=0).float()
     replaced = {MAPPED: mapped} | {
-        name: Intervention(mapped.site, transform, mapped.positions, model=mapped.model)
-        for name, transform in {ABLATED: MeanAblate(mean), **(controls or {})}.items()
+        name: what if isinstance(what, Intervention) else Intervention(mapped.site, what, mapped.positions, model=mapped.model)
+        for name, what in {ABLATED: MeanAblate(mean), **(controls or {})}.items()
     }
     said = {TARGET: own} | {name: generate(target, prompts, what, **options) for name, what in replaced.items()}
     said[SOURCE] = generate(source, prompts, **options)

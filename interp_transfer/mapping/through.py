@@ -66,8 +66,9 @@ class Through:
         """Nats per token over some texts; gradients flow into the core's parameters."""
         mapper, ids = self._assemble(core), [self._ids[i] for i in texts]
         mapped = follow(self._source, mapper.source.site, mapper.target.site, mapper, strategy=self._strategy)
-        nats = divergence(*predictions(self._target, ids, mapped))
-        return torch.cat([row[: len(own)] for row, own in zip(nats, ids, strict=True)]).mean()
+        lengths = torch.tensor([len(own) for own in ids])
+        real = torch.arange(int(lengths.max())) < lengths[:, None]
+        return divergence(*predictions(self._target, ids, real, mapped)).mean()
 
     @torch.no_grad()
     def held_out(self, core: nn.Module, size: int) -> float:

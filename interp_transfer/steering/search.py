@@ -2,7 +2,8 @@
 
 A vector's strength decides both what it does and what it costs, and a native vector, a moved one and a random one need not
 want the same. So each gets its own: the strength that leaves most answers intact on validation prompts, among those whose
-cost on clean prompts stays within one budget for all. The sites on the organisms' cards are chosen by the same prompts.
+cost on clean prompts stays within one budget for all; what achieves nothing there gets the largest of those, so that it is not
+its gentleness that fails. The sites on the organisms' cards are chosen by the same prompts.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ BUDGET = 0.01
 
 RULE = (
     "most intact answers on validation prompts among the strengths within the clean-KL budget; then most success, then the "
-    "smaller strength; the smallest of all if none is within the budget"
+    "smaller strength; the largest within the budget if none of them has any success; the smallest of all if none is within it"
 )
 
 Make = Callable[[float], Sequence[Intervention]]
@@ -43,6 +44,8 @@ def choose(swept: Sequence[Condition], budget: float = BUDGET) -> Condition:
     within = [c for c in swept if c.clean_kl <= budget]
     if not within:
         return min(swept, key=lambda c: c.strength)
+    if not any(c.success.rate for c in within):
+        return max(within, key=lambda c: c.strength)
     return max(within, key=lambda c: (c.intact.rate, c.success.rate, -c.strength))
 
 

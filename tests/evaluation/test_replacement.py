@@ -115,6 +115,19 @@ def test_a_model_in_place_of_itself(wrapped: Callable[[str], Any], tmp_path: Pat
     assert [said["mapped"] for said in read["completions"]] == made
 
 
+def test_other_replacements_stand_beside_it_as_controls(wrapped: Callable[[str], Any]) -> None:
+    target, source, third = wrapped("qwen2"), wrapped("llama"), follow(wrapped("gemma2"), SITE, SITE)
+    mapped = follow(source, SITE, SITE)
+    both = validate_replacement(source, target, mapped, TEXTS, controls={"third": third}, max_new_tokens=NEW)
+    alone = validate_replacement(source, target, third, TEXTS, max_new_tokens=NEW)
+    assert both.completions["third"] == alone.completions["mapped"] != both.completions["mapped"]
+    assert both.slices["all"]["third"].kl == alone.slices["all"]["mapped"].kl
+    assert both.slices["all"]["third"].mva == alone.slices["all"]["mapped"].mva
+    elsewhere = follow(source, SITE, "blocks.0.hook_resid_pre")
+    with pytest.raises(ValueError, match=r"control 'elsewhere' acts at blocks\.0"):
+        validate_replacement(source, target, mapped, TEXTS, controls={"elsewhere": elsewhere})
+
+
 def test_shares_are_those_of_the_completions(wrapped: Callable[[str], Any]) -> None:
     target, source = wrapped("qwen2"), wrapped("llama")
     found = validate_replacement(source, target, follow(source, SITE, SITE), TEXTS, max_new_tokens=NEW, texts=["some", "texts"])

@@ -24,6 +24,12 @@ def test_choose_prefers_the_gentler_of_equals_and_success_before_that():
     assert choose([made(1.0, 0.0, 0.1, success=0.1), made(2.0, 0.0, 0.1, success=0.3)], 0.2).strength == 2.0
 
 
+def test_what_achieves_nothing_is_not_left_at_the_gentlest():
+    nothing = [made(*at, success=0.0) for at in ((0.5, 0.0, 0.1), (2.0, 0.0, 0.15), (4.0, 0.0, 0.3))]
+    assert choose(nothing, 0.2).strength == 2.0, "the largest within the budget"
+    assert choose([*nothing, made(1.0, 0.0, 0.1, success=0.01)], 0.2).strength == 1.0
+
+
 def test_choose_falls_back_to_the_gentlest():
     assert choose([made(2.0, 0.9, 9.0), made(0.5, 0.1, 5.0)], 0.2).strength == 0.5
 
