@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from benchmarks.measure import Result, ratio
 from benchmarks.pairs import made
 from interp_transfer.mapping.cores import make_core
+from interp_transfer.mapping.fit import Scales
 from interp_transfer.mapping.moments import Block, moments
 from interp_transfer.mapping.parts import BLOCK_ROWS, Changed, MemoryPart
 from interp_transfer.mapping.training import Training, train_by_gradient
@@ -29,13 +30,7 @@ def measure(name: str, widths: tuple[int, int], rows: int, n: int) -> Result:
     pairs = made(rows, widths)
     _, x, y = pairs.rows()
     found = moments([(x, y)])
-    shift_x, scale_x, shift_y = found.mean_x, found.spread_x(), found.mean_y
-    scale_y = (found.yy.sum() / (found.rows * len(found.yy))).sqrt()
-
-    def standard(block: Block) -> Block:
-        a, b = block
-        return (a - shift_x.to(a)) / scale_x.to(a), (b - shift_y.to(b)) / scale_y.to(b)
-
+    standard = Scales(found, whiten=True).into
     judged = pairs.held_out(0.1, SEED)
     train, judge = (pairs.part(which) for which in (~judged, judged))
     assert isinstance(train, MemoryPart) and isinstance(judge, MemoryPart)
@@ -67,7 +62,7 @@ def bare(core: nn.Module, train: Block, held: Block) -> list[float]:
     (x, y), errors = train, []
     best: dict[str, Tensor] = {}
     steps = SETTINGS.epochs * -(-len(x) // SETTINGS.batch_size)
-    optimizer = torch.optim.AdamW(core.parameters(), lr=SETTINGS.learning_rate, weight_decay=SETTINGS.weight_decay)
+    optimizer = torch.optim.AdamW(core.parameters(), lr=SETTINGS.learning_rate, weight_decay=SETTINGS.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, SETTINGS.learning_rate, total_steps=steps + 1, pct_start=0.1)
     for epoch in range(SETTINGS.epochs):
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(SEED * 10_007 + epoch))

@@ -123,7 +123,8 @@ def main() -> None:
 
 def task_cells(seeds: int) -> list[Cell]:
     """Every task and kind."""
-    rows = [*((row, 0) for row in (*BASELINES, *WIDE)), *product(KINDS, range(seeds)), (COMPLETIONS, 0)]
+    repeated = [(kind, seed) for kind in KINDS for seed in range(1 if kind == "embeddings" else seeds)]
+    rows = [*((row, 0) for row in (*BASELINES, *WIDE)), *repeated, (COMPLETIONS, 0)]
     return [Cell(task, *PAIRS[0], DEFAULT_STRATEGY, *row) for task, row in product(TASKS, rows)]
 
 

@@ -22,6 +22,8 @@ from interp_transfer.models.load import ModelIdentity, device_of, huggingface_mo
 from interp_transfer.models.sites import HookedModel, hook_points
 
 TOKENS_PER_BATCH = 8192
+FULL_BATCH = 1024
+"""Tokens from which on a larger batch is hardly faster."""
 SECONDS_BEFORE_PROGRESS = 2.0
 
 
@@ -103,7 +105,7 @@ def capture(
     with tqdm(
         total=len(ids), desc="capture", unit="text", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False
     ) as bar:
-        for batch in _batches([len(row) for row in ids], batch_tokens):
+        for batch in by_length([len(row) for row in ids], batch_tokens):
             for part, read in _read_within_memory(model, batch, ids, points):
                 _store(out, read, part, chosen, offsets)
                 bar.update(len(part))
@@ -207,12 +209,18 @@ def _rows_of(index: int, ids: list[int], positions: Positions, tok: Any) -> Int[
     return found
 
 
-def _batches(lengths: list[int], budget: int) -> list[list[int]]:
-    """Indices of texts of similar length, so that each batch with its padding stays within ``budget`` tokens."""
+def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of texts of similar length, so that each batch with its padding stays within ``budget`` tokens.
+
+    A batch of ``FULL_BATCH`` tokens takes no texts that would be a quarter padding.
+    """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         # Sorted from long to short: the first of a batch says how wide it is, and memory runs out early or never.
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
+        widest = lengths[batches[-1][0]] if batches else 0
+        tokens = widest * len(batches[-1]) if batches else 0
+        alike = tokens < FULL_BATCH or lengths[index] > 0.75 * widest
+        if batches and alike and tokens + widest <= budget:
             batches[-1].append(index)
         else:
             batches.append([index])

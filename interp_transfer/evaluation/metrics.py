@@ -8,13 +8,14 @@ from jaxtyping import Bool, Float
 from scipy.stats import beta
 from torch import Tensor
 
-from interp_transfer.activations.capture import forward, pad, pad_token
+from interp_transfer.activations.capture import by_length, forward, pad, pad_token
 from interp_transfer.interventions.apply import Intervention, applied
 from interp_transfer.models.load import device_of, huggingface_model
 from interp_transfer.models.sites import HookedModel
 
 CONFIDENCE = 0.95
 LOGITS_PER_BATCH = 50_000_000
+"""Padding included."""
 
 
 @dataclass(frozen=True)
@@ -183,10 +184,7 @@ def teacher_forced(
         raise ValueError("the divergence needs at least one text, and a token in each answer")
     kl, agreement = torch.zeros(len(prompts)), torch.zeros(len(prompts))
     rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
-    size = max(1, LOGITS_PER_BATCH // (int(model.cfg.d_vocab) * max(map(len, rows))))
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    for start in range(0, len(order), size):
-        batch = order[start : start + size]
+    for batch in by_length([len(row) for row in rows], LOGITS_PER_BATCH // int(model.cfg.d_vocab)):
         lengths = torch.tensor([len(prompts[i]) for i in batch])
         read = [rows[i] for i in batch]
         ends = torch.tensor([len(rows[i]) for i in batch])

@@ -104,7 +104,7 @@ def fit(
     _check(seen, seen_held, pair, massive, chosen)
     ordinary, held = seen.part, seen_held.part
 
-    scales = _Scales(seen.moments, known.whiten)
+    scales = Scales(seen.moments, known.whiten)
     folder = None if checkpoint is None else Path(checkpoint)
     blank = Card(kind, 0, 0.0, 0.0, 0.0, len(ordinary), len(held), seed)
 
@@ -294,7 +294,7 @@ def _check(seen: _Seen, held: _Seen, pair: tuple[str, str], massive: float, sett
         )
 
 
-class _Scales:
+class Scales:
     """How rows are standardised: each source dimension to spread one (or all by the target's scale), the target by one scale.
 
     One scale for all target dimensions, so that the squared error that is minimised is the one that is measured.
@@ -308,11 +308,14 @@ class _Scales:
         each = torch.where(constant, torch.ones_like(spread), spread)
         self.scale_x = each if whiten else torch.full_like(spread, float(self.scale_y))
         self.shift_x, self.shift_y = fitted.mean_x, fitted.mean_y
+        exact = (-self.shift_x / self.scale_x, 1 / self.scale_x, -self.shift_y / self.scale_y, 1 / self.scale_y)
+        self._applied = tuple(value.float() for value in exact)  # as rows are: once, not for every batch
 
     def into(self, block: Block) -> Block:
         """A block, standardised."""
         x, y = block
-        return _scaled(x, self.shift_x, self.scale_x), _scaled(y, self.shift_y, self.scale_y)
+        offset_x, factor_x, offset_y, factor_y = (value.to(x) for value in self._applied)
+        return torch.addcmul(offset_x, x, factor_x), torch.addcmul(offset_y, y, factor_y)
 
     def of(self, found: Moments) -> Moments:
         """The moments of standardised rows."""
@@ -327,10 +330,6 @@ class _Scales:
             ("scale_out", self.scale_y),
         ):
             getattr(mapper, name).copy_(value)
-
-
-def _scaled(rows: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return (rows - shift.to(rows)) / scale.to(rows)
 
 
 def _settings(known: Kind, kind: str, given: dict[str, Any]) -> Any:

@@ -103,7 +103,7 @@ def train_by_gradient(
     """
     steps = -(-len(train) // settings.batch_size)
     parameters = [p for p in core.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=steps * settings.epochs + 1, pct_start=_WARM_UP
     )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import interp_transfer as it
+from interp_transfer.activations.capture import FULL_BATCH, by_length
 from interp_transfer.models.load import huggingface_model, tokenize, tokenizer_of
 from tests.checkpoints import CONTEXT, TEXTS, WIDTH, byte_tokenizer, hook_count, make_checkpoint
 
@@ -40,6 +41,22 @@ def test_order_of_texts_and_size_of_batches_do_not_matter(wrapped: Callable[[str
     for i in range(len(TEXTS)):
         mine, theirs = backwards[SITE][backwards.text_index == len(TEXTS) - 1 - i], acts[SITE][acts.text_index == i]
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [1000, 4000, 100_000])
+def test_batches_stay_within_the_budget_and_waste_little(budget: int) -> None:
+    lengths = [7, 100, 3, 90, 5, 40] * 40
+    batches = by_length(lengths, budget)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    widths = [lengths[batch[0]] for batch in batches]
+    assert all(width * len(batch) <= budget for width, batch in zip(widths, batches, strict=True))
+    padded = sum(width * len(batch) for width, batch in zip(widths, batches, strict=True))
+    assert padded < 1.2 * sum(lengths) < 100 * len(lengths), "where all in one batch would be 2.4 times"
+
+
+def test_small_batches_are_not_split() -> None:
+    assert by_length([1, 100, 3, 2], 4000) == [[1, 2, 3, 0]] and FULL_BATCH > 400
+    assert by_length([5, 4, 3], 1) == [[0], [1], [2]], "a text that is larger than the budget is read by itself"
 
 
 def test_positions_select_rows(wrapped: Callable[[str], Any]) -> None:
