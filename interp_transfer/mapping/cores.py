@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -25,15 +25,37 @@ def bottleneck(d_source: int, d_target: int, rank: int) -> nn.Module:
     return nn.Sequential(nn.Linear(d_source, rank, bias=False), nn.Linear(rank, d_target))
 
 
+Width = int | Literal["paper"] | None
+"""Hidden units: so many, or the paper's number of them, or ``WIDER`` times as many as the target has dimensions."""
+
+WIDER = 4
+"""The paper's hidden layer is no wider than what it stands between, so that much is lost; see docs/made/mappers.md."""
+
+
+def hidden_units(width: Width, d_source: int, d_target: int) -> int:
+    """How many; "paper" is int(sqrt(d_source * d_target)), the paper's Table 22.
+
+    Raises:
+        ValueError: for none, or another word.
+    """
+    if width is None:
+        return WIDER * d_target
+    if width == "paper":
+        return int(math.sqrt(d_source * d_target))
+    if not isinstance(width, int) or width < 1:
+        raise ValueError(f"width={width!r}: give a number of hidden units above zero, or 'paper'")
+    return width
+
+
 def autoencoder(
-    d_source: int, d_target: int, width: int | None = None, decoder_bias: bool = True, initial: str = "random"
+    d_source: int, d_target: int, width: Width = None, decoder_bias: bool = True, initial: str = "random"
 ) -> nn.Module:
     """The paper's mapper: linear, ReLU, linear.
 
     Args:
         d_source: width of source rows.
         d_target: width of target rows.
-        width: hidden units; int(sqrt(d_source * d_target)) (the paper's Table 22) unless given.
+        width: see ``hidden_units``.
         decoder_bias: the authors' code has one, the paper's formula has none.
         initial: "random" (torch's default), or "identity": each shared dimension goes through a pair of units, one for either
             sign, so that the map starts as the identity (cut or filled with zeros where the widths differ).
@@ -41,14 +63,11 @@ def autoencoder(
     Raises:
         ValueError: for a width that is too small.
     """
-    width = int(math.sqrt(d_source * d_target)) if width is None else width
-    shared = min(d_source, d_target)
-    if width < 1:
-        raise ValueError(f"width={width}: the hidden layer needs at least one unit")
-    first, second = nn.Linear(d_source, width), nn.Linear(width, d_target, bias=decoder_bias)
+    units, shared = hidden_units(width, d_source, d_target), min(d_source, d_target)
+    first, second = nn.Linear(d_source, units), nn.Linear(units, d_target, bias=decoder_bias)
     if initial == "identity":
-        if width < 2 * shared:
-            raise ValueError(f"width={width}: initial='identity' needs two units for each of the {shared} shared dimensions")
+        if units < 2 * shared:
+            raise ValueError(f"width={units}: initial='identity' needs two units for each of the {shared} shared dimensions")
         with torch.no_grad():
             for parameter in (first.bias, *second.parameters()):
                 parameter.zero_()
@@ -77,12 +96,9 @@ class Residual(nn.Module):
         return self.affine(rows) + self.mlp(rows)
 
 
-def residual(d_source: int, d_target: int, width: int | None = None) -> nn.Module:
-    """`Residual`, by default as wide as the paper's autoencoder."""
-    width = int(math.sqrt(d_source * d_target)) if width is None else width
-    if width < 1:
-        raise ValueError(f"width={width}: the hidden layer needs at least one unit")
-    return Residual(d_source, d_target, width)
+def residual(d_source: int, d_target: int, width: Width = None) -> nn.Module:
+    """`Residual`, as wide as an autoencoder would be."""
+    return Residual(d_source, d_target, hidden_units(width, d_source, d_target))
 
 
 CORES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(

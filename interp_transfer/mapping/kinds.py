@@ -15,7 +15,7 @@ from torch import nn
 
 from interp_transfer.data.names import find
 from interp_transfer.mapping import closed_form
-from interp_transfer.mapping.cores import Residual, make_core
+from interp_transfer.mapping.cores import Residual, Width, make_core
 from interp_transfer.mapping.embeddings import MIN_TOKENS, TABLES, embedding_rows
 from interp_transfer.mapping.moments import Moments, RunningMoments
 from interp_transfer.mapping.parts import Part
@@ -118,17 +118,19 @@ class AutoencoderSettings(Training):
     """How the paper's autoencoder is made and trained.
 
     Attributes:
-        width: hidden units; int(sqrt(d_source * d_target)) if None.
+        width: hidden units; four times the target's dimensions if None, int(sqrt(d_source * d_target)) if "paper".
         decoder_bias: whether the second layer has a bias.
         initial: "random" or "identity", see ``cores.autoencoder``.
     """
 
-    width: int | None = None
+    width: Width = None
     decoder_bias: bool = True
     initial: str = "random"
 
 
-PAPER: Mapping[str, Any] = MappingProxyType({"epochs": 3, "learning_rate": 1e-4, "weight_decay": 0.01, "batch_size": 2048})
+PAPER: Mapping[str, Any] = MappingProxyType(
+    {"width": "paper", "epochs": 3, "learning_rate": 1e-4, "weight_decay": 0.01, "batch_size": 2048}
+)
 """The paper's settings of the autoencoder (its Table 22), for tens of millions of tokens: 64 texts to a step, given in rows."""
 
 
@@ -137,11 +139,11 @@ class ResidualSettings(Training):
     """How the residual map is made and trained.
 
     Attributes:
-        width: hidden units of the MLP; int(sqrt(d_source * d_target)) if None.
+        width: hidden units of the MLP, as of the autoencoder.
         ridge: of the affine map beneath, as in ``AffineSettings``.
     """
 
-    width: int | None = None
+    width: Width = None
     ridge: float | None = None
 
 

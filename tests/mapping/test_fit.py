@@ -77,11 +77,21 @@ def test_autoencoder_fits_what_no_affine_map_can():
     assert trained.card.curve[-1] < trained.card.curve[0]
 
 
-def test_autoencoder_has_the_papers_width_and_counts_its_parameters():
+@pytest.mark.parametrize(("given", "width"), [({}, 4 * 9), ({"width": "paper"}, int((6 * 9) ** 0.5)), ({"width": 5}, 5)])
+def test_autoencoder_is_as_wide_as_asked_and_counts_its_parameters(given: dict[str, Any], width: int):
     x, y, _ = planted(rows=200)
-    mapper = fit(paired(x, y), "autoencoder", epochs=1)
-    width = int((6 * 9) ** 0.5)
+    mapper = fit(paired(x, y), "autoencoder", epochs=1, **given)
     assert mapper.card.parameters == 6 * width + width + width * 9 + 9
+    assert mapper.card.settings["width"] == width
+    assert fit(paired(x, y), "residual", epochs=1, **given).card.settings["width"] == width
+
+
+@pytest.mark.parametrize("width", [0, -3])
+def test_a_hidden_layer_needs_units(width: int):
+    x, y, _ = planted(rows=200)
+    for kind in ("autoencoder", "residual"):
+        with pytest.raises(ValueError, match="hidden units above zero, or 'paper'"):
+            fit(paired(x, y), kind, width=width)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone():
