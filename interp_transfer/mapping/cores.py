@@ -29,7 +29,7 @@ Width = int | Literal["paper"] | None
 """Hidden units: so many, or the paper's number of them, or ``WIDER`` times as many as the target has dimensions."""
 
 WIDER = 4
-"""The paper's hidden layer is no wider than what it stands between, so that much is lost; see docs/made/mappers.md."""
+"""The paper's hidden layer is no wider than what it stands between, so that much is lost: docs/mapping.md has the figures."""
 
 
 def hidden_units(width: Width, d_source: int, d_target: int) -> int:
