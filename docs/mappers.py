@@ -96,7 +96,7 @@ class Cell:
         return CELLS / f"{name}.json"
 
     @property
-    def pairing(self) -> tuple[str, ...]:
+    def pairing(self) -> tuple[str, str, str, str]:
         """What decides the pairs of activations."""
         return self.task, self.source, self.target, self.strategy
 
@@ -106,19 +106,20 @@ class Cell:
 
 
 def main() -> None:
-    """Write docs/made/mappers.md, alignments.md or modes.md."""
+    """Write docs/made/mappers.md and success.md, alignments.md or modes.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("--seeds", type=int, default=None, help="of each mapper: 3 for tasks, 1 for the others, unless said")
     parser.add_argument("--table-only", action="store_true", help="write the table of the cells that there are")
     asked = parser.parse_args()
-    cells_of, table_of, made, seeds = TABLES[asked.table]
+    cells_of, tables, seeds = TABLES[asked.table]
     cells = cells_of(asked.seeds or seeds)
     if not asked.table_only:
         passes = grouped(cells, lambda cell: (cell.row in SLOW, cell.seed, *cell.pairing))
         for group in sorted(passes, key=lambda group: (group[0].row in SLOW, group[0].seed)):
             measure(group)
-    (HERE / "made" / made).write_text(table_of(cells))
+    for made, table_of in tables.items():
+        (HERE / "made" / made).write_text(table_of(cells))
 
 
 def task_cells(seeds: int) -> list[Cell]:
@@ -291,56 +292,72 @@ class Bench:
 def task_table(cells: list[Cell]) -> str:
     """Seeds beside each other."""
     head = (
-        "| task | row | seeds | FVU | cosine | splice KL, seen | splice KL, held out | MvA | cosine to native | strength | "
-        "success | intact | clean KL | parameters | CPU s |"
+        "task | row | seeds | FVU | cosine | splice KL, seen | splice KL, held out | MvA | cosine to native | strength | "
+        "success | intact | clean KL | parameters | CPU s"
     )
-    rows = [head, "|" + "---|" * 15]
-    for task in TASKS:
-        completions = next((c.read() for c in cells if (c.task, c.row) == (task, COMPLETIONS)), None) or {"mva": {}}
-        for row in (*BASELINES, *KINDS, *WIDE):
-            found = [f for c in cells if (c.task, c.row) == (task, row) and (f := c.read())]
-            if not found:
-                continue
-            mva = completions["mva"].get(row)
-            columns = [
-                *(mean(found, name) for name in ("fvu", "cosine")),
-                *(spliced(found, group, "kl") for group in (SEEN, HELD_OUT)),
-                rate(mva["rate"]) if mva else "",
-                mean(found, "cosine_to_native"),
-                strengths(found),
-                *(rates(found, what) for what in ("success", "intact")),
-                mean(found, "clean_kl"),
-                mean(found, "parameters", ",.0f"),
-                mean(found, "seconds", ".0f"),
-            ]
-            rows.append(f"| `{task}` | {row} | {len(found)} | {' | '.join(columns)} |")
-    return "\n".join(rows) + f"\n\n{note(cells)} MvA is by ROUGE-L over {N} clean prompts, ties counted as not closer.\n"
+
+    def columns(first: Cell, row: str, found: list[dict]) -> list[str]:
+        completions = Cell(*first.pairing, COMPLETIONS).read() or {"mva": {}}
+        mva = completions["mva"].get(row)
+        return [
+            f"`{first.task}`",
+            row,
+            str(len(found)),
+            *(mean(found, name) for name in ("fvu", "cosine")),
+            *(spliced(found, group, "kl") for group in (SEEN, HELD_OUT)),
+            rate(mva["rate"]) if mva else "",
+            mean(found, "cosine_to_native"),
+            strengths(found),
+            *(rates(found, what) for what in ("success", "intact")),
+            mean(found, "clean_kl"),
+            mean(found, "parameters", ",.0f"),
+            mean(found, "seconds", ".0f"),
+        ]
+
+    rows = measured(cells, head, columns)
+    return f"{rows}\n\n{note(cells)} MvA is by ROUGE-L over {N} clean prompts, ties counted as not closer.\n"
 
 
 def alignment_table(cells: list[Cell]) -> str:
     """A block for each pair of models."""
     head = (
-        "| pair | tokens paired by | row | FVU | norm ratio | agreement, seen | agreement, held out | cosine to native | "
-        "strength | success | intact |"
+        "pair | tokens paired by | row | FVU | norm ratio | agreement, seen | agreement, held out | cosine to native | "
+        "strength | success | intact"
     )
-    rows = [head, "|" + "---|" * 11]
+
+    def columns(first: Cell, row: str, found: list[dict]) -> list[str]:
+        return [
+            f"{first.source} to {first.target}",
+            "" if row in (UNSTEERED, NATIVE, RANDOM, MEAN) else f"`{first.strategy}`",
+            row,
+            *(mean(found, name) for name in ("fvu", "norm_ratio")),
+            *(spliced(found, entities, "agreement") for entities in (SEEN, HELD_OUT)),
+            mean(found, "cosine_to_native"),
+            strengths(found),
+            *(rates(found, what) for what in ("success", "intact")),
+        ]
+
+    return f"{measured(cells, head, columns)}\n\n{note(cells)}\n"
+
+
+def success_table(cells: list[Cell]) -> str:
+    """A row for each task, a column for what is asked of a mapper first."""
+    rows = (NATIVE, RANDOM, "affine", "procrustes", "autoencoder, paper width", "autoencoder", "residual", *WIDE)
+    lines = [f"| task | {' | '.join(rows)} |", "|" + "---|" * (len(rows) + 1)]
+    for group in grouped(cells, lambda cell: cell.pairing):
+        found = [[f for cell in group if cell.row == row and (f := cell.read())] for row in rows]
+        lines.append(f"| `{group[0].task}` | {' | '.join(rates(f, 'success') if f else '' for f in found)} |")
+    return "\n".join(lines) + f"\n\nn = {N} (random: {5 * N}); means of three seeds (their range), or one [95% interval].\n"
+
+
+def measured(cells: list[Cell], head: str, columns: Callable[[Cell, str, list[dict]], list[str]]) -> str:
+    """A line for each pairing and row that there are cells of."""
+    lines = [f"| {head} |", "|" + "---|" * (head.count(" | ") + 1)]
     for group in grouped(cells, lambda cell: cell.pairing):
         for row in (*BASELINES, *KINDS, *WIDE):
-            found = [f for c in group if c.row == row and (f := c.read())]
-            if not found:
-                continue
-            columns = [
-                f"{group[0].source} to {group[0].target}",
-                f"`{group[0].strategy}`" if "coverage" in found[0] and row not in (UNSTEERED, NATIVE, RANDOM, MEAN) else "",
-                row,
-                *(mean(found, name) for name in ("fvu", "norm_ratio")),
-                *(spliced(found, entities, "agreement") for entities in (SEEN, HELD_OUT)),
-                mean(found, "cosine_to_native"),
-                strengths(found),
-                *(rates(found, what) for what in ("success", "intact")),
-            ]
-            rows.append(f"| {' | '.join(columns)} |")
-    return "\n".join(rows) + f"\n\n{note(cells)}\n"
+            if found := [f for cell in group if cell.row == row and (f := cell.read())]:
+                lines.append(f"| {' | '.join(columns(group[0], row, found))} |")
+    return "\n".join(lines)
 
 
 def mode_table(cells: list[Cell]) -> str:
@@ -415,9 +432,9 @@ def rates(found: list[dict], what: str) -> str:
 
 
 TABLES = {
-    "tasks": (task_cells, task_table, "mappers.md", 3),
-    "alignments": (alignment_cells, alignment_table, "alignments.md", 1),
-    "modes": (mode_cells, mode_table, "modes.md", 1),
+    "tasks": (task_cells, {"mappers.md": task_table, "success.md": success_table}, 3),
+    "alignments": (alignment_cells, {"alignments.md": alignment_table}, 1),
+    "modes": (mode_cells, {"modes.md": mode_table}, 1),
 }
 
 if __name__ == "__main__":
