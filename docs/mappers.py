@@ -292,8 +292,8 @@ class Bench:
 def task_table(cells: list[Cell]) -> str:
     """Seeds beside each other."""
     head = (
-        "task | row | seeds | FVU | cosine | splice KL, seen | splice KL, held out | MvA | cosine to native | strength | "
-        "success | intact | clean KL | parameters | CPU s"
+        "task | row | seeds | success | intact | strength | clean KL | cosine to native | FVU | cosine | splice KL, seen | "
+        "splice KL, held out | MvA | parameters | CPU s"
     )
 
     def columns(first: Cell, row: str, found: list[dict]) -> list[str]:
@@ -303,13 +303,11 @@ def task_table(cells: list[Cell]) -> str:
             f"`{first.task}`",
             row,
             str(len(found)),
-            *(mean(found, name) for name in ("fvu", "cosine")),
+            *(rates(found, what) for what in ("success", "intact")),
+            strengths(found),
+            *(mean(found, name) for name in ("clean_kl", "cosine_to_native", "fvu", "cosine")),
             *(spliced(found, group, "kl") for group in (SEEN, HELD_OUT)),
             rate(mva["rate"]) if mva else "",
-            mean(found, "cosine_to_native"),
-            strengths(found),
-            *(rates(found, what) for what in ("success", "intact")),
-            mean(found, "clean_kl"),
             mean(found, "parameters", ",.0f"),
             mean(found, "seconds", ".0f"),
         ]
@@ -321,8 +319,8 @@ def task_table(cells: list[Cell]) -> str:
 def alignment_table(cells: list[Cell]) -> str:
     """A block for each pair of models."""
     head = (
-        "pair | tokens paired by | row | FVU | norm ratio | agreement, seen | agreement, held out | cosine to native | "
-        "strength | success | intact"
+        "pair | tokens paired by | row | success | intact | strength | cosine to native | FVU | norm ratio | "
+        "agreement, seen | agreement, held out"
     )
 
     def columns(first: Cell, row: str, found: list[dict]) -> list[str]:
@@ -330,11 +328,10 @@ def alignment_table(cells: list[Cell]) -> str:
             f"{first.source} to {first.target}",
             "" if row in (UNSTEERED, NATIVE, RANDOM, MEAN) else f"`{first.strategy}`",
             row,
-            *(mean(found, name) for name in ("fvu", "norm_ratio")),
-            *(spliced(found, entities, "agreement") for entities in (SEEN, HELD_OUT)),
-            mean(found, "cosine_to_native"),
-            strengths(found),
             *(rates(found, what) for what in ("success", "intact")),
+            strengths(found),
+            *(mean(found, name) for name in ("cosine_to_native", "fvu", "norm_ratio")),
+            *(spliced(found, entities, "agreement") for entities in (SEEN, HELD_OUT)),
         ]
 
     return f"{measured(cells, head, columns)}\n\n{note(cells)}\n"
@@ -347,7 +344,7 @@ def success_table(cells: list[Cell]) -> str:
     for group in grouped(cells, lambda cell: cell.pairing):
         found = [[f for cell in group if cell.row == row and (f := cell.read())] for row in rows]
         lines.append(f"| `{group[0].task}` | {' | '.join(rates(f, 'success') if f else '' for f in found)} |")
-    return "\n".join(lines) + f"\n\nn = {N} (random: {5 * N}); means of three seeds (their range), or one [95% interval].\n"
+    return "\n".join(lines) + f"\n\nn = {N} (random: {5 * N}); means of the seeds (their range), or one [95% interval].\n"
 
 
 def measured(cells: list[Cell], head: str, columns: Callable[[Cell, str, list[dict]], list[str]]) -> str:
