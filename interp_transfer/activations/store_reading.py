@@ -1,8 +1,9 @@
 """Reading a store of activations: any run of rows, all of them in order, or all of them shuffled, in bounded memory.
 
-Rows are read as slices of memory-mapped safetensors files. Shuffling reads contiguous blocks in random order into a buffer,
-permutes the buffer, and hands it out in batches: as fast as reading goes, and two rows of one block come far apart once the
-buffer holds many blocks. Some columns may be read with their rows exchanged (`Exchange`), for controls.
+Rows are read as slices of memory-mapped safetensors files. Shuffling takes contiguous blocks in random order, enough to fill a
+buffer, and hands their rows out in random batches, each row copied once, from the file to its batch: as fast as reading goes,
+and two rows of one block come far apart once the buffer holds many blocks. Some columns may be read with their rows exchanged
+(`Exchange`), for controls.
 """
 
 import difflib
@@ -18,6 +19,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -173,12 +175,13 @@ class Store:
         columns: Sequence[str] | None = None,
         rows: Runs | None = None,
     ) -> Iterator[Rows]:
-        """All rows, each once, in random order; the last batch may be smaller.
+        """All rows, each once, in random batches; the last may be smaller. Within a batch, rows are in the order of the store.
 
         Args:
-            seed: fixes the order; give another for every epoch.
+            seed: fixes the batches; give another for every epoch.
             batch_size: rows in a batch.
-            buffer_rows: rows that are held and mixed at a time; with a block and a batch, all that memory has to hold.
+            buffer_rows: rows that are mixed at a time. They stay in the files, whose pages the operating system keeps at hand
+                if it can; memory of its own holds a batch.
             block_rows: rows that are read at a time. A buffer mixes ``buffer_rows / block_rows`` places of the store.
             columns: which columns; all of them, unless said.
             rows: which rows, in runs; all of them, unless said.
@@ -257,23 +260,62 @@ class Store:
                     out[name] = rows[start:stop]
         except (SafetensorError, FileNotFoundError) as error:
             raise ValueError(_remedy(self.folder, [f"{shard.file} cannot be read ({error})"])) from error
-        if self.exchange is not None and moved:
+        if moved:
             begin = self._begins[shard.file]
-            out |= self._partners(self.exchange, begin + start, begin + stop, moved)
+            out |= self._picked(self._partners(torch.arange(begin + start, begin + stop)), moved, {})
         return {name: out[name] for name in names}
 
-    def _partners(self, exchange: Exchange, start: int, stop: int, names: Sequence[str]) -> Rows:
-        """What stands in the place of some rows."""
-        size = exchange.block_rows
-        pieces = []
-        for block in range(start // size, -(-stop // size)):
-            begin = block * size
-            rows = min(size, len(self) - begin)
-            partner = int(self._block_order[block]) * size if block < len(self._block_order) else begin
-            order = torch.randperm(rows, generator=torch.Generator().manual_seed(exchange.seed * 1_000_003 + block + 1))
-            order = order[max(start - begin, 0) : stop - begin]
-            pieces.append({name: part[order] for name, part in self._plain.read(partner, partner + rows, names).items()})
-        return {name: torch.cat([piece[name] for piece in pieces]) for name in names}
+    def _partners(self, rows: Tensor) -> Tensor:
+        """Numbers of the rows that stand in the place of some rows in columns that are exchanged."""
+        assert self.exchange is not None
+        size, block = self.exchange.block_rows, rows // self.exchange.block_rows
+        out = torch.empty_like(rows)
+        for number in block.unique().tolist():
+            begin = number * size
+            partner = int(self._block_order[number]) * size if number < len(self._block_order) else begin
+            generator = torch.Generator().manual_seed(self.exchange.seed * 1_000_003 + number + 1)
+            order = torch.randperm(min(size, len(self) - begin), generator=generator)
+            here = block == number
+            out[here] = partner + order[rows[here] - begin]
+        return out
+
+    def _batch(self, rows: Tensor, names: Sequence[str], mapped: dict[str, Rows]) -> Rows:
+        """Rows by their numbers, in the order of the store; partners in columns that are exchanged."""
+        moved = [name for name in names if self.exchange is not None and name in self.exchange.columns]
+        out = self._picked(rows, [name for name in names if name not in moved], mapped)
+        if moved:
+            out |= self._picked(self._partners(rows), moved, {})
+        return {name: out[name] for name in names}
+
+    def _picked(self, rows: Tensor, names: Sequence[str], mapped: dict[str, Rows]) -> Rows:
+        """Rows by their numbers, as they stand in the store; copied once, twice if not in its order.
+
+        Args:
+            rows: their numbers.
+            names: of the columns.
+            mapped: whole shards, by file, as far as they are mapped already; those that are needed are put into it.
+        """
+        if len(rows) > 1 and bool((rows[1:] < rows[:-1]).any()):
+            order = rows.argsort()
+            back = torch.empty_like(order)
+            back[order] = torch.arange(len(order))
+            return {name: part[back] for name, part in self._picked(rows[order], names, mapped).items()}
+        out = {name: self._empty(name, len(rows)) for name in names}
+        shards = torch.searchsorted(torch.tensor(self._ends), rows, right=True)
+        done = 0
+        for index, count in enumerate(torch.bincount(shards).tolist()):
+            if not count:
+                continue
+            shard = self.manifest.shards[index]
+            if shard.file not in mapped:
+                mapped[shard.file] = self._plain._slices(shard, 0, shard.rows, names)
+            here = rows[done : done + count] - self._begins[shard.file]
+            for name in names:
+                into = _raw(out[name][done : done + count])
+                # "clip", because numpy copies twice in the mode that looks for numbers out of range
+                np.take(_raw(mapped[shard.file][name]), here.numpy(), axis=0, out=into, mode="clip")
+            done += count
+        return out
 
     @cached_property
     def _plain(self) -> "Store":
@@ -319,22 +361,34 @@ class Store:
     ) -> Iterator[Rows]:
         total = sum(stop - start for _, start, stop in spans)
         room = min(buffer_rows, total)
-        buffer = {name: self._empty(name, room) for name in names}
+        buffer = torch.empty(room, dtype=torch.long)
         filled = 0
         order = [spans[i] for i in torch.randperm(len(spans), generator=generator).tolist()]
         ahead = -(-room * len(spans) // max(1, total))  # blocks that fill a buffer
         for shard, start, stop in self._announced(order, ahead, names):
+            begin = self._begins[shard.file]
             while start < stop:
                 if filled == room:
-                    filled = yield from _drained(buffer, filled, batch_size, generator)
+                    filled = yield from self._drained(buffer, batch_size, generator, names)
                 taken = min(room - filled, stop - start)
-                for name, part in self._slices(shard, start, start + taken, names).items():
-                    buffer[name][filled : filled + taken] = part
+                buffer[filled : filled + taken] = torch.arange(begin + start, begin + start + taken)
                 filled += taken
                 start += taken
-        left = yield from _drained(buffer, filled, batch_size, generator)
+        left = yield from self._drained(buffer[:filled], batch_size, generator, names)
         if left:
-            yield {name: rows[:left].clone() for name, rows in buffer.items()}
+            yield self._batch(buffer[:left].sort().values, names, {})
+
+    def _drained(
+        self, buffer: Tensor, batch_size: int, generator: torch.Generator, names: Sequence[str]
+    ) -> Generator[Rows, None, int]:
+        """Random batches of the rows that the buffer names; what is left moves to the front. Returns how many are left."""
+        order = torch.randperm(len(buffer), generator=generator)
+        whole = len(buffer) - len(buffer) % batch_size
+        mapped: dict[str, Rows] = {}
+        for start in range(0, whole, batch_size):
+            yield self._batch(buffer[order[start : start + batch_size]].sort().values, names, mapped)
+        buffer[: len(buffer) - whole] = buffer[order[whole:]]
+        return len(buffer) - whole
 
 
 def open_store(folder: str | Path, *, check: bool = True, skip_damaged: bool = False) -> Store:
@@ -358,16 +412,9 @@ def open_store(folder: str | Path, *, check: bool = True, skip_damaged: bool = F
     return Store(Path(folder), replace(manifest, shards=whole), check, damaged)
 
 
-def _drained(buffer: Rows, filled: int, batch_size: int, generator: torch.Generator) -> Generator[Rows, None, int]:
-    """Whole batches of the buffer's rows in random order; what is left moves to the front, and how many is returned."""
-    order = torch.randperm(filled, generator=generator)
-    whole = filled - filled % batch_size
-    for start in range(0, whole, batch_size):
-        chosen = order[start : start + batch_size]
-        yield {name: rows.index_select(0, chosen) for name, rows in buffer.items()}
-    for rows in buffer.values():
-        rows[: filled - whole] = rows.index_select(0, order[whole:])
-    return filled - whole
+def _raw(rows: Tensor) -> np.ndarray:
+    """The bytes of each row, for numpy: torch would wake its threads for each piece of a hundred kilobytes."""
+    return rows.reshape(len(rows), -1).view(torch.uint8).numpy()
 
 
 def _owned(rows: Rows) -> Rows:

@@ -214,9 +214,12 @@ def test_shuffled_is_every_row_once(tmp_path: Path, batch_size: int, buffer_rows
     sizes: dict[str, Any] = {"batch_size": batch_size, "buffer_rows": buffer_rows, "block_rows": block_rows}
     batches = list(found.shuffled(3, **sizes))
     order = keys(list(found.blocks()))
-    assert sorted(keys(batches)) == order != keys(batches)
+    assert sorted(keys(batches)) == order
+    assert all(keys([batch]) == sorted(keys([batch])) for batch in batches), "in the order of the store"
     assert all(len(batch[SITE]) == batch_size for batch in batches[:-1])
-    assert keys(list(found.shuffled(3, **sizes))) == keys(batches) != keys(list(found.shuffled(4, **sizes)))
+    assert keys(list(found.shuffled(3, **sizes))) == keys(batches)
+    if len(batches) > 1:
+        assert order != keys(batches) != keys(list(found.shuffled(4, **sizes)))
 
 
 def test_a_buffer_is_a_batch_at_least(tmp_path: Path) -> None:
@@ -230,32 +233,30 @@ def test_shuffling_mixes_shards(tmp_path: Path) -> None:
     for batch in list(found.shuffled(0, batch_size=64, buffer_rows=256, block_rows=8))[:-1]:
         shards = torch.searchsorted(upto, batch["text_index"], right=True)
         assert len(shards.unique()) >= 12, "a batch of 64 rows from a buffer of 32 blocks"
-        neighbours = (batch["text_index"].diff().abs() <= 1).float().mean()
-        assert neighbours < 0.2, "the rows of a text come apart"
+        assert len(batch["text_index"].unique()) > 40, "the rows of a text come apart; of 64 rows in a row, texts are about 25"
     positions = {key: i for i, key in enumerate(keys(list(found.shuffled(0, batch_size=64, buffer_rows=256, block_rows=8))))}
     where = torch.tensor([positions[key] for key in keys(list(found.blocks()))]).float()
     drift = torch.corrcoef(torch.stack([where, torch.arange(len(found)).float()]))[0, 1]
     assert abs(drift) < 0.3, "blocks come in random order, from all over the store"
 
 
-def test_shuffling_holds_no_more_than_its_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shuffling_holds_no_more_than_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = open_store(filled(tmp_path, 400, shard_rows=100))
     batch_size, buffer_rows, block_rows = 16, 128, 32
+    mapped_at: set[int] = set()
 
     def alive() -> int:
-        """Rows of this store's activations in memory; those of a mapped file count too, as far as they were asked for."""
+        """Rows of this store's activations in memory of their own, not in mapped files."""
         held = [x for x in gc.get_objects() if issubclass(type(x), Tensor) and x.shape[1:] == (WIDTH,)]
-        return sum(len(x) for x in held)
+        return sum(len(x) for x in held if x.untyped_storage().data_ptr() not in mapped_at)
 
     gc.freeze()  # what is there already is not looked at
     most = 0
     read = Store._slices
 
     def watched(self: Store, shard: Any, start: int, stop: int, names: Any) -> dict[str, Tensor]:
-        nonlocal most
-        assert stop - start <= block_rows
         rows = read(self, shard, start, stop, names)
-        most = max(most, alive())
+        mapped_at.add(rows[SITE].untyped_storage().data_ptr())
         return rows
 
     monkeypatch.setattr(Store, "_slices", watched)
@@ -266,9 +267,9 @@ def test_shuffling_holds_no_more_than_its_buffer(tmp_path: Path, monkeypatch: py
             most = max(most, alive())
     finally:
         gc.unfreeze()
+    assert mapped_at
     assert seen == len(found) > 4 * buffer_rows
-    # The rows of the block before last may still be referred to while the next block is read.
-    assert buffer_rows <= most <= buffer_rows + 2 * block_rows + batch_size
+    assert batch_size <= most <= 2 * batch_size  # the batch before may still be referred to
 
 
 # --- going on
