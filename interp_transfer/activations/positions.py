@@ -81,6 +81,13 @@ def select(positions: Positions, layout: Layout) -> Bool[Tensor, "row column"]:
     return _indices(list(positions), layout)
 
 
+def from_last(positions: Positions) -> bool:
+    """Whether it is certain that these are no tokens before the prompt's last."""
+    if isinstance(positions, str):
+        return positions in ("last", "response", "generated")
+    return bool(getattr(positions, "from_last", False))
+
+
 def check_positions(positions: Positions) -> Positions:
     """Return ``positions`` if it is a rule at all; what depends on the prompts is checked when they are there.
 

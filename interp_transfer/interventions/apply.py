@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, hooked, out_of_memory, pad, pad_token
-from interp_transfer.activations.positions import Layout, Positions, check_positions, describe, select
+from interp_transfer.activations.positions import Layout, Positions, check_positions, describe, from_last, select
 from interp_transfer.interventions.transforms import Ablate, Add, At, Clamp, Running, Strength, Transform
 from interp_transfer.interventions.vector import SteeringVector
 from interp_transfer.models.bypass import bypassed
@@ -36,6 +36,9 @@ from interp_transfer.models.sites import RESIDUAL_WRITES, HookedModel, hook_poin
 
 TOKENS_PER_GENERATION = 32768
 """Tokens in a batch of generation, prompts and completions together."""
+
+STEPS = 8
+"""Tokens that are generated before a batch goes on without those of its texts that have ended."""
 
 
 class HookNeverFired(RuntimeError):
@@ -117,9 +120,16 @@ def applied(
         ValueError: before anything runs, for an unknown site, a vector of another model, positions that make no sense.
         HookNeverFired: on the way out, if a site was never reached.
     """
+    reads = _Reads(tokenizer_of(model) if model.tokenizer is not None else None, prompt_lengths, rows)
+    with _hooked(model, interventions, reads):
+        yield
+
+
+@contextmanager
+def _hooked(model: HookedModel, interventions: Sequence[Intervention], reads: "_Reads") -> Iterator[None]:
+    """See ``applied``."""
     checked = list(map(_checked(model), interventions))
     planned = [(site, point, k) for k, i in enumerate(checked) for site, point in hook_points(model, i.site, edit=True).items()]
-    reads = _Reads(tokenizer_of(model) if model.tokenizer is not None else None, prompt_lengths, rows)
     watched = _watched_bridge if huggingface_model(model) is not None else _watched_transformer
     with ExitStack() as stack:
         live = [stack.enter_context(_running(model, i)) for i in checked]
@@ -234,6 +244,18 @@ class _Reads:
     new: int = 0
     fired: set[str] = field(default_factory=set)
     chosen: dict[int, tuple[str, tuple[Tensor, Tensor] | None]] = field(default_factory=dict)
+
+    def begin(self, tokens: Tensor, real: Tensor) -> None:
+        """Note tokens that were read before the block began; more of the prompts may be to come."""
+        assert self.prompt_lengths is not None
+        self.layout = replace(self._start(tokens, real), prompt_lengths=self.prompt_lengths.to(tokens.device))
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the rows."""
+        before = self.layout
+        assert before is not None
+        parts = {name: getattr(before, name)[rows] for name in ("tokens", "real", "prompt_lengths", "rows")}
+        self.layout = replace(before, **parts)
 
     def read(self, tokens: Tensor, mask: Tensor | None, past: int) -> None:
         """Note one forward call: ``past`` columns are in the KV cache, ``tokens`` come after them."""
@@ -465,22 +487,77 @@ def _generate_batch(
     options: dict[str, Any],
 ) -> list[list[int]]:
     tokens, real = pad(prompts, pad_token(model), left=True)
-    device = device_of(model)
-    tokens = tokens.to(device)
+    tokens = tokens.to(device_of(model))
     hf = huggingface_model(model)
-    with applied(model, *interventions, prompt_lengths=real.sum(dim=1), rows=torch.tensor(index)):
-        if hf is None:
-            ends = _end_tokens(model)
-            given = {"do_sample": False, "verbose": False, "return_type": "tokens", "stop_at_eos": bool(ends)}
-            given |= {"eos_token_id": ends or None, **options}
+    reads = _Reads(tokenizer_of(model), real.sum(dim=1), torch.tensor(index))
+    ends = _end_tokens(model)
+    if hf is None:
+        given = {"do_sample": False, "verbose": False, "return_type": "tokens", "stop_at_eos": bool(ends)}
+        given |= {"eos_token_id": ends or None, **options}
+        with _hooked(model, interventions, reads):
             out: Any = model.generate(tokens, max_new_tokens=new, **given)
-        else:
-            # The mask is given even where nothing is padded: transformers would take a pad token inside a prompt for padding.
-            plain = {"eos_token_id": _end_tokens(model) or None, "pad_token_id": pad_token(model), "do_sample": False}
-            with _own_generation_config_aside(hf), bypassed(model):
-                mask = real.long().to(device)
-                out = hf.generate(tokens, attention_mask=mask, **{**plain, "max_new_tokens": new, **options})
-    return out[:, tokens.shape[1] :].tolist()
+        return out[:, tokens.shape[1] :].tolist()
+    plain = {"eos_token_id": ends or None, "pad_token_id": pad_token(model), "do_sample": False, **options}
+    with _own_generation_config_aside(hf):
+        cache = None
+        if all(from_last(i.positions) for i in interventions) and not options:
+            with bypassed(model):
+                cache = _shared_prefix(hf, prompts, tokens, real)
+        with _hooked(model, interventions, reads), bypassed(model):
+            if cache is not None:
+                reads.begin(tokens[:, :-1], real[:, :-1].to(tokens.device))
+            held = any(isinstance(i.transform, Running) for i in interventions)  # what they keep has a place for every row
+            in_steps = not (options or held) and hf._supports_default_dynamic_cache()
+            return _continue(hf, reads, tokens, real.to(tokens.device), cache, new, STEPS if in_steps else new, plain)
+
+
+def _continue(
+    hf: Any, reads: _Reads, tokens: Tensor, real: Tensor, cache: Any, new: int, steps: int, options: dict[str, Any]
+) -> list[list[int]]:
+    """Generate some steps at a time, and go on without the rows that are done once they are a quarter."""
+    width, ends = tokens.shape[1], torch.tensor(options["eos_token_id"] or [], device=tokens.device)
+    made: list[list[int]] = [[] for _ in tokens]
+    rows = torch.arange(len(tokens), device=tokens.device)
+    # The mask is given even where nothing is padded: transformers would take a pad token inside a prompt for padding.
+    mask = real.long()
+    while True:
+        step = min(steps, new - tokens.shape[1] + width)
+        out = hf.generate(
+            tokens,
+            attention_mask=mask,
+            past_key_values=cache,
+            max_new_tokens=step,
+            return_dict_in_generate=True,
+            **options,
+        )
+        tokens, cache = out.sequences, out.past_key_values
+        mask = torch.cat([mask, mask.new_ones(len(mask), tokens.shape[1] - mask.shape[1])], dim=1)
+        done = torch.isin(tokens[:, width:], ends).any(dim=1)
+        if done.all() or tokens.shape[1] - width >= new:
+            for row, said in zip(rows.tolist(), tokens[:, width:].tolist(), strict=True):
+                made[row] = said
+            return made
+        if done.float().mean() >= 1 / 4:
+            for row, said in zip(rows[done].tolist(), tokens[done, width:].tolist(), strict=True):
+                made[row] = said
+            left = (~done).nonzero()[:, 0]
+            tokens, mask, rows = tokens[left], mask[left], rows[left]
+            cache.batch_select_indices(left)
+            reads.keep(left)
+
+
+def _shared_prefix(hf: Any, prompts: list[list[int]], tokens: Tensor, real: Tensor) -> Any:
+    """The cache of all but each prompt's last token, read once for prompts that are the same; None if few are."""
+    first: dict[tuple[int, ...], int] = {}
+    same = [first.setdefault(tuple(prompt), len(first)) for prompt in prompts]
+    if 2 * len(first) > len(prompts) or tokens.shape[1] < 2 or not hf._supports_default_dynamic_cache():
+        return None
+    chosen = torch.tensor([same.index(k) for k in range(len(first))])
+    mask = real[chosen, :-1].long().to(tokens.device)
+    place = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    out = hf(tokens[chosen, :-1], attention_mask=mask, position_ids=place, use_cache=True, logits_to_keep=1)
+    out.past_key_values.batch_select_indices(torch.tensor(same, device=tokens.device))
+    return out.past_key_values
 
 
 @contextmanager
