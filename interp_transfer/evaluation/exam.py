@@ -14,8 +14,9 @@ from torch import Tensor
 from interp_transfer.activations.capture import capture
 from interp_transfer.data.judging import Verdict
 from interp_transfer.data.tasks import Reviewable, Task
-from interp_transfer.evaluation.metrics import Rate, clustered_rate, rate, teacher_forced_kl
+from interp_transfer.evaluation.metrics import Rate, clustered_rate, rate, teacher_forced_each
 from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
+from interp_transfer.interventions.many import can_merge, merged
 from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.models.load import tokenize, tokenizer_of
 from interp_transfer.models.sites import HookedModel
@@ -96,11 +97,11 @@ class CleanRuler:
     prompts: tuple[tuple[int, ...], ...]
     answers: tuple[tuple[int, ...], ...]
 
-    def kl(self, model: HookedModel, *interventions: Intervention) -> float:
-        """Mean divergence from the unsteered model, nats per token."""
-        if not interventions:
-            return 0.0
-        return float(teacher_forced_kl(model, self.prompts, self.answers, *interventions).mean())
+    def kl(self, model: HookedModel, settings: Sequence[Sequence[Intervention]], progress: bool = False) -> list[float]:
+        """Mean divergence from the unsteered model under each of some settings, nats per token; 0 where nothing is done."""
+        done = [given for given in settings if given]
+        found = iter(teacher_forced_each(model, self.prompts, self.answers, done, progress=progress) if done else [])
+        return [float(next(found).kl.mean()) if given else 0.0 for given in settings]
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,38 @@ class Exam:
         self, draws: Sequence[Sequence[Intervention]], strength: float, note: str = "", progress: bool = True
     ) -> Condition:
         """Judge one condition: what is applied together, once, or several times for random draws that are pooled."""
-        new = self.task.max_new_tokens
-        said = [generate(self.model, self.prompts, *d, max_new_tokens=new, progress=progress) for d in draws]
-        kl = sum(self.ruler.kl(self.model, *d) for d in draws) / len(draws)
-        return condition(self.task, self.prompts, said, kl, strength, note or "; ".join(map(str, draws[0])))
+        return self.judge_each([draws], [strength], note, progress)[0]
+
+    def judge_each(
+        self,
+        conditions: Sequence[Sequence[Sequence[Intervention]]],
+        strengths: Sequence[float],
+        note: str = "",
+        progress: bool = True,
+    ) -> list[Condition]:
+        """Judge several conditions, each given as to ``judge``; those that add vectors at one site share batches."""
+        settings = [tuple(draw) for draws in conditions for draw in draws]
+        said = iter(self.completions(settings, progress))
+        costs = iter(self.ruler.kl(self.model, settings, progress))
+        judged = []
+        for draws, strength in zip(conditions, strengths, strict=True):
+            texts = [next(said) for _ in draws]
+            kl = sum(next(costs) for _ in draws) / len(draws)
+            told = note or "; ".join(map(str, draws[0]))
+            judged.append(condition(self.task, self.prompts, texts, kl, strength, told))
+        return judged
+
+    def completions(self, settings: Sequence[Sequence[Intervention]], progress: bool = True) -> list[list[str]]:
+        """What the model says to the prompts under each of some settings."""
+        said: list[list[str]] = [[] for _ in settings]
+        n = len(self.prompts)
+        for group in _batched(settings):
+            given = settings[group[0]] if len(group) == 1 else (merged([settings[k][0] for k in group], n),)
+            new = self.task.max_new_tokens
+            texts = generate(self.model, self.prompts * len(group), *given, max_new_tokens=new, progress=progress)
+            for place, k in enumerate(group):
+                said[k] = texts[place * n : place * n + n]
+        return said
 
     def unsteered(self) -> Condition:
         """The model as it is."""
@@ -147,6 +176,18 @@ class Exam:
         rest = generate(self.model, forced, max_new_tokens=self.task.max_new_tokens - 1, progress=False)
         said = [f[len(p) :] + r for f, p, r in zip(forced, self.prompts, rest, strict=True)]
         return condition(self.task, self.prompts, [said], 0.0, 0.0, "no steering; the first token of the right answer is given")
+
+
+def _batched(settings: Sequence[Sequence[Intervention]]) -> list[list[int]]:
+    """Which settings can share batches, by their numbers."""
+    groups: list[list[int]] = []
+    for k, given in enumerate(settings):
+        mates = (g for g in groups if len(given) == len(settings[g[0]]) == 1 and can_merge(given[0], settings[g[0]][0]))
+        if (group := next(mates, None)) is None:
+            groups.append([k])
+        else:
+            group.append(k)
+    return groups
 
 
 def exam(model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int = 0) -> Exam:

@@ -1,14 +1,16 @@
 """Measures: how well activations are reproduced, what an intervention costs, and how sure a rate is."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from scipy.stats import beta
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import by_length, forward, pad, pad_token
+from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, by_length, forward, pad, pad_token
 from interp_transfer.interventions.apply import Intervention, applied
 from interp_transfer.models.load import device_of, huggingface_model
 from interp_transfer.models.sites import HookedModel
@@ -115,29 +117,14 @@ class TeacherForced:
     agreement: Float[Tensor, " text"]
 
 
-def teacher_forced_kl(
-    model: HookedModel,
-    prompts: Sequence[Sequence[int]],
-    answers: Sequence[Sequence[int]],
-    *interventions: Intervention,
-) -> Float[Tensor, " text"]:
-    """KL divergence from the model to the model under interventions, in nats per token, for each text.
-
-    See ``teacher_forced``.
-    """
-    return teacher_forced(model, prompts, answers, *interventions).kl
-
-
-def predictions(
+def predicted(
     model: HookedModel,
     texts: Sequence[Sequence[int]],
     asked: Bool[Tensor, "text column"],
     *interventions: Intervention,
     **placed: Tensor,
-) -> tuple[Float[Tensor, "row token"], Float[Tensor, "row token"]]:
-    """Log-probabilities of the next token behind some tokens, of the model and of the model under interventions.
-
-    Gradients flow through the latter alone. A row for each token that is asked for, text by text.
+) -> Float[Tensor, "row token"]:
+    """Log-probabilities of the next token behind some tokens, a row for each token that is asked for, text by text.
 
     Args:
         model: any hooked model.
@@ -147,12 +134,9 @@ def predictions(
         placed: ``prompt_lengths`` and ``rows``, as ``applied`` takes them.
     """
     tokens, real = (each.to(device_of(model)) for each in pad(texts, pad_token(model)))
-    read, asked = real if huggingface_model(model) is None else real.long(), asked.to(device_of(model))
-    with torch.no_grad():
-        before = forward(model, tokens, read)[asked].float().log_softmax(dim=-1)
-    with applied(model, *interventions, **placed):
-        after = forward(model, tokens, read)[asked].float().log_softmax(dim=-1)
-    return before, after
+    read = real if huggingface_model(model) is None else real.long()
+    with applied(model, *interventions, **placed) if interventions else nullcontext():
+        return forward(model, tokens, read)[asked.to(device_of(model))].float().log_softmax(dim=-1)
 
 
 def divergence(before: Float[Tensor, "row token"], after: Float[Tensor, "row token"]) -> Float[Tensor, " row"]:
@@ -160,7 +144,6 @@ def divergence(before: Float[Tensor, "row token"], after: Float[Tensor, "row tok
     return (before.exp() * (before - after)).sum(dim=-1)
 
 
-@torch.no_grad()
 def teacher_forced(
     model: HookedModel,
     prompts: Sequence[Sequence[int]],
@@ -180,20 +163,50 @@ def teacher_forced(
     Raises:
         ValueError: when an answer is empty or nothing was given.
     """
+    return teacher_forced_each(model, prompts, answers, [interventions])[0]
+
+
+@torch.no_grad()
+def teacher_forced_each(
+    model: HookedModel,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    settings: Sequence[Sequence[Intervention]],
+    *,
+    progress: bool = False,
+) -> list[TeacherForced]:
+    """``teacher_forced`` for each of several settings; the model as it is predicts once for all of them.
+
+    Args:
+        model: any hooked model.
+        prompts: token ids.
+        answers: token ids that follow them.
+        settings: interventions that are applied together, for each setting.
+        progress: show a bar when it takes longer than two seconds.
+
+    Raises:
+        ValueError: when an answer is empty or nothing was given.
+    """
     if not len(prompts) or any(not len(answer) for answer in answers):
         raise ValueError("the divergence needs at least one text, and a token in each answer")
-    kl, agreement = torch.zeros(len(prompts)), torch.zeros(len(prompts))
+    kl, agreement = torch.zeros(len(settings), len(prompts)), torch.zeros(len(settings), len(prompts))
     rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
-    for batch in by_length([len(row) for row in rows], LOGITS_PER_BATCH // int(model.cfg.d_vocab)):
-        lengths = torch.tensor([len(prompts[i]) for i in batch])
-        read = [rows[i] for i in batch]
-        ends = torch.tensor([len(rows[i]) for i in batch])
-        column = torch.arange(int(ends.max()))
-        scored = (column >= lengths[:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
-        placed = {"prompt_lengths": lengths, "rows": torch.tensor(batch)}
-        before, after = predictions(model, read, scored, *interventions, **placed)
-        text = torch.tensor(batch)[scored.nonzero()[:, 0]]
-        kl.index_add_(0, text, divergence(before, after).cpu())
-        agreement.index_add_(0, text, (before.argmax(dim=-1) == after.argmax(dim=-1)).float().cpu())
+    batches = by_length([len(row) for row in rows], LOGITS_PER_BATCH // int(model.cfg.d_vocab))
+    total = len(batches) * len(settings)
+    with tqdm(total=total, desc="clean KL", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
+        for batch in batches:
+            lengths = torch.tensor([len(prompts[i]) for i in batch])
+            read = [rows[i] for i in batch]
+            ends = torch.tensor([len(rows[i]) for i in batch])
+            column = torch.arange(int(ends.max()))
+            scored = (column >= lengths[:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
+            placed = {"prompt_lengths": lengths, "rows": torch.tensor(batch)}
+            text = torch.tensor(batch)[scored.nonzero()[:, 0]]
+            before = predicted(model, read, scored)
+            for index, interventions in enumerate(settings):
+                after = predicted(model, read, scored, *interventions, **placed)
+                kl[index].index_add_(0, text, divergence(before, after).cpu())
+                agreement[index].index_add_(0, text, (before.argmax(dim=-1) == after.argmax(dim=-1)).float().cpu())
+                bar.update()
     scores = torch.tensor([len(answer) for answer in answers])
-    return TeacherForced((kl / scores).clamp(min=0), agreement / scores)
+    return [TeacherForced((k / scores).clamp(min=0), a / scores) for k, a in zip(kl, agreement, strict=True)]

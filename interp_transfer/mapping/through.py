@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from interp_transfer.evaluation.metrics import divergence, predictions
+from interp_transfer.evaluation.metrics import divergence, predicted
 from interp_transfer.interventions.follow import SAME_TOKENS, follow
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.load import tokenize
@@ -68,7 +68,9 @@ class Through:
         mapped = follow(self._source, mapper.source.site, mapper.target.site, mapper, strategy=self._strategy)
         lengths = torch.tensor([len(own) for own in ids])
         real = torch.arange(int(lengths.max())) < lengths[:, None]
-        return divergence(*predictions(self._target, ids, real, mapped)).mean()
+        with torch.no_grad():
+            before = predicted(self._target, ids, real)
+        return divergence(before, predicted(self._target, ids, real, mapped)).mean()
 
     @torch.no_grad()
     def held_out(self, core: nn.Module, size: int) -> float:

@@ -37,12 +37,13 @@ def _visible(char: str) -> str:
     return "\u2421" if code == 0x7F else f"\u27e8U+{code:04X}\u27e9"
 
 
-def render(context: Mapping[str, Any], scripts: list[str]) -> str:
-    """The page with its values filled in.
+def render(context: Mapping[str, Any], scripts: list[str], page: str | None = None) -> str:
+    """A page with its values filled in.
 
     Args:
         context: what the template names.
         scripts: run at the end of the page, in order; the only ones that may.
+        page: another template than that of a run, with ``policy``, ``css`` and ``scripts`` where a run's has them.
     """
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     policy = "; ".join(
@@ -55,7 +56,8 @@ def render(context: Mapping[str, Any], scripts: list[str]) -> str:
             "script-src " + (" ".join(f"'sha256-{h}'" for h in hashes) or "'none'"),
         ]
     )
-    return _TEMPLATE.render(context, policy=policy, css=Markup(CSS), scripts=[Markup(s) for s in scripts])
+    template = _TEMPLATE if page is None else _ENVIRONMENT.from_string(page)
+    return template.render(context, policy=policy, css=Markup(CSS), scripts=[Markup(s) for s in scripts])
 
 
 def json_block(text: str) -> Markup:

@@ -6,6 +6,7 @@ from rich.text import Text
 from interp_transfer.evaluation.compare import Result
 from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.plots.style import percent, styles
+from interp_transfer.steering.sweep import Sweep
 
 
 def result_table(result: Result) -> Table:
@@ -24,6 +25,25 @@ def result_table(result: Result) -> Table:
             f"{condition.clean_kl:.3f}",
         )
     table.caption = Text("success: the unwanted behaviour is gone; intact: and the answer is valid; clean KL: nats per token")
+    return table
+
+
+def sweep_table(sweep: Sweep) -> Table:
+    """The best setting of each site."""
+    n, split = sweep.details["n"], sweep.details["split"]
+    table = Table(title=Text(f"{sweep.task} on {sweep.model.name}: the best of each site, {n} {split} prompts"))
+    for name in ("site", "positions"):
+        table.add_column(name, overflow="fold")
+    for name in ("strength", "success", "intact", "clean KL"):
+        table.add_column(name, justify="right")
+    for site, t in sweep.best_at_sites().items():
+        rates = (
+            [_interval(t.success), _interval(t.intact)]
+            if t.whole
+            else [f"{percent(t.success.rate)}, given up", percent(t.intact.rate)]
+        )
+        cost = "-" if t.clean_kl is None else f"{t.clean_kl:.4f}"
+        table.add_row(Text(site), Text(t.positions), f"{t.strength:g}", *rates, cost)
     return table
 
 

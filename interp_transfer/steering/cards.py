@@ -6,16 +6,16 @@ from typing import Any
 from interp_transfer.data.tasks import Task, list_tasks, load_task, site_key
 from interp_transfer.data.tasks.refusal import DIRECTIONS
 from interp_transfer.evaluation.cards import measure, update_card
-from interp_transfer.evaluation.exam import Condition
 from interp_transfer.models.load import load_model
 from interp_transfer.models.organisms import build
 from interp_transfer.models.sites import HookedModel
-from interp_transfer.steering.search import best_site, sweep_sites
+from interp_transfer.steering.sweep import Tried, sweep
 
 CARD_STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 FIRST_STRENGTHS = (1.0, 2.0)
 FINALISTS = 2
 """Every site is tried at the first strengths, the best few of them at all."""
+CARD_PROMPTS = 60
 CARD_POSITIONS = ("last", "response", "all")
 GOAL = {"success": 0.8, "intact": 0.7}
 """What a native vector should reach; where it does not at the task's own positions, the card says what it does at others."""
@@ -58,17 +58,23 @@ def choose_site(model: HookedModel, task: Task) -> dict[str, Any]:
     return about
 
 
-def _told(found: dict[str, Condition]) -> dict[str, Any]:
+def _told(found: dict[str, Tried]) -> dict[str, Any]:
     """The best of some sites."""
     site = best_site(found)
     return {"site": site, "strength": found[site].strength} | {what: getattr(found[site], what).to_dict() for what in GOAL}
 
 
-def _sweep(model: HookedModel, task: Task, positions: str) -> dict[str, Condition]:
+def _sweep(model: HookedModel, task: Task, positions: str) -> dict[str, Tried]:
     """What each site is worth at the best of the strengths that were tried there."""
-    found = sweep_sites(model, task, strengths=FIRST_STRENGTHS, positions=positions)
+    given = {"positions": [positions], "n": CARD_PROMPTS}
+    found = sweep(model, task, strengths=FIRST_STRENGTHS, **given).best_at_sites()
     last = sorted(found, key=lambda site: (found[site].intact.rate, list(found).index(site)))[-FINALISTS:]
-    return found | sweep_sites(model, task, strengths=CARD_STRENGTHS, sites=last, positions=positions)
+    return found | sweep(model, task, strengths=CARD_STRENGTHS, sites=last, **given).best_at_sites()
+
+
+def best_site(found: dict[str, Tried]) -> str:
+    """The site with most intact answers; the deeper one of equals."""
+    return max(found, key=lambda site: (found[site].intact.rate, list(found).index(site)))
 
 
 def _variants(name: str) -> list[Task]:

@@ -2,14 +2,18 @@
 
 The direction of a contrast is, unless another method is named, the difference in means: the mean activation over the texts
 that show the behaviour that is wanted, minus the mean over those that show its opposite (Rimsky et al. 2024; Arditi et al.
-2024; the paper's section 2, whose sign is the other way round).
+2024; the paper's section 2, whose sign is the other way round). Other methods find another direction in the same activations;
+each is given the length that the difference in means has along it, so that strength 1.0 means the contrast's own difference
+for all of them.
+
+Texts are read in portions: of a million contrast tokens no more is kept than sums and a sample.
 
 ``prompt_steering`` is the paper's variant of ActAdd (appendix A): one vector for each token of a trigger, from the
 difference between prompts in which the trigger was exchanged for another.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from jaxtyping import Float
@@ -18,18 +22,25 @@ from torch import Tensor
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, describe, substring
 from interp_transfer.data.names import find
-from interp_transfer.data.prompts import ContrastPair
+from interp_transfer.data.prompts import Pairs, sides
+from interp_transfer.features.probes import logistic
 from interp_transfer.interventions.vector import Contrast, SteeringVector
 from interp_transfer.models.load import identity
 from interp_transfer.models.sites import HookedModel, check_site
 
-Method = Callable[[Float[Tensor, "n d_model"], Float[Tensor, "m d_model"]], Float[Tensor, " d_model"]]
+if TYPE_CHECKING:
+    import pandas as pd
 
-Pairs = Sequence[Any]
-"""``ContrastPair``, or plain (positive, negative) tuples; checked by ``sides``, which says what is wrong."""
+Method = Callable[[Float[Tensor, "n d_model"], Float[Tensor, "m d_model"]], Float[Tensor, " d_model"]]
 
 EVIDENCE_ROWS = 1024
 """Activations of each side of the contrast that a vector keeps."""
+
+METHOD_ROWS = 8192
+"""Activations of each side, at most, that a method other than the difference in means looks at: a sample."""
+
+PORTION = 512
+"""Texts that are read at a time."""
 
 
 def difference_in_means(
@@ -39,41 +50,128 @@ def difference_in_means(
     return (positive.double().mean(dim=0) - negative.double().mean(dim=0)).to(positive.dtype)
 
 
-METHODS: dict[str, Method] = {"difference_in_means": difference_in_means}
+def pca(positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model"]) -> Float[Tensor, " d_model"]:
+    """First principal component of the differences of pairs, taken both ways round (RepE, Zou et al. 2023).
+
+    Taken both ways, differences have mean zero, so what all of them share counts as variance.
+
+    Raises:
+        ValueError: where the two sides have different numbers of rows.
+    """
+    if positive.shape != negative.shape:
+        raise ValueError(
+            f"{len(positive)} positive and {len(negative)} negative rows: pca takes the differences of pairs, so read as many "
+            "tokens on one side as on the other (positions='last')"
+        )
+    from scipy.linalg import eigh
+
+    differences = (positive.double() - negative.double()).numpy()
+    moments = differences.T @ differences
+    last = len(moments) - 1  # eigenvalues ascend
+    _, found = eigh(moments, subset_by_index=[last, last])
+    return torch.from_numpy(found[:, 0].copy()).to(positive.dtype)
+
+
+def probe_direction(positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model"]) -> Float[Tensor, " d_model"]:
+    """Weights of a logistic regression between the two sides (``features.probes``)."""
+    return logistic(positive, negative)[0]
+
+
+METHODS: dict[str, Method] = {"difference_in_means": difference_in_means, "pca": pca, "probe": probe_direction}
+
+MEAN_CENTRING = "mean_centring"
+"""Against the mean over other texts and not over the contrast's negative side (Jorgensen et al. 2023)."""
+
+
+@overload
+def extract(model: HookedModel, contrast: Pairs, site: str, positions: Positions = ..., **options: Any) -> SteeringVector: ...
+
+
+@overload
+def extract(
+    model: HookedModel, contrast: Pairs, site: Sequence[str], positions: Positions = ..., **options: Any
+) -> dict[str, SteeringVector]: ...
 
 
 def extract(
     model: HookedModel,
     contrast: Pairs,
-    site: str,
+    site: str | Sequence[str],
     positions: Positions = "last",
     *,
     method: str | Method = "difference_in_means",
+    reference: Sequence[str] | None = None,
+    head: int | None = None,
     evidence_rows: int = EVIDENCE_ROWS,
     seed: int = 0,
-) -> SteeringVector:
-    """The steering vector of a contrast at one site.
+) -> SteeringVector | dict[str, SteeringVector]:
+    """The steering vector of a contrast at one site, or at each of several in one pass.
 
     Args:
         model: any hooked model.
         contrast: pairs of texts, (positive, negative); positive shows the behaviour that is wanted.
-        site: hook-point name.
+        site: hook-point name, or several.
         positions: the tokens of each text that are read.
-        method: a name in ``METHODS``, or a function of the positive and the negative rows.
+        method: a name in ``METHODS`` ("difference_in_means", "pca", "probe"), each with the length that the difference in means
+            has along its direction; "mean_centring": the positive side against the mean over ``reference``; or a function of
+            the positive and the negative rows, whose length is kept. All but the means look at a sample, at most
+            ``METHOD_ROWS`` of each side, drawn alike for both.
+        reference: texts for "mean_centring".
+        head: at sites of attention heads (``hook_z``): this head's part alone, the rest zero.
         evidence_rows: how many rows of each side the vector keeps; all, when there are no more.
         seed: draws the rows that are kept.
+
+    Returns:
+        One vector, or one for each site by name.
 
     Raises:
         ValueError: for an empty contrast, an unknown site or method, and what ``capture`` refuses.
     """
     positive, negative = sides(contrast)
-    check_site(model, site)
-    find = _method(method)
-    plus = capture(model, positive, site, positions)[site]
-    minus = capture(model, negative, site, positions)[site]
-    evidence = (Contrast(_sample(plus, evidence_rows, seed), _sample(minus, evidence_rows, seed)),)
-    name = method if isinstance(method, str) else getattr(method, "__name__", "custom")
-    return SteeringVector(find(plus, minus), site, identity(model), evidence, name, describe(positions))
+    names = [site] if isinstance(site, str) else list(site)
+    for name in names:
+        check_site(model, name)
+    if (method == MEAN_CENTRING) != (reference is not None):
+        raise ValueError(
+            "mean_centring needs reference texts, and other methods take none: method='mean_centring', reference=texts"
+        )
+    if reference is not None:
+        negative, method = list(reference), "difference_in_means"
+    find_direction = _method(method)
+    rows = evidence_rows if find_direction is difference_in_means else max(evidence_rows, METHOD_ROWS)
+    plus, minus = (_read(model, texts, names, positions, rows, seed) for texts in (positive, negative))
+    told = (
+        MEAN_CENTRING if reference is not None else method if isinstance(method, str) else getattr(method, "__name__", "custom")
+    )
+    vectors = {}
+    for name in names:
+        p, n = plus[name], minus[name]
+        difference = (p.mean - n.mean).to(p.rows.dtype)
+        if find_direction is not difference_in_means:
+            found = find_direction(p.rows, n.rows)
+            if found.shape != difference.shape or not torch.isfinite(found).all():
+                raise ValueError(
+                    f"{told} returned {tuple(found.shape)}, not {len(difference)} finite numbers: a vector is one row"
+                )
+            difference = _along(found, difference) if isinstance(method, str) else found
+        kept = [side.first(evidence_rows) for side in (p, n)]
+        if head is not None:
+            part = _part_of(model, head, len(difference), name)
+            difference, kept = difference * part, [side * part for side in kept]
+        vectors[name] = SteeringVector(difference, name, identity(model), (Contrast(*kept),), told, describe(positions))
+    return vectors[site] if isinstance(site, str) else vectors
+
+
+def cosines(vectors: Mapping[str, SteeringVector]) -> "pd.DataFrame":
+    """Cosine of the angle between each two of some vectors of one space: whether methods agree.
+
+    Raises:
+        ValueError: for vectors of two models.
+    """
+    import pandas as pd
+
+    table = [[one.cosine(other) for other in vectors.values()] for one in vectors.values()]
+    return pd.DataFrame(table, index=list(vectors), columns=list(vectors))
 
 
 def prompt_steering(
@@ -117,31 +215,69 @@ def prompt_steering(
     return tuple(vectors)
 
 
-def sides(contrast: Pairs) -> tuple[list[str], list[str]]:
-    """The positive and the negative texts of a contrast.
-
-    Raises:
-        ValueError: if it is empty or does not consist of pairs.
-    """
-    pairs = list(contrast)
-    if not pairs:
-        raise ValueError("the contrast is empty: give at least one pair of (positive, negative) texts")
-    if isinstance(contrast, str) or any(isinstance(pair, str) for pair in pairs):
-        raise ValueError("a contrast is a list of (positive, negative) pairs of texts, not of single texts")
-    both = [(pair.positive, pair.negative) if isinstance(pair, ContrastPair) else tuple(pair) for pair in pairs]
-    wrong = next((i for i, pair in enumerate(both) if len(pair) != 2 or not all(isinstance(t, str) for t in pair)), None)
-    if wrong is not None:
-        raise ValueError(f"pair {wrong} of the contrast is {both[wrong]!r}: give two texts, (positive, negative)")
-    return [pair[0] for pair in both], [pair[1] for pair in both]
-
-
 def _method(method: str | Method) -> Method:
     if not isinstance(method, str):
         return method
-    return find(method, METHODS, "method", more=", or give a function", cutoff=0.3)
+    return find(method, METHODS, "method", more=f", {MEAN_CENTRING}, or give a function", cutoff=0.3)
 
 
-def _sample(rows: Tensor, limit: int, seed: int) -> Tensor:
-    if len(rows) <= limit:
-        return rows
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:limit].sort().values]
+class _Side:
+    """What is kept of one side's rows at one site: their mean, and a sample that is the same for however many portions."""
+
+    def __init__(self, limit: int, seed: int) -> None:
+        self._limit, self._generator = limit, torch.Generator().manual_seed(seed)
+        self._sum: Tensor | None = None
+        self._count = 0
+        self._keys = torch.empty(0, dtype=torch.float64)
+        self.rows = torch.empty(0, 0)
+
+    def add(self, rows: Tensor) -> None:
+        """Take more rows in; of all that came, those with the smallest keys stay, in the order in which they came."""
+        total = rows.double().sum(dim=0)
+        self._sum = total if self._sum is None else self._sum + total
+        self._count += len(rows)
+        keys = torch.cat([self._keys, torch.rand(len(rows), dtype=torch.float64, generator=self._generator)])
+        both = torch.cat([self.rows, rows]) if self.rows.numel() else rows
+        if len(keys) > self._limit:
+            chosen = keys.argsort()[: self._limit].sort().values
+            keys, both = keys[chosen], both[chosen]
+        self._keys, self.rows = keys, both
+
+    @property
+    def mean(self) -> Tensor:
+        """Over all rows that came, in float64."""
+        assert self._sum is not None
+        return self._sum / self._count
+
+    def first(self, limit: int) -> Tensor:
+        """A smaller sample."""
+        return self.rows if len(self.rows) <= limit else self.rows[self._keys.argsort()[:limit].sort().values]
+
+
+def _read(
+    model: HookedModel, texts: Sequence[str], sites: Sequence[str], positions: Positions, rows: int, seed: int
+) -> dict[str, _Side]:
+    """Mean and sample of some texts' rows at each site. The n-th row's key is the same for every site and side."""
+    kept = {site: _Side(rows, seed) for site in sites}
+    for start in range(0, len(texts), PORTION):
+        acts = capture(model, texts[start : start + PORTION], sites, positions, first_text=start)
+        for site in sites:
+            kept[site].add(acts[site])
+    return kept
+
+
+def _along(direction: Tensor, difference: Tensor) -> Tensor:
+    """A direction with the length, and the sign, that the difference in means has along it."""
+    unit = direction.double() / direction.double().norm().clamp(min=1e-30)
+    return ((difference.double() @ unit) * unit).to(difference.dtype)
+
+
+def _part_of(model: HookedModel, head: int, width: int, site: str) -> Tensor:
+    size = int(model.cfg.d_head)
+    if width % size or site.rsplit(".", 1)[-1] not in ("hook_z", "hook_q", "hook_k", "hook_v"):
+        raise ValueError(f"head={head}: {site!r} is no site of attention heads; take one that ends in attn.hook_z")
+    if not 0 <= head < width // size:
+        raise ValueError(f"head={head}: {site!r} has {width // size} heads, 0 to {width // size - 1}")
+    part = torch.zeros(width)
+    part[head * size : head * size + size] = 1
+    return part

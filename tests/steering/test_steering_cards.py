@@ -4,17 +4,23 @@ from typing import Any
 
 import pytest
 
+import interp_transfer as it
 from interp_transfer.data.tasks.refusal import RefusalTask
-from interp_transfer.evaluation.exam import Condition
 from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.steering import cards
+from interp_transfer.steering.sweep import Sweep, Tried
 
 WORST, POOR, GOOD = "blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
 
 
-def made(rate: float, strength: float) -> Condition:
+def made(site: str, rate: float, strength: float) -> Tried:
     share = Rate(rate, rate, rate, 10)
-    return Condition(share, share, 0.0, strength, (), ())
+    return Tried(site, "", strength, strength, share, share, 0.0)
+
+
+def test_best_site_prefers_the_deeper_of_equals() -> None:
+    found = {site: made(site, rate, 1.0) for site, rate in ((WORST, 0.9), (POOR, 0.9), (GOOD, 0.3))}
+    assert cards.best_site(found) == POOR
 
 
 @pytest.fixture
@@ -23,14 +29,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     places: list[str] = []
 
     def sweep(
-        _model: Any, _task: Any, *, strengths: Any, positions: str, sites: Any = (WORST, POOR, GOOD)
-    ) -> dict[str, Condition]:
-        places.append(positions)
+        model: Any, task: Any, *, strengths: Any, positions: list[str], n: int, sites: Any = (WORST, POOR, GOOD)
+    ) -> Sweep:
+        assert n == cards.CARD_PROMPTS
+        places.append(positions[0])
         best = 1.5 if 1.5 in strengths else strengths[0]
-        worth = {WORST: 0.05, POOR: 0.1, GOOD: 0.9 if positions == "response" and best == 1.5 else 0.2}
-        return {site: made(worth[site], best) for site in sites}
+        worth = {WORST: 0.05, POOR: 0.1, GOOD: 0.9 if positions == ["response"] and best == 1.5 else 0.2}
+        return Sweep(task.name, it.identity(model), tuple(made(site, worth[site], best) for site in sites), 0.01, {})
 
-    monkeypatch.setattr(cards, "sweep_sites", sweep)
+    monkeypatch.setattr(cards, "sweep", sweep)
     return places
 
 

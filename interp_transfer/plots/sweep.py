@@ -1,0 +1,158 @@
+"""What a search found: where a vector works, and what that costs."""
+
+import html
+import math
+from typing import TYPE_CHECKING, Any
+
+from plotly.graph_objects import Figure, Heatmap, Scatter
+
+from interp_transfer.plots.style import FAINT, INK, axis, label, layout, percent, styles
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LEAST = 1e-5
+"""Clean KL that is drawn, at least."""
+
+_SCALE = [[0.0, "#f3f6f9"], [0.5, "#7fb2dd"], [1.0, "#14507f"]]
+_COST = [[0.0, "#f3f6f9"], [0.5, "#e8ad84"], [1.0, "#a23b0b"]]
+
+
+def sweep_map(frame: "pd.DataFrame", budget: float, title: str = "") -> Figure:
+    """Sites by rules of positions: each cell shows its best strength, with buttons for success, intact and clean KL.
+
+    Args:
+        frame: a row for each setting: site, positions, strength, success, intact, clean_kl, n, whole.
+        budget: clean KL that is allowed, nats per token; a cell shows the best within it, or the gentlest if none is.
+        title: above the figure; none if empty.
+
+    Raises:
+        ValueError: for no settings.
+    """
+    if not len(frame):
+        raise ValueError("there are no settings to draw")
+    sites, rules = list(dict.fromkeys(frame["site"])), list(dict.fromkeys(frame["positions"]))
+    cells = {key: _best(part, budget) for key, part in frame.groupby(["site", "positions"], sort=False)}
+    figure = Figure()
+    shown = {"intact": (_SCALE, 1.0), "success": (_SCALE, 1.0), "clean_kl": (_COST, max(2 * budget, 1e-9))}
+    for name, (scale, top) in shown.items():
+        figure.add_trace(
+            Heatmap(
+                z=[[None if (s, r) not in cells else _number(cells[s, r][name]) for r in rules] for s in sites],
+                x=[label(r) for r in rules],
+                y=[html.escape(s, quote=False) for s in sites],
+                text=[[_written(cells.get((s, r)), name) for r in rules] for s in sites],
+                customdata=[[_told(cells.get((s, r))) for r in rules] for s in sites],
+                texttemplate="%{text}",
+                hovertemplate="<b>%{y}</b>, positions %{x}<br>%{customdata}<extra></extra>",
+                zmin=0,
+                zmax=top,
+                colorscale=scale,
+                colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"color": INK}},
+                visible=name == "intact",
+                xgap=2,
+                ygap=2,
+            )
+        )
+    figure.update_layout(**layout(title, 190 + 40 * len(sites)))
+    figure.update_layout(
+        margin={"t": 120},
+        updatemenus=[
+            {
+                "type": "buttons",
+                "direction": "right",
+                "x": 0,
+                "xanchor": "left",
+                "y": 1,
+                "yanchor": "bottom",
+                "pad": {"b": 8},
+                "showactive": True,
+                "buttons": [
+                    {"label": label(name), "method": "restyle", "args": [{"visible": [name == other for other in shown]}]}
+                    for name in shown
+                ],
+            }
+        ],
+    )
+    figure.update_xaxes(**axis(title="positions", showgrid=False))
+    figure.update_yaxes(**axis(showgrid=False))  # the deepest on top
+    return figure
+
+
+def cost_curve(frame: "pd.DataFrame", front: list[tuple[float, float]], budget: float, title: str = "") -> Figure:
+    """Intact answers over clean KL, a mark for each setting, a colour for each rule of positions, and the front of the best.
+
+    Args:
+        frame: as ``sweep_map`` takes it; settings whose cost is not known are left out.
+        front: (clean KL, intact rate) of the settings from which no other is better in both.
+        budget: clean KL that is allowed, nats per token: a line.
+        title: above the figure; none if empty.
+    """
+    known = frame[frame["clean_kl"].notna()]
+    rules = list(dict.fromkeys(known["positions"]))
+    look, figure = styles(rules), Figure()
+    for rule in rules:
+        part = known[known["positions"] == rule]
+        figure.add_trace(
+            Scatter(
+                x=part["clean_kl"].clip(lower=_LEAST),
+                y=part["intact"],
+                mode="markers",
+                name=label(rule),
+                marker={"color": look[rule].colour, "symbol": look[rule].symbol, "size": 8, "opacity": 0.75},
+                customdata=[[html.escape(row["site"], quote=False), _told(row)] for _, row in part.iterrows()],
+                hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<extra></extra>",
+            )
+        )
+    figure.add_trace(
+        Scatter(
+            x=[max(x, _LEAST) for x, _ in front],
+            y=[y for _, y in front],
+            mode="lines",
+            line={"color": FAINT, "shape": "hv", "width": 1.5},
+            name="no other is better in both",
+            hoverinfo="skip",
+        )
+    )
+    figure.add_vline(x=max(budget, _LEAST), line={"color": FAINT, "dash": "dot"})
+    place = {"x": math.log10(max(budget, _LEAST)), "y": 1.03, "xanchor": "left", "yanchor": "top", "showarrow": False}
+    figure.add_annotation(text="budget", font={"color": INK}, **place)
+    figure.update_layout(**layout(title, 440))
+    figure.update_layout(legend={"y": 0, "yanchor": "bottom"}, margin={"b": 130})
+    title = "clean KL, nats per token (the leftmost stand for less)"
+    figure.update_xaxes(**axis(type="log", dtick=1, exponentformat="power", title=title))
+    figure.update_yaxes(**axis(title="intact answers", tickformat=".0%", range=[-0.03, 1.03]))
+    return figure
+
+
+def _best(part: "pd.DataFrame", budget: float) -> dict[str, Any]:
+    """The setting of one cell that is shown."""
+    whole = part[part["whole"]] if part["whole"].any() else part
+    within = whole[whole["clean_kl"].isna() | (whole["clean_kl"] <= budget)]
+    if not len(within):
+        return whole.sort_values("strength").iloc[0].to_dict()
+    order = within.assign(gentle=-within["strength"].abs())
+    return order.sort_values(["intact", "success", "gentle"]).iloc[-1].to_dict()
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else float(value)
+
+
+def _written(cell: dict[str, Any] | None, name: str) -> str:
+    if cell is None or cell[name] != cell[name]:
+        return ""
+    return f"{cell[name]:.4f}" if name == "clean_kl" else f"{cell[name]:.2f} at {cell['strength']:g}"
+
+
+def _told(cell: Any) -> str:
+    """What a setting did, in words."""
+    if cell is None:
+        return "not tried"
+    cost = "not measured" if cell["clean_kl"] != cell["clean_kl"] else f"{cell['clean_kl']:.4f} nats per token"
+    given_up = "" if cell["whole"] else ", given up early"
+    interval = f"{percent(cell['intact_low'])} to {percent(cell['intact_high'])}"
+    return (
+        f"strength {cell['strength']:g}, norm {cell['norm']:.2f}<br>success {percent(cell['success'])}, intact "
+        f"{percent(cell['intact'])} ({interval}) of n = {cell['n']}{given_up}<br>clean KL {cost}"
+    )
