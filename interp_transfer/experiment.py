@@ -152,7 +152,7 @@ def run(
         todo = [(kind, how) for kind in fitted for how in MODES if (kind, how) != (mapper, mode)]
         for kind, how in tqdm(todo, desc="variants", leave=False, disable=not progress):
             v = fitted[kind].transfer(vector, how, norm)
-            strength = choose(_sweep(quick, v, strengths, how, progress=False), allowed).strength
+            strength = choose(_sweep(quick, v, strengths, progress=False), allowed).strength
             judged = test.judge([(steer(v, strength),)], strength, progress=False)
             about_v = {"fvu": fitted[kind].card.fvu, "norm": v.norm, "cosine_to_native": v.cosine(native)}
             others.append({"mapper": kind, "mode": how, **about_v, **judged.to_dict()})

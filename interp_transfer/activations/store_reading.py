@@ -19,7 +19,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -311,9 +310,7 @@ class Store:
                 mapped[shard.file] = self._plain._slices(shard, 0, shard.rows, names)
             here = rows[done : done + count] - self._begins[shard.file]
             for name in names:
-                into = _raw(out[name][done : done + count])
-                # "clip", because numpy copies twice in the mode that looks for numbers out of range
-                np.take(_raw(mapped[shard.file][name]), here.numpy(), axis=0, out=into, mode="clip")
+                torch.index_select(mapped[shard.file][name], 0, here, out=out[name][done : done + count])
             done += count
         return out
 
@@ -410,11 +407,6 @@ def open_store(folder: str | Path, *, check: bool = True, skip_damaged: bool = F
         raise ValueError(_remedy(Path(folder), damaged))
     whole = tuple(shard for shard, problem in found.items() if not problem)
     return Store(Path(folder), replace(manifest, shards=whole), check, damaged)
-
-
-def _raw(rows: Tensor) -> np.ndarray:
-    """The bytes of each row, for numpy: torch would wake its threads for each piece of a hundred kilobytes."""
-    return rows.reshape(len(rows), -1).view(torch.uint8).numpy()
 
 
 def _owned(rows: Rows) -> Rows:

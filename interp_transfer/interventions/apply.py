@@ -8,7 +8,7 @@ when the block ends, however it ends. A hook that never fired is an error: the i
 
 import difflib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, hooked, out_of_memory, pad, pad_token
 from interp_transfer.activations.positions import Layout, Positions, check_positions, describe, from_last, select
-from interp_transfer.interventions.transforms import Ablate, Add, At, Clamp, Running, Strength, Transform
+from interp_transfer.interventions.transforms import Ablate, Add, At, Clamp, Running, Strength, Transform, When, takes_at
 from interp_transfer.interventions.vector import SteeringVector
 from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.load import (
@@ -69,6 +69,21 @@ class Intervention:
     def at(self, positions: Positions) -> "Intervention":
         """The same intervention at other positions."""
         return replace(self, positions=positions)
+
+    def when(self, condition: Callable[[Tensor], Tensor], above: float = 0.0) -> "Intervention":
+        """The same only on rows whose score is above a threshold.
+
+        Args:
+            condition: rows ``Float[Tensor, "n d_model"]`` to scores ``Float[Tensor, " n"]``: a probe of the same site, or a
+                direction (``lambda a: a @ vector.direction``).
+            above: the threshold.
+
+        Raises:
+            ValueError: for a transform that keeps something from step to step (``follow``).
+        """
+        if isinstance(self.transform, Running):
+            raise ValueError(f"{type(self.transform).__name__} reads along at every step: it cannot be left out at some rows")
+        return replace(self, transform=When(condition, self.transform, above))
 
     def __str__(self) -> str:
         site = self.site if isinstance(self.site, str) else " + ".join(self.site)
@@ -386,7 +401,7 @@ def _running(model: HookedModel, intervention: Intervention) -> Iterator[Interve
 
 
 def _edit(site: str, intervention: Intervention, reads: _Reads) -> Any:
-    takes_at = _takes_at(intervention.transform)
+    with_at = takes_at(intervention.transform)
 
     def hook(tensor: Tensor, hook: Any) -> Tensor | None:  # noqa: ARG001 - transformer-lens passes it by name
         reads.fired.add(site)
@@ -401,7 +416,7 @@ def _edit(site: str, intervention: Intervention, reads: _Reads) -> Any:
             index = (index[0].to(tensor.device), index[1].to(tensor.device))
             rows = tensor[index].flatten(1)
         at = At(reads.layout, (index[0], index[1] + reads.layout.tokens.shape[1] - reads.new))
-        new = intervention.transform(rows, at) if takes_at else intervention.transform(rows)
+        new = intervention.transform(rows, at) if with_at else intervention.transform(rows)
         if not isinstance(new, Tensor) or new.shape != rows.shape:
             got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise ValueError(f"the transform at {site!r} returned {got} for rows of shape {tuple(rows.shape)}: keep the shape")
@@ -413,16 +428,6 @@ def _edit(site: str, intervention: Intervention, reads: _Reads) -> Any:
         return out
 
     return hook
-
-
-def _takes_at(transform: Transform) -> bool:
-    """Whether a transform wants to know which tokens its rows are."""
-    try:
-        parameters = inspect.signature(transform).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return len(positional) > 1 and (positional[1].default is inspect.Parameter.empty or positional[1].name == "at")
 
 
 def _checked(model: HookedModel) -> Any:

@@ -8,6 +8,7 @@ Wherever a direction is taken, it is one vector for all rows (``"d_model"``) or 
 by ``at.row``); strengths likewise. So a batch can hold different interventions.
 """
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -54,6 +55,16 @@ class At:
 
 
 Transform = Callable[..., Float[Tensor, "n d_model"]]
+
+
+def takes_at(transform: Transform) -> bool:
+    """Whether a transform wants to know which tokens its rows are."""
+    try:
+        parameters = inspect.signature(transform).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > 1 and (positional[1].default is inspect.Parameter.empty or positional[1].name == "at")
 
 
 @runtime_checkable
@@ -144,6 +155,33 @@ class Replace:
 @dataclass(frozen=True)
 class MeanAblate(Replace):
     """Replace by the mean activation over a reference set: what the site says on average, and nothing of this text."""
+
+
+@dataclass(frozen=True)
+class When:
+    """Do something to the rows where a condition fires, and leave the others (conditional steering, Lee et al. 2024).
+
+    Attributes:
+        condition: a score for each row: a ``features.probes.Probe``, ``lambda a: a @ direction``, anything like it.
+        transform: what is done.
+        above: the score from which on.
+    """
+
+    condition: Callable[[Float[Tensor, "n d_model"]], Float[Tensor, " n"]]
+    transform: Transform
+    above: float = 0.0
+
+    def __call__(self, a: Float[Tensor, "n d_model"], at: At) -> Float[Tensor, "n d_model"]:
+        """The rows, changed where the condition fires."""
+        score = self.condition(a)
+        if score.shape != a.shape[:1]:
+            raise ValueError(f"the condition returned {tuple(score.shape)} for {len(a)} rows: give a score for each row")
+        fires = (score > self.above).nonzero()[:, 0]
+        if not len(fires):
+            return a
+        part = At(at.layout, (at.index[0][fires], at.index[1][fires]))
+        changed = self.transform(a[fires], part) if takes_at(self.transform) else self.transform(a[fires])
+        return a.index_copy(0, fires, changed.to(a.dtype))
 
 
 @dataclass(frozen=True)

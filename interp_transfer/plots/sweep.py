@@ -130,9 +130,9 @@ def _best(part: "pd.DataFrame", budget: float) -> dict[str, Any]:
     whole = part[part["whole"]] if part["whole"].any() else part
     within = whole[whole["clean_kl"].isna() | (whole["clean_kl"] <= budget)]
     if not len(within):
-        return whole.sort_values("strength").iloc[0].to_dict()
+        return dict(whole.sort_values("strength").iloc[0])
     order = within.assign(gentle=-within["strength"].abs())
-    return order.sort_values(["intact", "success", "gentle"]).iloc[-1].to_dict()
+    return dict(order.sort_values(["intact", "success", "gentle"]).iloc[-1])
 
 
 def _number(value: float) -> float | None:

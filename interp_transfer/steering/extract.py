@@ -13,7 +13,7 @@ difference between prompts in which the trigger was exchanged for another.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -83,20 +83,10 @@ MEAN_CENTRING = "mean_centring"
 """Against the mean over other texts and not over the contrast's negative side (Jorgensen et al. 2023)."""
 
 
-@overload
-def extract(model: HookedModel, contrast: Pairs, site: str, positions: Positions = ..., **options: Any) -> SteeringVector: ...
-
-
-@overload
-def extract(
-    model: HookedModel, contrast: Pairs, site: Sequence[str], positions: Positions = ..., **options: Any
-) -> dict[str, SteeringVector]: ...
-
-
 def extract(
     model: HookedModel,
     contrast: Pairs,
-    site: str | Sequence[str],
+    site: str,
     positions: Positions = "last",
     *,
     method: str | Method = "difference_in_means",
@@ -104,13 +94,13 @@ def extract(
     head: int | None = None,
     evidence_rows: int = EVIDENCE_ROWS,
     seed: int = 0,
-) -> SteeringVector | dict[str, SteeringVector]:
-    """The steering vector of a contrast at one site, or at each of several in one pass.
+) -> SteeringVector:
+    """The steering vector of a contrast at one site.
 
     Args:
         model: any hooked model.
         contrast: pairs of texts, (positive, negative); positive shows the behaviour that is wanted.
-        site: hook-point name, or several.
+        site: hook-point name.
         positions: the tokens of each text that are read.
         method: a name in ``METHODS`` ("difference_in_means", "pca", "probe"), each with the length that the difference in means
             has along its direction; "mean_centring": the positive side against the mean over ``reference``; or a function of
@@ -121,16 +111,29 @@ def extract(
         evidence_rows: how many rows of each side the vector keeps; all, when there are no more.
         seed: draws the rows that are kept.
 
-    Returns:
-        One vector, or one for each site by name.
-
     Raises:
         ValueError: for an empty contrast, an unknown site or method, and what ``capture`` refuses.
     """
+    options: dict[str, Any] = {"method": method, "reference": reference, "head": head}
+    return extract_each(model, contrast, [site], positions, evidence_rows=evidence_rows, seed=seed, **options)[site]
+
+
+def extract_each(
+    model: HookedModel,
+    contrast: Pairs,
+    sites: Sequence[str],
+    positions: Positions = "last",
+    *,
+    method: str | Method = "difference_in_means",
+    reference: Sequence[str] | None = None,
+    head: int | None = None,
+    evidence_rows: int = EVIDENCE_ROWS,
+    seed: int = 0,
+) -> dict[str, SteeringVector]:
+    """What ``extract`` finds at each of several sites, by site; the texts are read once for all of them."""
     positive, negative = sides(contrast)
-    names = [site] if isinstance(site, str) else list(site)
-    for name in names:
-        check_site(model, name)
+    for site in sites:
+        check_site(model, site)
     if (method == MEAN_CENTRING) != (reference is not None):
         raise ValueError(
             "mean_centring needs reference texts, and other methods take none: method='mean_centring', reference=texts"
@@ -139,13 +142,13 @@ def extract(
         negative, method = list(reference), "difference_in_means"
     find_direction = _method(method)
     rows = evidence_rows if find_direction is difference_in_means else max(evidence_rows, METHOD_ROWS)
-    plus, minus = (_read(model, texts, names, positions, rows, seed) for texts in (positive, negative))
+    plus, minus = (_read(model, texts, sites, positions, rows, seed) for texts in (positive, negative))
     told = (
         MEAN_CENTRING if reference is not None else method if isinstance(method, str) else getattr(method, "__name__", "custom")
     )
     vectors = {}
-    for name in names:
-        p, n = plus[name], minus[name]
+    for site in sites:
+        p, n = plus[site], minus[site]
         difference = (p.mean - n.mean).to(p.rows.dtype)
         if find_direction is not difference_in_means:
             found = find_direction(p.rows, n.rows)
@@ -156,10 +159,12 @@ def extract(
             difference = _along(found, difference) if isinstance(method, str) else found
         kept = [side.first(evidence_rows) for side in (p, n)]
         if head is not None:
-            part = _part_of(model, head, len(difference), name)
+            part = _part_of(model, head, len(difference), site)
             difference, kept = difference * part, [side * part for side in kept]
-        vectors[name] = SteeringVector(difference, name, identity(model), (Contrast(*kept),), told, describe(positions))
-    return vectors[site] if isinstance(site, str) else vectors
+        vectors[site] = SteeringVector(
+            difference, site, identity(model), (Contrast(kept[0], kept[1]),), told, describe(positions)
+        )
+    return vectors
 
 
 def cosines(vectors: Mapping[str, SteeringVector]) -> "pd.DataFrame":

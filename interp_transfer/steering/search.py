@@ -8,8 +8,12 @@ its gentleness that fails.
 
 from collections.abc import Callable, Sequence
 
+from interp_transfer.activations.capture import capture
+from interp_transfer.activations.positions import Positions
 from interp_transfer.evaluation.exam import Condition, Exam
-from interp_transfer.interventions.apply import Intervention
+from interp_transfer.interventions.apply import Intervention, add
+from interp_transfer.interventions.vector import SteeringVector
+from interp_transfer.models.sites import HookedModel
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 BUDGET = 0.01
@@ -39,3 +43,47 @@ def choose(swept: Sequence[Condition], budget: float = BUDGET) -> Condition:
     if not any(c.success.rate for c in within):
         return max(within, key=lambda c: c.strength)
     return max(within, key=lambda c: (c.intact.rate, c.success.rate, -c.strength))
+
+
+def typical_norm(model: HookedModel, texts: Sequence[str], site: str, positions: Positions = "all") -> float:
+    """Mean length of the activations at a site: half of it is what ``vector.normalized(0.5 * norm)`` adds."""
+    return float(capture(model, texts, site, positions)[site].double().norm(dim=1).mean())
+
+
+def largest_within(
+    validation: Exam,
+    vector: SteeringVector,
+    budget: float,
+    positions: Positions = "all",
+    *,
+    highest: float = 16.0,
+    near: float = 0.01,
+) -> float:
+    """The largest strength whose clean KL stays within a budget: calibration without a look at what the vector does.
+
+    Found by halving the interval in which the budget is crossed; clean KL is taken to grow with the strength.
+
+    Args:
+        validation: its ruler measures the cost; see ``evaluation.exam.exam``.
+        vector: what is added.
+        budget: nats per token.
+        positions: where.
+        highest: the largest strength that is tried; returned if it is within the budget.
+        near: how far below the true strength the answer may be, as a share of it.
+
+    Raises:
+        ValueError: for a budget or a highest strength that is not above zero.
+    """
+    if not budget > 0 or not highest > 0:
+        raise ValueError(f"budget={budget}, highest={highest}: give numbers above zero")
+
+    def within(strength: float) -> bool:
+        return validation.ruler.kl(validation.model, [(add(vector, strength, positions),)])[0] <= budget
+
+    if within(highest):
+        return highest
+    low, high = 0.0, highest
+    while high - low > near * high and high > 1e-6 * highest:
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle) else (low, middle)
+    return low

