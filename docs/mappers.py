@@ -307,13 +307,14 @@ def task_table(cells: list[Cell]) -> str:
             strengths(found),
             *(mean(found, name) for name in ("clean_kl", "cosine_to_native", "fvu", "cosine")),
             *(spliced(found, group, "kl") for group in (SEEN, HELD_OUT)),
-            rate(mva["rate"]) if mva else "",
+            closer(mva) if mva else "",
             mean(found, "parameters", ",.0f"),
             mean(found, "seconds", ".0f"),
         ]
 
     rows = measured(cells, head, columns)
-    return f"{rows}\n\n{note(cells)} MvA is by ROUGE-L over {N} clean prompts, ties counted as not closer.\n"
+    ties = "a tie (neither shares a word with the target's, as a wrong answer of one word) counts as not closer"
+    return f"{rows}\n\n{note(cells)} MvA is by ROUGE-L over {N} clean prompts; {ties}; behind it the share without ties.\n"
 
 
 def alignment_table(cells: list[Cell]) -> str:
@@ -405,6 +406,13 @@ def spliced(found: list[dict], group: str, name: str) -> str:
         return ""
     value, half = (statistics.mean(f[group][name][i] for f in found) for i in (0, 1))
     return f"{value:.3f} ±{half:.3f}"
+
+
+def closer(mva: dict) -> str:
+    """MvA with its interval, and the share where there is no tie."""
+    return (
+        f"{rate(mva['rate'])}; {mva['decided']['rate']:.3f} of {mva['decided']['n']}" if mva["decided"] else rate(mva["rate"])
+    )
 
 
 def strengths(found: list[dict]) -> str:
