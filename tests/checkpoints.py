@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -21,6 +20,8 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+
+from interp_transfer.models.hooked_transformer import as_hooked_transformer
 
 FAMILIES = ("llama", "qwen2", "gemma2", "gpt2", "gpt_neox")
 LAYERS, WIDTH, CONTEXT = 4, 16, 96
@@ -40,7 +41,10 @@ _SHAPE: dict[str, dict[str, Any]] = {
         "sliding_window": 4,
     },
     "gpt2": {},
-    "gpt_neox": {"use_parallel_residual": True},
+    "gpt_neox": {
+        "use_parallel_residual": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+    },
 }
 
 
@@ -182,51 +186,6 @@ def change_config(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-def hooked_transformer(folder: Path, family: str) -> Any:
-    """The checkpoint as a ``HookedTransformer`` with unprocessed weights; ``family`` is "qwen2" or "gpt2"."""
-    from transformer_lens import HookedTransformer
-    from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-    from transformer_lens.pretrained.weight_conversions.gpt2 import convert_gpt2_weights
-    from transformer_lens.pretrained.weight_conversions.qwen2 import convert_qwen2_weights
-
-    raw = raw_model(folder)
-    shape = {
-        "qwen2": {
-            "normalization_type": "RMS",
-            "positional_embedding_type": "rotary",
-            "rotary_dim": WIDTH // 4,
-            "rotary_base": 10000,
-            "rotary_adjacent_pairs": False,
-            "final_rms": True,
-            "gated_mlp": True,
-            "act_fn": "silu",
-            "n_key_value_heads": 2,
-            "eps": 1e-6,
-            "d_mlp": 32,
-        },
-        "gpt2": {"normalization_type": "LN", "act_fn": "gelu_new", "eps": 1e-5, "d_mlp": 4 * WIDTH},
-    }[family]
-    cfg = HookedTransformerConfig(
-        n_layers=LAYERS,
-        d_model=WIDTH,
-        n_heads=4,
-        d_head=WIDTH // 4,
-        n_ctx=CONTEXT,
-        d_vocab=len(byte_tokenizer()),
-        default_prepend_bos=False,
-        device="cpu",
-        dtype=torch.float32,
-        **shape,
-    )
-    with pytest.warns(DeprecationWarning, match="HookedTransformer is deprecated"):
-        model = HookedTransformer(cfg, raw_tokenizer(folder), move_to_device=False)
-    convert = {"qwen2": convert_qwen2_weights, "gpt2": convert_gpt2_weights}[family]
-    model.load_and_process_state_dict(
-        convert(raw, cfg),
-        fold_ln=False,
-        center_writing_weights=False,
-        center_unembed=False,
-        fold_value_biases=False,
-        refactor_factored_attn_matrices=False,
-    )
-    return model.eval()
+def hooked_transformer(folder: Path) -> Any:
+    """The checkpoint as a ``HookedTransformer`` that somebody made, with unprocessed weights."""
+    return as_hooked_transformer(raw_model(folder), raw_tokenizer(folder), torch.float32)

@@ -23,9 +23,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from interp_transfer.data.names import meant
 from interp_transfer.models.lora import base_of, is_adapter, merge_adapter
 from interp_transfer.models.organisms import list_organisms, organism_path
 from interp_transfer.models.sites import HookedModel
+
+WRAPPERS = ("bridge", "hooked_transformer")
 
 SAMPLES_PER_TENSOR = 64
 """Values of each weight that enter the fingerprint, evenly spread."""
@@ -79,6 +82,7 @@ def load_model(
     dtype: str | torch.dtype = torch.float32,
     device_map: str | dict | None = None,
     tokenizer: Any = None,
+    wrapper: str = "bridge",
 ) -> HookedModel:
     """Load a model and wrap it as a transformer-lens hooked model, weights unprocessed.
 
@@ -89,9 +93,11 @@ def load_model(
         dtype: of the weights in memory; float32 unless said.
         device_map: passed to accelerate for models that exceed one device ("auto", or a dictionary); excludes ``device``.
         tokenizer: use this one instead of the checkpoint's own.
+        wrapper: "bridge" (``TransformerBridge``, any architecture), or "hooked_transformer" (transformer-lens' older class, for
+            the architectures that ``models.hooked_transformer`` converts).
 
     Returns:
-        A ``TransformerBridge``, or the model that was given.
+        A ``TransformerBridge``, a ``HookedTransformer``, or the model that was given.
 
     Raises:
         ValueError: for an unknown name, an unknown dtype, or contradicting arguments, with the remedy.
@@ -103,11 +109,21 @@ def load_model(
         raise ValueError(f"cannot load a {type(model).__name__}: give an organism, a hub name, a folder or a hooked model")
     if device is not None and device_map is not None:
         raise ValueError(f"device={device!r} and device_map={device_map!r} contradict each other: give one of them")
+    if wrapper not in WRAPPERS:
+        raise ValueError(f"unknown wrapper {wrapper!r}: {meant(wrapper, WRAPPERS)}there are {', '.join(WRAPPERS)}")
+    if wrapper != WRAPPERS[0] and device_map is not None:
+        raise ValueError("a HookedTransformer lives on one device: give device= in place of device_map=, or wrapper='bridge'")
     kind = _dtype(dtype)
     hf, tok, known = load_unwrapped(model, device_map=device_map, tokenizer=tokenizer)
     cast(hf, kind)
     if device_map is None:
         hf.to(torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if wrapper != WRAPPERS[0]:
+        from interp_transfer.models.hooked_transformer import as_hooked_transformer
+
+        older = as_hooked_transformer(hf, tok, kind)
+        _remember(older, known, tok)
+        return older
     offloaded = [m for m in hf.modules() if isinstance(m, nn.Linear) and m.bias is None and m.weight.is_meta]
     wrapped = _wrap(hf, tok, str(model), kind)
     for part in offloaded:  # the wrapper gave the unembedding a bias of zeros, which accelerate never stored

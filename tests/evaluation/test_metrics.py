@@ -114,7 +114,7 @@ def test_no_effect_is_no_divergence(wrapped: Callable[[str], Any], folder: Calla
     model = wrapped("qwen2")
     prompts, answers = cases(model)
     assert float(teacher_forced(model, prompts, answers, steer(model, scale=0.0)).kl.max()) == pytest.approx(0.0, abs=1e-6)
-    other = it.load_model(hooked_transformer(folder("qwen2"), "qwen2"), tokenizer=model.tokenizer)
+    other = it.load_model(hooked_transformer(folder("qwen2")), tokenizer=model.tokenizer)
     torch.testing.assert_close(
         teacher_forced(other, prompts, answers, steer(other)).kl,
         teacher_forced(model, prompts, answers, steer(model)).kl,

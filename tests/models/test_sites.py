@@ -61,7 +61,7 @@ def test_patterns(wrapped: Callable[[str], Any]) -> None:
 
 
 def test_resid_mid_is_edited_on_a_hooked_transformer_only(wrapped: Callable[[str], Any], folder: Callable[[str], Path]) -> None:
-    bridge, other = wrapped("gpt2"), it.load_model(hooked_transformer(folder("gpt2"), "gpt2"))
+    bridge, other = wrapped("gpt2"), it.load_model(hooked_transformer(folder("gpt2")))
     site = "blocks.1.hook_resid_mid"
     assert hook_points(bridge, site) == {site: bridge.hook_dict[site]}
     with pytest.raises(ValueError, match="can be read but not edited"):
@@ -71,5 +71,5 @@ def test_resid_mid_is_edited_on_a_hooked_transformer_only(wrapped: Callable[[str
 
 def test_both_wrappers_meet_the_protocol(wrapped: Callable[[str], Any], folder: Callable[[str], Path]) -> None:
     assert isinstance(wrapped("gpt2"), HookedModel)
-    assert isinstance(hooked_transformer(folder("gpt2"), "gpt2"), HookedModel)
+    assert isinstance(hooked_transformer(folder("gpt2")), HookedModel)
     assert not isinstance("gpt2", HookedModel)

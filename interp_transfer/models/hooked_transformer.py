@@ -1,0 +1,186 @@
+"""A checkpoint as a transformer-lens ``HookedTransformer``, for code that was written for that class.
+
+transformer-lens converts models that it knows by name. Here the shape is read off the model's own configuration, so that
+organisms, hub names and local folders convert alike; weights are rearranged as transformer-lens does it and not processed. The
+class is deprecated in transformer-lens 3 and gone in 4: everything that depends on it is in this file.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from interp_transfer.data.names import meant
+
+Shape = dict[str, Any]
+
+
+def as_hooked_transformer(hf: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
+    """The ``HookedTransformer`` of a transformers model, with the same weights, on the same device.
+
+    Args:
+        hf: the model, never wrapped; its parameters are copied or shared, and it should not be used any more.
+        tokenizer: its tokenizer.
+        dtype: of the weights.
+
+    Raises:
+        ValueError: for an architecture, or a kind of rotary embedding, that is not converted here.
+    """
+    from transformer_lens import HookedTransformer
+    from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+    from transformer_lens.pretrained import weight_conversions
+
+    architecture = type(hf).__name__
+    if architecture not in _SHAPES:
+        hint = meant(architecture, _SHAPES)
+        raise ValueError(
+            f"{architecture} is not converted to a HookedTransformer: {hint}there are {', '.join(_SHAPES)}; load it with "
+            "wrapper='bridge'"
+        )
+    shape, convert = _SHAPES[architecture]
+    device = next(hf.parameters()).device
+    cfg = HookedTransformerConfig(
+        model_name=architecture,
+        original_architecture=architecture,
+        d_vocab=int(hf.config.vocab_size),
+        tokenizer_prepends_bos=False,
+        default_prepend_bos=False,
+        device=str(device),
+        dtype=dtype,
+        init_weights=False,
+        **shape(hf.config),
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
+        kept = dict(tokenizer.init_kwargs)
+        tokenizer.init_kwargs.update(
+            {"name_or_path": kept.get("name_or_path", ""), "add_bos_token": True}
+        )  # else it is reloaded
+        try:
+            model = HookedTransformer(cfg, tokenizer, move_to_device=False)
+        finally:
+            tokenizer.init_kwargs.clear()
+            tokenizer.init_kwargs.update(kept)
+    with torch.no_grad():
+        weights = getattr(weight_conversions, convert)(hf, cfg)
+    model.load_and_process_state_dict(
+        weights,
+        fold_ln=False,
+        center_writing_weights=False,
+        center_unembed=False,
+        fold_value_biases=False,
+        refactor_factored_attn_matrices=False,
+    )
+    return model.to(device, print_details=False).eval()
+
+
+def _rotary(config: Any) -> Shape:
+    """Base and scaling of a rotary embedding."""
+    given = dict(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {})
+    kind = str(given.get("rope_type") or given.get("type") or "default")
+    shape: Shape = {
+        "positional_embedding_type": "rotary",
+        "rotary_adjacent_pairs": False,
+        "rotary_base": given.get("rope_theta") or getattr(config, "rope_theta", 10000.0),
+    }
+    if kind == "llama3":
+        return shape | {
+            "use_NTK_by_parts_rope": True,
+            "NTK_by_parts_factor": given["factor"],
+            "NTK_by_parts_low_freq_factor": given["low_freq_factor"],
+            "NTK_by_parts_high_freq_factor": given["high_freq_factor"],
+            "NTK_original_ctx_len": given["original_max_position_embeddings"],
+        }
+    if kind != "default":
+        raise ValueError(f"rotary embedding of the kind {kind!r} is not converted to a HookedTransformer: use wrapper='bridge'")
+    return shape
+
+
+def _decoder(config: Any) -> Shape:
+    """What Llama, Qwen2 and Gemma2 have in common."""
+    heads = int(config.num_attention_heads)
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    groups = int(config.num_key_value_heads)
+    return _rotary(config) | {
+        "d_model": config.hidden_size,
+        "d_head": size,
+        "n_heads": heads,
+        "n_key_value_heads": groups,
+        "d_mlp": config.intermediate_size,
+        "n_layers": config.num_hidden_layers,
+        "n_ctx": config.max_position_embeddings,
+        "eps": config.rms_norm_eps,
+        "act_fn": getattr(config, "hidden_activation", None) or config.hidden_act,
+        "normalization_type": "RMS",
+        "rotary_dim": size,
+        "final_rms": True,
+        "gated_mlp": True,
+    }
+
+
+def _llama(config: Any) -> Shape:
+    shape = _decoder(config)
+    if shape["n_key_value_heads"] == shape["n_heads"]:
+        shape["n_key_value_heads"] = None  # Llama's conversion takes equal numbers for no groups at all
+    return shape
+
+
+def _gemma2(config: Any) -> Shape:
+    kinds = {"sliding_attention": "local", "full_attention": "global"}
+    return _decoder(config) | {
+        "attn_scale": float(config.query_pre_attn_scalar) ** 0.5,
+        "use_local_attn": True,
+        "window_size": config.sliding_window,
+        "attn_types": [kinds[kind] for kind in config.layer_types],
+        "attn_scores_soft_cap": config.attn_logit_softcapping or -1.0,
+        "output_logits_soft_cap": config.final_logit_softcapping or -1.0,
+        "use_normalization_before_and_after": True,
+    }
+
+
+def _gpt2(config: Any) -> Shape:
+    return {
+        "d_model": config.n_embd,
+        "d_head": config.n_embd // config.n_head,
+        "n_heads": config.n_head,
+        "d_mlp": config.n_inner or 4 * config.n_embd,
+        "n_layers": config.n_layer,
+        "n_ctx": config.n_positions,
+        "eps": config.layer_norm_epsilon,
+        "act_fn": config.activation_function,
+        "use_attn_scale": config.scale_attn_weights,
+        "scale_attn_by_inverse_layer_idx": config.scale_attn_by_inverse_layer_idx,
+        "normalization_type": "LN",
+    }
+
+
+def _neox(config: Any) -> Shape:
+    size = config.hidden_size // config.num_attention_heads
+    given = dict(getattr(config, "rope_parameters", None) or {})
+    share = given.get("partial_rotary_factor") or getattr(config, "rotary_pct", 0.25)
+    if round(share * size) % 2:
+        raise ValueError(f"{round(share * size)} of {size} dimensions are rotated, an odd number: use wrapper='bridge'")
+    return _rotary(config) | {
+        "d_model": config.hidden_size,
+        "d_head": size,
+        "n_heads": config.num_attention_heads,
+        "d_mlp": config.intermediate_size,
+        "n_layers": config.num_hidden_layers,
+        "n_ctx": config.max_position_embeddings,
+        "eps": config.layer_norm_eps,
+        "act_fn": config.hidden_act,
+        "parallel_attn_mlp": config.use_parallel_residual,
+        "normalization_type": "LN",
+        "rotary_dim": round(share * size),
+    }
+
+
+_SHAPES: dict[str, tuple[Callable[[Any], Shape], str]] = {
+    "Qwen2ForCausalLM": (_decoder, "convert_qwen2_weights"),
+    "LlamaForCausalLM": (_llama, "convert_llama_weights"),
+    "Gemma2ForCausalLM": (_gemma2, "convert_gemma_weights"),
+    "GPT2LMHeadModel": (_gpt2, "convert_gpt2_weights"),
+    "GPTNeoXForCausalLM": (_neox, "convert_neox_weights"),
+}
+"""By architecture: its shape from its configuration, and transformer-lens' conversion of its weights."""
