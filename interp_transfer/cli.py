@@ -101,7 +101,7 @@ def sweep(
         float | None, typer.Option(help="Clean KL that may be cost, nats per token; default: the task's.")
     ] = None,
     early: Annotated[
-        bool, typer.Option(help="Give up settings that are surely worse, after a quarter of the prompts.")
+        bool, typer.Option("--early", help="Give up settings that are probably worse, after a quarter of the prompts.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for sweep.json and sweep.html; goes on where one was killed.")
@@ -395,7 +395,10 @@ def _parts(text: str | None) -> list[str] | None:
 
 
 def _whole(text: str) -> str | int:
-    return int(text) if text.lstrip("-").isdigit() else text
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _number(text: str) -> float:

@@ -72,6 +72,7 @@ def capture(
     batch_tokens: int = TOKENS_PER_BATCH,
     first_text: int = 0,
     allow_bad: bool = False,
+    ids: Sequence[list[int]] | None = None,
     progress: bool = True,
 ) -> Activations:
     """Activations of ``texts`` at ``sites``.
@@ -84,6 +85,7 @@ def capture(
         batch_tokens: tokens in a batch, padding included; halved by itself when memory runs out.
         first_text: the number of the first text, in ``text_index`` and in errors: for texts that come in portions.
         allow_bad: hand out rows that hold NaN or infinity too, instead of refusing them.
+        ids: what ``tokenize`` made of the texts, if that is known already.
         progress: show a bar when it takes longer than two seconds.
 
     Returns:
@@ -98,7 +100,9 @@ def capture(
     check_positions(positions)
     if positions in ("generated", "response"):
         raise ValueError(f"positions={positions!r}: captured texts hold no generated tokens; use 'all', 'last' or an index")
-    ids = tokenize(model, texts, first_text=first_text)
+    ids = tokenize(model, texts, first_text=first_text) if ids is None else ids
+    if len(ids) != len(texts):
+        raise ValueError(f"token ids of {len(ids)} texts for {len(texts)} texts: give those of every text")
     chosen = [_rows_of(i, row, positions, tokenizer_of(model)) for i, row in enumerate(ids, first_text)]
     offsets = torch.tensor([0] + [len(c) for c in chosen]).cumsum(0)
     out: dict[str, Tensor] = {}
@@ -228,7 +232,7 @@ def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def _read_within_memory(
-    model: HookedModel, batch: list[int], ids: list[list[int]], points: dict[str, Any]
+    model: HookedModel, batch: list[int], ids: Sequence[list[int]], points: dict[str, Any]
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     try:
         read = _read(model, [ids[i] for i in batch], points)

@@ -50,7 +50,7 @@ class Probe:
 
     def __call__(self, rows: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
         """Log-odds of each row."""
-        return rows.float() @ self.direction.float() + self.bias
+        return rows.float() @ self.direction.to(rows.device).float() + self.bias
 
     def __repr__(self) -> str:
         return f"Probe(at {self.site} of {self.model.name}, d {len(self.direction)}, positions {self.positions or '-'})"
@@ -62,7 +62,7 @@ class ProbeScore:
 
     Attributes:
         auroc: chance that a positive row scores above a negative one.
-        auroc_low: lower end of its 95% interval (Hanley and McNeil 1982).
+        auroc_low: lower end of its 95% interval (Hanley and McNeil 1982), rows taken as independent; so give one for each text.
         auroc_high: upper end.
         accuracy: share of rows on the right side of log-odds 0.
         brier: mean squared error of the probability; 0.25 is a coin.
@@ -203,6 +203,7 @@ def auroc(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> float
 
 def _auroc_error(area: float, n: int, m: int) -> float:
     """Half of the 95% interval (Hanley and McNeil 1982)."""
+    area = min(area, 1 - 1 / (2 * n * m))  # all in order says no more than that
     one, two = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (area * (1 - area) + (n - 1) * (one - area**2) + (m - 1) * (two - area**2)) / (n * m)
     return 1.96 * max(variance, 0.0) ** 0.5

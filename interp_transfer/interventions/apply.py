@@ -22,7 +22,7 @@ from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, hooked,
 from interp_transfer.activations.positions import Layout, Positions, check_positions, describe, from_last, select
 from interp_transfer.interventions.transforms import Ablate, Add, At, Clamp, Running, Strength, Transform, When, takes_at
 from interp_transfer.interventions.vector import SteeringVector
-from interp_transfer.models.bypass import bypassed
+from interp_transfer.models.bypass import bypassed, quiet
 from interp_transfer.models.load import (
     ModelIdentity,
     context_length,
@@ -70,17 +70,24 @@ class Intervention:
         """The same intervention at other positions."""
         return replace(self, positions=positions)
 
-    def when(self, condition: Callable[[Tensor], Tensor], above: float = 0.0) -> "Intervention":
+    def when(self, condition: "Callable[[Tensor], Tensor] | SteeringVector", above: float = 0.0) -> "Intervention":
         """The same only on rows whose score is above a threshold.
 
         Args:
-            condition: rows ``Float[Tensor, "n d_model"]`` to scores ``Float[Tensor, " n"]``: a probe of the same site, or a
-                direction (``lambda a: a @ vector.direction``).
+            condition: rows ``Float[Tensor, "n d_model"]`` to scores ``Float[Tensor, " n"]``; a probe of the same site; or a
+                vector, whose score is the dot product with its direction.
             above: the threshold.
 
         Raises:
-            ValueError: for a transform that keeps something from step to step (``follow``).
+            ValueError: for a probe or vector of another site or model, or a transform that keeps something from step to step
+                (``follow``).
         """
+        site, model = getattr(condition, "site", self.site), getattr(condition, "model", None)
+        if site != self.site or (model is not None and self.model is not None and model.fingerprint != self.model.fingerprint):
+            raise ValueError(f"the condition {condition!r} is of another site or model than {self}: it would score other rows")
+        if isinstance(condition, SteeringVector):
+            direction = condition.direction.float()
+            condition = lambda a: a.float() @ direction.to(a.device)  # noqa: E731
         if isinstance(self.transform, Running):
             raise ValueError(f"{type(self.transform).__name__} reads along at every step: it cannot be left out at some rows")
         return replace(self, transform=When(condition, self.transform, above))
@@ -503,17 +510,19 @@ def _generate_batch(
             out: Any = model.generate(tokens, max_new_tokens=new, **given)
         return out[:, tokens.shape[1] :].tolist()
     plain = {"eos_token_id": ends or None, "pad_token_id": pad_token(model), "do_sample": False, **options}
+    # Others who listen (hooks of the user's, a block of ``applied`` around this call) are told of whole texts and of all rows.
+    free = not options and quiet(model) and _plain_cache(hf)
     with _own_generation_config_aside(hf):
         cache = None
-        if all(from_last(i.positions) for i in interventions) and not options:
+        if free and all(from_last(i.positions) for i in interventions):
             with bypassed(model):
                 cache = _shared_prefix(hf, prompts, tokens, real)
         with _hooked(model, interventions, reads), bypassed(model):
             if cache is not None:
                 reads.begin(tokens[:, :-1], real[:, :-1].to(tokens.device))
             held = any(isinstance(i.transform, Running) for i in interventions)  # what they keep has a place for every row
-            in_steps = not (options or held) and hf._supports_default_dynamic_cache()
-            return _continue(hf, reads, tokens, real.to(tokens.device), cache, new, STEPS if in_steps else new, plain)
+            steps = STEPS if free and not held else new
+            return _continue(hf, reads, tokens, real.to(tokens.device), cache, new, steps, plain)
 
 
 def _continue(
@@ -535,10 +544,10 @@ def _continue(
             return_dict_in_generate=True,
             **options,
         )
-        tokens, cache = out.sequences, out.past_key_values
+        tokens, cache = out.sequences, getattr(out, "past_key_values", None)
         mask = torch.cat([mask, mask.new_ones(len(mask), tokens.shape[1] - mask.shape[1])], dim=1)
         done = torch.isin(tokens[:, width:], ends).any(dim=1)
-        if done.all() or tokens.shape[1] - width >= new:
+        if done.all() or tokens.shape[1] - width >= new or steps >= new:
             for row, said in zip(rows.tolist(), tokens[:, width:].tolist(), strict=True):
                 made[row] = said
             return made
@@ -547,7 +556,7 @@ def _continue(
                 made[row] = said
             left = (~done).nonzero()[:, 0]
             tokens, mask, rows = tokens[left], mask[left], rows[left]
-            cache.batch_select_indices(left)
+            cache.batch_select_indices(left.cpu())  # a cache may lie on several devices, and an index on the CPU does for each
             reads.keep(left)
 
 
@@ -555,14 +564,24 @@ def _shared_prefix(hf: Any, prompts: list[list[int]], tokens: Tensor, real: Tens
     """The cache of all but each prompt's last token, read once for prompts that are the same; None if few are."""
     first: dict[tuple[int, ...], int] = {}
     same = [first.setdefault(tuple(prompt), len(first)) for prompt in prompts]
-    if 2 * len(first) > len(prompts) or tokens.shape[1] < 2 or not hf._supports_default_dynamic_cache():
+    if 2 * len(first) > len(prompts) or tokens.shape[1] < 2:
         return None
     chosen = torch.tensor([same.index(k) for k in range(len(first))])
     mask = real[chosen, :-1].long().to(tokens.device)
     place = (mask.cumsum(dim=1) - 1).clamp(min=0)
     out = hf(tokens[chosen, :-1], attention_mask=mask, position_ids=place, use_cache=True, logits_to_keep=1)
-    out.past_key_values.batch_select_indices(torch.tensor(same, device=tokens.device))
+    out.past_key_values.batch_select_indices(torch.tensor(same))
     return out.past_key_values
+
+
+def _plain_cache(hf: Any) -> bool:
+    """Whether what a model keeps between steps is keys and values alone, from which rows can be taken."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+    if not hf._supports_default_dynamic_cache():
+        return False
+    layers = DynamicCache(config=hf.config).layers
+    return len(layers) > 0 and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 @contextmanager

@@ -258,6 +258,8 @@ class _Request:
             return self._no_rows, AlignmentReport(self.pairing, 0, 0, texts_dropped=kept.dropped)
         left_texts, right_texts, spans = self._sides(kept.texts)
         how: dict[str, Any] = {"first_text": first_text, "allow_bad": True, "progress": progress}
+        if left_texts is right_texts and spans is None:  # one tokenizer and one text: tokenized once, for the shorter context
+            how["ids"] = tokenize(min(self.source, self.target, key=context_length), left_texts, first_text=first_text)
         left = capture(self.source, left_texts, list(dict.fromkeys(s for s, _ in self.sites)), **how)
         right = capture(self.target, right_texts, list(dict.fromkeys(t for _, t in self.sites)), **how)
         if spans is None:

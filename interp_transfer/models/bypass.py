@@ -45,6 +45,11 @@ def bypassed(model: HookedModel) -> Iterator[None]:
             parent._modules[name] = wrapper
 
 
+def quiet(model: HookedModel) -> bool:
+    """Whether nobody listens to a bridge: no hook is on any of its parts, apart from its own."""
+    return _can(model) and not _listen(model.original_model, {})  # type: ignore[attr-defined]
+
+
 def _can(model: Any) -> bool:
     if type(model).__name__ != "TransformerBridge" or model.compatibility_mode or getattr(model, "_weights_processed", True):
         return False

@@ -102,6 +102,9 @@ def _decoder(config: Any) -> Shape:
     heads = int(config.num_attention_heads)
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     groups = int(config.num_key_value_heads)
+    for unlike in ("attention_bias", "mlp_bias"):
+        if getattr(config, unlike, False):
+            raise ValueError(f"{unlike}=True is not converted to a HookedTransformer: use wrapper='bridge'")
     return _rotary(config) | {
         "d_model": config.hidden_size,
         "d_head": size,
@@ -117,6 +120,12 @@ def _decoder(config: Any) -> Shape:
         "final_rms": True,
         "gated_mlp": True,
     }
+
+
+def _qwen2(config: Any) -> Shape:
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        raise ValueError("a sliding window of Qwen2 is not converted to a HookedTransformer: use wrapper='bridge'")
+    return _decoder(config)
 
 
 def _llama(config: Any) -> Shape:
@@ -161,6 +170,8 @@ def _neox(config: Any) -> Shape:
     share = given.get("partial_rotary_factor") or getattr(config, "rotary_pct", 0.25)
     if round(share * size) % 2:
         raise ValueError(f"{round(share * size)} of {size} dimensions are rotated, an odd number: use wrapper='bridge'")
+    if not getattr(config, "attention_bias", True):
+        raise ValueError("attention_bias=False is not converted to a HookedTransformer: use wrapper='bridge'")
     return _rotary(config) | {
         "d_model": config.hidden_size,
         "d_head": size,
@@ -177,7 +188,7 @@ def _neox(config: Any) -> Shape:
 
 
 _SHAPES: dict[str, tuple[Callable[[Any], Shape], str]] = {
-    "Qwen2ForCausalLM": (_decoder, "convert_qwen2_weights"),
+    "Qwen2ForCausalLM": (_qwen2, "convert_qwen2_weights"),
     "LlamaForCausalLM": (_llama, "convert_llama_weights"),
     "Gemma2ForCausalLM": (_gemma2, "convert_gemma_weights"),
     "GPT2LMHeadModel": (_gpt2, "convert_gpt2_weights"),

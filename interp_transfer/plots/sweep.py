@@ -130,7 +130,7 @@ def _best(part: "pd.DataFrame", budget: float) -> dict[str, Any]:
     whole = part[part["whole"]] if part["whole"].any() else part
     within = whole[whole["clean_kl"].isna() | (whole["clean_kl"] <= budget)]
     if not len(within):
-        return dict(whole.sort_values("strength").iloc[0])
+        return dict(whole.iloc[int(whole["strength"].abs().to_numpy().argmin())])
     order = within.assign(gentle=-within["strength"].abs())
     return dict(order.sort_values(["intact", "success", "gentle"]).iloc[-1])
 

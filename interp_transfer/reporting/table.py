@@ -36,7 +36,7 @@ def sweep_table(sweep: Sweep) -> Table:
         table.add_column(name, overflow="fold")
     for name in ("strength", "success", "intact", "clean KL"):
         table.add_column(name, justify="right")
-    for site, t in sweep.best_at_sites().items():
+    for site, t in sweep.best_at_sites(sweep.budget).items():
         rates = (
             [_interval(t.success), _interval(t.intact)]
             if t.whole

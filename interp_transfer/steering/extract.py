@@ -139,10 +139,17 @@ def extract_each(
             "mean_centring needs reference texts, and other methods take none: method='mean_centring', reference=texts"
         )
     if reference is not None:
+        if isinstance(reference, str) or not len(reference):
+            raise ValueError("reference is a list of texts, at least one")
         negative, method = list(reference), "difference_in_means"
     find_direction = _method(method)
     rows = evidence_rows if find_direction is difference_in_means else max(evidence_rows, METHOD_ROWS)
-    plus, minus = (_read(model, texts, sites, positions, rows, seed) for texts in (positive, negative))
+    parts = {site: slice(None) if head is None else _part_of(model, head, site) for site in sites}
+    (plus, ours), (minus, theirs) = (_read(model, texts, parts, positions, rows, seed) for texts in (positive, negative))
+    if find_direction is pca and not torch.equal(ours, theirs):
+        raise ValueError(
+            "pca takes the differences of pairs, but one has more tokens on a side: read as many of both (positions='last')"
+        )
     told = (
         MEAN_CENTRING if reference is not None else method if isinstance(method, str) else getattr(method, "__name__", "custom")
     )
@@ -157,10 +164,8 @@ def extract_each(
                     f"{told} returned {tuple(found.shape)}, not {len(difference)} finite numbers: a vector is one row"
                 )
             difference = _along(found, difference) if isinstance(method, str) else found
-        kept = [side.first(evidence_rows) for side in (p, n)]
-        if head is not None:
-            part = _part_of(model, head, len(difference), site)
-            difference, kept = difference * part, [side * part for side in kept]
+        kept = [_placed(side.first(evidence_rows), parts[site], p.width) for side in (p, n)]
+        difference = _placed(difference[None], parts[site], p.width)[0]
         vectors[site] = SteeringVector(
             difference, site, identity(model), (Contrast(kept[0], kept[1]),), told, describe(positions)
         )
@@ -235,6 +240,7 @@ class _Side:
         self._count = 0
         self._keys = torch.empty(0, dtype=torch.float64)
         self.rows = torch.empty(0, 0)
+        self.width = 0
 
     def add(self, rows: Tensor) -> None:
         """Take more rows in; of all that came, those with the smallest keys stay, in the order in which they came."""
@@ -260,15 +266,22 @@ class _Side:
 
 
 def _read(
-    model: HookedModel, texts: Sequence[str], sites: Sequence[str], positions: Positions, rows: int, seed: int
-) -> dict[str, _Side]:
-    """Mean and sample of some texts' rows at each site. The n-th row's key is the same for every site and side."""
-    kept = {site: _Side(rows, seed) for site in sites}
+    model: HookedModel, texts: Sequence[str], parts: Mapping[str, slice], positions: Positions, rows: int, seed: int
+) -> tuple[dict[str, _Side], Tensor]:
+    """Mean and sample of some texts' rows at each site, and how many rows each text has.
+
+    The n-th row's key is the same for every site and side.
+    """
+    kept = {site: _Side(rows, seed) for site in parts}
+    counts = []
     for start in range(0, len(texts), PORTION):
-        acts = capture(model, texts[start : start + PORTION], sites, positions, first_text=start)
-        for site in sites:
-            kept[site].add(acts[site])
-    return kept
+        portion = texts[start : start + PORTION]
+        acts = capture(model, portion, list(parts), positions, first_text=start)
+        counts.append(torch.bincount(acts.text_index - start, minlength=len(portion)))
+        for site, part in parts.items():
+            kept[site].width = acts[site].shape[1]
+            kept[site].add(acts[site][:, part])
+    return kept, torch.cat(counts)
 
 
 def _along(direction: Tensor, difference: Tensor) -> Tensor:
@@ -277,12 +290,22 @@ def _along(direction: Tensor, difference: Tensor) -> Tensor:
     return ((difference.double() @ unit) * unit).to(difference.dtype)
 
 
-def _part_of(model: HookedModel, head: int, width: int, site: str) -> Tensor:
-    size = int(model.cfg.d_head)
-    if width % size or site.rsplit(".", 1)[-1] not in ("hook_z", "hook_q", "hook_k", "hook_v"):
+def _part_of(model: HookedModel, head: int, site: str) -> slice:
+    """The columns of one head."""
+    size, name = int(model.cfg.d_head), site.rsplit(".", 1)[-1]
+    if name not in ("hook_z", "hook_q", "hook_k", "hook_v"):
         raise ValueError(f"head={head}: {site!r} is no site of attention heads; take one that ends in attn.hook_z")
-    if not 0 <= head < width // size:
-        raise ValueError(f"head={head}: {site!r} has {width // size} heads, 0 to {width // size - 1}")
-    part = torch.zeros(width)
-    part[head * size : head * size + size] = 1
-    return part
+    groups = getattr(model.cfg, "n_key_value_heads", None) if name in ("hook_k", "hook_v") else None
+    heads = int(groups or model.cfg.n_heads)
+    if not 0 <= head < heads:
+        raise ValueError(f"head={head}: {site!r} has {heads} heads, 0 to {heads - 1}")
+    return slice(head * size, head * size + size)
+
+
+def _placed(rows: Tensor, part: slice, width: int) -> Tensor:
+    """Rows of one part of a site's columns as rows of the site, zero elsewhere."""
+    if rows.shape[1] == width:
+        return rows
+    out = rows.new_zeros(len(rows), width)
+    out[:, part] = rows
+    return out

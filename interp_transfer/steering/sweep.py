@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
 from tqdm.auto import tqdm
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
-from interp_transfer.activations.positions import Positions, check_positions, describe
+from interp_transfer.activations.positions import Positions, Substring, check_positions, describe
 from interp_transfer.data.names import find
 from interp_transfer.data.tasks import Task
 from interp_transfer.evaluation.compare import write_json
@@ -127,15 +128,7 @@ class Sweep:
 
     def front(self) -> list[Tried]:
         """Settings from which no other is better in both intact answers and clean KL, from gentle to costly."""
-        known = sorted(
-            (t for t in self.tried if t.whole and t.clean_kl is not None), key=lambda t: (t.clean_kl, -t.intact.rate)
-        )
-        best, found = -1.0, []
-        for t in known:
-            if t.intact.rate > best:
-                best = t.intact.rate
-                found.append(t)
-        return found
+        return _front(self.tried)
 
     def recommended(self, rule: str = "pareto") -> Tried | None:
         """The setting that a rule picks, ``RULES`` in words; None where no setting achieves anything within the budget.
@@ -160,10 +153,18 @@ class Sweep:
             f"success {chosen.success}, intact {chosen.intact}{cost}."
         )
 
-    def best_at_sites(self) -> dict[str, Tried]:
-        """Of each site the setting with most intact answers; then most success, then the smaller strength."""
+    def best_at_sites(self, budget: float = math.inf) -> dict[str, Tried]:
+        """Of each site the setting with most intact answers; then most success, then the smaller strength.
+
+        Settings that were tried on all prompts come first, and of these the ones within a clean-KL budget.
+        """
+
+        def order(t: Tried) -> tuple[bool, bool, float, float, float]:
+            within = budget == math.inf or (t.clean_kl is not None and t.clean_kl <= budget)
+            return t.whole, within, t.intact.rate, t.success.rate, -abs(t.strength)
+
         found: dict[str, Tried] = {}
-        for t in sorted(self.tried, key=lambda t: (t.intact.rate, t.success.rate, -t.strength)):
+        for t in sorted(self.tried, key=order):
             found[t.site] = t
         return {site: found[site] for site in dict.fromkeys(t.site for t in self.tried)}
 
@@ -229,20 +230,31 @@ class Sweep:
         return f"<p>{html.escape(self.recommendation())}</p>{self.to_frame().round(3).to_html(escape=True, max_rows=40)}"
 
     def _gentlest(self) -> Tried | None:
-        front = [t for t in self.front() if t.clean_kl is not None and t.clean_kl <= self.budget and t.success.rate > 0]
+        within = [t for t in self.tried if t.clean_kl is not None and t.clean_kl <= self.budget and t.success.rate > 0]
+        front = _front(within)
         if not front:
             return None
-        enough = front[-1].intact.rate - NEARLY
+        enough = front[-1].intact.rate - NEARLY - 1e-9
         return next(t for t in front if t.intact.rate >= enough)
 
     def _last_strong(self) -> Tried | None:
         whole = [t for t in self.tried if t.whole]
         best: dict[str, Tried] = {}
-        for t in sorted(whole, key=lambda t: (t.success.rate, -t.strength)):
+        for t in sorted(whole, key=lambda t: (t.success.rate, -abs(t.strength))):
             best[t.site] = t
         highest = max((t.success.rate for t in best.values()), default=0.0)
         strong = [t for t in best.values() if highest and t.success.rate >= STRONG * highest]
         return max(strong, key=lambda t: -1 if (layer := layer_of(t.site)) is None else layer, default=None)
+
+
+def _front(tried: Sequence[Tried]) -> list[Tried]:
+    known = [(t.clean_kl, -t.intact.rate, k) for k, t in enumerate(tried) if t.whole and t.clean_kl is not None]
+    best, found = -1.0, []
+    for _, worse, k in sorted(known):
+        if -worse > best:
+            best = -worse
+            found.append(tried[k])
+    return found
 
 
 @dataclass(frozen=True)
@@ -296,8 +308,8 @@ def sweep(
         split: of the task's prompts.
         seed: draws prompts.
         budget: clean KL that the recommended setting may cost, nats per token; the task's, or else 0.01.
-        early: give up settings that are worse, after a quarter of the prompts, than another surely is (the upper end of their
-            interval below the lower end of the best that is within the budget), and those beyond the budget.
+        early: give up settings that are probably worse, after a quarter of the prompts, than another (the upper end of their
+            interval is below the lower end of the best that is within the budget), and those beyond the budget.
         folder: keeps what is done, so that a killed sweep goes on where it was.
         progress: show a bar when it takes longer than two seconds, and say how long a longer sweep will take.
 
@@ -309,6 +321,8 @@ def sweep(
     allowed = float(getattr(task, "budget", BUDGET) if budget is None else budget)
     asked = {"split": split, "n": n, "seed": seed, "early": early, "settings": [list(s.key) for s in settings]}
     asked |= {"vectors": "the task's contrast" if vectors is None else {s.vector.site: _digest(s.vector) for s in settings}}
+    if folder is not None and any(callable(s.positions) and not isinstance(s.positions, Substring) for s in settings):
+        raise ValueError("positions that are a function cannot be told from others in a folder: sweep them without folder=")
     kept = _Kept(Sweep(task.name, identity(model), (), allowed, asked), None if folder is None else Path(folder))
     if len(kept.found) == len(settings):
         return kept.sweep(settings)
@@ -390,7 +404,8 @@ def _settings(
     if bad := [x for x in strengths if not math.isfinite(x)]:
         raise ValueError(f"strength {bad[0]} is no number that a vector can be multiplied by")
     for rule in positions:
-        check_positions(rule)
+        if isinstance(check_positions(rule), Tensor):
+            raise ValueError("a mask names tokens of certain prompts, and a sweep draws its own: give a rule of positions")
     words, numbers = [describe(rule) for rule in positions], list(map(float, strengths))
     if len(set(words)) < len(words) or len(set(numbers)) < len(numbers):
         raise ValueError(f"positions {words}, strengths {numbers}: name each once")
@@ -398,6 +413,8 @@ def _settings(
         names = list(vectors) if sites is None else expand_sites(model, sites)
         if missing := [name for name in names if name not in vectors]:
             raise ValueError(f"no vector is given for {missing[0]!r}: there are {', '.join(vectors)}")
+        if moved := [name for name in names if vectors[name].site != name]:
+            raise ValueError(f"the vector for {moved[0]!r} is of {vectors[moved[0]].site!r}: give each under its own site")
         found = {name: vectors[name] for name in expand_sites(model, names)}
         for vector in found.values():
             if vector.model.fingerprint != identity(model).fingerprint:

@@ -198,3 +198,11 @@ def test_other_errors_are_not_taken_for_memory(folder: Callable[[str], Path], mo
     with pytest.raises(RuntimeError, match="multiplied"):
         it.capture(model, TEXTS, SITE)
     assert len(calls) == 1
+
+
+def test_known_token_ids_are_read_as_they_are(wrapped: Callable[[str], Any]) -> None:
+    model, site = wrapped("qwen2"), "blocks.1.hook_resid_pre"
+    ids = tokenize(model, TEXTS)
+    assert torch.equal(it.capture(model, TEXTS, site, ids=ids)[site], it.capture(model, TEXTS, site)[site])
+    with pytest.raises(ValueError, match=r"token ids of 3 texts for 4 texts"):
+        it.capture(model, TEXTS, site, ids=ids[:3])

