@@ -21,7 +21,7 @@ from interp_transfer.activations.positions import token_spans
 from interp_transfer.interventions.apply import Intervention, applied
 from interp_transfer.interventions.transforms import At
 from interp_transfer.models.load import device_of, huggingface_model, tokenize, tokenizer_of
-from interp_transfer.models.sites import HookedModel, hook_points
+from interp_transfer.models.sites import HookedModel, head_parts, hook_points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,7 +162,7 @@ def activation_patching(
     acts = capture(model, clean, run.sites, progress=False)
     start = torch.tensor([0, *torch.bincount(acts.text_index).cumsum(0).tolist()])[:-1]
     base, goal = run.score(metric, run.corrupted), run.score(metric, run.clean)
-    places = run.places(acts, by_head)
+    places = run.places(by_head)
     positions = tuple(range(-run.shortest, 0)) if by_position else (None,)
     effect = torch.zeros(len(clean), len(places), len(positions))
     with tqdm(
@@ -193,7 +193,7 @@ def attribution_patching(
     run = _Pairs(model, clean, corrupted, sites, edit=False)
     goal = run.score(metric, run.clean)
     there = capture(model, clean, run.sites, progress=False)
-    places = run.places(there, by_head)
+    places = run.places(by_head)
     positions = tuple(range(-run.shortest, 0)) if by_position else (None,)
     effect, base = torch.zeros(len(clean), len(places), len(positions)), torch.zeros(len(clean))
     starts = [0, *torch.bincount(there.text_index).cumsum(0).tolist()]
@@ -232,19 +232,11 @@ class _Pairs:
                 )
         self.shortest = min(map(len, self.clean))
 
-    def places(self, acts: Any, by_head: bool) -> list[tuple[tuple[str, int | None], slice]]:
+    def places(self, by_head: bool) -> list[tuple[tuple[str, int | None], slice]]:
         """Every site, or every head of every site, with its part of the row."""
-        size = int(self.model.cfg.d_head)
-        found: list[tuple[tuple[str, int | None], slice]] = []
-        for site in self.sites:
-            if not by_head:
-                found.append(((site, None), slice(None)))
-            elif site.rsplit(".", 1)[-1] not in ("hook_z", "hook_q", "hook_k", "hook_v"):
-                raise ValueError(f"by_head=True: {site!r} is no site of attention heads; take one that ends in attn.hook_z")
-            else:
-                heads = acts[site].shape[1] // size
-                found += [((site, head), slice(head * size, head * size + size)) for head in range(heads)]
-        return found
+        if not by_head:
+            return [((site, None), slice(None)) for site in self.sites]
+        return [((site, head), part) for site in self.sites for head, part in enumerate(head_parts(self.model, site))]
 
     def tokens(self, positions: Sequence[int | None]) -> tuple[str, ...]:
         """The first corrupted prompt's tokens at some positions."""

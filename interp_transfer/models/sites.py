@@ -17,6 +17,9 @@ RESIDUAL_WRITES = ("blocks.*.hook_resid_pre", "blocks.*.hook_attn_out", "blocks.
 the residual stream carries or receives (Arditi et al. 2024)."""
 
 
+HEAD_SITES = ("hook_z", "hook_q", "hook_k", "hook_v")
+"""Ends of the names of sites that have heads."""
+
 TOGETHER = " + "
 """Between the names of sites whose rows stand side by side, as one space of all their dimensions."""
 
@@ -127,6 +130,19 @@ def _check(model: HookedModel, site: str, known: dict[str, Any]) -> str:
         raise ValueError(f"site {site!r}: this model has {n_layers} blocks, 0 to {n_layers - 1}; choose one of those")
     close = difflib.get_close_matches(site, known, n=3, cutoff=0.5) or [n for n in known if n.endswith("hook_resid_pre")][:3]
     raise ValueError(f"unknown site {site!r}: did you mean {', '.join(close)}? model.hook_dict lists all {len(known)}")
+
+
+def head_parts(model: HookedModel, site: str) -> list[slice]:
+    """The columns of each head in the rows of a site of attention heads (``attn.hook_z``), whose heads lie side by side.
+
+    Raises:
+        ValueError: for another site.
+    """
+    name, size = site.rsplit(".", 1)[-1], int(model.cfg.d_head)
+    if name not in HEAD_SITES:
+        raise ValueError(f"{site!r} is no site of attention heads; take one that ends in attn.hook_z")
+    groups = getattr(model.cfg, "n_key_value_heads", None) if name in ("hook_k", "hook_v") else None
+    return [slice(k * size, k * size + size) for k in range(int(groups or model.cfg.n_heads))]
 
 
 def residual_sites(model: HookedModel) -> Sequence[str]:

@@ -26,7 +26,7 @@ from interp_transfer.data.prompts import Pairs, sides
 from interp_transfer.features.probes import logistic
 from interp_transfer.interventions.vector import Contrast, SteeringVector
 from interp_transfer.models.load import identity
-from interp_transfer.models.sites import HookedModel, check_site
+from interp_transfer.models.sites import HookedModel, check_site, head_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -292,14 +292,10 @@ def _along(direction: Tensor, difference: Tensor) -> Tensor:
 
 def _part_of(model: HookedModel, head: int, site: str) -> slice:
     """The columns of one head."""
-    size, name = int(model.cfg.d_head), site.rsplit(".", 1)[-1]
-    if name not in ("hook_z", "hook_q", "hook_k", "hook_v"):
-        raise ValueError(f"head={head}: {site!r} is no site of attention heads; take one that ends in attn.hook_z")
-    groups = getattr(model.cfg, "n_key_value_heads", None) if name in ("hook_k", "hook_v") else None
-    heads = int(groups or model.cfg.n_heads)
-    if not 0 <= head < heads:
-        raise ValueError(f"head={head}: {site!r} has {heads} heads, 0 to {heads - 1}")
-    return slice(head * size, head * size + size)
+    parts = head_parts(model, site)
+    if not 0 <= head < len(parts):
+        raise ValueError(f"head={head}: {site!r} has {len(parts)} heads, 0 to {len(parts) - 1}")
+    return parts[head]
 
 
 def _placed(rows: Tensor, part: slice, width: int) -> Tensor:

@@ -11,8 +11,6 @@ from interp_transfer.interventions.patching import Metric, activation_patching, 
 from interp_transfer.models.sites import HookedModel
 from tests.checkpoints import LAYERS, raw_model
 
-CLEAN, CORRUPTED = ["the cat sat", "dogs run"], ["the dog sat", "cats run"]
-
 
 @pytest.fixture(params=["qwen2", "gemma2", "gpt2"])
 def family(request: pytest.FixtureRequest) -> str:
