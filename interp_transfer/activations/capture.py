@@ -177,6 +177,12 @@ def forward(model: HookedModel, tokens: Int[Tensor, "row column"], real: Tensor 
     return model(tokens, attention_mask=real)
 
 
+def logits_of(model: HookedModel, rows: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "text column vocabulary"], Tensor]:
+    """Logits behind each token of some texts, padded on the right, and which columns are real."""
+    tokens, real = (each.to(device_of(model)) for each in pad(rows, pad_token(model)))
+    return forward(model, tokens, real if huggingface_model(model) is None else real.long()), real
+
+
 def pad(rows: Sequence[Sequence[int]], fill: int, left: bool = False) -> tuple[Tensor, Tensor]:
     """Token ids as one tensor, and which of its columns are real."""
     longest = max(len(row) for row in rows)

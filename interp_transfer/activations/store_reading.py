@@ -38,6 +38,7 @@ BUFFER_ROWS = 65536
 BATCH_SIZE = 1024
 
 Rows = dict[str, Tensor]
+Mapped = dict[tuple[str, str], Tensor]  # a whole column of a shard, by file and name
 Runs = Sequence[tuple[int, int]]  # rows of a store: the first, and the one after the last
 Span = tuple[Shard, int, int]  # rows of a shard: the first, and the one after the last
 
@@ -278,21 +279,21 @@ class Store:
             out[here] = partner + order[rows[here] - begin]
         return out
 
-    def _batch(self, rows: Tensor, names: Sequence[str], mapped: dict[str, Rows]) -> Rows:
+    def _batch(self, rows: Tensor, names: Sequence[str], mapped: Mapped) -> Rows:
         """Rows by their numbers, in the order of the store; partners in columns that are exchanged."""
         moved = [name for name in names if self.exchange is not None and name in self.exchange.columns]
         out = self._picked(rows, [name for name in names if name not in moved], mapped)
         if moved:
-            out |= self._picked(self._partners(rows), moved, {})
+            out |= self._picked(self._partners(rows), moved, mapped)
         return {name: out[name] for name in names}
 
-    def _picked(self, rows: Tensor, names: Sequence[str], mapped: dict[str, Rows]) -> Rows:
+    def _picked(self, rows: Tensor, names: Sequence[str], mapped: Mapped) -> Rows:
         """Rows by their numbers, as they stand in the store; copied once, twice if not in its order.
 
         Args:
             rows: their numbers.
             names: of the columns.
-            mapped: whole shards, by file, as far as they are mapped already; those that are needed are put into it.
+            mapped: whole columns of shards, as far as they are mapped already; those that are needed are put into it.
         """
         if len(rows) > 1 and bool((rows[1:] < rows[:-1]).any()):
             order = rows.argsort()
@@ -306,11 +307,12 @@ class Store:
             if not count:
                 continue
             shard = self.manifest.shards[index]
-            if shard.file not in mapped:
-                mapped[shard.file] = self._plain._slices(shard, 0, shard.rows, names)
+            if missing := [name for name in names if (shard.file, name) not in mapped]:
+                for name, part in self._plain._slices(shard, 0, shard.rows, missing).items():
+                    mapped[shard.file, name] = part
             here = rows[done : done + count] - self._begins[shard.file]
             for name in names:
-                torch.index_select(mapped[shard.file][name], 0, here, out=out[name][done : done + count])
+                torch.index_select(mapped[shard.file, name], 0, here, out=out[name][done : done + count])
             done += count
         return out
 
@@ -381,7 +383,7 @@ class Store:
         """Random batches of the rows that the buffer names; what is left moves to the front. Returns how many are left."""
         order = torch.randperm(len(buffer), generator=generator)
         whole = len(buffer) - len(buffer) % batch_size
-        mapped: dict[str, Rows] = {}
+        mapped: Mapped = {}
         for start in range(0, whole, batch_size):
             yield self._batch(buffer[order[start : start + batch_size]].sort().values, names, mapped)
         buffer[: len(buffer) - whole] = buffer[order[whole:]]

@@ -10,9 +10,8 @@ from scipy.stats import beta
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, by_length, forward, pad, pad_token
+from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, by_length, logits_of
 from interp_transfer.interventions.apply import Intervention, applied
-from interp_transfer.models.load import device_of, huggingface_model
 from interp_transfer.models.sites import HookedModel
 
 CONFIDENCE = 0.95
@@ -133,10 +132,9 @@ def predicted(
         interventions: what to do.
         placed: ``prompt_lengths`` and ``rows``, as ``applied`` takes them.
     """
-    tokens, real = (each.to(device_of(model)) for each in pad(texts, pad_token(model)))
-    read = real if huggingface_model(model) is None else real.long()
     with applied(model, *interventions, **placed) if interventions else nullcontext():
-        return forward(model, tokens, read)[asked.to(device_of(model))].float().log_softmax(dim=-1)
+        logits, _ = logits_of(model, texts)
+    return logits[asked.to(logits.device)].float().log_softmax(dim=-1)
 
 
 def divergence(before: Float[Tensor, "row token"], after: Float[Tensor, "row token"]) -> Float[Tensor, " row"]:

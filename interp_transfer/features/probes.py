@@ -94,16 +94,16 @@ def logistic(
         ValueError: for an empty side.
     """
     from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
 
     if not len(positive) or not len(negative):
         raise ValueError(f"{len(positive)} positive and {len(negative)} negative rows: a probe needs some of both")
-    rows = torch.cat([positive, negative]).double()
-    mean, spread = rows.mean(dim=0), rows.std(dim=0, correction=0)
-    spread = torch.where(spread > 0, spread, 1.0)  # a constant says nothing, and gets no weight
+    rows = torch.cat([positive, negative]).double().numpy()
     labels = [1] * len(positive) + [0] * len(negative)
-    fitted = LogisticRegression(C=penalty, max_iter=2000).fit(((rows - mean) / spread).numpy(), labels)
-    weights = torch.from_numpy(fitted.coef_[0]) / spread
-    return weights.to(positive.dtype), float(fitted.intercept_[0] - weights @ mean)
+    scaler = StandardScaler().fit(rows)
+    fitted = LogisticRegression(C=penalty, max_iter=2000).fit(scaler.transform(rows), labels)
+    weights = fitted.coef_[0] / scaler.scale_
+    return torch.from_numpy(weights).to(positive.dtype), float(fitted.intercept_[0] - weights @ scaler.mean_)
 
 
 def fit_probe(model: HookedModel, contrast: Pairs, site: str, positions: Positions = "last") -> Probe:
@@ -127,7 +127,7 @@ def score_probe(
     Raises:
         ValueError: for an empty side, or rows of another width.
     """
-    from sklearn.metrics import brier_score_loss
+    from sklearn.metrics import brier_score_loss, roc_auc_score
 
     for rows in (positive, negative):
         if not len(rows) or rows.shape[1] != len(probe.direction):
@@ -137,12 +137,14 @@ def score_probe(
     odds = torch.cat([probe(positive), probe(negative)])
     labels = torch.cat([torch.ones(len(positive)), torch.zeros(len(negative))])
     chance = odds.double().sigmoid()
-    found = auroc(odds[: len(positive)], odds[len(positive) :])
+    found = float(roc_auc_score(labels.numpy(), odds.numpy()))
     spread = _auroc_error(found, len(positive), len(negative))
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(len(probe.direction), RANDOM_DIRECTIONS, generator=generator)
-    random = [auroc(p, n) for p, n in zip((positive.float() @ drawn).T, (negative.float() @ drawn).T, strict=True)]
-    random = [max(x, 1 - x) for x in random]
+    areas = [
+        float(roc_auc_score(labels.numpy(), scores)) for scores in (torch.cat([positive, negative]).float() @ drawn).T.numpy()
+    ]
+    random = [max(area, 1 - area) for area in areas]
     return ProbeScore(
         found,
         max(0.0, found - spread),
@@ -190,15 +192,6 @@ def probe_sites(
             more = {"accuracy": accuracy["rate"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
             rows.append({"site": site, "positions": describe(rule), **found, **more, "n": accuracy["n"]})
     return pd.DataFrame(rows)
-
-
-def auroc(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> float:
-    """Chance that a positive score is above a negative one, ties counted half."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(torch.cat([positive, negative]).double().numpy())
-    n, m = len(positive), len(negative)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def _auroc_error(area: float, n: int, m: int) -> float:

@@ -8,7 +8,7 @@ it comes back, that activation carries what the prompts differ in (Vig et al. 20
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,11 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, by_length, capture, forward, hooked, pad, pad_token
+from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, TOKENS_PER_BATCH, by_length, capture, hooked, logits_of
 from interp_transfer.activations.positions import token_spans
 from interp_transfer.interventions.apply import Intervention, applied
-from interp_transfer.interventions.transforms import At
-from interp_transfer.models.load import device_of, huggingface_model, tokenize, tokenizer_of
+from interp_transfer.interventions.splice import splice
+from interp_transfer.interventions.transforms import At, Transform
+from interp_transfer.models.load import tokenize, tokenizer_of
 from interp_transfer.models.sites import HookedModel, head_parts, hook_points
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 Metric = Callable[[Float[Tensor, "text vocabulary"], Sequence[int]], Float[Tensor, " text"]]
 """Logits behind each prompt's last token, and which prompts they are -> a number for each; larger is more like clean."""
-
-TOKENS_PER_BATCH = 8192
 
 
 def logit_difference(model: HookedModel, right: Sequence[str], wrong: Sequence[str]) -> Metric:
@@ -117,17 +116,15 @@ class Patching:
 
 
 @dataclass(frozen=True, eq=False)
-class _From:
-    """Puts the clean activation in place: of the whole site, or of one head."""
+class _Part:
+    """Does something to some columns, those of a head."""
 
-    rows: Tensor
-    start: Tensor
+    transform: Transform
     part: slice
 
     def __call__(self, a: Tensor, at: At) -> Tensor:
-        clean = self.rows[(self.start.to(at.row.device)[at.row] + at.position).to(self.rows.device)].to(a)
         out = a.clone()
-        out[:, self.part] = clean[:, self.part]
+        out[:, self.part] = self.transform(a, at)[:, self.part]
         return out
 
 
@@ -160,7 +157,6 @@ def activation_patching(
     """
     run = _Pairs(model, clean, corrupted, sites, edit=True)
     acts = capture(model, clean, run.sites, progress=False)
-    start = torch.tensor([0, *torch.bincount(acts.text_index).cumsum(0).tolist()])[:-1]
     base, goal = run.score(metric, run.corrupted), run.score(metric, run.clean)
     places = run.places(by_head)
     positions = tuple(range(-run.shortest, 0)) if by_position else (None,)
@@ -170,8 +166,8 @@ def activation_patching(
     ) as bar:
         for i, ((site, _), part) in enumerate(places):
             for k, position in enumerate(positions):
-                patch = Intervention(site, _From(acts[site], start, part), "all" if position is None else position)
-                effect[:, i, k] = run.score(metric, run.corrupted, patch) - base
+                put = splice(acts, site, site, positions="all" if position is None else position)
+                effect[:, i, k] = run.score(metric, run.corrupted, replace(put, transform=_Part(put.transform, part))) - base
                 bar.update()
     return Patching("activation", tuple(p for p, _ in places), positions, run.tokens(positions), effect, goal, base)
 
@@ -273,11 +269,9 @@ class _Pairs:
         return {site: (tensor.detach(), gradient) for (site, tensor), gradient in pairs}, scores.detach().cpu()
 
     def _last(self, metric: Metric, rows: Sequence[list[int]], numbers: Sequence[int]) -> Tensor:
-        tokens, real = (each.to(device_of(self.model)) for each in pad(rows, pad_token(self.model)))
-        mask = real if huggingface_model(self.model) is None else real.long()
-        logits = forward(self.model, tokens, mask)
-        last = real.sum(dim=1) - 1
-        found = metric(logits[torch.arange(len(rows), device=logits.device), last.to(logits.device)].float(), numbers)
+        logits, real = logits_of(self.model, rows)
+        last = (real.sum(dim=1) - 1).to(logits.device)
+        found = metric(logits[torch.arange(len(rows), device=logits.device), last].float(), numbers)
         if found.shape != (len(rows),) or not torch.isfinite(found).all():
             raise ValueError(
                 f"the metric returned {tuple(found.shape)} for {len(rows)} prompts, or NaN: give a number for each"

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from interp_transfer.data.names import meant
+from interp_transfer.models.load import taken_as_it_is
 
 Shape = dict[str, Any]
 
@@ -51,17 +52,9 @@ def as_hooked_transformer(hf: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
         init_weights=False,
         **shape(hf.config),
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), taken_as_it_is(tokenizer):
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
-        kept = dict(tokenizer.init_kwargs)
-        tokenizer.init_kwargs.update(
-            {"name_or_path": kept.get("name_or_path", ""), "add_bos_token": True}
-        )  # else it is reloaded
-        try:
-            model = HookedTransformer(cfg, tokenizer, move_to_device=False)
-        finally:
-            tokenizer.init_kwargs.clear()
-            tokenizer.init_kwargs.update(kept)
+        model = HookedTransformer(cfg, tokenizer, move_to_device=False)
     with torch.no_grad():
         weights = getattr(weight_conversions, convert)(hf, cfg)
     model.load_and_process_state_dict(

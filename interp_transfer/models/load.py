@@ -111,14 +111,14 @@ def load_model(
         raise ValueError(f"device={device!r} and device_map={device_map!r} contradict each other: give one of them")
     if wrapper not in WRAPPERS:
         raise ValueError(f"unknown wrapper {wrapper!r}: {meant(wrapper, WRAPPERS)}there are {', '.join(WRAPPERS)}")
-    if wrapper != WRAPPERS[0] and device_map is not None:
+    if wrapper == "hooked_transformer" and device_map is not None:
         raise ValueError("a HookedTransformer lives on one device: give device= in place of device_map=, or wrapper='bridge'")
     kind = _dtype(dtype)
     hf, tok, known = load_unwrapped(model, device_map=device_map, tokenizer=tokenizer)
     cast(hf, kind)
     if device_map is None:
         hf.to(torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    if wrapper != WRAPPERS[0]:
+    if wrapper == "hooked_transformer":
         from interp_transfer.models.hooked_transformer import as_hooked_transformer
 
         older = as_hooked_transformer(hf, tok, kind)
@@ -337,16 +337,23 @@ def _wrap(hf: Any, tok: Any, name: str, dtype: torch.dtype) -> HookedModel:
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     architecture = (hf.config.architectures or [type(hf).__name__])[0]
-    # The wrapper would load the tokenizer again, from its name and told to add a BOS, unless it believes that it adds one.
-    kept = dict(tok.init_kwargs)
-    tok.init_kwargs.update({"name_or_path": kept.get("name_or_path", ""), "add_bos_token": True})
     try:
-        return build_bridge_from_module(
-            hf, architecture, hf_config=hf.config, tokenizer=tok, dtype=dtype, model_name=Path(name).name
-        )
+        with taken_as_it_is(tok):
+            return build_bridge_from_module(
+                hf, architecture, hf_config=hf.config, tokenizer=tok, dtype=dtype, model_name=Path(name).name
+            )
     except (ValueError, KeyError, NotImplementedError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"transformer-lens cannot wrap the architecture {architecture!r} of {name!r}: {first}") from error
+
+
+@contextmanager
+def taken_as_it_is(tok: Any) -> Iterator[None]:
+    """Keep transformer-lens from loading a tokenizer again, which it does unless it believes that it adds a BOS."""
+    kept = dict(tok.init_kwargs)
+    tok.init_kwargs.update({"name_or_path": kept.get("name_or_path", ""), "add_bos_token": True})
+    try:
+        yield
     finally:
         tok.init_kwargs.clear()
         tok.init_kwargs.update(kept)

@@ -19,11 +19,11 @@ _COST = [[0.0, "#f3f6f9"], [0.5, "#e8ad84"], [1.0, "#a23b0b"]]
 
 
 def sweep_map(frame: "pd.DataFrame", budget: float, title: str = "") -> Figure:
-    """Sites by rules of positions: each cell shows its best strength, with buttons for success, intact and clean KL.
+    """Sites by rules of positions, a setting each, with buttons for success, intact and clean KL.
 
     Args:
-        frame: a row for each setting: site, positions, strength, success, intact, clean_kl, n, whole.
-        budget: clean KL that is allowed, nats per token; a cell shows the best within it, or the gentlest if none is.
+        frame: a row for each cell: site, positions, strength, norm, success, intact, clean_kl, n, whole.
+        budget: clean KL that is allowed, nats per token: the middle of its colours.
         title: above the figure; none if empty.
 
     Raises:
@@ -32,7 +32,7 @@ def sweep_map(frame: "pd.DataFrame", budget: float, title: str = "") -> Figure:
     if not len(frame):
         raise ValueError("there are no settings to draw")
     sites, rules = list(dict.fromkeys(frame["site"])), list(dict.fromkeys(frame["positions"]))
-    cells = {key: _best(part, budget) for key, part in frame.groupby(["site", "positions"], sort=False)}
+    cells: dict[tuple[str, str], Any] = {(row["site"], row["positions"]): row for row in frame.to_dict("records")}
     figure = Figure()
     shown = {"intact": (_SCALE, 1.0), "success": (_SCALE, 1.0), "clean_kl": (_COST, max(2 * budget, 1e-9))}
     for name, (scale, top) in shown.items():
@@ -83,7 +83,7 @@ def cost_curve(frame: "pd.DataFrame", front: list[tuple[float, float]], budget: 
     """Intact answers over clean KL, a mark for each setting, a colour for each rule of positions, and the front of the best.
 
     Args:
-        frame: as ``sweep_map`` takes it; settings whose cost is not known are left out.
+        frame: a row for each setting, as ``sweep_map`` takes it for each cell; settings whose cost is not known are left out.
         front: (clean KL, intact rate) of the settings from which no other is better in both.
         budget: clean KL that is allowed, nats per token: a line.
         title: above the figure; none if empty.
@@ -123,16 +123,6 @@ def cost_curve(frame: "pd.DataFrame", front: list[tuple[float, float]], budget: 
     figure.update_xaxes(**axis(type="log", dtick=1, exponentformat="power", title=title))
     figure.update_yaxes(**axis(title="intact answers", tickformat=".0%", range=[-0.03, 1.03]))
     return figure
-
-
-def _best(part: "pd.DataFrame", budget: float) -> dict[str, Any]:
-    """The setting of one cell that is shown."""
-    whole = part[part["whole"]] if part["whole"].any() else part
-    within = whole[whole["clean_kl"].isna() | (whole["clean_kl"] <= budget)]
-    if not len(within):
-        return dict(whole.iloc[int(whole["strength"].abs().to_numpy().argmin())])
-    order = within.assign(gentle=-within["strength"].abs())
-    return dict(order.sort_values(["intact", "success", "gentle"]).iloc[-1])
 
 
 def _number(value: float) -> float | None:

@@ -169,10 +169,38 @@ for (const place of document.querySelectorAll("[data-figure]")) {
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
 """
 
-_PAGE = """
+MACROS = """
 {%- macro rate(r) -%}
 <td class="num">{{ r.rate | percent }}<small>{{ r.low | percent }} to {{ r.high | percent }}</small></td>
 {%- endmacro -%}
+{%- macro plot(id, alt, caption) -%}
+<figure><div class="plot" role="img" aria-label="{{ alt }}" data-figure="{{ id }}"></div>
+<figcaption>{{ caption }}</figcaption></figure>
+<script type="application/json" id="{{ id }}">{{ figures[id] }}</script>
+{%- endmacro -%}
+"""
+"""What pages write rates and figures with."""
+
+HEAD = """
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{{ title }}</title>
+<link rel="icon" href="data:,">
+<style>{{ css }}</style>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the results</a>
+"""
+"""How every page begins, up to its header; ``title`` is its title."""
+
+_PAGE = (
+    MACROS
+    + """
 {%- macro number(x, digits=3) -%}<td class="num">{{ x | fixed(digits) }}</td>{%- endmacro -%}
 {%- macro name(n) -%}
 <span class="swatch" style="background:{{ looks[n].colour }}"></span>{{ n | replace("_", " ") }}{%- endmacro -%}
@@ -188,11 +216,6 @@ _PAGE = """
 {% endfor %}
 </dl></div>
 {%- endmacro -%}
-{%- macro plot(id, alt, caption) -%}
-<figure><div class="plot" role="img" aria-label="{{ alt }}" data-figure="{{ id }}"></div>
-<figcaption>{{ caption }}</figcaption></figure>
-<script type="application/json" id="{{ id }}">{{ figures[id] }}</script>
-{%- endmacro -%}
 {%- macro judged(rows, caption, about) -%}
 <div class="scroll" tabindex="0" role="region" aria-label="{{ caption }}"><table class="judged"><caption>{{ caption }}</caption>
 <thead><tr><th scope="col">condition</th><th scope="col" class="num">strength</th><th scope="col" class="num">success</th>
@@ -203,20 +226,9 @@ _PAGE = """
 {% endfor %}
 </tbody></table></div>
 {%- endmacro -%}
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{ title }}</title>
-<link rel="icon" href="data:,">
-<style>{{ css }}</style>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the results</a>
-<header>
+"""
+    + HEAD
+    + """<header>
 <p class="eyebrow">interp_transfer &middot; task {{ result.task }} &middot; seed {{ result.seed }}</p>
 <h1>{% for word in said.verdict.split() %}<span>{{ word }}</span> {% endfor %}</h1>
 {% for sentence in said.numbers %}<p{% if loop.first %} class="lead"{% endif %}>{{ sentence }}</p>
@@ -356,6 +368,7 @@ the folder&rsquo;s result.json and completions.json.</p>
 </body>
 </html>
 """
+)
 
 
 def _percent(share: float) -> str:

