@@ -8,7 +8,8 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.interventions.patching import Metric, activation_patching, attribution_patching, logit_difference
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.interventions.transforms import At
+from interp_transfer.models.sites import HookedModel, head_parts
 from tests.checkpoints import LAYERS, raw_model
 
 
@@ -71,7 +72,18 @@ def test_heads_together_are_the_whole_site(pairs: Any) -> None:
     torch.testing.assert_close(attribution.effect.sum(dim=1), whole.effect[:, 0], atol=1e-5, rtol=1e-4)
     exact = activation_patching(model, clean, corrupted, metric, site, by_head=True, progress=False)
     assert exact.effect.shape == (2, 4, len(exact.positions))
-    assert exact.effect.abs().max() > 1e-4
+    rows = it.capture(model, clean, site, "last")[site]
+    for head, part in enumerate(head_parts(model, site)):
+
+        def put(a: torch.Tensor, at: At, part: slice = part) -> torch.Tensor:
+            return torch.cat([a[:, : part.start], rows[at.row][:, part], a[:, part.stop :]], dim=1)
+
+        for text in range(2):
+            ids = torch.tensor([model.tokenizer(corrupted[text])["input_ids"]])
+            with it.applied(model, it.Intervention(site, put, "last"), rows=torch.tensor([text])), torch.no_grad():
+                change = metric(model(ids)[:, -1], [text]) - exact.corrupted[text]
+            torch.testing.assert_close(exact.effect[text, head, -1:], change, atol=1e-4, rtol=1e-3)
+    assert exact.effect[:, :, -1].abs().min() > 0
 
 
 def test_attribution_is_the_slope_of_patching(pairs: Any) -> None:

