@@ -25,6 +25,19 @@ def bottleneck(d_source: int, d_target: int, rank: int) -> nn.Module:
     return nn.Sequential(nn.Linear(d_source, rank, bias=False), nn.Linear(rank, d_target))
 
 
+class Update(nn.Sequential):
+    """The row itself, and added to it what a ``bottleneck`` makes of it."""
+
+    def forward(self, input: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:  # noqa: A002 - torch's name
+        """Both added."""
+        return input + super().forward(input)
+
+
+def update(d_source: int, d_target: int, rank: int) -> nn.Module:
+    """`Update`, of this rank."""
+    return Update(*bottleneck(d_source, d_target, rank).children())
+
+
 Width = int | Literal["paper"] | None
 """Hidden units: so many, or the paper's number of them, or ``WIDER`` times as many as the target has dimensions."""
 
@@ -108,6 +121,7 @@ CORES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "procrustes": linear,
         "embeddings": linear,
         "low_rank": bottleneck,
+        "low_rank_update": update,
         "autoencoder": autoencoder,
         "residual": residual,
         "untrained": autoencoder,
@@ -116,7 +130,12 @@ CORES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
 """By kind: from both widths and those of the kind's settings that shape it."""
 
 SHAPED_BY: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"low_rank": ("rank",), "autoencoder": ("width", "decoder_bias", "initial"), "residual": ("width",)}
+    {
+        "low_rank": ("rank",),
+        "low_rank_update": ("rank",),
+        "autoencoder": ("width", "decoder_bias", "initial"),
+        "residual": ("width",),
+    }
 )
 """Settings that a kind's core is made from."""
 

@@ -67,8 +67,8 @@ def fit(
 
     Args:
         pairs: from ``collect``, in memory or in a store; ``pairs.shuffled(seed)`` for the control.
-        kind: one of ``kinds.KINDS``: "autoencoder" (the paper's), "affine", "procrustes", "low_rank", "residual",
-            "embeddings", "mean_shift", "untrained" (a control).
+        kind: one of ``kinds.KINDS``: "autoencoder" (the paper's), "affine", "procrustes", "low_rank",
+            "low_rank_update", "residual", "embeddings", "mean_shift", "untrained" (a control).
         sites: which site pair, when several were collected.
         seed: of the split, the initial weights and the order of batches.
         held_out: share of the texts that it is judged on and not fitted on.

@@ -200,20 +200,37 @@ def _procrustes(problem: Problem, settings: NoSettings) -> Solved:
 
 
 def _low_rank(problem: Problem, settings: LowRankSettings) -> Solved:
-    _, ridge = _best_ridge(problem, settings.ridge)
-    widest = min(problem.widths)
+    core, used = _of_low_rank("low_rank", problem.fitted, problem.judged, settings)
+    return core, used, []
+
+
+def _low_rank_update(problem: Problem, settings: LowRankSettings) -> Solved:
+    source, target = problem.widths
+    if source != target:
+        raise ValueError(
+            f"low_rank_update adds to the activation itself, so both sides must be equally wide, not {source} and {target}: "
+            "use low_rank"
+        )
+    core, used = _of_low_rank("low_rank_update", problem.fitted.of_change(), problem.judged.of_change(), settings)
+    return core, used, []
+
+
+def _of_low_rank(kind: str, fitted: Moments, judged: Moments, settings: LowRankSettings) -> tuple[nn.Module, LowRankSettings]:
+    """A core of that kind whose map of low rank has the least error, and the settings as used."""
+    _, ridge = _ridge_by(fitted, judged, settings.ridge)
+    widest = min(fitted.xy.shape)
     ranks = [2**k for k in range(widest.bit_length()) if 2**k < widest] + [widest]
     asked: Sequence[int] = ranks if settings.rank is None else (settings.rank,)
-    found = {rank: closed_form.low_rank(problem.fitted, rank, ridge) for rank in asked}
-    errors = {rank: problem.judged.squared_error(*map_) for rank, map_ in found.items()}
+    found = {rank: closed_form.low_rank(fitted, rank, ridge) for rank in asked}
+    errors = {rank: judged.squared_error(*map_) for rank, map_ in found.items()}
     rank = next(rank for rank in asked if errors[rank] <= _RANK_SLACK * min(errors.values()))
     weight, bias = found[rank]
     left, size, right = torch.linalg.svd(weight, full_matrices=False)
-    core: Any = make_core("low_rank", problem.widths, {"rank": rank})
+    core: Any = make_core(kind, tuple(fitted.xy.shape), {"rank": rank})
     with torch.no_grad():
         core[0].weight.copy_((left[:, :rank] * size[:rank]).T)
     _filled(core[1], right[:rank].T, bias)
-    return core, replace(settings, rank=rank, ridge=ridge), []
+    return core, replace(settings, rank=rank, ridge=ridge)
 
 
 def _autoencoder(problem: Problem, settings: AutoencoderSettings) -> Solved:
@@ -292,6 +309,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "affine": Kind("closed-form ridge regression", AffineSettings, _affine),
         "procrustes": Kind("the best rotation with one scale", NoSettings, _procrustes, whiten=False),
         "low_rank": Kind("reduced-rank regression", LowRankSettings, _low_rank),
+        "low_rank_update": Kind(
+            "the activation itself and, added to it, a map of low rank (equal widths): for models of one family",
+            LowRankSettings,
+            _low_rank_update,
+            whiten=False,
+        ),
         "residual": Kind("affine, and a small MLP trained on what it leaves", ResidualSettings, _residual),
         "embeddings": Kind(
             "closed-form ridge regression between the embeddings of shared tokens; reads no text",

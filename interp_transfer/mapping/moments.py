@@ -56,6 +56,17 @@ class Moments:
             self.yy / sy**2,
         )
 
+    def of_change(self) -> "Moments":
+        """The moments of (x, y - x); both sides are equally wide."""
+        return Moments(
+            self.rows,
+            self.mean_x,
+            self.mean_y - self.mean_x,
+            self.xx,
+            self.xy - self.xx,
+            self.yy - 2 * self.xy.diagonal() + self.xx.diagonal(),
+        )
+
     def squared_error(self, weight: Float[Tensor, "d_source d_target"], bias: Float[Tensor, " d_target"]) -> float:
         """Mean over rows of |x W + b - y|^2, exactly, without the rows."""
         off = self.mean_x @ weight + bias - self.mean_y

@@ -60,6 +60,7 @@ def test_settings_that_shape_a_core_survive_loading(tmp_path):
     cases: dict[str, dict[str, Any]] = {
         "autoencoder": {"width": 12, "decoder_bias": False, "initial": "identity", "epochs": 2},
         "low_rank": {"rank": 3},
+        "low_rank_update": {"rank": 3},
         "residual": {"width": 5, "epochs": 2},
     }
     for kind, settings in cases.items():
@@ -106,6 +107,20 @@ def test_low_rank_finds_the_rank():
     assert fit(paired(x, y), "low_rank", rank=2).card.fvu > 2 * mapper.card.fvu
     with pytest.raises(ValueError, match="rank=11: choose one from 1 to 10"):
         fit(paired(x, y), "low_rank", rank=11)
+
+
+def test_a_low_rank_update_finds_the_rank_of_the_change():
+    x = normal(2000, 12) * torch.arange(1, 13) + 3
+    y = x + x @ normal(12, 2, seed=1) @ normal(2, 12, seed=2) + 5
+    mapper = fit(paired(x, y), "low_rank_update")
+    assert mapper.card.settings["rank"] == 2
+    assert mapper.card.parameters == 12 * 2 + 2 * 12 + 12
+    torch.testing.assert_close(mapper(x), y, rtol=1e-3, atol=1e-2)
+    assert fit(paired(x, y), "low_rank", rank=2).card.fvu > 10 * mapper.card.fvu, "the identity is of full rank"
+    still = fit(paired(x, x.clone()), "low_rank_update", rank=1)
+    torch.testing.assert_close(still(x), x, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="equally wide, not 12 and 9"):
+        fit(paired(x, normal(2000, 9)), "low_rank_update")
 
 
 def test_residual_starts_as_affine_and_ends_better():
