@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.finite import all_finite
 from interp_transfer.activations.positions import Layout, Positions, check_positions, select
-from interp_transfer.models.bypass import bypassed
+from interp_transfer.models.bypass import bypassed, quiet
 from interp_transfer.models.load import ModelIdentity, device_of, huggingface_model, identity, tokenize, tokenizer_of
 from interp_transfer.models.sites import HookedModel, hook_points
 
@@ -257,7 +257,8 @@ def _read(model: HookedModel, rows: list[list[int]], points: dict[str, Any]) -> 
     read: dict[str, Tensor] = {}
     tokens, real = pad(rows, pad_token(model))
     device = device_of(model)
-    masked = real.to(device) if huggingface_model(model) is None else None  # right padding needs no mask in a bridge
+    # Padding on the right needs no mask in a bridge, unless interventions listen, which know padding by it alone.
+    masked = None if quiet(model) else real.long().to(device) if huggingface_model(model) is not None else real.to(device)
     with reading(points, read, stop=True):
         forward(model, tokens.to(device), masked)
     missing = [site for site in points if site not in read]

@@ -153,6 +153,22 @@ def test_run_with_cache_sees_the_edit(wrapped: Callable[[str], Any]) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_capture_inside_a_block_knows_where_each_text_ends(family: str, wrapped: Callable[[str], Any]) -> None:
+    model, site = wrapped(family), "blocks.1.hook_resid_pre"
+    seen: list[tuple[int, int]] = []
+
+    def twice(a: Tensor, at: At) -> Tensor:
+        seen.extend(zip(at.row.tolist(), at.position.tolist(), strict=True))
+        return 2 * a
+
+    before = it.capture(model, TEXTS, site, "last")[site]
+    with it.applied(model, it.Intervention(site, twice, "last")):
+        after = it.capture(model, TEXTS, site, "last")[site]
+    torch.testing.assert_close(after, 2 * before, rtol=1e-4, atol=1e-5)
+    assert len(seen) == len(TEXTS), "a token of padding was taken for a text's last"
+
+
 def test_teacher_forcing(wrapped: Callable[[str], Any]) -> None:
     model = wrapped(FAMILY)
     tokens, mask = left_padded(tokenize(model, TEXTS[:2]))
