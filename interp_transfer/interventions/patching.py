@@ -2,8 +2,9 @@
 
 A corrupted prompt is run with one activation taken from a clean one, and a metric of the next-token logits is read: as far as
 it comes back, that activation carries what the prompts differ in (Vig et al. 2020; Meng et al. 2022; Heimersheim and Nanda
-2024). Attribution patching estimates all of these effects at once, to first order, from one gradient (Nanda 2023; Syed et al.
-2023); it errs where the model is far from linear between the two, so confirm what it points to.
+2024). The rows may also be another model's, through a mapper, or a fine-tune's as they are (Prakash et al. 2024). Attribution
+patching estimates all of these effects at once, to first order, from one gradient (Nanda 2023; Syed et al. 2023); it errs
+where the model is far from linear between the two, so confirm what it points to.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,15 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, TOKENS_PER_BATCH, by_length, capture, hooked, logits_of
+from interp_transfer.activations.capture import (
+    SECONDS_BEFORE_PROGRESS,
+    TOKENS_PER_BATCH,
+    Activations,
+    by_length,
+    capture,
+    hooked,
+    logits_of,
+)
 from interp_transfer.activations.positions import token_spans
 from interp_transfer.interventions.apply import Intervention, applied
 from interp_transfer.interventions.splice import splice
@@ -56,6 +65,22 @@ def logit_difference(model: HookedModel, right: Sequence[str], wrong: Sequence[s
     return difference
 
 
+Place = tuple[str, int | None]
+"""A site, and a head where heads are patched apart."""
+
+
+def in_words(place: Place) -> str:
+    """A place as a figure shows it."""
+    site, head = place
+    return site if head is None else f"{site}, head {head}"
+
+
+def half_width(effect: Float[Tensor, "text ..."]) -> Float[Tensor, "..."]:
+    """Half of the 95% interval of the mean over texts; NaN for a single text."""
+    n = len(effect)
+    return 1.96 * effect.std(dim=0) / n**0.5 if n > 1 else torch.full_like(effect[0], torch.nan)
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class Patching:
     """What patching each activation does to the metric.
@@ -71,7 +96,7 @@ class Patching:
     """
 
     kind: str
-    places: tuple[tuple[str, int | None], ...]
+    places: tuple[Place, ...]
     positions: tuple[int | None, ...]
     tokens: tuple[str, ...]
     effect: Float[Tensor, "text place position"]
@@ -87,42 +112,39 @@ class Patching:
         """A row for each patch: mean effect with half of its 95% interval over prompts, and the share recovered."""
         import pandas as pd
 
-        n, rows = len(self.clean), []
-        mean, spread = self.effect.mean(dim=0), self.effect.std(dim=0) if n > 1 else torch.full_like(self.recovered, torch.nan)
+        rows, mean, half = [], self.effect.mean(dim=0), half_width(self.effect)
         for i, (site, head) in enumerate(self.places):
             for k, (position, token) in enumerate(zip(self.positions, self.tokens, strict=True)):
-                half = 1.96 * float(spread[i, k]) / n**0.5
-                row: dict[str, Any] = {"site": site, "head": head, "position": position, "token": token, "n": n}
-                rows.append({**row, "effect": float(mean[i, k]), "half": half, "recovered": float(self.recovered[i, k])})
+                row = {"site": site, "head": head, "position": position, "token": token, "n": len(self.clean)}
+                found = {"effect": mean[i, k], "half": half[i, k], "recovered": self.recovered[i, k]}
+                rows.append({**row, **{name: float(value) for name, value in found.items()}})
         return pd.DataFrame(rows)
 
     def plot(self) -> "Figure":
         """Places by tokens, in shares recovered."""
         from interp_transfer.plots.patching import patching_map
 
-        names = [site if head is None else f"{site}, head {head}" for site, head in self.places]
-        return patching_map(
-            self.recovered.tolist(), names, list(self.tokens), f"{self.kind} patching, {len(self.clean)} prompts"
-        )
+        title = f"{self.kind} patching, {len(self.clean)} prompts"
+        return patching_map(self.recovered.tolist(), [in_words(place) for place in self.places], list(self.tokens), title)
 
     def __repr__(self) -> str:
         best = int(self.recovered.argmax())
         place, k = self.places[best // len(self.positions)], best % len(self.positions)
-        where = place[0] if place[1] is None else f"{place[0]}, head {place[1]}"
-        most = f"most {float(self.recovered.max()):.2f} at {where}, token {self.tokens[k]!r}"
+        most = f"most {float(self.recovered.max()):.2f} at {in_words(place)}, token {self.tokens[k]!r}"
         return (
             f"Patching({self.kind}, {len(self.places)} places x {len(self.positions)} positions, n {len(self.clean)}, {most})"
         )
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class Part:
     """Does something to some columns, those of a head."""
 
     transform: Transform
     part: slice
 
-    def __call__(self, a: Tensor, at: At) -> Tensor:
+    def __call__(self, a: Float[Tensor, "n d_model"], at: At) -> Float[Tensor, "n d_model"]:
+        """The rows, changed in those columns."""
         out = a.clone()
         out[:, self.part] = self.transform(a, at)[:, self.part]
         return out
@@ -138,6 +160,7 @@ def activation_patching(
     *,
     by_position: bool = True,
     by_head: bool = False,
+    donor: Activations | None = None,
     progress: bool = True,
 ) -> Patching:
     """Run corrupted prompts with each activation of the clean ones in turn.
@@ -150,13 +173,17 @@ def activation_patching(
         sites: hook-point names; ``*`` stands for every block.
         by_position: one token at a time, counted from the end as far back as the shortest prompt; else all tokens together.
         by_head: one head at a time, at sites of attention heads (``attn.hook_z``).
+        donor: rows that stand for the clean ones, such as another model's through a mapper
+            (``mapping.crossing.mapped_activations``); the model's own on the clean prompts if not given. Tokens that have no
+            row there keep their own activation.
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
-        ValueError: for prompts of unequal lengths, sites that cannot be edited, a metric of another shape or NaN.
+        ValueError: for prompts of unequal lengths, sites that cannot be edited, a metric of another shape or NaN, or a donor
+            of other sites, widths or texts.
     """
-    run = _Pairs(model, clean, corrupted, sites, edit=True)
-    acts = capture(model, clean, run.sites, progress=False)
+    run = Pairs(model, clean, corrupted, sites, edit=True)
+    acts = capture(model, clean, run.sites, progress=False) if donor is None else run.taken(donor)
     base, goal = run.score(metric, run.corrupted), run.score(metric, run.clean)
     places = run.places(by_head)
     positions = tuple(range(-run.shortest, 0)) if by_position else (None,)
@@ -167,7 +194,7 @@ def activation_patching(
         for i, ((site, _), part) in enumerate(places):
             for k, position in enumerate(positions):
                 put = splice(acts, site, site, positions="all" if position is None else position)
-                effect[:, i, k] = run.score(metric, run.corrupted, replace(put, transform=_Part(put.transform, part))) - base
+                effect[:, i, k] = run.score(metric, run.corrupted, replace(put, transform=Part(put.transform, part))) - base
                 bar.update()
     return Patching("activation", tuple(p for p, _ in places), positions, run.tokens(positions), effect, goal, base)
 
@@ -186,7 +213,7 @@ def attribution_patching(
 
     Two forward passes and one backward pass for all sites, heads and positions together. Arguments and errors as there.
     """
-    run = _Pairs(model, clean, corrupted, sites, edit=False)
+    run = Pairs(model, clean, corrupted, sites, edit=False)
     goal = run.score(metric, run.clean)
     there = capture(model, clean, run.sites, progress=False)
     places = run.places(by_head)
@@ -206,7 +233,7 @@ def attribution_patching(
     return Patching("attribution", tuple(p for p, _ in places), positions, run.tokens(positions), effect, goal, base)
 
 
-class _Pairs:
+class Pairs:
     """Pairs of prompts, tokenized and checked."""
 
     def __init__(
@@ -228,7 +255,29 @@ class _Pairs:
                 )
         self.shortest = min(map(len, self.clean))
 
-    def places(self, by_head: bool) -> list[tuple[tuple[str, int | None], slice]]:
+    def taken(self, donor: Activations) -> Activations:
+        """Rows that somebody gives for the clean ones.
+
+        Raises:
+            ValueError: for a site or a text without rows, rows of another width, or tokens that the prompts do not have.
+        """
+        own = capture(self.model, [""], self.sites, ids=self.corrupted[:1], progress=False)
+        for site in self.sites:
+            if site not in donor:
+                raise ValueError(f"the donor holds nothing at {site!r} but at {', '.join(donor)}: give rows of that site too")
+            if donor[site].shape[1] != own[site].shape[1]:
+                raise ValueError(
+                    f"the donor's rows at {site!r} have width {donor[site].shape[1]}, the model's {own[site].shape[1]}: map "
+                    "them to it, see mapping.crossing.mapped_activations"
+                )
+        lengths = torch.tensor([len(ids) for ids in self.clean])
+        if missing := sorted(set(range(len(lengths))) - set(donor.text_index.tolist())):
+            raise ValueError(f"the donor has no row of text {missing[0]}, of {len(lengths)}: give rows of all clean prompts")
+        if (donor.text_index >= len(lengths)).any() or (donor.position >= lengths[donor.text_index]).any():
+            raise ValueError(f"the donor has rows beyond the {len(lengths)} clean prompts: give rows of those, in their order")
+        return donor
+
+    def places(self, by_head: bool) -> list[tuple[Place, slice]]:
         """Every site, or every head of every site, with its part of the row."""
         if not by_head:
             return [((site, None), slice(None)) for site in self.sites]
