@@ -9,7 +9,15 @@ from interp_transfer.plots.style import INK, axis, label, layout
 _SCALE = ((0.0, "#f3f6f9"), (0.5, "#7fb2dd"), (1.0, "#14507f"))
 
 
-def layer_heatmap(values: Sequence[Sequence[float]], rows: str, columns: str, title: str = "", meaning: str = "CKA") -> Figure:
+def layer_heatmap(
+    values: Sequence[Sequence[float]],
+    rows: str,
+    columns: str,
+    title: str = "",
+    meaning: str = "CKA",
+    row_names: Sequence[str] | None = None,
+    column_names: Sequence[str] | None = None,
+) -> Figure:
     """A heat map over the blocks of two models, values in [0, 1], written into the cells.
 
     Args:
@@ -18,6 +26,8 @@ def layer_heatmap(values: Sequence[Sequence[float]], rows: str, columns: str, ti
         columns: name of the second.
         title: above the figure; none if empty.
         meaning: what the values are, for the hover text.
+        row_names: of the blocks of the first model; counted from 0 unless given.
+        column_names: of the second's.
 
     Raises:
         ValueError: for an empty or ragged table.
@@ -28,6 +38,8 @@ def layer_heatmap(values: Sequence[Sequence[float]], rows: str, columns: str, ti
     figure = Figure(
         Heatmap(
             z=[list(row) for row in values],
+            x=None if column_names is None else list(column_names),
+            y=None if row_names is None else list(row_names),
             text=text,
             texttemplate="%{text}",
             zmin=0,
@@ -40,6 +52,7 @@ def layer_heatmap(values: Sequence[Sequence[float]], rows: str, columns: str, ti
         )
     )
     figure.update_layout(**layout(title, 120 + 44 * len(values)))
-    figure.update_xaxes(**axis(title=f"block of {label(columns)}", tickmode="linear", showgrid=False))
-    figure.update_yaxes(**axis(title=f"block of {label(rows)}", tickmode="linear", showgrid=False, autorange="reversed"))
+    kind = {"tickmode": "linear"} if row_names is None and column_names is None else {"type": "category"}
+    figure.update_xaxes(**axis(title=f"block of {label(columns)}", **kind, showgrid=False))
+    figure.update_yaxes(**axis(title=f"block of {label(rows)}", **kind, showgrid=False, autorange="reversed"))
     return figure
