@@ -16,7 +16,7 @@ from interp_transfer.data.judging import Verdict
 from interp_transfer.data.tasks import Reviewable, Task
 from interp_transfer.evaluation.metrics import Rate, clustered_rate, rate, teacher_forced_each
 from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
-from interp_transfer.interventions.many import can_merge, merged
+from interp_transfer.interventions.many import can_share, merged_each
 from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.models.load import tokenize, tokenizer_of
 from interp_transfer.models.sites import HookedModel
@@ -133,7 +133,7 @@ class Exam:
         note: str = "",
         progress: bool = True,
     ) -> list[Condition]:
-        """Judge several conditions, each given as to ``judge``; those that add vectors at one site share batches."""
+        """Judge several conditions, each given as to ``judge``; those that add vectors at the same sites share batches."""
         settings = [tuple(draw) for draws in conditions for draw in draws]
         said = iter(self.completions(settings, progress))
         costs = iter(self.ruler.kl(self.model, settings, progress))
@@ -150,7 +150,7 @@ class Exam:
         said: list[list[str]] = [[] for _ in settings]
         n = len(self.prompts)
         for group in _batched(settings):
-            given = settings[group[0]] if len(group) == 1 else (merged([settings[k][0] for k in group], n),)
+            given = settings[group[0]] if len(group) == 1 else merged_each([settings[k] for k in group], n)
             new = self.task.max_new_tokens
             texts = generate(self.model, self.prompts * len(group), *given, max_new_tokens=new, progress=progress)
             for place, k in enumerate(group):
@@ -182,7 +182,7 @@ def _batched(settings: Sequence[Sequence[Intervention]]) -> list[list[int]]:
     """Which settings can share batches, by their numbers."""
     groups: list[list[int]] = []
     for k, given in enumerate(settings):
-        mates = (g for g in groups if len(given) == len(settings[g[0]]) == 1 and can_merge(given[0], settings[g[0]][0]))
+        mates = (g for g in groups if can_share(given, settings[g[0]]))
         if (group := next(mates, None)) is None:
             groups.append([k])
         else:

@@ -69,6 +69,11 @@ def can_merge(one: Intervention, other: Intervention) -> bool:
     return one.site == other.site and one.model == other.model and from_last(one.positions) == from_last(other.positions)
 
 
+def can_share(one: Sequence[Intervention], other: Sequence[Intervention]) -> bool:
+    """Whether two settings, of interventions that are applied together, can share a batch: each of one with its like."""
+    return len(one) == len(other) > 0 and all(map(can_merge, one, other))
+
+
 def merged(interventions: Sequence[Intervention], n: int) -> Intervention:
     """One intervention that does each of several to its own ``n`` texts.
 
@@ -90,6 +95,21 @@ def merged(interventions: Sequence[Intervention], n: int) -> Intervention:
     rules = tuple(i.positions for i in interventions)
     positions = rules[0] if all(_same(rule, rules[0]) and isinstance(rule, str) for rule in rules) else EachText(rules, n)
     return Intervention(first.site, Add(direction, strengths), positions, model=first.model)
+
+
+def merged_each(settings: Sequence[Sequence[Intervention]], n: int) -> tuple[Intervention, ...]:
+    """``merged`` for settings of several interventions: the first of each become one, and so on, in their order.
+
+    Args:
+        settings: interventions that are applied together, for each setting; any two of which ``can_share``.
+        n: how many texts each setting is for: text ``k * n + i`` is under the k-th.
+
+    Raises:
+        ValueError: for none, or some that cannot share a batch.
+    """
+    if not settings or not all(can_share(settings[0], other) for other in settings):
+        raise ValueError("only settings whose interventions can be merged one by one can share a batch")
+    return tuple(merged(alike, n) for alike in zip(*settings, strict=True))
 
 
 def _same(one: Positions, other: Positions) -> bool:

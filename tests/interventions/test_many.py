@@ -8,7 +8,7 @@ import torch
 import interp_transfer as it
 from interp_transfer.activations.positions import substring
 from interp_transfer.interventions.apply import Intervention, add
-from interp_transfer.interventions.many import can_merge, merged
+from interp_transfer.interventions.many import can_merge, can_share, merged, merged_each
 from interp_transfer.interventions.transforms import Ablate, Add
 from interp_transfer.interventions.vector import SteeringVector
 from interp_transfer.models.load import identity
@@ -70,3 +70,28 @@ def test_what_cannot_share_a_batch_is_refused(vector: SteeringVector) -> None:
             merged([first, other], 2)
     with pytest.raises(ValueError, match="share a batch"):
         merged([], 2)
+
+
+def test_settings_of_several_are_merged_one_by_one(model: HookedModel, vector: SteeringVector) -> None:
+    generator = torch.Generator().manual_seed(1)
+    other = SteeringVector(torch.randn(int(model.cfg.d_model), generator=generator), "blocks.0.hook_resid_pre", identity(model))
+    each = [
+        (add(vector, x, rule), add(other, y, "last"))
+        for x, y, rule in ((8.0, 0.0, "all"), (0.0, 8.0, -1), (4.0, 4.0, "prompt"))
+    ]
+    alone = [it.generate(model, PROMPTS, *given, max_new_tokens=12) for given in each]
+    together = it.generate(model, PROMPTS * 3, *merged_each(each, 4), max_new_tokens=12)
+    assert [together[k * 4 : k * 4 + 4] for k in range(3)] == alone
+    assert len({tuple(said) for said in alone}) > 1, "settings that all say the same show nothing"
+
+
+def test_settings_share_a_batch_if_all_of_each_can_be_merged(vector: SteeringVector) -> None:
+    one, last = add(vector, 1.0), add(vector, 1.0, "last")
+    assert can_share((one, last), (add(vector, 3.0, -1), add(vector, 2.0, "response")))
+    for other in ((last, one), (one,), (one, last, last), (one, Intervention(SITE, Ablate(vector.direction)))):
+        assert not can_share((one, last), other)
+        with pytest.raises(ValueError, match="one by one"):
+            merged_each([(one, last), other], 2)
+    assert not can_share((), ())
+    with pytest.raises(ValueError, match="one by one"):
+        merged_each([], 2)
