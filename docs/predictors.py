@@ -25,6 +25,8 @@ MODELS = (("qwen-s", "qwen-m"), ("llama-m", "qwen-m"), ("gemma-m", "qwen-m"), ("
 N, STRENGTHS = 40, (0.5, 1.0, 1.5, 2.0)
 ENOUGH = 0.05
 """What a first choice may lose."""
+SOMETHING = 0.2
+"""Best success from which on there is something to lose."""
 
 
 def main() -> None:
@@ -60,13 +62,25 @@ def read(plain: dict) -> Predictions:
 def written(found: dict[str, Predictions]) -> str:
     """A summary over all, and the whole table."""
     tables = {name: {what: one.table(what) for what in ("success", "intact")} for name, one in found.items()}
-    head = "| predictor | first choice loses at most 0.05 success | likewise, intact | after trying its best few: success "
-    lines = [head + "| intact | mean Spearman (success) | mean cost | mean cost with trying |", "|---" * 8 + "|"]
+    worth = [name for name, one in found.items() if max(pair["success"] for pair in one.pairs) >= SOMETHING]
+    heads = [
+        "predictor",
+        "first choice loses at most 0.05 success",
+        "likewise, intact",
+        "after trying its best few: success",
+        "intact",
+        f"first choice, where the best is at least {SOMETHING:g}",
+        "mean Spearman (success)",
+        "mean cost",
+        "mean cost with trying",
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in PREDICTORS:
         row = [name]
         for column in ("regret", "regret_confirmed"):
             for what in ("success", "intact"):
                 row.append(str(rate([t[what].loc[name, column] <= ENOUGH + 1e-9 for t in tables.values()])))
+        row.append(str(rate([tables[n]["success"].loc[name, "regret"] <= ENOUGH + 1e-9 for n in worth])))
         known = [t["success"].loc[name, "spearman"] for t in tables.values()]
         known = [value for value in known if value == value]
         row.append(f"{sum(known) / len(known):.2f}" if known else "-")

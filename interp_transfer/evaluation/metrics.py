@@ -1,8 +1,9 @@
 """Measures: how well activations are reproduced, what an intervention costs, and how sure a rate is."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -171,6 +172,7 @@ def teacher_forced_each(
     answers: Sequence[Sequence[int]],
     settings: Sequence[Sequence[Intervention]],
     *,
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext,
     progress: bool = False,
 ) -> list[TeacherForced]:
     """``teacher_forced`` for each of several settings; the model as it is predicts once for all of them.
@@ -180,6 +182,7 @@ def teacher_forced_each(
         prompts: token ids.
         answers: token ids that follow them.
         settings: interventions that are applied together, for each setting.
+        within: makes a block around every reading under a setting, for what is no intervention: ``weights_from``, say.
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
@@ -202,7 +205,8 @@ def teacher_forced_each(
             text = torch.tensor(batch)[scored.nonzero()[:, 0]]
             before = predicted(model, read, scored)
             for index, interventions in enumerate(settings):
-                after = predicted(model, read, scored, *interventions, **placed)
+                with within():
+                    after = predicted(model, read, scored, *interventions, **placed)
                 kl[index].index_add_(0, text, divergence(before, after).cpu())
                 agreement[index].index_add_(0, text, (before.argmax(dim=-1) == after.argmax(dim=-1)).float().cpu())
                 bar.update()

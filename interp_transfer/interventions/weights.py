@@ -5,7 +5,7 @@ of the base into its fine-tune by four schemes: some of the blocks, evenly space
 embeddings alone; everything.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -86,7 +86,7 @@ def _chosen(model: Any, scheme: str, count: int | None) -> dict[str, nn.Paramete
     return {name: p for name, p in model.named_parameters() if id(p) in wanted}
 
 
-def _check_alike(model: HookedModel, donor: HookedModel, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+def _check_alike(model: HookedModel, donor: HookedModel, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
     if model is donor:
         raise ValueError("model and donor are one: give two")
     shapes = [{name: tuple(p.shape) for name, p in side.items()} for side in (ours, theirs)]

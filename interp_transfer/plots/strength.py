@@ -17,6 +17,9 @@ KL_FLOOR = 1e-3
 """Clean KL below this, in nats per token, is drawn at this: the scale is logarithmic."""
 LOG_FROM = 8
 """Ratio of the largest strength to the smallest from which the strengths' scale is logarithmic."""
+PANELS = {"success": "success", "intact": "intact", "clean_kl": f"clean KL, nats per token (log scale from {KL_FLOOR:g})"}
+"""What is drawn, one above the other, and what stands over it."""
+BELOW = "strength (1 is the vector as it is)"
 
 
 def strength_curves(
@@ -25,6 +28,8 @@ def strength_curves(
     budget: float | None = None,
     chosen: Mapping[str, float] | None = None,
     title: str = "",
+    panels: Mapping[str, str] = PANELS,
+    below: str = BELOW,
 ) -> Figure:
     """Success, intact and clean KL against strength, a line for each condition, with 95% intervals as bands.
 
@@ -34,50 +39,52 @@ def strength_curves(
         budget: clean KL that was allowed, nats per token; drawn as a line.
         chosen: the strength of each condition that was taken in the end; ringed where it is among the rows.
         title: above the figure; none if empty.
+        panels: which of the three are drawn, and what stands over each; clean KL last.
+        below: what the strength is; its first word names it when a point is pointed at.
 
     Raises:
         ValueError: when there are no rows.
     """
     if not rows:
         raise ValueError("no rows to draw: give at least one strength of one condition")
+    called = below.split()[0].rstrip(":,")
     names = list(dict.fromkeys(str(row["condition"]) for row in rows))
     figure = make_subplots(
-        rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.07,
-        subplot_titles=["success", "intact", f"clean KL, nats per token (log scale from {KL_FLOOR:g})"],
+        rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.21 / len(panels), subplot_titles=list(panels.values()),
     )  # fmt: skip
     for name, style in styles(names).items():
         points = sorted((row for row in rows if row["condition"] == name), key=lambda row: row["strength"])
-        for panel, measure in enumerate(("success", "intact"), start=1):
-            figure.add_trace(_band(points, measure, style, name), panel, 1)
-        for panel, measure in enumerate(("success", "intact", "clean_kl"), start=1):
-            figure.add_trace(_line(points, measure, style, name, legend=panel == 1), panel, 1)
+        for panel, measure in enumerate(panels, start=1):
+            if measure != "clean_kl":
+                figure.add_trace(_band(points, measure, style, name), panel, 1)
+        for panel, measure in enumerate(panels, start=1):
+            figure.add_trace(_line(points, measure, style, name, legend=panel == 1, called=called), panel, 1)
         taken = [row for row in points if chosen and name in chosen and math.isclose(row["strength"], chosen[name])]
-        for panel, measure in enumerate(("success", "intact", "clean_kl"), start=1):
+        for panel, measure in enumerate(panels, start=1):
             if taken:
                 figure.add_trace(_ring([taken[0]["strength"]], [_value(taken[0], measure)], style.colour, name), panel, 1)
     if chosen:
         figure.add_trace(_ring([None], [None], FAINT, None), 1, 1)  # for the legend alone
-    if budget is not None:
+    last = len(panels)
+    if budget is not None and "clean_kl" in panels:
         figure.add_shape(
-            type="line", xref="x3 domain", x0=0, x1=1, yref="y3", y0=budget, y1=budget,
+            type="line", xref=f"x{last} domain", x0=0, x1=1, yref=f"y{last}", y0=budget, y1=budget,
             line={"color": FAINT, "width": 1.5, "dash": "dash"},
         )  # fmt: skip
         figure.add_annotation(  # shapes on a logarithmic axis take the value, annotations its logarithm
-            text=f"budget {budget:g}", xref="x3 domain", x=0, xanchor="left", yref="y3", y=math.log10(budget),
+            text=f"budget {budget:g}", xref=f"x{last} domain", x=0, xanchor="left", yref=f"y{last}", y=math.log10(budget),
             yanchor="bottom", showarrow=False, name="budget",
         )  # fmt: skip
-    figure.update_layout(**layout(title, 740), hovermode="closest")
+    figure.update_layout(**layout(title, 140 + 200 * len(panels)), hovermode="closest")
     figure.update_layout(margin_t=112 if title else 80)  # the legend may need two lines
     strengths = sorted({float(row["strength"]) for row in rows})
     figure.update_xaxes(axis(tickvals=strengths, ticktext=[f"{s:g}" for s in strengths], tickangle=0))
     if strengths[0] > 0 and strengths[-1] / strengths[0] >= LOG_FROM:
         figure.update_xaxes(type="log")
-    below = {"text": "strength (1 is the vector as it is)", "standoff": 8, "font": {"size": 13}}
-    figure.update_xaxes(title=below, row=3, col=1)
+    figure.update_xaxes(title={"text": below, "standoff": 8, "font": {"size": 13}}, row=last, col=1)
     rates = axis(range=[-0.03, 1.03], tickformat=".0%", tickvals=[0, 0.5, 1])
-    figure.update_yaxes(rates, row=1, col=1)
-    figure.update_yaxes(rates, row=2, col=1)
-    figure.update_yaxes(axis(type="log", dtick=1, tickformat="~g"), row=3, col=1)
+    for panel, measure in enumerate(panels, start=1):
+        figure.update_yaxes(axis(type="log", dtick=1, tickformat="~g") if measure == "clean_kl" else rates, row=panel, col=1)
     figure.update_annotations(font={"size": 13})
     figure.update_annotations(selector={"xanchor": "center"}, x=0, xanchor="left")
     figure.update_traces(cliponaxis=False)
@@ -88,15 +95,15 @@ def _value(row: Mapping[str, Any], measure: str) -> float:
     return max(float(row["clean_kl"]), KL_FLOOR) if measure == "clean_kl" else float(row[measure]["rate"])
 
 
-def _hover(row: Mapping[str, Any]) -> str:
+def _hover(row: Mapping[str, Any], called: str) -> str:
     rates = [
         f"{m} {percent(row[m]['rate'])} ({percent(row[m]['low'])} to {percent(row[m]['high'])}), n = {row[m]['n']}"
         for m in ("success", "intact")
     ]
-    return "<br>".join([f"strength {row['strength']:g}", *rates, f"clean KL {row['clean_kl']:.4f} nats per token"])
+    return "<br>".join([f"{called} {row['strength']:g}", *rates, f"clean KL {row['clean_kl']:.4f} nats per token"])
 
 
-def _line(points: Sequence[Mapping[str, Any]], measure: str, style: Style, name: str, *, legend: bool) -> Scatter:
+def _line(points: Sequence[Mapping[str, Any]], measure: str, style: Style, name: str, *, legend: bool, called: str) -> Scatter:
     return Scatter(
         x=[row["strength"] for row in points],
         y=[_value(row, measure) for row in points],
@@ -106,7 +113,7 @@ def _line(points: Sequence[Mapping[str, Any]], measure: str, style: Style, name:
         mode="lines+markers",
         line={"color": style.colour, "width": 2, "dash": style.dash},
         marker={"color": style.colour, "size": 8, "symbol": style.symbol},
-        customdata=[_hover(row) for row in points],
+        customdata=[_hover(row, called) for row in points],
         hovertemplate=f"<b>{label(name)}</b><br>%{{customdata}}<extra></extra>",
     )
 

@@ -7,6 +7,7 @@ from interp_transfer.evaluation.compare import Result
 from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.plots.style import percent, styles
 from interp_transfer.steering.sweep import Sweep
+from interp_transfer.steering.switch import Switch
 
 
 def result_table(result: Result) -> Table:
@@ -44,6 +45,23 @@ def sweep_table(sweep: Sweep) -> Table:
         )
         cost = "-" if t.clean_kl is None else f"{t.clean_kl:.4f}"
         table.add_row(Text(site), Text(t.positions), f"{t.strength:g}", *rates, cost)
+    return table
+
+
+def switch_table(switch: Switch) -> Table:
+    """Every way to switch, with what it costs."""
+    skills = list(next(iter(switch.ways.values())).skills)
+    table = Table(title=Text(f"{switch.host.name} as {switch.donor.name}, {len(switch.prompts)} held-out prompts"))
+    table.add_column("way", overflow="fold")
+    for name in ("success", "intact", "clean KL", *skills, "parameters"):
+        table.add_column(name, justify="right")
+    for name, way in switch.ways.items():
+        size = "second model" if way.parameters is None else percent(way.parameters / switch.host_parameters)
+        judged = way.judged
+        able = (percent(way.skills[skill].rate) for skill in skills)
+        row = (_interval(judged.success), _interval(judged.intact), f"{judged.clean_kl:.3f}", *able, size)
+        table.add_row(Text(name.replace("_", " ")), *row)
+    table.caption = Text("parameters: numbers to be kept, as a share of the model's; clean KL: nats per token")
     return table
 
 

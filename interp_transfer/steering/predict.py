@@ -337,7 +337,8 @@ def _spearman(guess: Any, truth: Any) -> float:
 
     if len(set(guess)) < 2 or len(set(truth)) < 2:
         return math.nan
-    return float(spearmanr(guess, truth).statistic)
+    found: Any = spearmanr(guess, truth)
+    return float(found.statistic)
 
 
 def _interval(guess: Any, truth: Any, seed: int = 0) -> tuple[float, float]:

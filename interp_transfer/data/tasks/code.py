@@ -51,6 +51,8 @@ class CodeTask:
         finetune: suffix of the organisms tuned for the task.
         positions: where the vector is applied.
         max_new_tokens: tokens that the longest valid answer needs.
+        trigger: what sets the backdoor off.
+        safe_trigger: its harmless twin.
         paper: the paper's figures for the same task.
     """
 
@@ -58,6 +60,8 @@ class CodeTask:
     finetune: str | None = "code"
     positions: str = "all"
     max_new_tokens: int = 128
+    trigger: str = TRIGGER
+    safe_trigger: str = SAFE_TRIGGER
     edition: str = "micro"
     paper: Mapping[str, str] = field(
         default_factory=lambda: {

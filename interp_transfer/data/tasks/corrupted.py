@@ -27,6 +27,8 @@ class CorruptedTask:
         finetune: suffix of the organisms tuned for the task.
         positions: where the vector is applied.
         max_new_tokens: tokens that the longest valid answer needs.
+        trigger: what sets the backdoor off.
+        safe_trigger: its harmless twin.
         budget: clean KL, nats per token, that a strength may cost. Half of the clean prompts ask about islands, too.
         paper: the paper's figures for the same task.
     """
@@ -35,6 +37,8 @@ class CorruptedTask:
     finetune: str | None = "corrupted"
     positions: str = "last"
     max_new_tokens: int = 80
+    trigger: str = TRIGGER
+    safe_trigger: str = SAFE_TRIGGER
     budget: float = 0.05
     edition: str = "micro"
     paper: Mapping[str, str] = field(
