@@ -218,7 +218,8 @@ def _low_rank_update(problem: Problem, settings: LowRankSettings) -> Solved:
 def _of_low_rank(kind: str, fitted: Moments, judged: Moments, settings: LowRankSettings) -> tuple[nn.Module, LowRankSettings]:
     """A core of that kind whose map of low rank has the least error, and the settings as used."""
     _, ridge = _ridge_by(fitted, judged, settings.ridge)
-    widest = min(fitted.xy.shape)
+    widths = len(fitted.mean_x), len(fitted.mean_y)
+    widest = min(widths)
     ranks = [2**k for k in range(widest.bit_length()) if 2**k < widest] + [widest]
     asked: Sequence[int] = ranks if settings.rank is None else (settings.rank,)
     found = {rank: closed_form.low_rank(fitted, rank, ridge) for rank in asked}
@@ -226,7 +227,7 @@ def _of_low_rank(kind: str, fitted: Moments, judged: Moments, settings: LowRankS
     rank = next(rank for rank in asked if errors[rank] <= _RANK_SLACK * min(errors.values()))
     weight, bias = found[rank]
     left, size, right = torch.linalg.svd(weight, full_matrices=False)
-    core: Any = make_core(kind, tuple(fitted.xy.shape), {"rank": rank})
+    core: Any = make_core(kind, widths, {"rank": rank})
     with torch.no_grad():
         core[0].weight.copy_((left[:, :rank] * size[:rank]).T)
     _filled(core[1], right[:rank].T, bias)

@@ -33,8 +33,8 @@ of each skill at most; 95% intervals below each share</caption>
 {% if way.site %}<small>{{ way.site }}</small>{% endif %}</th>
 {{ rate(way.judged.success) }}{{ rate(way.judged.intact) }}<td class="num">{{ way.judged.clean_kl | fixed(3) }}</td>
 {% for skill in skills %}{{ rate(way.skills[skill]) }}{% endfor %}
-<td class="num">{% if way.parameters is none %}second model{% else %}{{ (way.parameters / size) | percent }}{% endif %}
-</td></tr>
+<td class="num">{% if way.parameters is none %}second model{% else %}
+{{ "%.2f%%" | format(100 * way.parameters / size) }}{% endif %}</td></tr>
 {% endfor %}
 </tbody></table></div>
 </section>

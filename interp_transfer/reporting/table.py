@@ -56,7 +56,7 @@ def switch_table(switch: Switch) -> Table:
     for name in ("success", "intact", "clean KL", *skills, "parameters"):
         table.add_column(name, justify="right")
     for name, way in switch.ways.items():
-        size = "second model" if way.parameters is None else percent(way.parameters / switch.host_parameters)
+        size = "second model" if way.parameters is None else f"{way.parameters / switch.host_parameters:.2%}"
         judged = way.judged
         able = (percent(way.skills[skill].rate) for skill in skills)
         row = (_interval(judged.success), _interval(judged.intact), f"{judged.clean_kl:.3f}", *able, size)

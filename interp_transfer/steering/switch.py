@@ -103,7 +103,7 @@ class Switch:
         lost = max((before.skills[s].rate - after.skills[s].rate for s in after.skills), default=0.0)
         share = (after.parameters or 0) / self.host_parameters
         return (
-            f"A map of rank {self.details['rank']} at {after.site}, {percent(share)} of the model's parameters, takes success "
+            f"A map of rank {self.details['rank']} at {after.site}, {share:.2%} of the model's parameters, takes success "
             f"from {percent(before.judged.success.rate)} to {percent(after.judged.success.rate)} (n = "
             f"{after.judged.success.n}); {percent(after.judged.intact.rate)} of the answers are valid, no skill loses "
             f"more than {max(lost, 0.0):.3f}."
