@@ -34,9 +34,13 @@ def short():
 
     class Short(SwitchTask):
         def texts(self, split: str) -> list[str]:
-            return super().texts(split)[:300]
+            return super().texts(split)[:120]
 
     return Short()
+
+
+def able(model, *given, n):  # noqa: ARG001 - fewer prompts than are asked for
+    return skills(model, *given, n=2)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,7 @@ def base():
 @pytest.fixture(scope="module")
 def found(organism_s, base, short) -> Switch:
     others = {"the base, as it is": (base, 7)}
-    return switch(organism_s, base, short, sites=SITES, share=0.02, n=12, validation=8, others=others, progress=False)
+    return switch(organism_s, base, short, sites=SITES, share=0.02, n=8, validation=6, others=others, able=able, progress=False)
 
 
 def test_every_way_stands_beside_the_others(found, organism_s):
@@ -60,22 +64,22 @@ def test_every_way_stands_beside_the_others(found, organism_s):
     assert ways["donor"].judged.clean_kl > 0
     assert ways["the base, as it is"].parameters == 7 and ways[DIRECT].parameters is None
     assert ways[MAPPED].parameters <= 0.02 * parameter_count(organism_s)
-    assert ways["random"].judged.success.n == 5 * 12
+    assert ways["random"].judged.success.n == 5 * 8
     assert [(site, name) for site, name, _ in found.layers] == [(site, name) for site in SITES for name in ACTIVATIONS]
     assert set(ways["unswitched"].skills) == {"questions", "refuses harmful", "helps with harmless", "sings when asked"}
     assert len(found.to_frame()) == len(ways)
 
 
 def test_weights_as_they_were_and_figures_as_alone(found, organism_s, base, short):
-    test = exam(organism_s, short, "test", n=12)
+    test = exam(organism_s, short, "test", n=8)
     alone = test.judge([()], 0.0, progress=False)
     assert alone.completions == found.ways["unswitched"].judged.completions
     with weights_from(organism_s, base, "blocks"):
         [said] = test.completions([()], progress=False)
-        able = skills(organism_s, n=12)
+        found_able = skills(organism_s, n=2)
     assert tuple(said) == found.ways["weights: blocks"].judged.completions
-    assert able == found.ways["weights: blocks"].skills
-    assert skills(organism_s, n=12) == found.ways["unswitched"].skills
+    assert found_able == found.ways["weights: blocks"].skills
+    assert skills(organism_s, n=2) == found.ways["unswitched"].skills
 
 
 def test_a_mapper_is_put_in_at_every_token(organism_s, base):
@@ -124,7 +128,7 @@ def test_page_and_json_hold_what_was_found(found, tmp_path: Path):
     assert "<script>alert(1)" not in page(evil)
     assert write_switch(found, tmp_path).name == "switch.html"
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert plain["ways"][MAPPED]["success"]["n"] == 12
+    assert plain["ways"][MAPPED]["success"]["n"] == 8
     assert [trace.name for trace in found.plot().data if trace.showlegend][:3] == list(ACTIVATIONS)
 
 
