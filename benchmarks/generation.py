@@ -1,4 +1,6 @@
-"""Steered generation against plain transformers `generate` without any hook, on a copy that was never wrapped."""
+"""Steered generation, at one site and at the input of every block, against plain transformers `generate` without any hook, on a
+copy that was never wrapped.
+"""
 
 from pathlib import Path
 
@@ -16,17 +18,23 @@ NEW = {"d256 x 6 layers": 64, "the shape of Qwen2.5-0.5B": 16}
 
 
 def run(root: Path, repetitions: dict[str, int]) -> list[Result]:
-    return [measure(root / "generation", shape, repetitions[shape]) for shape in SHAPES]
+    return [
+        measure(root / "generation", shape, repetitions[shape], everywhere=everywhere)
+        for shape in SHAPES
+        for everywhere in (False, True)
+    ]
 
 
-def measure(folder: Path, shape: str, n: int) -> Result:
+def measure(folder: Path, shape: str, n: int, *, everywhere: bool) -> Result:
     model = it.load_model(make(folder, shape), device="cpu")
     tok = tokenizer_of(model)
     raw = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    layer, new = SHAPES[shape]["num_hidden_layers"] // 2, NEW[shape]
+    count, new = SHAPES[shape]["num_hidden_layers"], NEW[shape]
+    layers = range(count) if everywhere else [count // 2]
     prompts = texts(PROMPTS, LENGTH)
     direction = torch.randn(SHAPES[shape]["hidden_size"], generator=torch.Generator().manual_seed(0))
-    steer = it.add(it.SteeringVector(direction, f"blocks.{layer}.hook_resid_pre", it.identity(model)))
+    sites = [f"blocks.{layer}.hook_resid_pre" for layer in layers]
+    steer = [it.add(it.SteeringVector(direction, site, it.identity(model))) for site in sites]
 
     def theirs() -> list[list[int]]:
         tokens = torch.tensor(tok(prompts)["input_ids"])
@@ -35,7 +43,7 @@ def measure(folder: Path, shape: str, n: int) -> Result:
         return out[:, tokens.shape[1] :].tolist()
 
     def ours() -> list[list[int]]:
-        return generate_tokens(model, prompts, steer, max_new_tokens=new, progress=False)
+        return generate_tokens(model, prompts, *steer, max_new_tokens=new, progress=False)
 
     def add(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         if args:
@@ -44,11 +52,14 @@ def measure(folder: Path, shape: str, n: int) -> Result:
 
     plain = theirs()
     assert generate_tokens(model, prompts, max_new_tokens=new, progress=False) == plain, "unsteered tokens differ"
-    handle = raw.model.layers[layer].register_forward_pre_hook(add, with_kwargs=True)
+    handles = [raw.model.layers[layer].register_forward_pre_hook(add, with_kwargs=True) for layer in layers]
     steered = theirs()
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     assert ours() == steered, "steered tokens differ from those of a raw hook"
     assert steered != plain, "the steering did nothing"
     value, times = ratio(ours, theirs, n)
-    note = f"{PROMPTS} prompts of {LENGTH} tokens, {new} new, one add hook at all positions, vocabulary {VOCABULARY}; {times}"
-    return Result(f"steered generation, {shape}", value, 1.10, n, note)
+    hooks = f"{count} add hooks, one at each block," if everywhere else "one add hook"
+    note = f"{PROMPTS} prompts of {LENGTH} tokens, {new} new, {hooks} at all positions, vocabulary {VOCABULARY}; {times}"
+    where = ", every layer" if everywhere else ""
+    return Result(f"steered generation{where}, {shape}", value, 1.15 if everywhere else 1.10, n, note)

@@ -32,7 +32,7 @@ from interp_transfer.interventions.weights import weights_from
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.models.load import ModelIdentity, identity, parameter_count
+from interp_transfer.models.load import ModelIdentity, identity, parameter_count, tokenizer_fingerprint
 from interp_transfer.models.sites import HookedModel, expand_sites, layer_of
 from interp_transfer.plots.style import percent
 from interp_transfer.steering.extract import extract
@@ -223,10 +223,10 @@ def switch(
     for name, other in {"donor": donor, **{name: m for name, (m, _) in (others or {}).items()}}.items():
         if int(other.cfg.d_model) != width or int(other.cfg.n_layers) != int(host.cfg.n_layers):
             raise ValueError(f"{name} is of another shape than {identity(host)}: a switch is between a model and its fine-tune")
+    if tokenizer_fingerprint(host) != tokenizer_fingerprint(donor):
+        raise ValueError(f"{identity(host)} and {identity(donor)} have different tokenizers: a switch needs one")
     first, test = exam(host, task, "validation", n=validation, seed=seed), exam(host, task, "test", n=n, seed=seed)
     pairs = collect(host, donor, task.texts("train"), names, names, progress=progress)
-    if pairs.alignment.strategy != "same_tokens":
-        raise ValueError(f"{identity(host)} and {identity(donor)} have different tokenizers: a switch needs one")
 
     def fitted(site: str, kind: str, shuffled: bool = False, **options: Any) -> Mapper:
         chosen = pairs.shuffled(seed) if shuffled else pairs
