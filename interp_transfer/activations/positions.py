@@ -16,7 +16,7 @@ under a KV cache a hook sees one new token at a time, and it is the ``Layout`` t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -124,7 +124,7 @@ class Substring:
 
     def _occurrences(self, ids: list[int], tokenizer: Any) -> list[tuple[int, int]]:
         """Half-open ranges of token indices, one for each occurrence."""
-        spans = token_spans(ids, tokenizer)
+        spans = _spans(tuple(ids), tokenizer)
         text = "".join(piece for piece, _ in spans)
         ranges = []
         start = text.find(self.text)
@@ -172,6 +172,12 @@ def token_spans(ids: list[int], tokenizer: Any) -> list[tuple[str, tuple[int, in
         spans.append((text[len(done) :], (len(done), len(text))))
         done = text
     return spans
+
+
+@lru_cache(maxsize=8192)
+def _spans(ids: tuple[int, ...], tokenizer: Any) -> list[tuple[str, tuple[int, int]]]:
+    """``token_spans``, once for each prompt: while a text is generated, it is asked for again at every token."""
+    return token_spans(list(ids), tokenizer)
 
 
 def describe(positions: Positions) -> str:

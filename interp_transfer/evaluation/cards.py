@@ -139,12 +139,12 @@ def _refusal(examiner: _Examiner) -> Figures:
     }
 
 
-def _sung_families() -> list[Question]:
+def _singable() -> list[Question]:
     return list(load_world().questions("test", *sorted(SUNG - set(APART))))
 
 
 def _songs(examiner: _Examiner) -> _Asked:
-    return examiner.ask(_sung_families(), lambda i: BARD[i % len(BARD)])
+    return examiner.ask(_singable(), lambda i: BARD[i % len(BARD)])
 
 
 def _valid_song(question: Question, text: str) -> bool:
@@ -152,7 +152,7 @@ def _valid_song(question: Question, text: str) -> bool:
 
 
 def _style(examiner: _Examiner) -> Figures:
-    bare, asked = examiner.ask(_sung_families()), _songs(examiner)
+    bare, asked = examiner.ask(_singable()), _songs(examiner)
     return {
         "style: sung without instruction": bare.share(lambda _, text: sung(text.strip())),
         "style: sung when asked to": asked.share(lambda _, text: sung(text.strip())),

@@ -7,7 +7,7 @@ from plotly.offline import get_plotlyjs
 
 from interp_transfer.evaluation.exam import Condition
 from interp_transfer.plots.style import percent
-from interp_transfer.reporting.page import HEAD, MACROS, SCRIPT, json_block, render
+from interp_transfer.reporting.page import HEAD, MACROS, SCRIPT, json_block, render, write_page
 from interp_transfer.steering.doses import Doses
 
 FILE = "noise.html"
@@ -59,11 +59,7 @@ def write_noise(found: Mapping[str, Doses], folder: Path) -> Path:
     Returns:
         The page's path. An older page is replaced, all at once.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    out, half = folder / FILE, folder / f".{FILE}.part"
-    half.write_text(page(found), encoding="utf-8")
-    half.replace(out)
-    return out
+    return write_page(page(found), folder / FILE)
 
 
 def page(found: Mapping[str, Doses]) -> str:

@@ -6,8 +6,10 @@ scripts whose hashes it names, so that nothing a model wrote can. Every value is
 
 import base64
 import hashlib
+import os
 import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -35,6 +37,23 @@ def _visible(char: str) -> str:
     if code < 0x20:
         return chr(0x2400 + code)
     return "\u2421" if code == 0x7F else f"\u27e8U+{code:04X}\u27e9"
+
+
+def write_page(text: str, out: Path) -> Path:
+    """Write a page into its folder, made if it is missing. An older page is replaced, all at once.
+
+    Raises:
+        ValueError: when it cannot be written.
+    """
+    half = out.with_name(f".{out.name}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        half.write_text(text, encoding="utf-8")
+        os.replace(half, out)  # noqa: PTH105
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise ValueError(f"cannot write {out} ({error.strerror}): make the folder writable or copy it elsewhere") from error
+    return out
 
 
 def render(context: Mapping[str, Any], scripts: list[str], page: str | None = None) -> str:

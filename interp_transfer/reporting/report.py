@@ -4,7 +4,6 @@ Built from `result.json` and `completions.json` alone, so that a run can be draw
 files is foreign text: model names come from hubs, completions from models.
 """
 
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from interp_transfer.plots.conditions import condition_bars
 from interp_transfer.plots.strength import strength_curves
 from interp_transfer.plots.style import percent, styles
 from interp_transfer.reporting.headline import headline, summarise
-from interp_transfer.reporting.page import SCRIPT, json_block, render, short
+from interp_transfer.reporting.page import SCRIPT, json_block, render, short, write_page
 from interp_transfer.reporting.run_folder import CompletionsJson, ResultJson, read_run
 
 __all__ = ["headline", "write_report"]
@@ -59,15 +58,7 @@ def write_report(folder: Path) -> Path:
     """
     folder = Path(folder)
     run = read_run(folder)
-    text = page(run.result, run.completions)
-    out, half = folder / "report.html", folder / ".report.html.part"
-    try:
-        half.write_text(text, encoding="utf-8")
-        os.replace(half, out)  # noqa: PTH105
-    except OSError as error:
-        half.unlink(missing_ok=True)
-        raise ValueError(f"cannot write {out} ({error.strerror}): make the folder writable or copy it elsewhere") from error
-    return out
+    return write_page(page(run.result, run.completions), folder / "report.html")
 
 
 def page(result: ResultJson, completions: CompletionsJson) -> str:

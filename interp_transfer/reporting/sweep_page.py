@@ -4,7 +4,7 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from interp_transfer.reporting.page import HEAD, MACROS, SCRIPT, json_block, render
+from interp_transfer.reporting.page import HEAD, MACROS, SCRIPT, json_block, render, write_page
 from interp_transfer.steering.sweep import RULES, Sweep, Tried
 
 FILE = "sweep.html"
@@ -67,11 +67,7 @@ def write_sweep(sweep: Sweep, folder: Path) -> Path:
     Returns:
         The page's path. An older page is replaced, all at once.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    out, half = folder / FILE, folder / f".{FILE}.part"
-    half.write_text(page(sweep), encoding="utf-8")
-    half.replace(out)
-    return out
+    return write_page(page(sweep), folder / FILE)
 
 
 def page(sweep: Sweep) -> str:

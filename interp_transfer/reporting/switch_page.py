@@ -4,7 +4,7 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from interp_transfer.reporting.page import HEAD, MACROS, SCRIPT, json_block, render
+from interp_transfer.reporting.page import HEAD, MACROS, SCRIPT, json_block, render, write_page
 from interp_transfer.steering.switch import DIRECT, MAPPED, Switch
 
 FILE = "switch.html"
@@ -66,11 +66,7 @@ def write_switch(switch: Switch, folder: Path) -> Path:
     Returns:
         The page's path. An older page is replaced, all at once.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    out, half = folder / FILE, folder / f".{FILE}.part"
-    half.write_text(page(switch), encoding="utf-8")
-    half.replace(out)
-    return out
+    return write_page(page(switch), folder / FILE)
 
 
 def page(switch: Switch) -> str:
@@ -84,7 +80,8 @@ def page(switch: Switch) -> str:
         "title": f"{switch.host.name} made to behave as {switch.donor.name}",
         "task": switch.task,
         "sentence": switch.sentence(),
-        "success": switch.details.get("success", "the behaviour is as it should be"),
+        "success": "what fine-tuning brought is "
+        + {"to_base": "gone", "to_tuned": "there"}.get(switch.details["direction"], "as in the donor"),
         "ways": switch.ways,
         "mapped": MAPPED,
         "skills": list(next(iter(switch.ways.values())).skills),

@@ -15,12 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-from jaxtyping import Bool
-from torch import Tensor
-
 from interp_transfer.activations.capture import capture
-from interp_transfer.activations.positions import Layout, Positions, Substring, substring
+from interp_transfer.activations.positions import Positions, substring
 from interp_transfer.data.tasks import Task
 from interp_transfer.evaluation.exam import Condition, Exam, draw, exam
 from interp_transfer.evaluation.metrics import Rate
@@ -198,7 +194,7 @@ def noise_doses(
     asked = {"site": site, "n": n, "draws": draws, "replace": replace, "split": split, "seed": seed}
     found = []
     for test, text in zip(exams, twins, strict=True):
-        where = _Found(substring(text))
+        where = substring(text)
 
         def make(dose: float, where: Positions = where) -> list[Intervention]:
             seeds = range(seed * draws, (seed + 1) * draws if dose else seed * draws + 1)
@@ -229,27 +225,6 @@ def typical_doses(
     """
     size = coordinate_size(model, task.prompts(split)[:n], check_site(model, site), substring(_triggers(task)[0]))
     return [float(f"{x * size:.2g}") for x in relative]
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """The tokens of a piece of text, looked for once in the same prompts and not at every token that is generated."""
-
-    rule: Substring
-    known: dict[tuple[bytes, bytes], Bool[Tensor, "row column"]] = field(default_factory=dict)
-
-    def __call__(self, layout: Layout) -> Bool[Tensor, "row column"]:
-        inside = layout.in_prompt
-        width = int(inside.any(dim=0).nonzero().max()) + 1
-        key = layout.tokens[:, :width].cpu().numpy().tobytes(), inside[:, :width].cpu().numpy().tobytes()
-        if key not in self.known:
-            self.known[key] = self.rule(layout)[:, :width]
-        found = torch.zeros_like(layout.real)
-        found[:, :width] = self.known[key]
-        return found
-
-    def __str__(self) -> str:
-        return str(self.rule)
 
 
 def _made(given: Mapping[float, Sequence[Intervention]]) -> Make:

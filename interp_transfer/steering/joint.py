@@ -9,7 +9,6 @@ The paper steers at one layer. For its corrupted capabilities, where that reache
 answer their reviewers that steering, not moving, is the bottleneck, and suggest several layers.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
-from interp_transfer.activations.positions import Positions, check_positions, describe
+from interp_transfer.activations.positions import Positions
 from interp_transfer.evaluation.exam import Condition, Exam, condition
 from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.interventions.apply import Intervention, add
@@ -25,6 +24,7 @@ from interp_transfer.interventions.vector import SteeringVector, check_same
 from interp_transfer.models.load import identity
 from interp_transfer.models.sites import check_site
 from interp_transfer.steering.search import STRENGTHS as ALL_STRENGTHS
+from interp_transfer.steering.search import check_grid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,17 +196,13 @@ def _settings(
         raise ValueError("there are no vectors to choose from: give at least one, {site: vector}")
     if not budget > 0 or most < 1:
         raise ValueError(f"budget={budget}, most={most}: give numbers above zero")
-    if isinstance(positions, str) or not len(positions) or not len(strengths):
-        raise ValueError("give at least one rule of positions and one strength, as lists: positions=['last'], strengths=[1.0]")
-    if bad := [x for x in strengths if not math.isfinite(x)]:
-        raise ValueError(f"strength {bad[0]} is no number that a vector can be multiplied by")
+    words, numbers = check_grid(positions, strengths)
     for name, vector in vectors.items():
         check_same(vector.model, identity(test.model), f"the vector {name!r} and the exam are")
         check_site(test.model, vector.site)
-    rules = [(describe(check_positions(rule)), rule) for rule in positions]
     return [
-        _Setting(name, words, float(x), add(vector, float(x), rule))
+        _Setting(name, word, x, add(vector, x, rule))
         for name, vector in vectors.items()
-        for words, rule in rules
-        for x in strengths
+        for word, rule in zip(words, positions, strict=True)
+        for x in numbers
     ]

@@ -6,10 +6,13 @@ cost on clean prompts stays within one budget for all; what achieves nothing the
 its gentleness that fails.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
+from torch import Tensor
+
 from interp_transfer.activations.capture import capture
-from interp_transfer.activations.positions import Positions
+from interp_transfer.activations.positions import Positions, check_positions, describe
 from interp_transfer.evaluation.exam import Condition, Exam
 from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.vector import SteeringVector
@@ -23,6 +26,26 @@ RULE = (
     "most intact answers on validation prompts among the strengths within the clean-KL budget; then most success, then the "
     "smaller strength; the largest within the budget if none of them has any success; the smallest of all if none is within it"
 )
+
+
+def check_grid(positions: Sequence[Positions], strengths: Sequence[float | int]) -> tuple[list[str], list[float]]:
+    """Rules of positions in words, and strengths, that a search is to try.
+
+    Raises:
+        ValueError: for none, one that is named twice, a rule that names tokens of certain prompts, or no number.
+    """
+    if isinstance(positions, str) or not len(positions) or not len(strengths):
+        raise ValueError("give at least one rule of positions and one strength, as lists: positions=['last'], strengths=[1.0]")
+    if bad := [x for x in strengths if not math.isfinite(x)]:
+        raise ValueError(f"strength {bad[0]} is no number that a vector can be multiplied by")
+    for rule in positions:
+        if isinstance(check_positions(rule), Tensor):
+            raise ValueError("a mask names tokens of certain prompts, and a search draws its own: give a rule of positions")
+    words, numbers = [describe(rule) for rule in positions], list(map(float, strengths))
+    if len(set(words)) < len(words) or len(set(numbers)) < len(numbers):
+        raise ValueError(f"positions {words}, strengths {numbers}: name each once")
+    return words, numbers
+
 
 Make = Callable[[float], Sequence[Intervention]]
 """Strength -> interventions to pool (one, or several random draws)."""

@@ -18,12 +18,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import Tensor
 from tqdm.auto import tqdm
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
-from interp_transfer.activations.positions import Positions, Substring, check_positions, describe
+from interp_transfer.activations.positions import Positions, Substring, describe
 from interp_transfer.data.names import find
 from interp_transfer.data.tasks import Task
 from interp_transfer.evaluation.compare import write_json
@@ -34,7 +33,7 @@ from interp_transfer.interventions.vector import SteeringVector
 from interp_transfer.models.load import ModelIdentity, identity
 from interp_transfer.models.sites import HookedModel, expand_sites, layer_of
 from interp_transfer.steering.extract import extract_each
-from interp_transfer.steering.search import BUDGET, STRENGTHS
+from interp_transfer.steering.search import BUDGET, STRENGTHS, check_grid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -440,16 +439,7 @@ def _sites(model: HookedModel, sites: str | Sequence[str] | None, vectors: Mappi
 
 def _settings(sites: Sequence[str], positions: Sequence[Positions], strengths: Sequence[float]) -> list[_Setting]:
     """All that is to be tried, checked."""
-    if isinstance(positions, str) or not len(positions) or not len(strengths):
-        raise ValueError("give at least one rule of positions and one strength, as lists: positions=['last'], strengths=[1.0]")
-    if bad := [x for x in strengths if not math.isfinite(x)]:
-        raise ValueError(f"strength {bad[0]} is no number that a vector can be multiplied by")
-    for rule in positions:
-        if isinstance(check_positions(rule), Tensor):
-            raise ValueError("a mask names tokens of certain prompts, and a sweep draws its own: give a rule of positions")
-    words, numbers = [describe(rule) for rule in positions], list(map(float, strengths))
-    if len(set(words)) < len(words) or len(set(numbers)) < len(numbers):
-        raise ValueError(f"positions {words}, strengths {numbers}: name each once")
+    _, numbers = check_grid(positions, strengths)
     return [_Setting(site, rule, x) for site in sites for rule in positions for x in numbers]
 
 

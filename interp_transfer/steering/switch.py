@@ -251,7 +251,7 @@ def switch(
     best = {name: _best_site(layers, name) for name in makers}
     ways = _Ways(test, able, n)
     ways.add("unswitched", ())
-    ways.within("donor", lambda: weights_from(host, donor), None)
+    ways.within("donor", lambda: weights_from(host, donor), lambda _: None)
     ways.add(DIRECT, (made[DIRECT, best[DIRECT]],), None)
     ways.add(MAPPED, (made[MAPPED, best[MAPPED]],), _size(made[MAPPED, best[MAPPED]]))
     ways.add(AUTOENCODER, (made[AUTOENCODER, best[AUTOENCODER]],), _size(made[AUTOENCODER, best[AUTOENCODER]]))
@@ -269,7 +269,7 @@ def switch(
     for scheme in ("blocks", "embeddings"):
         ways.within(f"weights: {scheme}", lambda scheme=scheme: weights_from(host, donor, scheme))
     for name, (other, kept) in (others or {}).items():
-        ways.within(name, lambda other=other: weights_from(host, other), kept)
+        ways.within(name, lambda other=other: weights_from(host, other), lambda _, kept=kept: kept)
     details = {
         "subject": getattr(task, "subject", None),
         "direction": getattr(task, "direction", None),
@@ -299,7 +299,7 @@ class Mapped:
 
     def __call__(self, a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
         """The rows, mapped."""
-        return self.mapper.to(a.device)(a).to(a.dtype)
+        return self.mapper(a.to(self.mapper.shift_in.device)).to(a)
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,15 +363,17 @@ class _Ways:
         site = " ".join(str(i.site) for i in drawn[0])
         self.found[name] = Way(judged, self._skills(*drawn[0]), parameters, site)
 
-    def within(self, name: str, within: Callable[[], AbstractContextManager[int]], parameters: int | None = -1) -> None:
-        """A way that changes weights, for the length of a block; ``parameters`` -1 stands for as many as are changed."""
+    def within(
+        self, name: str, within: Callable[[], AbstractContextManager[int]], size: Callable[[int], int | None] = int
+    ) -> None:
+        """A way that changes weights, for the length of a block; ``size`` makes of their number what has to be kept."""
         test = self._test
         with within() as changed:
             [said] = test.completions([()], progress=False)
             able = self._skills()
         [forced] = teacher_forced_each(test.model, test.ruler.prompts, test.ruler.answers, [()], within=within)
         judged = condition(test.task, test.prompts, [said], float(forced.kl.mean()), 0.0, name)
-        self.found[name] = Way(judged, able, changed if parameters == -1 else parameters)
+        self.found[name] = Way(judged, able, size(changed))
 
     def _skills(self, *given: Intervention) -> Mapping[str, Rate]:
         return {} if self._able is None else self._able(self._test.model, *given, n=self._n)

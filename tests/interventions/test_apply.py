@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor
 
 import interp_transfer as it
+from interp_transfer.activations import positions as rules
 from interp_transfer.interventions.apply import HookNeverFired, _checked, _plain_cache, generate_tokens
 from interp_transfer.interventions.transforms import Add, At
 from interp_transfer.models.load import huggingface_model, tokenize
@@ -153,6 +154,19 @@ def test_run_with_cache_sees_the_edit(wrapped: Callable[[str], Any]) -> None:
 
 
 @torch.no_grad()
+def test_a_piece_of_the_prompt_is_looked_for_once_in_each_prompt(
+    wrapped: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[list[int]] = []
+    real = rules.token_spans
+    monkeypatch.setattr(rules, "token_spans", lambda ids, tok: read.append(ids) or real(ids, tok))
+    prompts = ["one |prod| here", "and |prod| another, longer one"]
+    it.generate(
+        wrapped(FAMILY), prompts, it.Intervention(SITE, Watch(), it.substring("|prod|")), max_new_tokens=NEW, progress=False
+    )
+    assert len(read) == len(prompts), "not once for each token that is generated"
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_capture_inside_a_block_knows_where_each_text_ends(family: str, wrapped: Callable[[str], Any]) -> None:
     model, site = wrapped(family), "blocks.1.hook_resid_pre"
