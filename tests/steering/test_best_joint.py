@@ -7,7 +7,8 @@ import pytest
 import interp_transfer as it
 from interp_transfer.data.tasks import BackdoorTask
 from interp_transfer.evaluation import exam as exams
-from interp_transfer.evaluation.exam import CleanRuler, Exam, exam
+from interp_transfer.evaluation.exam import CleanRuler, Condition, Exam, exam
+from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.interventions.transforms import Ablate, Noise
 from interp_transfer.models.sites import HookedModel
 from interp_transfer.steering import joint as module
@@ -141,3 +142,19 @@ def test_what_adds_no_vector_shares_no_batch(vectors):
     ablate = it.Intervention(SITES[0], Ablate(vectors[SITES[0]].direction), model=vectors[SITES[0]].model)
     plain = it.add(vectors[SITES[1]], 1.0)
     assert exams._batched([(plain, ablate), (plain, ablate), (plain, plain), (plain, plain)]) == [[0], [1], [2, 3]]
+
+
+def test_intact_answers_come_before_success_and_success_before_cost(validation, vectors, monkeypatch):
+    def share(hits: int) -> Rate:
+        return rate([k < hits for k in range(8)])
+
+    figures = {0.25: (8, 1, 0.001), 0.5: (5, 4, 0.02), 1.0: (4, 4, 0.002), 2.0: (5, 4, 0.01)}  # success, intact, clean KL
+
+    def canned(test, sets, budget, progress):  # noqa: ARG001 - the real one takes them
+        found = [figures[float(given[-1].transform.strength)] for given in sets]
+        return [Condition(share(s), share(i), kl, 0.0, (), ()) for s, i, kl in found]
+
+    monkeypatch.setattr(module, "_judged", canned)
+    tried = {"strengths": tuple(figures), "positions": ("all",), "progress": False}
+    chosen = best_joint(validation, {SITES[0]: vectors[SITES[0]]}, budget=0.05, **tried)
+    assert chosen.steps[0].strength == 2.0

