@@ -1,13 +1,15 @@
 """A sweep against a loop: plain transformers `generate` with a raw hook, once for each setting, all prompts in one batch, and
 one teacher-forced pass for its clean KL. The model of the loop was never wrapped. The same loop over a TransformerBridge's own
-`generate` is timed on some of the settings.
+`generate`, and over nnsight's where that is installed (nothing of ours needs it), is timed on some of the settings.
 
 Completions, and so all rates, are equal on both sides, or nothing is timed.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -29,7 +31,7 @@ POSITIONS = ("last", "generated", "response", "all")
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 PROMPTS = 100
 BESIDE = 12
-"""Settings that are also looped in transformer-lens."""
+"""Settings that are also looped in transformer-lens and nnsight."""
 
 EXHAUSTIVE, EARLY = 1 / 1.2, 1 / 3
 """Goals, in time."""
@@ -114,6 +116,29 @@ def looped(model: Any, raw: Raw, layer: int, positions: str, vector: Tensor) -> 
     return raw.tokenizer.batch_decode(out[:, raw.prompts.shape[1] :], skip_special_tokens=True)
 
 
+def traced(model: Any, raw: Raw, layer: int, vector: Tensor) -> list[str]:
+    """The same by nnsight, for "all" positions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an open loop over steps warns when generation ends, which is how it is meant to end
+        with model.generate(max_new_tokens=raw.new, do_sample=False) as tracer:
+            with tracer.invoke(raw.prompts, attention_mask=raw.mask):
+                for _ in tracer.iter[:]:
+                    model.model.layers[layer].input = model.model.layers[layer].input + vector
+            with tracer.invoke():
+                out = tracer.result.save()
+    return raw.tokenizer.batch_decode(out[:, raw.prompts.shape[1] :], skip_special_tokens=True)
+
+
+def nnsight_model(raw: Raw) -> Any:
+    """The loop's model as nnsight wraps it; None where it is not installed."""
+    try:
+        from nnsight import TransformersModel  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    model = AutoModelForCausalLM.from_pretrained(organism_path(MODEL), dtype=torch.float32).eval()
+    return TransformersModel(model, tokenizer=raw.tokenizer, task="text-generation")
+
+
 def check(test: Exam, whole: Any, few: Any, loop: Sequence[tuple[list[str], float]]) -> None:
     """Refuse the figures unless every rate is the loop's, and early decisions recommend the same."""
     for tried, (texts, kl) in zip(whole.tried, loop, strict=True):
@@ -160,7 +185,15 @@ def run(n: int = 2) -> list[Result]:
     assert said == [looped_all[k][0] for k in some], "transformer-lens says something else"
     part, _ = timed(lambda: [raw.generate(*setting) for setting in tried])
     what = f"{len(settings)} settings x {PROMPTS} prompts and clean KL, {MODEL}"
-    lens = f"{len(some)} of the settings looped in transformer-lens take {beside / part:.2f} times as long as in transformers"
+    took = f"{beside / part:.2f} times as long in transformer-lens"
+    other = nnsight_model(raw)
+    if other is None:
+        took += " as in transformers (nnsight is not installed: not timed)"
+    else:
+        beside, said = timed(lambda: [traced(other, raw, layer, vector) for layer, _, vector in tried])
+        assert said == [looped_all[k][0] for k in some], "nnsight says something else"
+        took += f" and {beside / part:.2f} times in nnsight {version('nnsight')} as in transformers"
+    lens = f"{len(some)} of the settings, looped, take {took}"
     out = []
     for name, goal in (("exhaustive", EXHAUSTIVE), ("early", EARLY)):
         value = min(seconds[name]) / min(seconds["loop"])

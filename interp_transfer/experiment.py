@@ -371,7 +371,8 @@ def _site(model: HookedModel, task: Task, given: str | None, option: str) -> str
         return check_site(model, given)
     name = identity(model).name
     if name in {organism.name for organism in list_organisms()}:
-        site = read_card(name)["sites"].get(site_key(task))
+        sites = read_card(name)["sites"]
+        site = sites.get(site_key(task), sites.get(task.name))
         if site is not None:
             return check_site(model, site)
     raise ValueError(f"no card says where to steer {name!r} for {task.name!r}: name a site with {option}=")

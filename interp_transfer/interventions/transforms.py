@@ -91,11 +91,18 @@ def _fit(value: Tensor, a: Tensor, at: At | None, one: int) -> Tensor:
     return value[at.row.to(a.device)]
 
 
+def fitted(strength: Strength, a: Float[Tensor, "n d_model"], at: At | None) -> Tensor | float:
+    """A strength for rows: the number itself, or that of each row's text.
+
+    Raises:
+        ValueError: for one strength for each text, where it is not known which texts the rows are of, or there are more.
+    """
+    return _fit(strength, a, at, 0) if isinstance(strength, Tensor) else strength
+
+
 def _scaled(strength: Strength, a: Tensor, at: At | None) -> Tensor | float:
-    if not isinstance(strength, Tensor):
-        return strength
-    fitted = _fit(strength, a, at, 0)
-    return fitted[:, None] if fitted.ndim else fitted
+    value = fitted(strength, a, at)
+    return value[:, None] if isinstance(value, Tensor) and value.ndim else value
 
 
 def _unit(direction: Tensor) -> Tensor:

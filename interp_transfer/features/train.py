@@ -1,0 +1,265 @@
+"""Training sparse autoencoders on captured or stored activations, by sae-lens' trainer.
+
+Rows are scaled to a mean square of 1 for each coordinate, and the scale is folded into the weights afterwards, so that one
+learning rate fits models of any size; the decoder's bias begins at the rows' mean. Rows far longer than the others ("massive
+activations", Sun et al. 2024) are left out: a squared error would be about them alone.
+"""
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, Activations
+from interp_transfer.activations.finite import all_finite
+from interp_transfer.data.names import meant
+from interp_transfer.features.sae import Sae, quiet_sae_lens
+from interp_transfer.models.load import ModelIdentity
+
+ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu", "gated", "abstopk", "matching_pursuit")
+MASSIVE = 10.0
+"""Rows longer than so many times the median length are left out."""
+SAMPLE = 16_384
+"""Rows that the median length, the mean and the scale are taken of."""
+RUN = 64
+"""Rows of a store that are read together."""
+
+
+class Rows(Protocol):
+    """Rows of activations that can be sliced: a tensor, or a column of a store."""
+
+    shape: Any
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        """Some of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an SAE is trained.
+
+    Attributes:
+        architecture: as sae-lens calls it: "topk", or another that it trains.
+        expansion: features for each dimension of the activation.
+        k: active features of a row; for the architectures that have one.
+        epochs: passes over the rows.
+        batch_size: rows in a step.
+        learning_rate: of Adam, constant, and falling to zero over the last fifth of the steps.
+        options: further ones of sae-lens' configuration of the architecture, such as ``l1_coefficient`` of "standard".
+    """
+
+    architecture: str = "topk"
+    expansion: int = 8
+    k: int = 16
+    epochs: int = 12
+    batch_size: int = 512
+    learning_rate: float = 2e-3
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"unknown architecture {self.architecture!r}: {meant(self.architecture, ARCHITECTURES)}choose one of "
+                f"{', '.join(ARCHITECTURES)}"
+            )
+        for name in ("expansion", "k", "epochs", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: give a number above zero")
+
+
+ORGANISM = Recipe()
+"""For the micro-models."""
+PAPER = Recipe(expansion=16, k=128, epochs=8, batch_size=16 * 512, learning_rate=3e-4)
+"""The paper's (its section H.1): TopK, k 128, expansion 16, 16 texts of 512 tokens in a step, 8 epochs; the rate is ours."""
+
+
+def train_sae(
+    acts: Activations | Rows,
+    site: str,
+    recipe: Recipe = ORGANISM,
+    *,
+    model: ModelIdentity | None = None,
+    start: Sae | None = None,
+    steps: int | None = None,
+    massive: float = MASSIVE,
+    seed: int = 0,
+    progress: bool = True,
+) -> Sae:
+    """Train a sparse autoencoder.
+
+    Args:
+        acts: captured activations; or rows of them, ``Float[Tensor, "row d_model"]`` or a column of stored pairs
+            (``open_pairs(folder).target[site]``), with ``model``.
+        site: where they were read.
+        recipe: how; ``ORGANISM`` or ``PAPER`` or one of your own.
+        model: whose they are, of rows that do not say.
+        start: an SAE to begin with instead of random weights, such as one that was moved here: of the same site, width,
+            architecture and number of features.
+        steps: how many, instead of the recipe's epochs.
+        massive: rows longer than so many times the median length are left out, and left alone by the SAE.
+        seed: of the initial weights and the order of rows.
+        progress: show a bar when it takes longer than two seconds.
+
+    Raises:
+        ValueError: for rows without a known model, of no length, with NaN, fewer than a batch, or a start that does not fit.
+    """
+    rows, who = (acts[site], acts.model) if isinstance(acts, Activations) else (acts, model)
+    if who is None:
+        raise ValueError("these rows do not say whose they are: give model=, such as interp_transfer.identity(model)")
+    if len(rows.shape) != 2 or len(rows) < recipe.batch_size:
+        raise ValueError(f"rows of shape {tuple(rows.shape)}: give at least batch_size={recipe.batch_size} rows (row, d_model)")
+    sample = _sample(rows, seed)
+    if not all_finite(sample):
+        raise ValueError(f"some rows at {site!r} hold NaN or infinity: capture from a model in float32")
+    lengths = sample.norm(dim=1)
+    longest = massive * float(lengths.median())
+    ordinary = sample[lengths <= longest]
+    scale = 1.0 / float(ordinary.square().mean().sqrt())
+    if not math.isfinite(scale):
+        raise ValueError(f"all rows at {site!r} are zero: there is nothing to reconstruct")
+    total = steps if steps is not None else recipe.epochs * (len(rows) // recipe.batch_size)
+    with torch.random.fork_rng(), quiet_sae_lens():
+        torch.manual_seed(seed)
+        module = _begun(recipe, rows.shape[1], ordinary.mean(dim=0), scale) if start is None else _from(start, rows, site, scale)
+        _fit(module, _batches(rows, recipe.batch_size, longest, scale, seed), recipe, total, progress)
+        module.fold_activation_norm_scaling_factor(scale)
+        trained = _for_use(module)
+    about = {**asdict(recipe), "steps": total, "rows": len(rows), "seed": seed, "start": None if start is None else repr(start)}
+    return Sae(trained, site, who, longest, {"trained": about})
+
+
+def explained_variance(sae: Sae, rows: Float[Tensor, "row d_model"]) -> float:
+    """1 - FVU of the reconstruction (``evaluation.metrics.fvu``)."""
+    from interp_transfer.evaluation.metrics import fvu
+
+    return 1.0 - fvu(rows, torch.cat([sae.reconstruct(part) for part in rows.float().split(4096)]))
+
+
+def _sample(rows: Rows, seed: int) -> Float[Tensor, "row d_model"]:
+    """Some rows, from all over."""
+    return torch.cat([part for _, part in zip(range(-(-min(SAMPLE, len(rows)) // RUN)), _runs(rows, RUN, seed), strict=False)])
+
+
+def _runs(rows: Rows, run: int, seed: int) -> Iterator[Float[Tensor, "row d_model"]]:
+    """Runs of neighbouring rows in random order, again and again."""
+    starts = torch.arange(0, len(rows), run)
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        for index in torch.randperm(len(starts), generator=generator).tolist():
+            first = int(starts[index])
+            yield rows[first : first + run].float()
+
+
+def _batches(rows: Rows, size: int, longest: float, scale: float, seed: int) -> Iterator[Float[Tensor, "row d_model"]]:
+    """Scaled batches without an end: row by row at random from memory, in runs of rows from a store."""
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(rows, Tensor):
+        keep = (rows.float().norm(dim=1) <= longest).nonzero()[:, 0]
+        while True:
+            for chosen in keep[torch.randperm(len(keep), generator=generator)].split(size):
+                if len(chosen) == size:
+                    yield rows[chosen].float() * scale
+    waiting: list[Tensor] = []
+    for run in _runs(rows, RUN, seed):
+        waiting.append(run[run.norm(dim=1) <= longest])
+        if sum(map(len, waiting)) >= 16 * size:  # as many are mixed
+            pool = torch.cat(waiting)
+            pool = pool[torch.randperm(len(pool), generator=generator)]
+            whole = len(pool) - len(pool) % size
+            yield from (part * scale for part in pool[:whole].split(size))
+            waiting = [pool[whole:]]
+
+
+def _begun(recipe: Recipe, width: int, mean: Tensor, scale: float) -> Any:
+    from sae_lens import TrainingSAE
+
+    module = TrainingSAE.from_dict(_config(recipe, width).to_dict())
+    if hasattr(module, "b_dec"):
+        module.b_dec.data = mean * scale
+    return module
+
+
+def _config(recipe: Recipe, width: int) -> Any:
+    from dataclasses import fields
+
+    from sae_lens.registry import get_sae_training_class
+
+    kind = get_sae_training_class(recipe.architecture)[1]
+    known = {f.name for f in fields(kind)}
+    given: dict[str, Any] = {"d_in": width, "d_sae": recipe.expansion * width, **recipe.options}
+    if "k" in known:
+        given.setdefault("k", min(recipe.k, given["d_sae"]))
+    if unknown := sorted(set(given) - known):
+        raise ValueError(f"sae-lens' {recipe.architecture} has no option {unknown[0]!r}: it has {', '.join(sorted(known))}")
+    return kind(**given)
+
+
+def _from(start: Sae, rows: Rows, site: str, scale: float) -> Any:
+    """A training SAE with the weights of another, in scaled units."""
+    from sae_lens import TrainingSAE
+
+    if start.site != site or start.d_model != rows.shape[1]:
+        raise ValueError(
+            f"the start is an SAE of {start.d_model} dimensions at {start.site!r}, the rows are {rows.shape[1]} wide at {site!r}"
+        )
+    if start.architecture != "topk":
+        raise ValueError(f"a start of architecture {start.architecture!r}: only topk can be trained on")
+    recipe = Recipe(k=int(start.module.cfg.k), options={"d_sae": start.n_features})
+    module = TrainingSAE.from_dict(_config(recipe, start.d_model).to_dict())
+    weights = {name: tensor.clone() for name, tensor in start.module.state_dict().items()}
+    weights["W_enc"] /= scale
+    weights["W_dec"] *= scale
+    weights["b_dec"] *= scale
+    norms = weights["W_dec"].norm(dim=1).clamp(min=1e-8)  # the trainer takes activations times the decoder's norms
+    module.load_state_dict(weights | {"W_enc": weights["W_enc"], "W_dec": weights["W_dec"]})
+    if not getattr(start.module.cfg, "rescale_acts_by_decoder_norm", False):
+        module.W_dec.data /= norms[:, None]
+        module.W_enc.data *= norms
+        module.b_enc.data *= norms
+    return module
+
+
+def _fit(module: Any, batches: Iterator[Tensor], recipe: Recipe, steps: int, progress: bool) -> None:
+    from sae_lens import SAETrainer
+    from sae_lens.config import SAETrainerConfig
+
+    settings = SAETrainerConfig(
+        total_training_samples=steps * recipe.batch_size,
+        train_batch_size_samples=recipe.batch_size,
+        lr=recipe.learning_rate,
+        lr_end=0.0,
+        lr_decay_steps=steps // 5,
+        lr_warm_up_steps=min(steps // 20, 1000),
+        dead_feature_window=max(10, min(1000, steps // 10)),
+        device=str(module.W_dec.device),
+    )
+    trainer = SAETrainer(cfg=settings, sae=module, data_provider=batches)
+    bar: dict[str, Any] = {"unit": "step", "delay": SECONDS_BEFORE_PROGRESS, "disable": not progress, "leave": False}
+    for _ in tqdm(range(steps), desc="train SAE", **bar):
+        found = trainer.step(next(batches))
+        trainer.n_training_steps += 1
+    if steps and not torch.isfinite(found.loss):
+        raise ValueError("training diverged to NaN: lower learning_rate")
+
+
+def _for_use(module: Any) -> Any:
+    """The SAE as it is used: features of decoder norm 1 where that changes nothing."""
+    from sae_lens import SAE
+
+    if getattr(module.cfg, "rescale_acts_by_decoder_norm", False):
+        module.fold_W_dec_norm()
+        module.cfg = replace(module.cfg, rescale_acts_by_decoder_norm=False)
+    with tempfile.TemporaryDirectory() as folder:
+        module.save_inference_model(folder)
+        return SAE.load_from_disk(folder, device=module.cfg.device).eval().requires_grad_(False)
