@@ -61,7 +61,7 @@ class Recipe:
 
     architecture: str = "topk"
     expansion: int = 8
-    k: int = 16
+    k: int = 32
     epochs: int = 12
     batch_size: int = 512
     learning_rate: float = 2e-3
