@@ -74,7 +74,8 @@ class Sae:
     def decoder(self) -> Float[Tensor, "feature d_model"]:
         """What one unit of each feature's activation adds to the activation (where the SAE normalises nothing at run time)."""
         rows = self.module.W_dec.detach()
-        return rows / rows.norm(dim=1, keepdim=True) if getattr(self.module.cfg, "rescale_acts_by_decoder_norm", False) else rows
+        rescales = getattr(self.module.cfg, "rescale_acts_by_decoder_norm", False)
+        return rows / rows.norm(dim=1, keepdim=True) if rescales else rows
 
     @property
     def encoder(self) -> Float[Tensor, "feature d_model"]:
@@ -165,7 +166,8 @@ class Sae:
         where = Path(folder)
         where.mkdir(parents=True, exist_ok=True)
         (where / FILE).unlink(missing_ok=True)
-        self.module.save_model(where)
+        for path in self.module.save_model(where):
+            path.chmod(0o644)  # safetensors makes files that only their owner can read
         plain = {
             "format": FORMAT,
             "site": self.site,
@@ -179,7 +181,8 @@ class Sae:
     def __repr__(self) -> str:
         known = self.details.get("measured", {})
         told = "".join(f", {name} {known[name]:.3g}" for name in ("explained_variance", "l0") if name in known)
-        return f"Sae({self.architecture}, {self.n_features} features of {self.d_model} at {self.site} of {self.model.name}{told})"
+        size = f"{self.n_features} features of {self.d_model}"
+        return f"Sae({self.architecture}, {size} at {self.site} of {self.model.name}{told})"
 
     @property
     def _device(self) -> torch.device:
@@ -290,8 +293,8 @@ def _released(release: str, sae_id: str, device: str) -> Any:
             return SAE.from_pretrained(release, sae_id, device=device).eval()
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(
-                f"cannot load {sae_id!r} of {release!r}: {str(error).splitlines()[0]} (a release needs the network, or a copy in "
-                "the hub's cache)"
+                f"cannot load {sae_id!r} of {release!r}: {str(error).splitlines()[0]} (a release needs the network, or a copy "
+                "in the hub's cache)"
             ) from error
 
 

@@ -56,7 +56,9 @@ class Reconstruct:
         return self.sae.reconstruct(a)
 
 
-def set_feature(sae: Sae, index: int, value: Strength, positions: Positions = "all", *, keep_error: bool = True) -> Intervention:
+def set_feature(
+    sae: Sae, index: int, value: Strength, positions: Positions = "all", *, keep_error: bool = True
+) -> Intervention:
     """Set one feature's activation to ``value`` (clamping); 0 ablates it.
 
     Args:

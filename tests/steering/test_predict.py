@@ -9,11 +9,12 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.exam import draw, exam
+from interp_transfer.evaluation.first_order import first_order
 from interp_transfer.evaluation.metrics import rate
 from interp_transfer.interventions.apply import generate_tokens
 from interp_transfer.models.load import ModelIdentity, tokenize
 from interp_transfer.steering import predict as module
-from interp_transfer.steering.predict import PREDICTORS, Predictions, first_order, predict
+from interp_transfer.steering.predict import PREDICTORS, Predictions, predict
 from interp_transfer.steering.sweep import Tried
 
 SOURCE = ["blocks.1.hook_resid_pre", "blocks.3.hook_resid_pre"]
