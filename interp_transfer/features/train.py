@@ -1,15 +1,14 @@
 """Training sparse autoencoders on captured or stored activations, by sae-lens' trainer.
 
-Rows are scaled to a mean square of 1 for each coordinate, and the scale is folded into the weights afterwards, so that one
-learning rate fits models of any size; the decoder's bias begins at the rows' mean. Rows far longer than the others ("massive
-activations", Sun et al. 2024) are left out: a squared error would be about them alone.
+Rows are scaled such that a coordinate's mean squared distance from its mean is 1, and the scale is folded into the weights
+afterwards, so that one learning rate fits models of any size; the decoder's bias begins at the rows' mean. Rows far longer than
+the others ("massive activations", Sun et al. 2024) are left out: a squared error would be about them alone.
 """
 
-import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -31,6 +30,7 @@ RUN = 64
 """Rows of a store that are read together."""
 
 
+@runtime_checkable
 class Rows(Protocol):
     """Rows of activations that can be sliced: a tensor, or a column of a store."""
 
@@ -126,16 +126,18 @@ def train_sae(
     lengths = sample.norm(dim=1)
     longest = massive * float(lengths.median())
     ordinary = sample[lengths <= longest]
-    scale = 1.0 / float(ordinary.square().mean().sqrt())
-    if not math.isfinite(scale):
-        raise ValueError(f"all rows at {site!r} are zero: there is nothing to reconstruct")
+    mean = ordinary.mean(dim=0)
+    size = float((ordinary - mean).square().mean().sqrt())
+    if not size > 0:
+        raise ValueError(f"all rows at {site!r} are the same: there is nothing to reconstruct")
+    scale = 1.0 / size
     total = steps if steps is not None else recipe.epochs * (len(rows) // recipe.batch_size)
     with torch.random.fork_rng(), quiet_sae_lens():
         torch.manual_seed(seed)
         if start is None:
-            module = _begun(recipe, rows.shape[1], ordinary.mean(dim=0), scale)
+            module = _begun(recipe, rows.shape[1], mean, scale)
         else:
-            module = _from(start, recipe, rows.shape[1], site, ordinary.mean(dim=0), scale)
+            module = _from(start, recipe, rows.shape[1], site, mean, scale)
         _fit(module, _batches(rows, recipe.batch_size, longest, scale, seed), recipe, total, progress)
         module.fold_activation_norm_scaling_factor(scale)
         trained = _for_use(module)

