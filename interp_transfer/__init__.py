@@ -17,6 +17,7 @@ _WHERE = {
     "Mapper": "mapping.mappers",
     "PairedActivations": "mapping.collect",
     "Result": "evaluation.compare",
+    "Sae": "features.sae",
     "SteeringVector": "interventions.vector",
     "ablate": "interventions.apply",
     "add": "interventions.apply",
@@ -32,6 +33,7 @@ _WHERE = {
     "generate": "interventions.apply",
     "identity": "models.load",
     "load_model": "models.load",
+    "load_sae": "features.sae",
     "load_task": "data.tasks",
     "open_pairs": "mapping.stored",
     "prompt_steering": "steering.extract",
@@ -41,6 +43,7 @@ _WHERE = {
     "substring": "activations.positions",
     "sweep": "steering.sweep",
     "task_from_jsonl": "data.tasks",
+    "train_sae": "features.train",
 }
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "Mapper",
     "PairedActivations",
     "Result",
+    "Sae",
     "SteeringVector",
     "ablate",
     "add",
@@ -65,6 +69,7 @@ __all__ = [
     "generate",
     "identity",
     "load_model",
+    "load_sae",
     "load_task",
     "open_pairs",
     "prompt_steering",
@@ -74,6 +79,7 @@ __all__ = [
     "substring",
     "sweep",
     "task_from_jsonl",
+    "train_sae",
 ]
 
 if TYPE_CHECKING:
@@ -83,6 +89,8 @@ if TYPE_CHECKING:
     from interp_transfer.data.tasks import load_task, task_from_jsonl
     from interp_transfer.evaluation.compare import Result, compare
     from interp_transfer.experiment import run
+    from interp_transfer.features.sae import Sae, load_sae
+    from interp_transfer.features.train import train_sae
     from interp_transfer.interventions.apply import Intervention, ablate, add, applied, clamp, generate
     from interp_transfer.interventions.follow import follow
     from interp_transfer.interventions.splice import splice

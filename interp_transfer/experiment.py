@@ -127,11 +127,11 @@ def run(
     at = [chosen[name] for name in vectors]
     judged_each = test.judge_each([[(steer(v, x),)] for v, x in zip(vectors.values(), at, strict=True)], at, progress=progress)
     fair = dict(zip(vectors, judged_each, strict=True))
-    fair["random"] = test.random(steer(moved, chosen["random"]), seed, chosen["random"])
+    fair["random"] = test.random(steer(moved, chosen["random"]), seed, chosen["random"], progress)
     conditions = {
-        "unsteered": test.unsteered(),
+        "unsteered": test.unsteered(progress),
         **{name: fair[name] for name in ("native", "moved", "random", "shuffled")},
-        "mean_ablated": test.mean_ablated(steer(moved, 1.0)),
+        "mean_ablated": test.mean_ablated(steer(moved, 1.0), progress),
         "forced_first_token": test.forced_first_token(),
     }
     conditions = {name: read_again(task, test.prompts, judged) for name, judged in conditions.items()}
@@ -139,7 +139,7 @@ def run(
         name: fair[name] if chosen[name] == 1.0 else test.judge([(steer(v, 1.0),)], 1.0, progress=progress)
         for name, v in vectors.items()
     }
-    plain["random"] = fair["random"] if chosen["random"] == 1.0 else test.random(steer(moved, 1.0), seed, 1.0)
+    plain["random"] = fair["random"] if chosen["random"] == 1.0 else test.random(steer(moved, 1.0), seed, 1.0, progress)
 
     others: list[dict[str, Any]] = []
     if variants:

@@ -167,11 +167,11 @@ def compare(
         raise ValueError(f"{sorted(taken)} are added by themselves: choose other names")
     like = _reference(named, reference)
     test = exam(target, task, split, n=n, seed=seed)
-    conditions = {"unsteered": test.unsteered()}
+    conditions = {"unsteered": test.unsteered(progress)}
     for name, given in named.items():
         conditions[name] = test.judge([given], _strength(given), progress=progress)
-    conditions["random"] = test.random(like, seed, _strength((like,)))
-    conditions["mean_ablated"] = test.mean_ablated(like)
+    conditions["random"] = test.random(like, seed, _strength((like,)), progress)
+    conditions["mean_ablated"] = test.mean_ablated(like, progress)
     conditions = {name: read_again(task, test.prompts, judged) for name, judged in conditions.items()}
     return Result(task.name, about(target, like), conditions, test.prompts, seed)
 

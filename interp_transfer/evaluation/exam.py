@@ -157,18 +157,19 @@ class Exam:
                 said[k] = texts[place * n : place * n + n]
         return said
 
-    def unsteered(self) -> Condition:
+    def unsteered(self, progress: bool = True) -> Condition:
         """The model as it is."""
-        return self.judge([()], 0.0, "nothing done")
+        return self.judge([()], 0.0, "nothing done", progress)
 
-    def random(self, like: Intervention, seed: int, strength: float) -> Condition:
+    def random(self, like: Intervention, seed: int, strength: float, progress: bool = True) -> Condition:
         """Random vectors with the norm, site and positions of ``like``, pooled."""
         note = f"{RANDOM_DRAWS} random vectors of the reference's norm, at its site and positions"
-        return self.judge([(r,) for r in random_like(like, seed)], strength, note)
+        return self.judge([(r,) for r in random_like(like, seed)], strength, note, progress)
 
-    def mean_ablated(self, like: Intervention) -> Condition:
+    def mean_ablated(self, like: Intervention, progress: bool = True) -> Condition:
         """The mean activation at the site and positions of ``like``."""
-        return self.judge([(mean_ablation(self.model, self.task, like),)], 0.0, "the site's mean in place of its activation")
+        note = "the site's mean in place of its activation"
+        return self.judge([(mean_ablation(self.model, self.task, like),)], 0.0, note, progress)
 
     def forced_first_token(self) -> Condition:
         """No steering, but the first token of the right answer is given: a task that this solves says little."""
@@ -210,6 +211,8 @@ def draw(items: Sequence[str], n: int, seed: int, what: str) -> list[str]:
     Raises:
         ValueError: when there are not as many.
     """
+    if not items:
+        raise ValueError(f"there are no {what}: give some, or choose a split that has them")
     if not 0 < n <= len(items):
         raise ValueError(f"n={n}: there are {len(items)} {what}; choose n from 1 to {len(items)}")
     order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))

@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,17 @@ class Sae:
         width = capture(model, [""], self.site, ids=[[0]], progress=False)[self.site].shape[1]
         if width != self.d_model:
             raise ValueError(f"this SAE reads {self.d_model} dimensions, {self.site!r} of {identity(model)} has {width}")
+
+    def for_model(self, model: HookedModel) -> "Sae":
+        """The same SAE, bound to another model on purpose (a fine-tune of the one that it was trained on, say).
+
+        Raises:
+            ValueError: where the model lacks the site or is of another width.
+        """
+        check_site(model, self.site)
+        bound = replace(self, model=identity(model))
+        bound.check_model(model)
+        return bound
 
     def save(self, folder: str | Path) -> Path:
         """Write sae-lens' files and ``interp_transfer.json`` into a folder, made if it is missing.

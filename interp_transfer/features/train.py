@@ -50,7 +50,8 @@ class Recipe:
     """How an SAE is trained.
 
     Attributes:
-        architecture: as sae-lens calls it: "topk", or another that it trains.
+        architecture: as sae-lens calls it: "topk", or another that it trains. A batchtopk is used as a jumprelu, with the
+            threshold that it was trained to.
         expansion: features for each dimension of the activation.
         k: active features of a row; for the architectures that have one.
         epochs: passes over the rows.

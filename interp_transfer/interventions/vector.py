@@ -264,7 +264,7 @@ def check_same(have: ModelIdentity, want: ModelIdentity, what: str) -> None:
     """
     if have.fingerprint != want.fingerprint:
         raise ValueError(
-            f"{what} of two models: {have} and {want}; move one through a mapper, or rebind with vector.for_model(model)"
+            f"{what} of two models: {have} and {want}; move one through a mapper, or rebind it on purpose with for_model(model)"
         )
 
 

@@ -103,7 +103,8 @@ def load_model(
         ValueError: for an unknown name, an unknown dtype, or contradicting arguments, with the remedy.
     """
     if isinstance(model, HookedModel):
-        _remember(model, _fingerprint_wrapped(model, tokenizer), tokenizer)
+        if tokenizer is not None or model not in _LOADED:
+            _remember(model, _fingerprint_wrapped(model, tokenizer), tokenizer)
         return model
     if not isinstance(model, str | Path):
         raise ValueError(f"cannot load a {type(model).__name__}: give an organism, a hub name, a folder or a hooked model")
@@ -256,8 +257,20 @@ def _resolve(name: str) -> tuple[str, bool]:
     if name.startswith("micro-"):
         raise ValueError(f"unknown organism {name!r}: did you mean {', '.join(close or organisms)}?")
     if name.startswith((".", "/", "~")):
-        raise ValueError(f"no folder {name!r}: give the folder of a Hugging Face model, a hub name, or one of {organisms}")
+        raise ValueError(
+            f"no folder {name!r}{_beside(path)}: give the folder of a Hugging Face model, a hub name, or an organism"
+        )
     return name, False
+
+
+def _beside(path: Path) -> str:
+    """A question whether a folder beside one that is not there was meant; nothing if none is alike."""
+    try:
+        there = [folder.name for folder in path.parent.iterdir() if folder.is_dir()]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, there, n=1, cutoff=0.6)
+    return f"; did you mean the folder {str(path.parent / close[0])!r}?" if close else ""
 
 
 def _from_pretrained(name: str, where: str, local: bool, device_map: Any, tokenizer: Any) -> tuple[Any, Any]:
@@ -284,7 +297,7 @@ def _from_pretrained(name: str, where: str, local: bool, device_map: Any, tokeni
         if local:
             raise ValueError(f"cannot load the model in {where!r}: {first}") from error
         close = difflib.get_close_matches(name, [o.name for o in list_organisms()], n=1, cutoff=0.6)
-        hint = f"; did you mean the organism {close[0]}?" if close else ""
+        hint = f"; did you mean the organism {close[0]}?" if close else _beside(Path(name)) or "."
         raise ValueError(
             f"cannot load {name!r}: it is no organism and no local folder, and the hub did not give it ({first}){hint} "
             "Give the path of a downloaded copy if there is no network."

@@ -93,6 +93,7 @@ def extract(
     head: int | None = None,
     evidence_rows: int = EVIDENCE_ROWS,
     seed: int = 0,
+    progress: bool = True,
 ) -> SteeringVector:
     """The steering vector of a contrast at one site.
 
@@ -109,11 +110,12 @@ def extract(
         head: at sites of attention heads (``hook_z``): this head's part alone, the rest zero.
         evidence_rows: how many rows of each side the vector keeps; all, when there are no more.
         seed: draws the rows that are kept.
+        progress: show a bar when it takes longer than two seconds.
 
     Raises:
         ValueError: for an empty contrast, an unknown site or method, and what ``capture`` refuses.
     """
-    options: dict[str, Any] = {"method": method, "reference": reference, "head": head}
+    options: dict[str, Any] = {"method": method, "reference": reference, "head": head, "progress": progress}
     return extract_each(model, contrast, [site], positions, evidence_rows=evidence_rows, seed=seed, **options)[site]
 
 
@@ -128,6 +130,7 @@ def extract_each(
     head: int | None = None,
     evidence_rows: int = EVIDENCE_ROWS,
     seed: int = 0,
+    progress: bool = True,
 ) -> dict[str, SteeringVector]:
     """What ``extract`` finds at each of several sites, by site; the texts are read once for all of them."""
     positive, negative = sides(contrast)
@@ -144,7 +147,9 @@ def extract_each(
     find_direction = _method(method)
     rows = evidence_rows if find_direction is difference_in_means else max(evidence_rows, METHOD_ROWS)
     parts = {site: slice(None) if head is None else _part_of(model, head, site) for site in sites}
-    (plus, ours), (minus, theirs) = (_read(model, texts, parts, positions, rows, seed) for texts in (positive, negative))
+    (plus, ours), (minus, theirs) = (
+        _read(model, texts, parts, positions, rows, seed, progress) for texts in (positive, negative)
+    )
     if find_direction is pca and not torch.equal(ours, theirs):
         raise ValueError(
             "pca takes the differences of pairs, but one has more tokens on a side: read as many of both (positions='last')"
@@ -265,7 +270,13 @@ class _Side:
 
 
 def _read(
-    model: HookedModel, texts: Sequence[str], parts: Mapping[str, slice], positions: Positions, rows: int, seed: int
+    model: HookedModel,
+    texts: Sequence[str],
+    parts: Mapping[str, slice],
+    positions: Positions,
+    rows: int,
+    seed: int,
+    progress: bool,
 ) -> tuple[dict[str, _Side], Tensor]:
     """Mean and sample of some texts' rows at each site, and how many rows each text has.
 
@@ -275,7 +286,7 @@ def _read(
     counts = []
     for start in range(0, len(texts), PORTION):
         portion = texts[start : start + PORTION]
-        acts = capture(model, portion, list(parts), positions, first_text=start)
+        acts = capture(model, portion, list(parts), positions, first_text=start, progress=progress)
         counts.append(torch.bincount(acts.text_index - start, minlength=len(portion)))
         for site, part in parts.items():
             kept[site].width = acts[site].shape[1]

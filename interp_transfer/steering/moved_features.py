@@ -68,8 +68,8 @@ class Direction:
 
     Attributes:
         name: "remove", "induce", ...; the task's name for one without directions.
-        ranking: candidates in the order of their difference, with their means on both sides.
-        home: what each does in the source, at each scale (``features.rank.causal_rank``), on validation prompts.
+        ranking: features that differ, the largest difference first, with their means on both sides; candidates are the first.
+        home: what each candidate does in the source, at each scale (``features.rank.causal_rank``), on validation prompts.
         there: what each does in the target, moved.
         feature: the best in the source.
         rank: which place the best has among the candidates, from 1.
@@ -151,8 +151,8 @@ class MovedFeatures:
                 f"{home.success} of the source's prompts (intact {home.intact}), moved on {there.success} of the target's "
                 f"(intact {there.intact})"
             )
-        fits = ", ".join(f"{name} {found[0]:.3f}" for name, found in self.fits.items())
-        return [*said, f"explained variance in the target: {fits}"]
+        fits = [f"{found[0] + 0.0:.3f} {name}" for name, found in self.fits.items()]
+        return [*said, f"explained variance in the target: {'; '.join(fits)}".replace("-0.000", "0.000")]
 
     def to_dict(self) -> dict[str, Any]:
         """What ``features.json`` holds."""
@@ -225,7 +225,7 @@ def move_features(
     moved = _moved(sae, pairs, back, mapper, seed, progress)
     control = _moved(sae, pairs.shuffled(seed), back.shuffled(seed), mapper, seed, progress)
     rows = capture(target, first.texts("validation")[:TEXTS], own.site, progress=progress)[own.site].float()
-    fits = {"own": fit_of(own, rows), "moved": fit_of(moved, rows), "moved, shuffled pairs": fit_of(control, rows)}
+    fits = {"own": fit_of(own, rows), "moved": fit_of(moved, rows), "moved by shuffled pairs": fit_of(control, rows)}
     matches = match_features(moved, own, rows)
     directions = {}
     for name, task in tasks.items():
@@ -254,8 +254,8 @@ class _Trial:
 
     def run(self, name: str, candidates: int, matches: "pd.DataFrame") -> Direction:
         seen = feature_contrast(self.sae, self.source, self.task.contrast("train"))
-        ranking = rank_features(self.sae, self.source, self.task, found=seen).head(candidates)
-        features = ranking["feature"].tolist()
+        ranking = rank_features(self.sae, self.source, self.task, found=seen)
+        features = ranking["feature"].head(candidates).tolist()
         first = [self._exam(model, "validation", self.sizes[1]) for model in (self.source, self.target)]
         options: dict[str, Any] = {"scales": self.scales, "positions": self.task.positions, "progress": self.progress}
         home = causal_rank(first[0], self.sae, seen, features, **options)
@@ -265,16 +265,16 @@ class _Trial:
         at = float(home["scale"][0])
         last = [self._exam(model, "test", self.sizes[0]) for model in (self.source, self.target)]
         pushed = feature_intervention(self.sae, feature, seen, at, positions=self.task.positions)
-        source = {"unsteered": last[0].unsteered(), "feature": self._judge(last[0], pushed, at)}
-        source["random direction"] = last[0].random(pushed, self.seed, at)
+        source = {"unsteered": last[0].unsteered(self.progress), "feature": self._judge(last[0], pushed, at)}
+        source["random direction"] = last[0].random(pushed, self.seed, at, self.progress)
         source |= self._set(last[0], feature, seen, at)
         source["native vector"] = self._native(first[0], last[0], self.source, self.sae.site)
-        target = {"unsteered": last[1].unsteered()}
+        target = {"unsteered": last[1].unsteered(self.progress)}
         of_moved = there[there["feature"] == feature]
         scale = float(of_moved["scale"].iloc[0])
         pushed = feature_intervention(self.moved, feature, seen, scale, positions=self.task.positions)
         target["moved feature"] = self._judge(last[1], pushed, scale)
-        target["random direction"] = last[1].random(pushed, self.seed, scale)
+        target["random direction"] = last[1].random(pushed, self.seed, scale, self.progress)
         for what, sae, index, means in (
             ("moved feature, shuffled pairs", self.control, feature, seen),
             ("own match", self.own, match, feature_contrast(self.own, self.target, self.task.contrast("train"))),

