@@ -8,6 +8,7 @@ the others ("massive activations", Sun et al. 2024) are left out: a squared erro
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -18,7 +19,9 @@ from tqdm.auto import tqdm
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, Activations
 from interp_transfer.activations.finite import all_finite
 from interp_transfer.data.names import meant
+from interp_transfer.features.resume import TrainingState
 from interp_transfer.features.sae import Sae, quiet_sae_lens
+from interp_transfer.models.checkpoints import initial_weights
 from interp_transfer.models.load import ModelIdentity
 
 ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu", "gated", "abstopk", "matching_pursuit")
@@ -95,6 +98,7 @@ def train_sae(
     start: Sae | None = None,
     steps: int | None = None,
     massive: float = MASSIVE,
+    checkpoint: str | Path | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Sae:
@@ -110,11 +114,13 @@ def train_sae(
             recipe's further features are random.
         steps: how many, instead of the recipe's epochs.
         massive: rows longer than so many times the median length are left out, and left alone by the SAE.
+        checkpoint: folder in which the state is kept every 500 steps; an interrupted training is gone on with.
         seed: of the initial weights and the order of rows.
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
-        ValueError: for rows without a known model, of no length, with NaN, fewer than a batch, or a start that does not fit.
+        ValueError: for rows without a known model, of no length, with NaN, fewer than a batch, a start that does not fit,
+            or a checkpoint of another training.
     """
     rows, who = (acts[site], acts.model) if isinstance(acts, Activations) else (acts, model)
     if who is None:
@@ -139,7 +145,10 @@ def train_sae(
             module = _begun(recipe, rows.shape[1], mean, scale)
         else:
             module = _from(start, recipe, rows.shape[1], site, mean, scale)
-        _fit(module, _batches(rows, recipe.batch_size, longest, scale, seed), recipe, total, progress)
+        asked = {**asdict(recipe), "steps": total, "rows": len(rows), "seed": seed, "scale": scale}
+        asked["initial weights"] = initial_weights(module)
+        batches = _batches(rows, recipe.batch_size, longest, scale, seed)
+        _fit(module, batches, recipe, total, None if checkpoint is None else Path(checkpoint), asked, progress)
         module.fold_activation_norm_scaling_factor(scale)
         trained = _for_use(module)
     about = {**asdict(recipe), "steps": total, "rows": len(rows), "seed": seed, "start": None if start is None else repr(start)}
@@ -229,7 +238,15 @@ def _from(start: Sae, recipe: Recipe, width: int, site: str, mean: Tensor, scale
     return module
 
 
-def _fit(module: Any, batches: Iterator[Tensor], recipe: Recipe, steps: int, progress: bool) -> None:
+def _fit(
+    module: Any,
+    batches: Iterator[Tensor],
+    recipe: Recipe,
+    steps: int,
+    checkpoint: Path | None,
+    asked: dict[str, Any],
+    progress: bool,
+) -> None:
     from sae_lens import SAETrainer
     from sae_lens.config import SAETrainerConfig
 
@@ -244,11 +261,23 @@ def _fit(module: Any, batches: Iterator[Tensor], recipe: Recipe, steps: int, pro
         device=str(module.W_dec.device),
     )
     trainer = SAETrainer(cfg=settings, sae=module, data_provider=batches)
-    bar: dict[str, Any] = {"unit": "step", "delay": SECONDS_BEFORE_PROGRESS, "disable": not progress, "leave": False}
+    state = TrainingState(checkpoint, trainer, asked)
+    done = state.resume()
+    for _ in range(done):  # the same batches in the same order
+        next(batches)
+    bar: dict[str, Any] = {
+        "initial": done,
+        "total": steps,
+        "unit": "step",
+        "delay": SECONDS_BEFORE_PROGRESS,
+        "disable": not progress,
+        "leave": False,
+    }
     loss = torch.zeros(())
-    for _ in tqdm(range(steps), desc="train SAE", **bar):
+    for _ in tqdm(range(done, steps), desc="train SAE", **bar):
         loss = trainer.step(next(batches)).loss
         trainer.n_training_steps += 1
+        state.keep()
     if not torch.isfinite(loss):
         raise ValueError("training diverged to NaN: lower learning_rate")
 

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -6,6 +8,7 @@ from interp_transfer.activations.store import StoreWriter
 from interp_transfer.activations.store_manifest import columns_like
 from interp_transfer.activations.store_reading import open_store
 from interp_transfer.evaluation.metrics import fvu
+from interp_transfer.features import resume
 from interp_transfer.features.train import ORGANISM, PAPER, Recipe, train_sae
 from interp_transfer.models.load import ModelIdentity
 
@@ -130,6 +133,44 @@ class TestStart:
             train_sae(rows, "blocks.1.hook_resid_pre", SMALL, model=SOMEONE, start=trained)
         with pytest.raises(ValueError, match="the rows are 6 wide"):
             train_sae(rows[:, :6], SITE, SMALL, model=SOMEONE, start=trained)
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "standard", "jumprelu", "gated"])
+def test_a_killed_training_goes_on_where_it_was(rows, tmp_path, monkeypatch, architecture):
+    monkeypatch.setattr(resume, "EVERY", 7)
+    recipe = Recipe(architecture, expansion=2, k=3, batch_size=128)
+    options = {"model": SOMEONE, "steps": 30, "progress": False}
+    whole = train_sae(rows, SITE, recipe, **options)
+    keep, seen = resume.TrainingState.keep, []
+
+    def killed(self):
+        keep(self)
+        seen.append(1)
+        if len(seen) == 17:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume.TrainingState, "keep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_sae(rows, SITE, recipe, checkpoint=tmp_path, **options)
+    assert json.loads((tmp_path / resume.FILE).read_text())["n_training_steps"] == 14
+    assert len(list(tmp_path.iterdir())) == 2
+    done = []
+    monkeypatch.setattr(resume.TrainingState, "keep", lambda self: done.append(1))
+    again = train_sae(rows, SITE, recipe, checkpoint=tmp_path, **options)
+    assert len(done) == 16
+    for name, tensor in whole.module.state_dict().items():
+        assert torch.equal(tensor, again.module.state_dict()[name]), name
+
+
+def test_the_state_of_another_training_is_refused(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "EVERY", 2)
+    train_sae(rows, SITE, SMALL, model=SOMEONE, steps=2, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="another training"):
+        train_sae(rows, SITE, SMALL, model=SOMEONE, steps=4, checkpoint=tmp_path)
+    next(tmp_path.glob("*.safetensors")).write_bytes(b"broken")
+    with pytest.raises(ValueError, match="is damaged"):
+        train_sae(rows, SITE, SMALL, model=SOMEONE, steps=2, checkpoint=tmp_path)
 
 
 def test_presets():
