@@ -109,8 +109,8 @@ def forward(probe: Probe, mapper: Mapper, reference_rows: Float[Tensor, "n d_sou
 
     With w the probe's weights, ``u = w / |w|^2`` is the shortest step that raises the log-odds by one. The new weights are
     ``w' = u' / |u'|^2``, where u' is the mean over the reference of f(h + u) - f(h) (``transfer.delta``): so the points
-    f(h + u) have one more log-odds than f(h), in the mean. The new bias is such that the reference, each h moved along u to log-odds 0,
-    has mean log-odds 0 behind f.
+    f(h + u) have one more log-odds than f(h), in the mean. The new bias is such that the reference, each h moved along u to
+    log-odds 0, has mean log-odds 0 behind f.
 
     This is exact where f keeps angles and lengths up to a factor. Elsewhere f turns the plane of the boundary against its
     normal, and the plane that comes out is normal to the moved step, not parallel to the moved boundary: f(h) for h on the
