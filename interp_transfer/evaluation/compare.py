@@ -20,6 +20,7 @@ from interp_transfer.data.tasks import Task
 from interp_transfer.evaluation.exam import Condition, exam, read_again
 from interp_transfer.interventions.apply import Intervention
 from interp_transfer.interventions.transforms import Add
+from interp_transfer.models.checkpoints import hashed
 from interp_transfer.models.load import identity
 from interp_transfer.models.sites import HookedModel
 
@@ -80,7 +81,7 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """What ``result.json`` holds."""
         packages = ("interp-transfer", "torch", "transformers", "transformer-lens")
-        return {
+        plain = {
             "schema": SCHEMA,
             "task": self.task,
             "seed": self.seed,
@@ -89,6 +90,7 @@ class Result:
             **self.details,
             "conditions": {name: condition.to_dict() for name, condition in self.conditions.items()},
         }
+        return {**plain, "digests": digests(plain)}
 
     def save(self, folder: str | Path, tokens: Sequence[Mapping[str, Any]] = ()) -> Path:
         """Write ``result.json`` and ``completions.json`` into a folder, made if it is missing.
@@ -181,6 +183,11 @@ def about(model: HookedModel, like: Intervention) -> dict[str, Any]:
     here = identity(model)
     site = like.site if isinstance(like.site, str) else " ".join(like.site)
     return {"name": here.name, "fingerprint": here.fingerprint, "site": site, "positions": describe(like.positions)}
+
+
+def digests(plain: Mapping[str, Any]) -> dict[str, str]:
+    """A short hash of each field as JSON holds it, by which a reader sees that a file was changed afterwards."""
+    return {name: hashed(json.loads(json.dumps(value))) for name, value in plain.items() if name != "digests"}
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -54,7 +54,7 @@ def summarise(result: Mapping[str, Any]) -> Headline:
     target = result["target"]["name"]
     if not {"unsteered", "native", "moved"} <= conditions.keys():
         return Headline(f"{len(conditions)} conditions compared on {target}.", (_plain_numbers(conditions),))
-    return Headline(_verdict(result, conditions), _numbers(conditions))
+    return Headline(_verdict(result, conditions), _numbers(conditions, result.get("moved_against_native")))
 
 
 def _verdict(result: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:
@@ -105,7 +105,7 @@ def _relation(native: Mapping[str, Any], moved: Mapping[str, Any]) -> str:
 _MEASURES = ("success", "intact")
 
 
-def _numbers(conditions: Mapping[str, Any]) -> tuple[str, ...]:
+def _numbers(conditions: Mapping[str, Any], against: Mapping[str, Any] | None) -> tuple[str, ...]:
     native, moved = conditions["native"], conditions["moved"]
     baselines = ", ".join(
         f"{percent(conditions[name]['intact']['rate'])} {words}" for name, words in _IN_NUMBERS.items() if name in conditions
@@ -116,10 +116,32 @@ def _numbers(conditions: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f"On {moved['intact']['n']} held-out prompts the moved vector did what it is for, and left a valid answer, on "
         f"{_with_interval(moved['intact'])}; the native one on {_with_interval(native['intact'])}.",
+        *([] if against is None else [_against(against)]),
         f"Baselines: {baselines}.",
         f"If answers may be broken: {whatever}. Cost on clean prompts, in nats per token: moved {moved['clean_kl']:.2g}, "
         f"native {native['clean_kl']:.2g}.",
     )
+
+
+def _against(differences: Mapping[str, Any]) -> str:
+    """Whether moved is as good as native, prompt by prompt."""
+    parts = [
+        f"{name} {_points(d['difference'])} points ({_points(d['low'])} to {_points(d['high'])})"
+        for name, d in differences.items()
+    ]
+    found, margin = [d["equivalent"] for d in differences.values()], next(iter(differences.values()))["margin"]
+    if all(found):
+        so = f"as good as the native one, to within {100 * margin:g} points"
+    elif False in found:
+        so = f"further apart than {100 * margin:g} points"
+    else:
+        so = f"not shown to be as good to within {100 * margin:g} points, nor to be worse; that takes more prompts"
+    return f"Moved less native, prompt by prompt: {', '.join(parts)}: {so}."
+
+
+def _points(share: float) -> str:
+    """In percentage points, signed."""
+    return f"{100 * share:+.1f}".replace("-", "\u2212").replace("+0.0", "0").removesuffix(".0")
 
 
 def _plain_numbers(conditions: Mapping[str, Any]) -> str:

@@ -252,6 +252,7 @@ def _command(result: ResultJson) -> str:
     source, mapper, target = result.get("source"), result.get("mapper"), result["target"]
     if not source or not mapper:
         return ""
+    asked = result.get("asked")
     options = {
         "--source": source["name"],
         "--target": target["name"],
@@ -260,9 +261,11 @@ def _command(result: ResultJson) -> str:
         "--mapper": mapper["kind"],
         "--mode": mapper["mode"],
         "--norm": mapper.get("norm"),
+        "--direction": asked["direction"] if asked else None,
         "--seed": str(result["seed"]),
         "--n": str(result["conditions"]["moved"]["intact"]["n"]) if "moved" in result["conditions"] else None,
         "--out": "FOLDER",
     }
     given = [f"{option} {shlex.quote(value)}" for option, value in options.items() if value]
-    return " \\\n    ".join([f"interp-transfer run {shlex.quote(result['task'])}", *given])
+    command = " \\\n    ".join([f"interp-transfer run {shlex.quote(result['task'])}", *given])
+    return f"{command}\n\ninterp-transfer run --from result.json --out FOLDER" if asked else command

@@ -13,6 +13,8 @@ from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_h
 
 from typeguard import TypeCheckError, check_type
 
+from interp_transfer.models.checkpoints import hashed
+
 SCHEMA = 1
 """Of result.json; the same as `evaluation.compare.SCHEMA`, which is not imported because it would load torch."""
 
@@ -99,6 +101,37 @@ class RuleJson(TypedDict):
     rule: str
 
 
+class AskedJson(TypedDict):
+    """What a run was asked for: the arguments of ``experiment.run``."""
+
+    task: str
+    direction: str | None
+    source: str
+    target: str
+    mapper: str
+    mode: str
+    norm: str
+    alignment: str
+    source_site: str | None
+    target_site: str | None
+    n: int
+    seed: int
+    budget: float | None
+    strengths: list[float]
+    variants: bool
+
+
+class DifferenceJson(TypedDict):
+    """A share less another, on the same prompts, and whether the two are equivalent."""
+
+    difference: float
+    low: float
+    high: float
+    n: int
+    margin: float
+    equivalent: bool | None
+
+
 class AlignmentJson(TypedDict):
     """How the tokens of the two models were paired."""
 
@@ -116,8 +149,11 @@ class ResultJson(TypedDict):
     target: ModelJson
     conditions: dict[str, ConditionJson]
     description: NotRequired[str]
+    asked: NotRequired[AskedJson | None]
+    digests: NotRequired[dict[str, str]]
     source: NotRequired[ModelJson]
     vector: NotRequired[VectorJson]
+    moved_against_native: NotRequired[dict[str, DifferenceJson]]
     alignment: NotRequired[AlignmentJson]
     mapper: NotRequired[MapperJson]
     strength_rule: NotRequired[RuleJson]
@@ -166,20 +202,32 @@ def read_run(folder: Path) -> RunFolder:
     Raises:
         ValueError: when a file is missing, damaged or of another schema; names file and field.
     """
-    result = _load(folder / "result.json")
-    schema = result.get("schema")
-    if schema != SCHEMA:
-        raise ValueError(
-            f"{folder / 'result.json'}: schema {schema!r}, expected {SCHEMA}: read it with the version that wrote it, "
-            f"or do the run again"
-        )
-    _check(result, ResultJson, folder / "result.json")
-    if not result["conditions"]:
-        raise ValueError(f"{folder / 'result.json'}: field 'conditions' is empty: {_REMEDY}")
+    result = read_result(folder / "result.json")
     said = _load(folder / "completions.json")
     _check(said, CompletionsJson, folder / "completions.json")
     _check_lengths(said, folder / "completions.json")
     return RunFolder(result, said)  # pyright: ignore[reportArgumentType]
+
+
+def read_result(path: Path) -> ResultJson:
+    """Read and check a `result.json`.
+
+    Raises:
+        ValueError: when it is missing, damaged, of another schema, or was changed after the run; names file and field.
+    """
+    result = _load(path)
+    schema = result.get("schema")
+    if schema != SCHEMA:
+        raise ValueError(
+            f"{path}: schema {schema!r}, expected {SCHEMA}: read it with the version that wrote it, or do the run again"
+        )
+    _check(result, ResultJson, path)
+    for name, digest in result.get("digests", {}).items():
+        if name not in result or hashed(result[name]) != digest:
+            raise ValueError(f"{path}: field {name!r} was changed after the run: {_REMEDY}")
+    if not result["conditions"]:
+        raise ValueError(f"{path}: field 'conditions' is empty: {_REMEDY}")
+    return result  # pyright: ignore[reportReturnType]
 
 
 _REMEDY = "the file is damaged, do the run again"

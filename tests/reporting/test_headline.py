@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from interp_transfer.evaluation.metrics import rate
+from interp_transfer.evaluation.paired import paired_difference
 from interp_transfer.reporting.headline import headline
 
 N = 200
@@ -52,6 +53,22 @@ def test_numbers_n_intervals_and_baselines_are_there() -> None:
     said = headline(result(random_success=0.35))
     for part in ("On 200 held-out prompts", "93% (95% interval 88.5% to 96.1%)", "0% without steering", "random 35%", "0.05"):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("moved", "says"),
+    [
+        ([True] * 480 + [False] * 20, "as good as the native one, to within 5 points"),
+        ([True] * 300 + [False] * 200, "further apart than 5 points"),
+        ([True] * 465 + [False] * 35, "not shown to be as good to within 5 points, nor to be worse"),
+    ],
+)
+def test_as_good_as_native_has_to_be_shown(moved: list[bool], says: str) -> None:
+    native = [True] * 485 + [False] * 15
+    differences = {name: paired_difference(moved, native).to_dict() for name in ("success", "intact")}
+    said = headline({**result(), "moved_against_native": differences})
+    assert says in said
+    assert "Moved less native, prompt by prompt: success \u2212" in said
 
 
 def test_a_result_without_a_moved_vector_is_only_described() -> None:
