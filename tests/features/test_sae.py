@@ -136,6 +136,22 @@ class TestOthers:
             sae = load_sae(what, model=organism_s)
             assert (sae.site, sae.architecture, sae.n_features) == (SITE, "standard", 128)
 
+    def test_a_release_by_name(self, module, organism_s, monkeypatch):
+        module.cfg.metadata.hook_name = SITE
+        asked = []
+
+        def from_pretrained(release, sae_id, device):
+            asked.append((release, sae_id, device))
+            if sae_id != "layer_3":
+                raise ValueError(f"ID {sae_id} not found in release {release}.")
+            return module
+
+        monkeypatch.setattr(SAE, "from_pretrained", from_pretrained)
+        assert load_sae("a-release", sae_id="layer_3", model=organism_s).site == SITE
+        assert asked == [("a-release", "layer_3", "cpu")]
+        with pytest.raises(ValueError, match="cannot load 'layer_9' of 'a-release': ID layer_9 not found"):
+            load_sae("a-release", sae_id="layer_9", model=organism_s)
+
     def test_say_whose_they_are(self, module):
         with pytest.raises(ValueError, match="give model="):
             load_sae(module)
