@@ -175,6 +175,8 @@ def _batches(rows: Rows, size: int, longest: float, scale: float, seed: int) -> 
     generator = torch.Generator().manual_seed(seed)
     if isinstance(rows, Tensor):
         keep = (rows.float().norm(dim=1) <= longest).nonzero()[:, 0]
+        if len(keep) < size:
+            raise ValueError(f"{len(keep)} rows of ordinary length for batches of {size}: give more, or a smaller batch_size")
         while True:
             for chosen in keep[torch.randperm(len(keep), generator=generator)].split(size):
                 if len(chosen) == size:

@@ -3,9 +3,9 @@
 The whole source SAE is moved (``mapping.moved_sae``), so that feature 12 of the moved SAE is feature 12 of the source.
 Candidates are ranked by how much they differ between the two sides of the task's contrast; then each steers the source, and
 the moved one the target, on validation prompts; the best is judged on test prompts, in both models, beside the unsteered model,
-random directions of the same length, the same feature moved by a mapper that was fitted on shuffled pairs, the target's own
-feature that it resembles most, and a native steering vector. As in the paper, the feature is also set in place of steered with,
-with what the SAE misses left out, beside the reconstruction alone.
+random directions of the same length, mean ablation, the same feature moved by a mapper that was fitted on shuffled pairs, the
+target's own feature that it resembles most, and a native steering vector. As in the paper, the feature is also set in place of
+steered with, with what the SAE misses left out, beside the reconstruction alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -267,6 +267,7 @@ class _Trial:
         pushed = feature_intervention(self.sae, feature, seen, at, positions=self.task.positions)
         source = {"unsteered": last[0].unsteered(self.progress), "feature": self._judge(last[0], pushed, at)}
         source["random direction"] = last[0].random(pushed, self.seed, at, self.progress)
+        source["mean ablated"] = last[0].mean_ablated(pushed, self.progress)
         source |= self._set(last[0], feature, seen, at)
         source["native vector"] = self._native(first[0], last[0], self.source, self.sae.site)
         target = {"unsteered": last[1].unsteered(self.progress)}
@@ -275,6 +276,7 @@ class _Trial:
         pushed = feature_intervention(self.moved, feature, seen, scale, positions=self.task.positions)
         target["moved feature"] = self._judge(last[1], pushed, scale)
         target["random direction"] = last[1].random(pushed, self.seed, scale, self.progress)
+        target["mean ablated"] = last[1].mean_ablated(pushed, self.progress)
         for what, sae, index, means in (
             ("moved feature, shuffled pairs", self.control, feature, seen),
             ("own match", self.own, match, feature_contrast(self.own, self.target, self.task.contrast("train"))),

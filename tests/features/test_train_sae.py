@@ -210,6 +210,9 @@ def test_an_unknown_option_of_sae_lens(rows):
 def test_rows_that_cannot_be_trained_on(rows):
     with pytest.raises(ValueError, match="at least batch_size=128 rows"):
         train_sae(rows[:50], SITE, SMALL, model=SOMEONE)
+    few = torch.cat([rows[:127], 500 * rows[127:130]])
+    with pytest.raises(ValueError, match="127 rows of ordinary length for batches of 128"):
+        train_sae(few, SITE, SMALL, model=SOMEONE)
     with pytest.raises(ValueError, match="NaN"):
         train_sae(torch.full((500, 4), torch.nan), SITE, SMALL, model=SOMEONE)
     with pytest.raises(ValueError, match="all rows .* are the same"):

@@ -7,7 +7,15 @@ from interp_transfer.evaluation import exam
 from interp_transfer.features.sae import load_sae
 from interp_transfer.steering.moved_features import move_features
 
-TARGET = {"unsteered", "moved feature", "random direction", "moved feature, shuffled pairs", "own match", "native vector"}
+TARGET = {
+    "unsteered",
+    "moved feature",
+    "random direction",
+    "mean ablated",
+    "moved feature, shuffled pairs",
+    "own match",
+    "native vector",
+}
 
 
 @pytest.fixture(scope="module")
