@@ -49,6 +49,7 @@ def run(
     target: str = "micro-qwen-m",
     *,
     mapper: str = "autoencoder",
+    settings: Mapping[str, Any] | None = None,
     mode: str = DEFAULT_MODE,
     norm: str = DEFAULT_NORM,
     alignment: str = DEFAULT_STRATEGY,
@@ -70,6 +71,7 @@ def run(
         source: model that the vector is found on; a base organism means its fine-tune for the task.
         target: model that it is moved to; likewise.
         mapper: kind of mapper.
+        settings: of the mapper, such as ``{"width": 2048, "epochs": 40}``; see ``mapping.kinds``.
         mode: how the vector is moved, see ``mapping.transfer``.
         norm: what length it is given there before strengths are chosen: "mapped" or "spread", see ``mapping.transfer``.
         alignment: how tokens are paired where the tokenizers differ, see ``activations.align``.
@@ -91,9 +93,9 @@ def run(
     if isinstance(task, str):
         asked = {"task": task, "direction": direction, "source": source, "target": target, "mapper": mapper, "mode": mode}
         asked |= {"norm": norm, "alignment": alignment, "source_site": source_site, "target_site": target_site, "n": n}
-        asked |= {"seed": seed, "budget": budget, "strengths": list(map(float, strengths)), "variants": variants}
+        asked |= {"settings": dict(settings or {}), "seed": seed, "budget": budget, "strengths": list(map(float, strengths)), "variants": variants}
     task = named_task(task, direction)
-    check_kind(mapper)
+    check_kind(mapper, settings)
     find_mode(mode)
     find_norm(norm)
     find_strategy(alignment)
@@ -114,9 +116,10 @@ def run(
     stage("pairs and mappers")
     pairs = collect(a, b, task.texts("train"), s, t, strategy=alignment, progress=progress)
     options: dict[str, Any] = {"models": (a, b), "seed": seed, "progress": progress}
-    main = fit(pairs, mapper, **options)
+    given = dict(settings or {})
+    main = fit(pairs, mapper, **options, **given)
     moved = main.transfer(vector, mode, norm)
-    control = fit(pairs.shuffled(seed), mapper, **options).transfer(vector, mode, norm)
+    control = fit(pairs.shuffled(seed), mapper, **options, **given).transfer(vector, mode, norm)
     vectors = {"native": native, "moved": moved, "shuffled": control}
 
     def steer(v: SteeringVector, strength: float) -> Intervention:

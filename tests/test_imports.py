@@ -22,6 +22,7 @@ ORDER = (
     "reporting",
     "experiment",
     "studies",
+    "reproduction",
     "cli",
 )
 ROOT = Path(interp_transfer.__file__).parent

@@ -24,6 +24,7 @@ from interp_transfer.activations.positions import describe
 from interp_transfer.data.world import Ruling
 from interp_transfer.data.world.cues import question_of
 from interp_transfer.evaluation.compare import write_json
+from interp_transfer.evaluation.intervals import mean_interval
 from interp_transfer.evaluation.metrics import Rate, rate, teacher_forced
 from interp_transfer.evaluation.rouge import ROUGE, rouge
 from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
@@ -87,6 +88,7 @@ class Figures:
         agreement: share of those answers' tokens for which both hold the same token for the likeliest; None for the source.
         mva: by similarity: is it closer to the target than the mean-ablated target is? Of replacements by something.
         tvs: by similarity: is it closer to the target than to the source? Of replacements by something.
+        intervals: 95% intervals of the means, by "kl", "agreement" and name of the similarity.
     """
 
     to_target: Mapping[str, float]
@@ -95,6 +97,7 @@ class Figures:
     agreement: float | None
     mva: Mapping[str, Closer]
     tvs: Mapping[str, Closer]
+    intervals: Mapping[str, tuple[float, float]]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -105,6 +108,7 @@ class Figures:
             "agreement": self.agreement,
             "mva": {name: share.to_dict() for name, share in self.mva.items()},
             "tvs": {name: share.to_dict() for name, share in self.tvs.items()},
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
         }
 
 
@@ -295,13 +299,18 @@ class _Measured:
             return [self.similar[similarity][one, other][i] for i in chosen]
 
         asked = self.similar if name not in (TARGET, ABLATED, SOURCE) else ()
+        means = {similarity: mean_interval(of(similarity, name, TARGET)) for similarity in self.similar}
+        for what, each in (("kl", self.kl), ("agreement", self.agreement)):
+            if name in each:
+                means[what] = mean_interval(each[name][i] for i in chosen)
         return Figures(
-            {similarity: _mean(of(similarity, name, TARGET)) for similarity in self.similar},
+            {similarity: means[similarity][0] for similarity in self.similar},
             None if self.valid is None else rate([self.valid[name][i] for i in chosen]),
-            _mean([self.kl[name][i] for i in chosen]) if name in self.kl else None,
-            _mean([self.agreement[name][i] for i in chosen]) if name in self.agreement else None,
+            means["kl"][0] if "kl" in means else None,
+            means["agreement"][0] if "agreement" in means else None,
             {s: closer(of(s, name, TARGET), of(s, ABLATED, TARGET)) for s in asked},
             {s: closer(of(s, name, TARGET), of(s, name, SOURCE)) for s in asked},
+            {what: (low, high) for what, (_, low, high, _) in means.items()},
         )
 
 
@@ -332,10 +341,6 @@ def _details(source: HookedModel, target: HookedModel, mapped: Intervention) -> 
         "versions": {name: version(name) for name in packages},
     }
     return about | sides
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _flat(name: str, share: Rate | None) -> dict[str, float | None]:

@@ -10,7 +10,7 @@ Nothing here holds all rows at once, so that pairs in a store are fitted on as t
 over the rows, those that are trained one more for each epoch, and held-out rows are read once more to judge.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -190,13 +190,13 @@ def fit_each(
     return {pair: fit(pairs, kind, sites=pair, ridge=ridge, **options) for pair in chosen}
 
 
-def check_kind(kind: str) -> str:
-    """Return ``kind`` if there is such a mapper.
+def check_kind(kind: str, settings: Mapping[str, Any] | None = None) -> str:
+    """Return ``kind`` if there is such a mapper and it has these settings.
 
     Raises:
         ValueError: naming the closest.
     """
-    find_kind(kind)
+    _settings(find_kind(kind), kind, dict(settings or {}))
     return kind
 
 

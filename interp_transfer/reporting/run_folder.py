@@ -119,6 +119,7 @@ class AskedJson(TypedDict):
     budget: float | None
     strengths: list[float]
     variants: bool
+    settings: NotRequired[dict[str, Any]]
 
 
 class DifferenceJson(TypedDict):

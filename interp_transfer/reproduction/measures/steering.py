@@ -1,0 +1,84 @@
+"""Steering transfer (figures 3 to 6): the whole pipeline, moved beside native and every baseline."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from interp_transfer.activations.align import DEFAULT_STRATEGY
+from interp_transfer.evaluation.exam import Condition
+from interp_transfer.experiment import run
+from interp_transfer.reproduction.bench import judged_row, task_of
+from interp_transfer.reproduction.rows import Estimate, Found, Row, Verdict, graded, share_of, value_of
+from interp_transfer.steering.search import STRENGTHS
+
+DIFFERENCE = "moved less native"
+ALIKE = 0.8
+"""Share of native's success from which on a moved vector is comparable."""
+
+
+def measure(
+    edition: str,
+    n: int,
+    seed: int,
+    task: str,
+    source: str,
+    target: str,
+    mapper: str = "autoencoder",
+    settings: Mapping[str, Any] | None = None,
+    strategy: str = DEFAULT_STRATEGY,
+    strengths: Sequence[float] = STRENGTHS,
+    sites: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[Row]:
+    """A row for each condition, each at its fair strength; then moved and random at strength 1, and the paired difference."""
+    made = task_of(task, edition, options)
+    here, there = sites if sites is not None else (None, None)
+    result = run(
+        made,
+        source,
+        target,
+        mapper=mapper,
+        settings=settings,
+        alignment=strategy,
+        source_site=here,
+        target_site=there,
+        strengths=strengths,
+        n=min(n, len(made.prompts("test"))),
+        seed=seed,
+        variants=False,
+        progress=False,
+    )
+    rows: list[Row] = [_row(name, judged) for name, judged in result.conditions.items()]
+    for name in ("moved", "random"):
+        plain = result.details["at_strength_one"][name]
+        figures = {"success": share_of(plain["success"]), "intact": share_of(plain["intact"]), "clean KL": plain["clean_kl"]}
+        rows.append({"condition": f"{name}, at strength 1", "strength": "1", **figures})
+    against = result.details["moved_against_native"]
+    apart = {what: Estimate(*(against[what][k] for k in ("difference", "low", "high", "n"))) for what in against}
+    told = {True: "equivalent", False: "apart", None: "not decided"}
+    words = ", ".join(f"{what}: {told[against[what]['equivalent']]}" for what in against)
+    rows.append({"condition": f"{DIFFERENCE} ({words})", "strength": "-", **apart, "clean KL": None})
+    return rows
+
+
+def _row(name: str, judged: Condition) -> Row:
+    return judged_row(judged, condition=name.replace("_", " "))
+
+
+def verdict(found: Found) -> Verdict:
+    """Whether moved does what native does, and random does not."""
+    details, good, easy = [], 0, []
+    for case, rows in found.items():
+        by_name = {str(row["condition"]): row for row in rows}
+        told = []
+        for name in ("moved", "native", "random"):
+            shares = [value_of(by_name[name], what) for what in ("success", "intact")]
+            told.append(f"{name} {shares[0]:.3f} (intact {shares[1]:.3f})")
+        moved, native, random = (value_of(by_name[name], "success") for name in ("moved", "native", "random"))
+        good += moved >= ALIKE * native > 0
+        if random >= ALIKE * native:
+            easy.append(case)
+        apart = next(name for name in by_name if name.startswith(DIFFERENCE))
+        details.append(f"{case}: {', '.join(told)}; moved and native {apart.partition('(')[2].rstrip(')')}")
+    sentence = f"The moved vector does at least {ALIKE:.0%} of what the native one does in {good} of {len(found)} cases"
+    sentence += f"; so do random vectors in {', '.join(easy)}, which says little." if easy else ", and random vectors in none."
+    return Verdict(graded(good, len(found)), sentence, tuple(details))

@@ -1,0 +1,199 @@
+"""The page of results: ours and the paper's numbers side by side, with n, intervals, the command and a sentence."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from interp_transfer.reporting.page import visible, write_page
+from interp_transfer.reproduction.kinds import kind
+from interp_transfer.reproduction.plan import Experiment
+from interp_transfer.reproduction.rows import Estimate, Found, Row, Value, Verdict, short
+from interp_transfer.reproduction.runner import Asked, Cell, asked, kept, measure_missing
+
+ANSWERS = {"yes": "agrees", "in part": "agrees in part", "no": "does not agree", "not measured": "not measured"}
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What was reproduced.
+
+    Attributes:
+        page: the page that was written.
+        verdicts: by experiment.
+        failed: why cases failed, by experiment and case.
+    """
+
+    page: Path
+    verdicts: Mapping[str, Verdict]
+    failed: Mapping[tuple[str, str], str]
+
+
+def reproduce(
+    experiments: Sequence[Experiment],
+    out: str | Path,
+    *,
+    page: str | Path | None = None,
+    edition: str = "organism",
+    quick: bool = False,
+    n: int | None = None,
+    seed: int = 0,
+    jobs: int | None = None,
+    progress: bool = True,
+) -> Reproduction:
+    """Measure what is missing of some experiments, and write the page.
+
+    Args:
+        experiments: which; see ``plan.chosen``.
+        out: folder that cells are kept in; a killed run goes on with it.
+        page: file to write; RESULTS.md in the folder unless given.
+        edition: "organism" or "paper".
+        quick: only a case or two of each, on few prompts: to see that it runs.
+        n: prompts of every figure, in place of each experiment's own.
+        seed: of everything that is drawn.
+        jobs: processes; as many as there are cores unless given.
+        progress: show a bar.
+
+    Raises:
+        ValueError: for anything unknown and for damaged cells, before any work.
+    """
+    folder = Path(out)
+    cases = asked(experiments, edition, quick=quick, n=n, seed=seed)
+    failed = measure_missing(cases, folder, jobs=jobs, progress=progress)
+    cells = {(one.experiment.name, one.case.name): cell for one in cases if (cell := kept(one, folder)) is not None}
+    found = {one.name: _found(one, cells) for one in experiments}
+    verdicts = {one.name: _verdict(one, found[one.name]) for one in experiments}
+    text = _page(experiments, cases, cells, verdicts, failed, edition, quick)
+    return Reproduction(write_page(text, folder / "RESULTS.md" if page is None else Path(page)), verdicts, failed)
+
+
+def _found(one: Experiment, cells: Mapping[tuple[str, str], Cell]) -> Found:
+    return {case.name: cells[one.name, case.name].rows for case in one.cases if (one.name, case.name) in cells}
+
+
+def _verdict(one: Experiment, found: Found) -> Verdict:
+    if not found:
+        return Verdict("not measured", "No case was measured.")
+    return kind(one.kind).verdict(found)
+
+
+def _page(
+    experiments: Sequence[Experiment],
+    cases: Sequence[Asked],
+    cells: Mapping[tuple[str, str], Cell],
+    verdicts: Mapping[str, Verdict],
+    failed: Mapping[tuple[str, str], str],
+    edition: str,
+    quick: bool,
+) -> str:
+    seconds = sum(cell.seconds for cell in cells.values())
+    estimates = sum(isinstance(v, Estimate) for cell in cells.values() for row in cell.rows for v in row.values())
+    versions = next((cell.versions for cell in cells.values()), {})
+    names = " ".join(one.name for one in experiments)
+    everything = len(experiments) > 5
+    command = "interp-transfer reproduce" + ("" if everything else f" {names}") + (" --quick" if quick else "")
+    command += f" --edition {edition}" if edition != "organism" else ""
+    lines = [
+        "# Results\n",
+        f"Written by `{command}`: the paper's experiments ({edition} edition), each beside what the paper reported.",
+        *(_QUICK if quick else _INTRODUCTION if edition == "organism" else []),
+        f"\nMeasured: {len(cells)} of {len(cases)} cases, {seconds / 60:.0f} minutes of one core each "
+        f"({'a few' if quick else 'as many as needed'} at a time), seed {cases[0].seed if cases else 0}, with "
+        f"{', '.join(f'{name} {number}' for name, number in versions.items())}.",
+        f"\nIntervals are 95% intervals, {estimates} of them on this page: about {round(0.05 * estimates)} can be expected to "
+        "miss the truth, and the best of several cells looks better than it is.\n",
+        "| experiment | in the paper | organisms | in a sentence |",
+        "|---|---|---|---|",
+        *(
+            f"| [{_text(one.title)}](#{_anchor(one.title)}) | {_text(one.where)} | {ANSWERS[verdicts[one.name].agrees]} | "
+            f"{_text(verdicts[one.name].sentence)} |"
+            for one in experiments
+        ),
+        "",
+        *(line for one in experiments for line in _section(one, cells, verdicts[one.name], failed, edition, quick)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_INTRODUCTION = [
+    "The organisms are models of a million parameters that live in a micro-world, where every answer can be judged exactly. "
+    "They say whether the method does what the paper says it does, and where a claim rests on few samples, a judge or an "
+    "optimiser; they say nothing about how large models behave.",
+]
+_QUICK = [
+    "**A quick reproduction**: a case or two of each experiment, on few prompts. It shows that everything runs; do not "
+    "read the figures.",
+]
+
+
+def _section(
+    one: Experiment,
+    cells: Mapping[tuple[str, str], Cell],
+    verdict: Verdict,
+    failed: Mapping[tuple[str, str], str],
+    edition: str,
+    quick: bool,
+) -> list[str]:
+    lines = [f"## {_text(one.title)}\n", f"{_text(one.where)}. The paper: {_text(one.claim)}\n"]
+    lines.append(f"**Organisms: {ANSWERS[verdict.agrees]}.** {_text(verdict.sentence)}\n")
+    lines += [f"- {_text(detail)}." for detail in verdict.details]
+    lines += [""] if verdict.details else []
+    if one.differs and edition == "organism":
+        lines.append(f"{_text(one.differs)}\n")
+    for header, rows in _tables(one, cells):
+        lines += [f"| {' | '.join(map(_text, header))} |", "|---" * len(header) + "|", *rows, ""]
+    for case in one.cases:
+        reason = case.reasons.get(edition) or failed.get((one.name, case.name))
+        if reason is None and (one.name, case.name) not in cells:
+            reason = "left out of a quick reproduction" if quick else "not measured yet"
+        if reason is not None:
+            lines.append(
+                f"- {_text(case.name)} ({_text(case.stands_for)}; the paper: {_text(case.reported)}): {_text(reason)}."
+            )
+    if lines[-1].startswith("- "):
+        lines.append("")
+    if one.columns:
+        lines.append(f"{_text(one.columns)}\n")
+    lines.append(f"`interp-transfer reproduce {one.name}{' --quick' if quick else ''}`\n")
+    return lines
+
+
+def _tables(one: Experiment, cells: Mapping[tuple[str, str], Cell]) -> list[tuple[list[str], list[str]]]:
+    """Rows with the same columns make a table; the paper's figures stand in the last column of a case's first row."""
+    tables: list[tuple[list[str], list[str]]] = []
+    for case in one.cases:
+        cell = cells.get((one.name, case.name))
+        if cell is None:
+            continue
+        for index, row in enumerate(cell.rows):
+            header = ["case", *row, "n", "the paper"]
+            if not tables or tables[-1][0] != header:
+                tables.append((header, []))
+            first = index == 0
+            told = [case.name if first else "", *map(_value, row.values()), _n(row)]
+            reported = f"{case.stands_for}: {case.reported}" if first else ""
+            tables[-1][1].append(f"| {' | '.join(map(_text, [*told, reported]))} |")
+    return tables
+
+
+def _value(value: Value) -> str:
+    if value is None:
+        return "-"
+    return short(value) if isinstance(value, float) else str(value)
+
+
+def _n(row: Row) -> str:
+    """The number of prompts behind a row's figures; both ends where they differ."""
+    counts = sorted({v.n for v in row.values() if isinstance(v, Estimate)})
+    return "-" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def _text(text: str) -> str:
+    """Text that cannot end a cell or hide anything."""
+    plain = visible(text).replace("\n", " ")
+    return plain.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _anchor(title: str) -> str:
+    """The anchor that Markdown gives a heading."""
+    kept_characters = (c for c in title.lower() if c.isalnum() or c in " -")
+    return "".join(kept_characters).replace(" ", "-")
