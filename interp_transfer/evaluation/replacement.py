@@ -7,8 +7,9 @@ to the target's than the mean-ablated one is; TvS the share on which it is close
 completions drift apart after the first other word, so the same replacements are also measured with the target's own answers
 given, token by token (the paper's KL of free completions is not a divergence of predictions).
 
-Closeness is ROUGE and, where an oracle knows the prompts, whether both completions are valid answers. Both shares count a
-tie as not closer, as the paper's ">" has it; how many ties there were, and the share among the others, stand beside.
+Closeness is ROUGE and, where an oracle knows the prompts, whether both completions are valid answers; MvA is also told by the
+divergence of predictions, which has no ties to speak of. Both shares count a tie as not closer, as the paper's ">" has it; how
+many ties there were, and the share among the others, stand beside.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -86,7 +87,7 @@ class Figures:
         valid: share of completions that are valid answers; None without an oracle.
         kl: nats per token from the target to this condition, on the target's own answers; None for the source.
         agreement: share of those answers' tokens for which both hold the same token for the likeliest; None for the source.
-        mva: by similarity: is it closer to the target than the mean-ablated target is? Of replacements by something.
+        mva: by similarity, and by "kl": is it closer to the target than the mean-ablated one? Of replacements by something.
         tvs: by similarity: is it closer to the target than to the source? Of replacements by something.
         intervals: 95% intervals of the means, by "kl", "agreement" and name of the similarity.
     """
@@ -308,10 +309,16 @@ class _Measured:
             None if self.valid is None else rate([self.valid[name][i] for i in chosen]),
             means["kl"][0] if "kl" in means else None,
             means["agreement"][0] if "agreement" in means else None,
-            {s: closer(of(s, name, TARGET), of(s, ABLATED, TARGET)) for s in asked},
+            {s: closer(of(s, name, TARGET), of(s, ABLATED, TARGET)) for s in asked} | self._by_kl(name, chosen),
             {s: closer(of(s, name, TARGET), of(s, name, SOURCE)) for s in asked},
             {what: (low, high) for what, (_, low, high, _) in means.items()},
         )
+
+    def _by_kl(self, name: str, chosen: Sequence[int]) -> dict[str, Closer]:
+        if name in (TARGET, ABLATED, SOURCE):
+            return {}
+        one, other = ([-self.kl[which][i] for i in chosen] for which in (name, ABLATED))
+        return {"kl": closer(one, other)}
 
 
 def _similarities(

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from interp_transfer.reporting.page import visible, write_page
 from interp_transfer.reproduction.kinds import kind
-from interp_transfer.reproduction.plan import Experiment
+from interp_transfer.reproduction.plan import Case, Experiment
 from interp_transfer.reproduction.rows import Estimate, Found, Row, Value, Verdict, short
 from interp_transfer.reproduction.runner import Asked, Cell, asked, kept, measure_missing
 
+SAME = "the same"
+"""What a case stands for that stands for the same as the one above it."""
 ANSWERS = {"yes": "agrees", "in part": "agrees in part", "no": "does not agree", "not measured": "not measured"}
 
 
@@ -96,8 +98,8 @@ def _page(
         "# Results\n",
         f"Written by `{command}`: the paper's experiments ({edition} edition), each beside what the paper reported.",
         *(_QUICK if quick else _INTRODUCTION if edition == "organism" else []),
-        f"\nMeasured: {len(cells)} of {len(cases)} cases, {seconds / 60:.0f} minutes of one core each "
-        f"({'a few' if quick else 'as many as needed'} at a time), seed {cases[0].seed if cases else 0}, with "
+        f"\nMeasured: {len(cells)} of {len(cases)} cases, {seconds / 60:.0f} minutes of computing, seed "
+        f"{cases[0].seed if cases else 0}, with "
         f"{', '.join(f'{name} {number}' for name, number in versions.items())}.",
         f"\nIntervals are 95% intervals, {estimates} of them on this page: about {round(0.05 * estimates)} can be expected to "
         "miss the truth, and the best of several cells looks better than it is.\n",
@@ -146,9 +148,7 @@ def _section(
         if reason is None and (one.name, case.name) not in cells:
             reason = "left out of a quick reproduction" if quick else "not measured yet"
         if reason is not None:
-            lines.append(
-                f"- {_text(case.name)} ({_text(case.stands_for)}; the paper: {_text(case.reported)}): {_text(reason)}."
-            )
+            lines.append(_text(f"- {case.name} ({_reported(case)}): {reason}."))
     if lines[-1].startswith("- "):
         lines.append("")
     if one.columns:
@@ -170,9 +170,13 @@ def _tables(one: Experiment, cells: Mapping[tuple[str, str], Cell]) -> list[tupl
                 tables.append((header, []))
             first = index == 0
             told = [case.name if first else "", *map(_value, row.values()), _n(row)]
-            reported = f"{case.stands_for}: {case.reported}" if first else ""
+            reported = _reported(case) if first else ""
             tables[-1][1].append(f"| {' | '.join(map(_text, [*told, reported]))} |")
     return tables
+
+
+def _reported(case: Case) -> str:
+    return "as above" if case.stands_for == SAME else f"{case.stands_for}: {case.reported}"
 
 
 def _value(value: Value) -> str:

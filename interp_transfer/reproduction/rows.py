@@ -87,6 +87,12 @@ def spread(values: Sequence[float]) -> str:
     return f"{short(sum(values) / len(values))} ({short(min(values))} to {short(max(values))})"
 
 
+def between(values: Sequence[float]) -> str:
+    """From the smallest to the largest; one number where they are the same in three digits."""
+    ends = [short(end) for end in (min(values), max(values))]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
 def short(number: float) -> str:
     """Three digits behind the point, more where the number is small."""
     if number != number:

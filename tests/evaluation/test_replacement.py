@@ -98,7 +98,11 @@ def test_a_model_in_place_of_itself(wrapped: Callable[[str], Any], tmp_path: Pat
     assert whole["target"].valid is not None and whole["target"].valid.rate == 1
     assert whole["source"].kl is None and not whole["mean_ablated"].mva
     for name in ("mapped", "zeros"):
-        assert set(whole[name].mva) == set(whole[name].tvs) == {"rouge1", "rouge2", "rougeL", "oracle"}
+        assert set(whole[name].tvs) == {"rouge1", "rouge2", "rougeL", "oracle"}
+        assert set(whole[name].mva) == {*whole[name].tvs, "kl"}
+    assert whole["mapped"].mva["kl"].rate.rate == 1
+    zeros, (low, high) = whole["zeros"].kl, whole["zeros"].intervals["kl"]
+    assert zeros is not None and low < zeros < high
     # The source says what the target says: TvS knows no difference, and every prompt is a tie.
     assert whole["mapped"].tvs["rouge1"].ties == len(TEXTS) and whole["mapped"].tvs["rouge1"].rate.rate == 0
     lost = [x != y for x, y in zip(found.completions["mean_ablated"], made, strict=True)]

