@@ -93,7 +93,8 @@ def run(
     if isinstance(task, str):
         asked = {"task": task, "direction": direction, "source": source, "target": target, "mapper": mapper, "mode": mode}
         asked |= {"norm": norm, "alignment": alignment, "source_site": source_site, "target_site": target_site, "n": n}
-        asked |= {"settings": dict(settings or {}), "seed": seed, "budget": budget, "strengths": list(map(float, strengths)), "variants": variants}
+        asked |= {"settings": dict(settings or {})}
+        asked |= {"seed": seed, "budget": budget, "strengths": list(map(float, strengths)), "variants": variants}
     task = named_task(task, direction)
     check_kind(mapper, settings)
     find_mode(mode)

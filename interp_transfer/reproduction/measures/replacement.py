@@ -102,7 +102,7 @@ def verdict(found: Found) -> Verdict:
     agreement = [value_of(row, "agreement") for row in rows]
     sentence = (
         f"Mapped predictions are closer to the target's than mean-ablated ones on at least {ENOUGH:.0%} of the prompts in "
-        f"{sure} of {len(rows)} slices, completions by ROUGE-1 in {enough} (MvA {between(mva)}, without ties {between(decided)}); "
-        f"next-token agreement is {between(agreement)}."
+        f"{sure} of {len(rows)} slices, completions by ROUGE-1 in {enough} (MvA {between(mva)}, without ties "
+        f"{between(decided)}); next-token agreement is {between(agreement)}."
     )
     return Verdict("yes" if sure == len(rows) else "in part" if min(decided) >= HALF else "no", sentence, tuple(details))
