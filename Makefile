@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 BIN := .venv/bin
 
-.PHONY: .venv demo test lint docs bench clean
+.PHONY: .venv demo test lint docs bench reproduce quick clean
 
 .venv: .venv/.made
 
@@ -28,6 +28,13 @@ test: lint
 
 bench: .venv
 	$(BIN)/python -m benchmarks
+
+# The page of results, from what is in runs/reproduce and what is measured anew: about an hour and a half on two cores.
+reproduce: .venv
+	$(BIN)/interp-transfer reproduce --page docs/RESULTS.md
+
+quick: .venv
+	$(BIN)/interp-transfer reproduce --quick --out build/quick
 
 docs: .venv
 	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
