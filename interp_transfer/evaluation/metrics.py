@@ -1,12 +1,13 @@
 """Measures: how well activations are reproduced, what an intervention costs, and how sure a rate is."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import beta
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -111,10 +112,14 @@ class TeacherForced:
     Attributes:
         kl: divergence from the model to the model under interventions, in nats per token, for each text.
         agreement: share of the answer's tokens for which both hold the same next token for the likeliest, for each text.
+        loss: mean negative log-likelihood of the answer's tokens under interventions, nats per token, for each text.
+        loss_before: the same of the model as it is.
     """
 
     kl: Float[Tensor, " text"]
     agreement: Float[Tensor, " text"]
+    loss: Float[Tensor, " text"]
+    loss_before: Float[Tensor, " text"]
 
 
 def predicted(
@@ -190,7 +195,8 @@ def teacher_forced_each(
     """
     if not len(prompts) or any(not len(answer) for answer in answers):
         raise ValueError("the divergence needs at least one text, and a token in each answer")
-    kl, agreement = torch.zeros(len(settings), len(prompts)), torch.zeros(len(settings), len(prompts))
+    kl, agreement, loss = torch.zeros(3, len(settings), len(prompts)).unbind()
+    loss_before = torch.zeros(len(prompts))
     rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
     batches = by_length([len(row) for row in rows], LOGITS_PER_BATCH // int(model.cfg.d_vocab))
     total = len(batches) * len(settings)
@@ -202,13 +208,42 @@ def teacher_forced_each(
             column = torch.arange(int(ends.max()))
             scored = (column >= lengths[:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
             placed = {"prompt_lengths": lengths, "rows": torch.tensor(batch)}
-            text = torch.tensor(batch)[scored.nonzero()[:, 0]]
+            row, at = scored.nonzero().T
+            text = torch.tensor(batch)[row]
+            said = torch.tensor([read[r][c + 1] for r, c in zip(row.tolist(), at.tolist(), strict=True)])
             before = predicted(model, read, scored)
+            loss_before.index_add_(0, text, -_of(before, said))
             for index, interventions in enumerate(settings):
                 with within():
                     after = predicted(model, read, scored, *interventions, **placed)
                 kl[index].index_add_(0, text, divergence(before, after).cpu())
+                loss[index].index_add_(0, text, -_of(after, said))
                 agreement[index].index_add_(0, text, (before.argmax(dim=-1) == after.argmax(dim=-1)).float().cpu())
                 bar.update()
     scores = torch.tensor([len(answer) for answer in answers])
-    return [TeacherForced((k / scores).clamp(min=0), a / scores) for k, a in zip(kl, agreement, strict=True)]
+    each = zip(kl, agreement, loss, strict=True)
+    return [TeacherForced((k / scores).clamp(min=0), a / scores, x / scores, loss_before / scores) for k, a, x in each]
+
+
+def _of(predictions: Float[Tensor, "row token"], tokens: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
+    """The log-probability of one token in each row."""
+    return predictions.gather(1, tokens.to(predictions.device)[:, None])[:, 0].cpu()
+
+
+def perplexity(loss: float) -> float:
+    """Of a mean loss in nats per token: among how many equally likely tokens the model would be as unsure."""
+    return math.exp(loss)
+
+
+def recovered(loss: float, plain: float, ablated: float) -> float:
+    """How much of what mean ablation costs is kept: 1 is the loss of the model as it is, 0 that of the ablated one.
+
+    The "CE recovered" of the SAE literature, with the mean activation for the worst case. All losses are of the same tokens;
+    a loss above that of the ablated model is below 0.
+
+    Raises:
+        ValueError: where ablation costs nothing, so that nothing can be recovered.
+    """
+    if not ablated > plain:
+        raise ValueError(f"ablation takes the loss from {plain:.4g} to {ablated:.4g}: where it costs nothing there is no share")
+    return (ablated - loss) / (ablated - plain)

@@ -305,13 +305,13 @@ class _Measured:
             if name in each:
                 means[what] = mean_interval(each[name][i] for i in chosen)
         return Figures(
-            {similarity: means[similarity][0] for similarity in self.similar},
+            {similarity: means[similarity].value for similarity in self.similar},
             None if self.valid is None else rate([self.valid[name][i] for i in chosen]),
-            means["kl"][0] if "kl" in means else None,
-            means["agreement"][0] if "agreement" in means else None,
+            means["kl"].value if "kl" in means else None,
+            means["agreement"].value if "agreement" in means else None,
             {s: closer(of(s, name, TARGET), of(s, ABLATED, TARGET)) for s in asked} | self._by_kl(name, chosen),
             {s: closer(of(s, name, TARGET), of(s, name, SOURCE)) for s in asked},
-            {what: (low, high) for what, (_, low, high, _) in means.items()},
+            {what: (mean.low, mean.high) for what, mean in means.items()},
         )
 
     def _by_kl(self, name: str, chosen: Sequence[int]) -> dict[str, Closer]:

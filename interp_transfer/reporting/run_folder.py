@@ -275,6 +275,9 @@ def _check(value: Any, expected: Any, path: Path, field: str = "") -> None:
         for index, item in enumerate(value):
             _check(item, parts[0], path, f"{field}[{index}]")
         return
+    if isinstance(value, Mapping) and (known := [part for part in parts if is_typeddict(part)]):  # it or None
+        _check(value, known[0], path, field)
+        return
     wanted = dict if is_typeddict(expected) else expected
     try:
         check_type(value, wanted)

@@ -182,6 +182,8 @@ def _reported(case: Case) -> str:
 def _value(value: Value) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Estimate):
+        return f"{short(value.value)} [{short(value.low)}, {short(value.high)}]"
     return short(value) if isinstance(value, float) else str(value)
 
 

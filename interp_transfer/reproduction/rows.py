@@ -1,38 +1,12 @@
 """What experiments give: rows of columns, whose numbers carry their interval and n."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from interp_transfer.evaluation.intervals import mean_interval
+from interp_transfer.evaluation.intervals import Estimate
 from interp_transfer.evaluation.metrics import Rate
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95% interval and what it is measured on.
-
-    Attributes:
-        value: the number.
-        low: lower end of the interval.
-        high: upper end.
-        n: prompts, texts, or trials.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{short(self.value)} [{short(self.low)}, {short(self.high)}]"
-
-    @property
-    def half(self) -> float:
-        """Half the width of the interval."""
-        return (self.high - self.low) / 2
-
 
 Value = str | int | float | Estimate | None
 Row = Mapping[str, Value]
@@ -71,15 +45,6 @@ def share(found: Rate) -> Estimate:
 def share_of(plain: Mapping[str, Any]) -> Estimate:
     """Likewise, of a rate as JSON holds it."""
     return Estimate(plain["rate"], plain["low"], plain["high"], plain["n"])
-
-
-def mean(values: Iterable[float]) -> Estimate:
-    """The mean with its interval.
-
-    Raises:
-        ValueError: for no values.
-    """
-    return Estimate(*mean_interval(values))
 
 
 def spread(values: Sequence[float]) -> str:

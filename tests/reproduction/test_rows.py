@@ -22,14 +22,14 @@ def test_a_number_that_is_none_becomes_null() -> None:
 def test_the_interval_of_a_mean_is_students() -> None:
     scipy = pytest.importorskip("scipy.stats")
     values = [0.1, 0.4, 0.35, 0.9, 0.2]
-    middle, low, high, n = mean_interval(values)
+    found = mean_interval(values)
     expected = scipy.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert (low, high) == pytest.approx((expected.low, expected.high))
-    assert (middle, n) == (pytest.approx(0.39), 5)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert (found.value, found.n) == (pytest.approx(0.39), 5)
 
 
 def test_the_mean_of_one_value_is_that_value_and_of_none_an_error() -> None:
-    assert mean_interval([2.0]) == (2.0, 2.0, 2.0, 1)
+    assert mean_interval([2.0]) == Estimate(2.0, 2.0, 2.0, 1)
     with pytest.raises(ValueError, match="at least one"):
         mean_interval([])
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY
 from interp_transfer.evaluation.exam import random_like
+from interp_transfer.evaluation.intervals import mean_interval
 from interp_transfer.evaluation.metrics import teacher_forced
 from interp_transfer.interventions.apply import Intervention, generate_tokens
 from interp_transfer.interventions.follow import follow
@@ -19,7 +20,7 @@ from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.transfer import DEFAULT_MODE
 from interp_transfer.models.load import tokenize
 from interp_transfer.reproduction.bench import bench, some
-from interp_transfer.reproduction.rows import Found, Row, Verdict, between, estimate_of, graded, mean, share, spread, value_of
+from interp_transfer.reproduction.rows import Found, Row, Verdict, between, estimate_of, graded, share, spread, value_of
 
 AFFINE = ("affine", "procrustes")
 """Closed forms; the best of these stands for linear maps."""
@@ -68,7 +69,7 @@ def measure(
         if put is None:
             return {"KL": None, "agreement": None}
         left = teacher_forced(side.model, read, own, put)
-        return {"KL": mean(left.kl.tolist()), "agreement": mean(left.agreement.tolist())}
+        return {"KL": mean_interval(left.kl.tolist()), "agreement": mean_interval(left.agreement.tolist())}
 
     rows: list[Row] = []
     for name, given in mappers.items():

@@ -1,0 +1,101 @@
+"""How well activations are reproduced at which tokens: by where a token stands, and by how often it occurs.
+
+One figure over all rows hides where a map fails. The first token of a text is often far from all others ("massive
+activations", Sun et al. 2024), a trigger is what a task is about, the last token of a prompt is what the answer is said from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp_transfer.activations.capture import Activations
+from interp_transfer.evaluation.metrics import fvu, mean_cosine, norm_ratio
+
+FIRST, TRIGGER, LAST, REST = "first", "trigger", "last", "rest"
+QUARTERS = ("rarest quarter", "second quarter", "third quarter", "most frequent quarter")
+
+
+@dataclass(frozen=True)
+class ClassFit:
+    """How well one class of rows is reproduced.
+
+    Attributes:
+        fvu: squared error over squared distance from the mean of this class: what is left of the differences within it. None
+            where all its rows are the same.
+        cosine: mean cosine of the rows with their guesses.
+        norm_ratio: mean length of the guesses over that of the rows.
+        share_of_error: of the squared error over all classes.
+        n: rows.
+    """
+
+    fvu: float | None
+    cosine: float
+    norm_ratio: float
+    share_of_error: float
+    n: int
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def fit_by_class(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"], labels: Sequence[str]) -> dict[str, ClassFit]:
+    """FVU, cosine and norm ratio of each class of rows, in the order in which classes first occur.
+
+    Args:
+        truth: what the target holds.
+        guess: what a map makes of the source's rows.
+        labels: the class of each row.
+
+    Raises:
+        ValueError: for no rows, or not as many of each.
+    """
+    if not len(truth) or not len(truth) == len(guess) == len(labels):
+        raise ValueError(f"{len(truth)} rows, {len(guess)} guesses, {len(labels)} labels: give as many of each, at least one")
+    total = float((truth.double() - guess.double()).square().sum())
+    found = {}
+    for name in dict.fromkeys(labels):
+        chosen = torch.tensor([label == name for label in labels])
+        x, y = truth[chosen].double(), guess[chosen].double()
+        varied = bool((x - x.mean(dim=0)).square().sum() > 0)
+        error = float((x - y).square().sum())
+        share = error / total if total else 0.0
+        found[name] = ClassFit(fvu(x, y) if varied else None, mean_cosine(x, y), norm_ratio(x, y), share, len(x))
+    return found
+
+
+def position_classes(acts: Activations, trigger: Activations | None = None) -> list[str]:
+    """Where each row stands in its text: first, in the trigger, last, or elsewhere.
+
+    Args:
+        acts: all rows of some prompts, in order.
+        trigger: rows at the trigger's tokens of the same prompts (``capture`` with ``substring``), if they have one.
+    """
+    text: list[int] = acts.text_index.tolist()
+    position: list[int] = acts.position.tolist()
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for t, p in zip(text, position, strict=True):
+        first[t], last[t] = min(p, first.get(t, p)), max(p, last.get(t, p))
+    inside = set() if trigger is None else set(zip(trigger.text_index.tolist(), trigger.position.tolist(), strict=True))
+
+    def kind(t: int, p: int) -> str:
+        return TRIGGER if (t, p) in inside else FIRST if p == first[t] else LAST if p == last[t] else REST
+
+    return [kind(t, p) for t, p in zip(text, position, strict=True)]
+
+
+def frequency_classes(tokens: Int[Tensor, " row"]) -> list[str]:
+    """In which quarter each row's token is, from the rarest to the most frequent among these rows.
+
+    Quarters are of rows, as nearly as tokens can be parted: all rows of a token are in one.
+    """
+    kinds, inverse, counts = tokens.unique(return_inverse=True, return_counts=True)
+    order = counts.argsort(stable=True)
+    before = torch.zeros(len(kinds), dtype=torch.long)
+    before[order] = counts[order].cumsum(0) - counts[order]
+    quarter = (before * len(QUARTERS) // max(len(tokens), 1)).clamp(max=len(QUARTERS) - 1)
+    return [QUARTERS[q] for q in quarter[inverse].tolist()]

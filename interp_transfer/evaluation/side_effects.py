@@ -1,0 +1,170 @@
+"""What an intervention costs elsewhere: the other side of what it does.
+
+Success says that an intervention does what it is for. Beside it belongs what it does where nothing is to be done: to clean
+prompts of the task, to the other skills of the model, to plain English, and how much likelier it makes the right answers where
+it is meant to act. Predictions are teacher-forced: all conditions read the same tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from interp_transfer.data.english import english_texts
+from interp_transfer.data.tasks import Task
+from interp_transfer.evaluation.cards import skills
+from interp_transfer.evaluation.exam import draw
+from interp_transfer.evaluation.intervals import Estimate, mean_interval
+from interp_transfer.evaluation.metrics import Rate, TeacherForced, predicted, rate, teacher_forced_each
+from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
+from interp_transfer.models.load import tokenize, tokenizer_of
+from interp_transfer.models.sites import HookedModel
+
+N = 100
+Settings = Mapping[str, Sequence[Intervention]]
+"""Interventions that are applied together, by name of the condition."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an intervention does to predictions of given tokens; means over texts.
+
+    Attributes:
+        kl: from the model as it is, nats per token.
+        agreement: share of tokens for which both hold the same one for the likeliest.
+        loss: negative log-likelihood of the tokens, nats per token; its exponential is the perplexity.
+        loss_before: of the model as it is.
+    """
+
+    kl: Estimate
+    agreement: Estimate
+    loss: Estimate
+    loss_before: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {name: one.to_dict() for name, one in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class SideEffects:
+    """What one condition does beside what it is for.
+
+    Attributes:
+        clean_valid: clean prompts of the task that are answered as they should be.
+        clean_shows: clean prompts on which the unwanted behaviour shows, by the task's judge.
+        skills: other things that the model can do, see ``evaluation.cards.skills``; empty where they are not known.
+        clean: predictions of the unsteered model's own answers to clean prompts.
+        english: predictions of plain English, off the distribution of the task.
+        right: predictions of the right answers to the prompts that are steered: here a change is wanted.
+        logit_difference: of the right answer's first token and the one that the unsteered model says, behind those prompts;
+            over prompts where the two differ, None if there is none.
+    """
+
+    clean_valid: Rate
+    clean_shows: Rate
+    skills: Mapping[str, Rate]
+    clean: Cost
+    english: Cost
+    right: Cost
+    logit_difference: Estimate | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "clean_valid": self.clean_valid.to_dict(),
+            "clean_shows": self.clean_shows.to_dict(),
+            "skills": {name: share.to_dict() for name, share in self.skills.items()},
+            **{name: getattr(self, name).to_dict() for name in ("clean", "english", "right")},
+            "logit_difference": self.logit_difference and self.logit_difference.to_dict(),
+        }
+
+
+def side_effects(
+    model: HookedModel, task: Task, settings: Settings, *, n: int = N, split: str = "test", seed: int = 0, progress: bool = True
+) -> dict[str, SideEffects]:
+    """What each of several conditions costs, on the same prompts and texts.
+
+    Args:
+        model: the model that is steered.
+        task: prompts, clean prompts and judge; skills are measured where it is one of the micro-world.
+        settings: by name of the condition; an empty one is the model as it is.
+        n: prompts and texts of each sort, at most.
+        split: of the task's prompts.
+        seed: draws them.
+        progress: show bars when it takes longer than two seconds.
+
+    Raises:
+        ValueError: for no settings, or no prompts.
+    """
+    if not settings:
+        raise ValueError("no conditions to find the cost of: give at least one, {'moved': [add(vector, 1.0)]}")
+    given = [tuple(one) for one in settings.values()]
+    clean = draw(task.clean(split), min(n, len(task.clean(split))), seed, f"clean {split} prompts of {task.name}")
+    steered = draw(task.prompts(split), min(n, len(task.prompts(split))), seed, f"{split} prompts of {task.name}")
+    options: dict[str, Any] = {"max_new_tokens": task.max_new_tokens, "progress": progress}
+    own = generate_tokens(model, clean, **options)
+    read = tokenize(model, clean)
+    tok = tokenizer_of(model)
+    wanted = tok(task.answers(steered), add_special_tokens=False)["input_ids"]
+    asked = [(p, w) for p, w in zip(tokenize(model, steered), wanted, strict=True) if w]
+    english = tokenize(model, english_texts(n), any_length=True)
+    limit = int(model.cfg.n_ctx)
+    right = [p for p, _ in asked], [w for _, w in asked]
+    parts = {"clean": (read, own), "english": ([ids[:1] for ids in english], [ids[1:limit] for ids in english]), "right": right}
+    costs = {name: _costs(model, texts, given, progress) for name, texts in parts.items()}
+    first = _logit_differences(model, *right, given)
+    found = {}
+    for index, name in enumerate(settings):
+        said = generate(model, clean, *given[index], **options)
+        judged = task.judge(clean, said)
+        found[name] = SideEffects(
+            clean_valid=rate([v.intact for v in judged]),
+            clean_shows=rate([not v.success for v in judged]),
+            skills=skills(model, *given[index], n=n) if task.edition == "micro" else {},
+            clean=costs["clean"][index],
+            english=costs["english"][index],
+            right=costs["right"][index],
+            logit_difference=first[index],
+        )
+    return found
+
+
+def _costs(
+    model: HookedModel,
+    texts: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]],
+    settings: Sequence[tuple[Intervention, ...]],
+    progress: bool,
+) -> list[Cost]:
+    """Of prompts and answers as token ids."""
+    return [_cost(each) for each in teacher_forced_each(model, *texts, settings, progress=progress)]
+
+
+def _cost(each: TeacherForced) -> Cost:
+    kl, agreement = (mean_interval(values.tolist()) for values in (each.kl, each.agreement))
+    loss, before = (mean_interval(values.tolist()) for values in (each.loss, each.loss_before))
+    return Cost(kl, agreement, loss, before)
+
+
+def _logit_differences(
+    model: HookedModel,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    settings: Sequence[tuple[Intervention, ...]],
+) -> list[Estimate | None]:
+    """A difference of log-probabilities is one of logits."""
+    lengths = torch.tensor([len(p) for p in prompts])
+    last = torch.arange(int(lengths.max())) == lengths[:, None] - 1
+    right = torch.tensor([answer[0] for answer in answers])
+    own = predicted(model, prompts, last).cpu().argmax(dim=-1)
+    apart = right != own
+    if not apart.any():
+        return [None] * len(settings)
+    row = torch.arange(len(right))
+    found: list[Estimate | None] = []
+    for interventions in settings:
+        placed = {"prompt_lengths": lengths, "rows": row}
+        after = predicted(model, prompts, last, *interventions, **placed).cpu()
+        found.append(mean_interval((after[row, right] - after[row, own])[apart].tolist()))
+    return found

@@ -1,0 +1,146 @@
+"""Two runs of one task side by side, as one HTML page that opens offline.
+
+Where both runs judged the same prompts, outcomes are compared prompt by prompt (`evaluation.paired`): two runs with the same
+seed and n did, whatever else differs, and two with different n have some in common, of which ``LEAST`` are enough. With fewer
+the shares are compared as if prompts were independent (Newcombe 1998, "Interval estimation for the difference between
+independent proportions", method 10: Wilson's intervals, squared and added). All differences are those of `completions.json`,
+so of several random draws the first is compared. p-values are exact (McNemar's test, Fisher's where nothing is paired) and
+adjusted for the number of comparisons by Holm's method.
+
+Runs of different tasks, or of different directions of one, are refused: a share of successes means another thing in each.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import binomtest, fisher_exact
+
+from interp_transfer.evaluation.paired import CONFIDENCE, MARGIN, Difference, _wilson, paired_difference
+from interp_transfer.reporting.run_folder import RunFolder
+
+LEAST = 50
+"""Prompts in common from which outcomes are compared prompt by prompt, where a run has others too."""
+MEASURES = ("success", "intact")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One share in both runs.
+
+    Attributes:
+        condition: which.
+        measure: success or intact.
+        difference: A less B.
+        p: that the two are the same, exact.
+        adjusted: the same by Holm's method for all comparisons of the page.
+    """
+
+    condition: str
+    measure: str
+    difference: Difference
+    p: float
+    adjusted: float
+
+
+@dataclass(frozen=True)
+class TwoRuns:
+    """Two runs of one task, and which of their prompts are the same.
+
+    Attributes:
+        a: the first.
+        b: the one that it is held against.
+        common: places in a and b of the prompts that both judged.
+        compared: shares that both have.
+    """
+
+    a: RunFolder
+    b: RunFolder
+    common: tuple[tuple[int, int], ...]
+    compared: tuple[Compared, ...]
+
+    @property
+    def paired(self) -> bool:
+        """Whether outcomes are compared prompt by prompt."""
+        return _enough(self.common, self.a, self.b)
+
+
+def compare_runs(a: RunFolder, b: RunFolder) -> TwoRuns:
+    """Match the prompts of two runs, and compare all shares that both have.
+
+    Raises:
+        ValueError: when their tasks or directions differ.
+    """
+    questions = [(run.result["task"], run.result.get("direction")) for run in (a, b)]
+    if questions[0] != questions[1]:
+        first, second = (task if way is None else f"{task}, {way}" for task, way in questions)
+        raise ValueError(f"runs of two tasks ({first}; {second}), whose successes are different things: give two of one task")
+    common = tuple(common_prompts(a.completions["prompts"], b.completions["prompts"]))
+    pairs = common if _enough(common, a, b) else None
+    found: list[tuple[str, str, Difference, float]] = []
+    parts = (a.result["conditions"], b.result["conditions"], b.completions["conditions"])
+    for name in (name for name in a.completions["conditions"] if all(name in part for part in parts)):
+        for measure in MEASURES:
+            one, other = ([bool(c[measure]) for c in run.completions["conditions"][name]] for run in (a, b))
+            if pairs:
+                one, other = [one[i] for i, _ in pairs], [other[j] for _, j in pairs]
+            if one and other:
+                difference = paired_difference(one, other) if pairs else unpaired_difference(one, other)
+                found.append((name, measure, difference, mcnemar(one, other) if pairs else fisher(one, other)))
+    adjusted = holm([p for *_, p in found])
+    return TwoRuns(a, b, common, tuple(Compared(*row, better) for row, better in zip(found, adjusted, strict=True)))
+
+
+def common_prompts(one: Sequence[str], other: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Places of the same texts in both; where a text comes several times, the first goes with the first, and so on."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, prompt in enumerate(other):
+        places[prompt].append(place)
+    for place, prompt in enumerate(one):
+        if places[prompt]:
+            yield place, places[prompt].pop(0)
+
+
+def _enough(common: Sequence[tuple[int, int]], a: RunFolder, b: RunFolder) -> bool:
+    sizes = [len(run.completions["prompts"]) for run in (a, b)]
+    return bool(common) and (len(common) >= LEAST or sizes == [len(common)] * 2)
+
+
+def unpaired_difference(one: Sequence[bool], other: Sequence[bool], margin: float = MARGIN) -> Difference:
+    """Share of true outcomes of one less that of another on other prompts; n is that of the smaller."""
+
+    def interval(confidence: float) -> tuple[float, float]:
+        ends = [_wilson(share, n, confidence) for share, n in zip(shares, sizes, strict=True)]
+        (low_1, high_1), (low_2, high_2) = ends
+        down = ((shares[0] - low_1) ** 2 + (high_2 - shares[1]) ** 2) ** 0.5
+        up = ((high_1 - shares[0]) ** 2 + (shares[1] - low_2) ** 2) ** 0.5
+        return max(-1.0, between - down), min(1.0, between + up)
+
+    sizes = len(one), len(other)
+    shares = sum(one) / sizes[0], sum(other) / sizes[1]
+    between = shares[0] - shares[1]
+    (low, high), inner = interval(CONFIDENCE), interval(2 * CONFIDENCE - 1)
+    within, outside = -margin < inner[0] and inner[1] < margin, low > margin or high < -margin
+    return Difference(between, low, high, min(sizes), float(margin), True if within else False if outside else None)
+
+
+def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
+    """Exact p-value that two shares on the same prompts are equal: of the prompts that differ, half go either way."""
+    first = sum(a and not b for a, b in zip(one, other, strict=True))
+    second = sum(b and not a for a, b in zip(one, other, strict=True))
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
+def fisher(one: Sequence[bool], other: Sequence[bool]) -> float:
+    """Exact p-value that two shares on different prompts are equal."""
+    table = [[sum(outcomes), len(outcomes) - sum(outcomes)] for outcomes in (one, other)]
+    return float(fisher_exact(table)[1])  # pyright: ignore[reportArgumentType]
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values such that a bound on them bounds the chance of even one false difference (Holm 1979)."""
+    adjusted, highest = [1.0] * len(values), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
+        adjusted[place] = highest
+    return adjusted
