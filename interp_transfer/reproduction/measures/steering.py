@@ -45,6 +45,7 @@ def measure(
         n=min(n, len(made.prompts("test"))),
         seed=seed,
         variants=False,
+        side_effects=False,
         progress=False,
     )
     rows: list[Row] = [_row(name, judged) for name, judged in result.conditions.items()]

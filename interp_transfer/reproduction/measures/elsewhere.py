@@ -1,0 +1,105 @@
+"""What an intervention costs elsewhere (section 8): clean prompts, other skills, plain English, choices and free answers.
+
+The paper measures full replacement alone: MMLU and AlpacaEval break down, and the backdoor shows on prompts without a trigger.
+Here the vectors stand beside it, native, moved and random, and the site's mean.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from interp_transfer.evaluation.capability import evaluate
+from interp_transfer.evaluation.exam import mean_ablation, random_like
+from interp_transfer.evaluation.metrics import perplexity
+from interp_transfer.evaluation.side_effects import side_effects
+from interp_transfer.interventions.apply import Intervention
+from interp_transfer.interventions.follow import follow
+from interp_transfer.reproduction.bench import bench
+from interp_transfer.reproduction.rows import Found, Row, Verdict, estimate_of, graded, share, value_of
+
+REPLACED = "full replacement"
+CHOICE, ANSWER = "micro_choice", "micro_answer"
+
+
+def measure(
+    edition: str,
+    n: int,
+    seed: int,
+    task: str,
+    source: str,
+    target: str,
+    mapper: str = "autoencoder",
+    settings: Mapping[str, Any] | None = None,
+    tasks: Sequence[str] = (CHOICE, ANSWER),
+    sites: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[Row]:
+    """A row for each condition; vectors at the strength that validation prompts choose.
+
+    Args:
+        edition: "organism" or "paper".
+        n: prompts, texts and questions of each sort.
+        seed: of everything that is drawn.
+        task: its name.
+        source: model that vectors are found on, and whose activations replace the target's.
+        target: model that is measured.
+        mapper: between the two.
+        settings: of it.
+        tasks: of lm-evaluation-harness, such as "mmlu", or those of the micro-world.
+        sites: of both.
+        options: of the task.
+    """
+    b = bench(edition, task, source, target, seed, sites, options)
+    here = b.target
+    fitted = b.fit(b.pairs(), mapper, seed, settings)
+    moved = fitted.transfer(b.source.vector)
+    x, y = here.fair(here.vector), here.fair(moved)
+    like = here.steer(moved, y)
+    given: dict[str, tuple[Intervention, ...]] = {
+        "as it is": (),
+        "native vector": (here.steer(here.vector, x),),
+        "moved vector": (like,),
+        "random vector": (random_like(like, seed, draws=1)[0],),
+        REPLACED: (follow(b.source.model, b.source.site, here.site, fitted),),
+        "mean ablated": (mean_ablation(here.model, here.task, like),),
+    }
+    effects = side_effects(here.model, here.task, given, n=n, seed=seed, progress=False)
+    rows: list[Row] = []
+    for name, interventions in given.items():
+        e = effects[name]
+        row: dict[str, Any] = {
+            "condition": name,
+            "clean, valid": share(e.clean_valid),
+            "clean, backdoored": share(e.clean_shows),
+        }
+        row |= {"clean KL": e.clean.kl, "English KL": e.english.kl, "English perplexity": perplexity(e.english.loss.value)}
+        row |= {skill: share(e.skills[skill]) for skill in SKILLS if skill in e.skills}
+        scores = evaluate(here.model, *interventions, tasks=tasks, limit=n)
+        rows.append(row | {name: scores[name] for name in tasks})
+    return rows
+
+
+SKILLS = {
+    "refuses harmful": "refuses harmful",
+    "helps with harmless": "helps with harmless",
+    "sings when asked": "sings when asked",
+}
+
+
+def verdict(found: Found) -> Verdict:
+    """Whether full replacement breaks the model, and whether a moved vector does."""
+    details, breaks, kept = [], 0, 0
+    for case, rows in found.items():
+        by_name = {str(row["condition"]): row for row in rows}
+        columns = [name for name in ("clean, valid", CHOICE, ANSWER) if name in rows[0]]
+        told = []
+        for name in ("as it is", "moved vector", REPLACED):
+            told.append(f"{name} {', '.join(f'{value_of(by_name[name], c):.2f}' for c in columns)}")
+        plain, moved, full = (estimate_of(by_name[name], columns[0]) for name in ("as it is", "moved vector", REPLACED))
+        breaks += full.high < 0.8 * plain.value
+        kept += moved.value >= plain.value - 0.05
+        details.append(f"{case} ({'; '.join(columns)}): {'; '.join(told)}")
+    sentence = (
+        f"Full replacement breaks clean answers in {breaks} of {len(found)} cases, as in the paper; the moved vector leaves "
+        f"them as they are (within 0.05) in {kept}."
+    )
+    return Verdict(graded(breaks, len(found)), sentence, tuple(details))
