@@ -29,9 +29,9 @@ test: lint
 bench: .venv
 	$(BIN)/python -m benchmarks
 
-# The page of results, from what is in runs/reproduce and what is measured anew: about an hour and a half on two cores.
+# The page of results, from what docs/results holds; what is missing there is measured.
 reproduce: .venv
-	$(BIN)/interp-transfer reproduce --page docs/RESULTS.md
+	$(BIN)/interp-transfer reproduce --out docs/results --page docs/RESULTS.md
 
 quick: .venv
 	$(BIN)/interp-transfer reproduce --quick --out build/quick
