@@ -1,11 +1,43 @@
-"""Sphinx configuration: Markdown pages and an API reference from the docstrings."""
+"""Sphinx configuration: Markdown pages, the notebooks as a tutorial, and an API reference from the docstrings."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
 
 project = "interp_transfer"
 author = "The interp_transfer authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = "interp_transfer"
+html_show_copyright = False
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
 exclude_patterns = ["_build", "made/*.md"]  # these are parts of pages
 autodoc_typehints = "none"  # shapes stand in the signatures and are explained in the docstrings
 autodoc_member_order = "bysource"
+napoleon_use_ivar = True  # attributes as a list, not an entry for each
 myst_heading_anchors = 3
+
+
+def tutorial(_app: Any) -> None:
+    """Writes the notebooks' pages, before Sphinx looks for documents."""
+    from notebooks import write_pages
+
+    write_pages(HERE.parent / "examples", HERE / "tutorial")
+
+
+def script(app: Any, exception: Exception | None) -> None:
+    """Puts plotly's script beside the pages, which the figures of the tutorial need: built pages fetch nothing."""
+    from plotly.offline import get_plotlyjs
+
+    if exception is None and app.builder.format == "html":
+        (Path(app.outdir) / "_static" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+
+
+def setup(app: Any) -> None:
+    """Sphinx calls this."""
+    app.connect("builder-inited", tutorial)
+    app.connect("build-finished", script)

@@ -7,6 +7,7 @@ named with its reason.
 import json
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -185,7 +186,7 @@ def _begin(threads: int, parent: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    os.environ["TQDM_DISABLE"] = "1"
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # bars of several processes would be drawn over each other
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
