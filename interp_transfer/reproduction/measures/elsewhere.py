@@ -7,14 +7,14 @@ Here the vectors stand beside it, native, moved and random, and the site's mean.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from interp_transfer.evaluation.capability import evaluate
+from interp_transfer.evaluation.capability.tasks import evaluate
 from interp_transfer.evaluation.exam import mean_ablation, random_like
 from interp_transfer.evaluation.metrics import perplexity
 from interp_transfer.evaluation.side_effects import side_effects
 from interp_transfer.interventions.apply import Intervention
 from interp_transfer.interventions.follow import follow
 from interp_transfer.reproduction.bench import bench
-from interp_transfer.reproduction.rows import Found, Row, Verdict, estimate_of, graded, share, value_of
+from interp_transfer.reproduction.rows import Estimate, Found, Row, Verdict, estimate_of, graded, share, value_of
 
 REPLACED = "full replacement"
 CHOICE, ANSWER = "micro_choice", "micro_answer"
@@ -74,7 +74,9 @@ def measure(
         row |= {"clean KL": e.clean.kl, "English KL": e.english.kl, "English perplexity": perplexity(e.english.loss.value)}
         row |= {skill: share(e.skills[skill]) for skill in SKILLS if skill in e.skills}
         scores = evaluate(here.model, *interventions, tasks=tasks, limit=n)
-        rows.append(row | {name: scores[name] for name in tasks})
+        for name in tasks:
+            row[name] = found if isinstance(found := scores[name], Estimate) else share(found)
+        rows.append(row)
     return rows
 
 

@@ -1,0 +1,324 @@
+"""A steered or mapped model as a model of the lm-evaluation-harness, so that MMLU, SQuAD, ARC and GSM8K run by name.
+
+The harness asks a model three things: how likely a continuation is behind a context, how likely a whole text is, and what it
+says behind a context. Here interventions act while it is asked, and their positions keep their meaning: the context is the
+prompt, the continuation is generated. Without interventions the answers are those of the harness' own class for transformers.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from interp_transfer.activations.capture import by_length
+from interp_transfer.evaluation.metrics import LOGITS_PER_BATCH, predicted
+from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
+from interp_transfer.interventions.transforms import Running, takes_at
+from interp_transfer.models.load import context_length, device_of, identity, tokenize, tokenizer_fingerprint, tokenizer_of
+from interp_transfer.models.sites import HookedModel
+
+BATCH_SIZE = 64
+"""Texts in a batch; fewer where their logits would take too much memory."""
+NEW_TOKENS = 256
+"""Tokens to generate at most, where a task does not say; as the harness has it."""
+FIRST_STAGE, GROWTH = 32, 4
+"""Tokens that are generated before stop strings are looked for, and how many times as many the next time."""
+
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p")
+"""Without a meaning where the likeliest token is taken."""
+
+
+def harness_model(
+    model: HookedModel,
+    *interventions: Intervention,
+    batch_size: int = BATCH_SIZE,
+    max_length: int | None = None,
+    progress: bool = False,
+) -> Any:
+    """A model that ``lm_eval.simple_evaluate(model=...)`` takes, answering under any number of interventions.
+
+    Generation is greedy; a task that samples is refused. Contexts that are too long lose their beginning, as in the harness.
+    The harness' cache of answers (``use_cache=``) knows nothing of interventions: give each setting a file of its own.
+
+    Args:
+        model: any hooked model.
+        interventions: ``add(vector)``, ``follow(...)`` for full replacement, or any other, applied in the order given. A
+            strength for each text has no meaning here, for a task's texts are not known beforehand.
+        batch_size: texts in a batch, at most.
+        max_length: tokens that are read at most; the model's context if not given.
+        progress: show a bar while generating, when it takes longer than two seconds.
+
+    Returns:
+        An ``lm_eval.api.model.TemplateLM``.
+
+    Raises:
+        ValueError: for an intervention of another model or at an unknown site, or a length that the model cannot read.
+        ImportError: without lm-eval, naming the extra that holds it.
+    """
+    room = context_length(model)
+    if max_length is not None and not 2 <= max_length <= room:
+        raise ValueError(f"max_length={max_length}: give 2 to {room} tokens, which is the model's context")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: read at least one text at a time")
+    adapter = _adapter()
+    generate(model, [], *interventions, max_new_tokens=1)  # refuses what does not fit before any work
+    return adapter(model, interventions, batch_size, max_length or room, progress)
+
+
+def need_lm_eval() -> Any:
+    """The package of the lm-evaluation-harness.
+
+    Raises:
+        ImportError: naming the extra that holds it.
+    """
+    try:
+        import lm_eval.api.model
+    except ImportError as error:
+        raise ImportError("the harness' tasks need the package lm-eval: pip install 'interp-transfer[capability]'") from error
+    return lm_eval
+
+
+@cache
+def _adapter() -> Any:
+    """The class; made here because what it inherits from may not be installed."""
+    need_lm_eval()
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    class HarnessModel(TemplateLM):
+        """See ``harness_model``."""
+
+        def __init__(
+            self, model: Any, interventions: tuple[Intervention, ...], batch_size: int, max_length: int, progress: bool
+        ) -> None:
+            super().__init__()
+            self.hooked, self.interventions = model, interventions
+            self.batch_size, self.max_length, self.progress = batch_size, max_length, progress
+            self.tokenizer = tokenizer_of(model)
+            self._device = device_of(model)
+
+        @property
+        def eot_token_id(self) -> int:
+            """What ends a text."""
+            return self.tokenizer.eos_token_id
+
+        @property
+        def prefix_token_id(self) -> int:
+            """What stands before a text without a context: the BOS, or what ends a text where there is none."""
+            first = self.tokenizer.bos_token_id
+            return self.eot_token_id if first is None else first
+
+        @property
+        def tokenizer_name(self) -> str:
+            """For the harness' cache of requests."""
+            return f"{identity(self.hooked).name}__{tokenizer_fingerprint(self.hooked)}".replace("/", "__")
+
+        def get_model_info(self) -> dict[str, Any]:
+            """What the harness writes beside its results."""
+            known = identity(self.hooked)
+            return {
+                "model_name": known.name,
+                "fingerprint": known.fingerprint,
+                "interventions": [str(one) for one in self.interventions],
+            }
+
+        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            """Messages as one text, by the tokenizer's own template."""
+            if not self.tokenizer.chat_template:
+                raise ValueError(f"the tokenizer of {identity(self.hooked).name} has no chat template: ask without one")
+            return self.tokenizer.apply_chat_template(
+                chat_history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+
+        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+            """Token ids; special tokens as the tokenizer adds them by itself, unless said."""
+            if add_special_tokens is not None:
+                return list(self.tokenizer(string, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
+            return tokenize(self.hooked, [string], any_length=True)[0] if string else []
+
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
+            """Log-probability (nats) of each continuation, and whether it is what greedy decoding would say."""
+            return super().loglikelihood(requests, disable_tqdm=True)
+
+        def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
+            found = continuations(
+                self.hooked,
+                [(context, said) for _, context, said in requests],
+                *self.interventions,
+                batch_size=self.batch_size,
+                max_length=self.max_length,
+            )
+            for (texts, _, _), answer in zip(requests, found, strict=True):
+                if texts is not None:
+                    self.cache_hook.add_partial("loglikelihood", texts, answer)
+            return found
+
+        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
+            """Log-probability (nats) of whole texts, each token once, in windows as wide as the model reads."""
+            windows = [
+                (index, *make_disjoint_window(window))
+                for index, request in enumerate(requests)
+                for window in get_rolling_token_windows(
+                    self.tok_encode(request.args[0]), self.prefix_token_id, self.max_length, context_len=1
+                )
+            ]
+            totals = [0.0] * len(requests)
+            each = self._loglikelihood_tokens([(None, context, said) for _, context, said in windows])
+            for (index, *_), (value, _) in zip(windows, each, strict=True):
+                totals[index] += value
+            for request, total in zip(requests, totals, strict=True):
+                self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+            return totals
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
+            """Greedy completions, each up to the first of its stop strings."""
+            settings = [generation_settings(request.args[1]) for request in requests]
+            said = [""] * len(requests)
+            for setting in dict.fromkeys(settings):
+                chosen = [i for i, one in enumerate(settings) if one == setting]
+                contexts = [requests[i].args[0] for i in chosen]
+                for i, text in zip(chosen, self._say(contexts, *setting), strict=True):
+                    said[i] = text
+            for request, text in zip(requests, said, strict=True):
+                self.cache_hook.add_partial("generate_until", request.args, text)
+            return said
+
+        def _say(self, contexts: list[str], until: tuple[str, ...], new: int) -> list[str]:
+            """In stages, each anew from the context, for a stop string may come long before the limit."""
+            room = self.max_length - new
+            if room < 1:
+                raise ValueError(
+                    f"the task generates {new} tokens and {self.max_length} are the most this model reads: "
+                    "there is no room for a context; give evaluate(..., max_new_tokens=...), or gen_kwargs to simple_evaluate"
+                )
+            prompts = shortened(self.hooked, contexts, room)
+            said = [""] * len(prompts)
+            # A stage leaves texts out, so that the others get other numbers: what depends on them has one stage.
+            numbered = any(takes_at(i.transform) and not isinstance(i.transform, Running) for i in self.interventions)
+            left, stage = list(range(len(prompts))), min(FIRST_STAGE if until and not numbered else new, new)
+            while left:
+                widest = max(len(ids) for ids in tokenize(self.hooked, [prompts[i] for i in left]))
+                made = generate_tokens(
+                    self.hooked,
+                    [prompts[i] for i in left],
+                    *self.interventions,
+                    max_new_tokens=stage,
+                    batch_tokens=self.batch_size * (widest + stage),
+                    progress=self.progress,
+                )
+                going_on = []
+                for i, ids in zip(left, made, strict=True):
+                    text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+                    said[i] = before_stop(text, until)
+                    if said[i] == text and len(ids) == stage < new:
+                        going_on.append(i)
+                left, stage = going_on, min(stage * GROWTH, new)
+            return said
+
+    return HarnessModel
+
+
+@torch.no_grad()
+def continuations(
+    model: HookedModel,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *interventions: Intervention,
+    batch_size: int = BATCH_SIZE,
+    max_length: int | None = None,
+) -> list[tuple[float, bool]]:
+    """How likely each continuation is behind its context, and whether greedy decoding would say just that.
+
+    Args:
+        model: any hooked model.
+        pairs: token ids of context and continuation. What does not fit loses tokens at its beginning.
+        interventions: the context is their prompt, the continuation is generated.
+        batch_size: texts in a batch, at most. Pairs that differ in their last token alone are read once.
+        max_length: tokens that are read at most; the model's context if not given.
+
+    Returns:
+        Log-probabilities in nats, summed over the continuation's tokens.
+
+    Raises:
+        ValueError: for a context or a continuation without tokens, or a continuation that does not fit.
+    """
+    limit = context_length(model) if max_length is None else max_length
+    same: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    for index, (context, said) in enumerate(pairs):
+        if not len(context) or not 0 < len(said) <= limit:
+            raise ValueError(
+                f"request {index} has {len(context)} tokens of context and {len(said)} of continuation: there has to be one "
+                f"of each, and the continuation may have {limit}"
+            )
+        read = (*context, *said)[-(limit + 1) :][:-1]  # the last token is predicted and not read
+        same.setdefault((read, len(read) - len(said) + 1), []).append(index)
+    rows, members = list(same), list(same.values())
+    found: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
+    for batch in _batches([len(read) for read, _ in rows], batch_size, int(model.cfg.d_vocab)):
+        reads = [rows[k][0] for k in batch]
+        prompts = torch.tensor([rows[k][1] for k in batch])
+        ends = torch.tensor([len(read) for read in reads])
+        column = torch.arange(int(ends.max()))
+        asked = (column >= prompts[:, None] - 1) & (column < ends[:, None])  # column t predicts token t + 1
+        placed = {"prompt_lengths": prompts, "rows": torch.tensor([members[k][0] for k in batch])}
+        parts = predicted(model, reads, asked, *interventions, **placed).split(asked.sum(dim=1).tolist())
+        for k, part in zip(batch, parts, strict=True):
+            for index in members[k]:
+                said = torch.tensor(pairs[index][1], device=part.device)
+                total = float(part.gather(1, said[:, None]).sum())
+                found[index] = (total, bool((part.argmax(dim=-1) == said).all()))
+    return found
+
+
+def generation_settings(asked: dict[str, Any]) -> tuple[tuple[str, ...], int]:
+    """The stop strings and the most tokens that a task asks for.
+
+    Raises:
+        ValueError: for a task that samples, or settings that are not known here.
+    """
+    given = dict(asked)
+    until = given.pop("until", None) or ()
+    lengths = [int(value) for name in _LENGTHS if (value := given.pop(name, None)) is not None]
+    warm = float(given.get("temperature") or 0.0) > 0
+    sampled = given.pop("do_sample", None)
+    if sampled or (sampled is None and warm):
+        raise ValueError(
+            f"the task samples ({asked}) and this model answers greedily: "
+            "give gen_kwargs={'do_sample': False} to simple_evaluate, or take another task"
+        )
+    for name in _OF_SAMPLING:
+        given.pop(name, None)
+    if given:
+        raise ValueError(f"unknown generation settings {given}: there are until, {', '.join(_LENGTHS)} and do_sample=False")
+    stops = (until,) if isinstance(until, str) else tuple(until)
+    return tuple(stop for stop in stops if stop), lengths[0] if lengths else NEW_TOKENS
+
+
+def before_stop(text: str, until: Sequence[str]) -> str:
+    """A text up to where the first of some strings begins."""
+    return text[: min([at for stop in until if (at := text.find(stop)) >= 0], default=len(text))]
+
+
+def shortened(model: HookedModel, contexts: Sequence[str], room: int) -> list[str]:
+    """Contexts without as much of their beginning as makes them too long."""
+    if not contexts:
+        return []
+    tok, kept = tokenizer_of(model), list(contexts)
+    for index, ids in enumerate(tokenize(model, contexts, any_length=True)):
+        drop = max(len(ids) - room, 0)
+        while len(ids) > room:  # a text that is cut may be tokenized into more tokens than were left, a new BOS among them
+            kept[index] = tok.decode(ids[drop:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            if len(tokenize(model, [kept[index]], any_length=True)[0]) <= room:
+                break
+            drop += 1
+    return kept
+
+
+def _batches(lengths: Sequence[int], size: int, vocabulary: int) -> list[list[int]]:
+    """Texts of similar length together, no more than ``size`` and no more logits than fit."""
+    groups = by_length(lengths, LOGITS_PER_BATCH // vocabulary)
+    return [group[k : k + size] for group in groups for k in range(0, len(group), size)]
