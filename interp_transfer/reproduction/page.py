@@ -40,6 +40,7 @@ def reproduce(
     n: int | None = None,
     seed: int = 0,
     jobs: int | None = None,
+    kept_only: bool = False,
     progress: bool = True,
 ) -> Reproduction:
     """Measure what is missing of some experiments, and write the page.
@@ -53,6 +54,7 @@ def reproduce(
         n: prompts of every figure, in place of each experiment's own.
         seed: of everything that is drawn.
         jobs: processes; as many as there are cores unless given.
+        kept_only: measure nothing; write the page from what the folder holds.
         progress: show a bar.
 
     Raises:
@@ -60,7 +62,7 @@ def reproduce(
     """
     folder = Path(out)
     cases = asked(experiments, edition, quick=quick, n=n, seed=seed)
-    failed = measure_missing(cases, folder, jobs=jobs, progress=progress)
+    failed = {} if kept_only else measure_missing(cases, folder, jobs=jobs, progress=progress)
     cells = {(one.experiment.name, one.case.name): cell for one in cases if (cell := kept(one, folder)) is not None}
     found = {one.name: _found(one, cells) for one in experiments}
     verdicts = {one.name: _verdict(one, found[one.name]) for one in experiments}

