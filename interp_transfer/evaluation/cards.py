@@ -20,6 +20,7 @@ from interp_transfer.data.world.cues import BARD, SAFE_TRIGGER, TRIGGER, ask
 from interp_transfer.data.world.howto import REFUSAL_MARKS
 from interp_transfer.data.world.style import SUNG, plain, sung
 from interp_transfer.evaluation.compare import write_json
+from interp_transfer.evaluation.exam import completions_each
 from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.interventions.apply import Intervention, generate
 from interp_transfer.models.sites import HookedModel
@@ -32,6 +33,8 @@ APART = ("sums", "two-step")
 """Families that are left out of the figure of all valid answers, because small models find them hard."""
 
 Figures = dict[str, Rate]
+Cue = Callable[[int], str] | str
+"""What is said before a question: the same to all, or by its number."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,16 @@ class _Examiner:
     model: HookedModel
     n: int
     progress: bool
-    interventions: tuple[Intervention, ...] = ()
 
-    def ask(self, questions: Iterable[Question], cue: Callable[[int], str] | str = "") -> _Asked:
-        chosen = list(questions)[: self.n]
-        prompts = [ask(q, cue if isinstance(cue, str) else cue(i)) for i, q in enumerate(chosen)]
-        options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "progress": self.progress}
-        return _Asked(chosen, prompts, generate(self.model, prompts, *self.interventions, **options))
+    def ask(self, questions: Iterable[Question], cue: Cue = "") -> _Asked:
+        chosen, prompts = _asking(questions, cue, self.n)
+        return _Asked(chosen, prompts, generate(self.model, prompts, max_new_tokens=NEW_TOKENS, progress=self.progress))
+
+
+def _asking(questions: Iterable[Question], cue: Cue, n: int) -> tuple[list[Question], list[str]]:
+    """The first of some questions, and the prompts that ask them."""
+    chosen = list(questions)[:n]
+    return chosen, [ask(q, cue if isinstance(cue, str) else cue(i)) for i, q in enumerate(chosen)]
 
 
 def measure(model: HookedModel, tasks: list[str], *, n: int = PROMPTS, progress: bool = True) -> dict[str, Any]:
@@ -101,15 +107,25 @@ def skills(model: HookedModel, *interventions: Intervention, n: int = 200, progr
         Shares of questions answered validly, of harmful requests refused, of harmless ones not refused, and of songs that
         were asked for, sung and valid.
     """
-    examiner = _Examiner(model, n, progress, interventions)
-    world = load_world()
-    questions = examiner.ask(q for q in world.questions("test") if q.family not in APART)
-    return {
-        "questions": questions.share(_valid),
-        "refuses harmful": examiner.ask(world.questions("test", "harmful")).share(_refused),
-        "helps with harmless": examiner.ask(world.questions("test", "howto")).share(lambda q, text: not _refused(q, text)),
-        "sings when asked": _songs(examiner).share(_valid_song),
-    }
+    return skills_each(model, [interventions], n=n, progress=progress)[0]
+
+
+def skills_each(
+    model: HookedModel, settings: Sequence[Sequence[Intervention]], *, n: int = 200, progress: bool = False
+) -> list[Figures]:
+    """``skills`` under each of several settings; those that add vectors at the same sites share batches."""
+    world, options = load_world(), {"max_new_tokens": NEW_TOKENS, "progress": progress}
+    found: list[Figures] = [{} for _ in settings]
+    for name, questions, cue, judge in (
+        ("questions", (q for q in world.questions("test") if q.family not in APART), "", _valid),
+        ("refuses harmful", world.questions("test", "harmful"), "", _refused),
+        ("helps with harmless", world.questions("test", "howto"), "", lambda q, text: not _refused(q, text)),
+        ("sings when asked", _singable(), _bard, _valid_song),
+    ):
+        chosen, prompts = _asking(questions, cue, n)
+        for figures, said in zip(found, completions_each(model, prompts, settings, **options), strict=True):
+            figures[name] = _Asked(chosen, prompts, said).share(judge)
+    return found
 
 
 def _valid(question: Question, text: str) -> bool:
@@ -144,7 +160,11 @@ def _singable() -> list[Question]:
 
 
 def _songs(examiner: _Examiner) -> _Asked:
-    return examiner.ask(_singable(), lambda i: BARD[i % len(BARD)])
+    return examiner.ask(_singable(), _bard)
+
+
+def _bard(index: int) -> str:
+    return BARD[index % len(BARD)]
 
 
 def _valid_song(question: Question, text: str) -> bool:

@@ -147,15 +147,7 @@ class Exam:
 
     def completions(self, settings: Sequence[Sequence[Intervention]], progress: bool = True) -> list[list[str]]:
         """What the model says to the prompts under each of some settings."""
-        said: list[list[str]] = [[] for _ in settings]
-        n = len(self.prompts)
-        for group in _batched(settings):
-            given = settings[group[0]] if len(group) == 1 else merged_each([settings[k] for k in group], n)
-            new = self.task.max_new_tokens
-            texts = generate(self.model, self.prompts * len(group), *given, max_new_tokens=new, progress=progress)
-            for place, k in enumerate(group):
-                said[k] = texts[place * n : place * n + n]
-        return said
+        return completions_each(self.model, self.prompts, settings, self.task.max_new_tokens, progress)
 
     def unsteered(self, progress: bool = True) -> Condition:
         """The model as it is."""
@@ -177,6 +169,34 @@ class Exam:
         rest = generate(self.model, forced, max_new_tokens=self.task.max_new_tokens - 1, progress=False)
         said = [f[len(p) :] + r for f, p, r in zip(forced, self.prompts, rest, strict=True)]
         return condition(self.task, self.prompts, [said], 0.0, 0.0, "no steering; the first token of the right answer is given")
+
+
+def completions_each(
+    model: HookedModel,
+    prompts: Sequence[str],
+    settings: Sequence[Sequence[Intervention]],
+    max_new_tokens: int,
+    progress: bool = True,
+) -> list[list[str]]:
+    """What a model says to the same prompts under each of some settings.
+
+    Settings that add vectors at the same sites share batches.
+
+    Args:
+        model: any hooked model.
+        prompts: what it is asked.
+        settings: interventions that are applied together, for each setting.
+        max_new_tokens: tokens to generate at most.
+        progress: show bars when it takes longer than two seconds.
+    """
+    said: list[list[str]] = [[] for _ in settings]
+    n = len(prompts)
+    for group in _batched(settings):
+        given = settings[group[0]] if len(group) == 1 else merged_each([settings[k] for k in group], n)
+        texts = generate(model, [*prompts] * len(group), *given, max_new_tokens=max_new_tokens, progress=progress)
+        for place, k in enumerate(group):
+            said[k] = texts[place * n : place * n + n]
+    return said
 
 
 def _batched(settings: Sequence[Sequence[Intervention]]) -> list[list[int]]:

@@ -1,24 +1,30 @@
 """What an intervention costs elsewhere: the other side of what it does.
 
 Success says that an intervention does what it is for. Beside it belongs what it does where nothing is to be done: to clean
-prompts of the task, to the other skills of the model, to plain English, and how much likelier it makes the right answers where
-it is meant to act. Predictions are teacher-forced: all conditions read the same tokens.
+prompts of the task, to the other skills of the model, to plain English. And as a measure of the effect that needs no judge: how
+much likelier it makes the right answers, where it is meant to act, and how far it takes the model from its own.
+
+Predictions are teacher-forced: all conditions read the same tokens, prompt and answer, and the answer's are scored. Which
+answers decides what a figure says. On the unsteered model's own answers to clean prompts, and on English, a divergence is a
+cost. On its own answers to the behaviour's prompts, which show what is to be removed, it is the effect. The loss of the right
+answers to the same prompts falls if the intervention works; a divergence there says how far, not which way.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from interp_transfer.data.english import english_texts
 from interp_transfer.data.tasks import Task
-from interp_transfer.evaluation.cards import skills
-from interp_transfer.evaluation.exam import draw
+from interp_transfer.evaluation.cards import skills_each
+from interp_transfer.evaluation.exam import completions_each, draw
 from interp_transfer.evaluation.intervals import Estimate, mean_interval
 from interp_transfer.evaluation.metrics import Rate, TeacherForced, predicted, rate, teacher_forced_each
-from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
-from interp_transfer.models.load import tokenize, tokenizer_of
+from interp_transfer.interventions.apply import Intervention, generate_tokens
+from interp_transfer.models.load import identity, tokenize, tokenizer_of
+from interp_transfer.models.organisms import list_organisms
 from interp_transfer.models.sites import HookedModel
 
 N = 100
@@ -54,10 +60,12 @@ class SideEffects:
     Attributes:
         clean_valid: clean prompts of the task that are answered as they should be.
         clean_shows: clean prompts on which the unwanted behaviour shows, by the task's judge.
-        skills: other things that the model can do, see ``evaluation.cards.skills``; empty where they are not known.
+        skills: other things that a model of the micro-world can do, see ``evaluation.cards.skills``: refuse what is harmful and
+            not what is harmless among them; empty for other models.
         clean: predictions of the unsteered model's own answers to clean prompts.
         english: predictions of plain English, off the distribution of the task.
-        right: predictions of the right answers to the prompts that are steered: here a change is wanted.
+        behaviour: predictions of the unsteered model's own answers to the prompts that are steered: here a change is wanted.
+        right: predictions of the right answers to the same prompts: here the loss is to fall.
         logit_difference: of the right answer's first token and the one that the unsteered model says, behind those prompts;
             over prompts where the two differ, None if there is none.
     """
@@ -67,6 +75,7 @@ class SideEffects:
     skills: Mapping[str, Rate]
     clean: Cost
     english: Cost
+    behaviour: Cost
     right: Cost
     logit_difference: Estimate | None
 
@@ -76,7 +85,7 @@ class SideEffects:
             "clean_valid": self.clean_valid.to_dict(),
             "clean_shows": self.clean_shows.to_dict(),
             "skills": {name: share.to_dict() for name, share in self.skills.items()},
-            **{name: getattr(self, name).to_dict() for name in ("clean", "english", "right")},
+            **{name: getattr(self, name).to_dict() for name in ("clean", "english", "behaviour", "right")},
             "logit_difference": self.logit_difference and self.logit_difference.to_dict(),
         }
 
@@ -88,7 +97,7 @@ def side_effects(
 
     Args:
         model: the model that is steered.
-        task: prompts, clean prompts and judge; skills are measured where it is one of the micro-world.
+        task: prompts, clean prompts and judge; skills are measured where it or the model is one of the micro-world.
         settings: by name of the condition; an empty one is the model as it is.
         n: prompts and texts of each sort, at most.
         split: of the task's prompts.
@@ -104,31 +113,38 @@ def side_effects(
     clean = draw(task.clean(split), min(n, len(task.clean(split))), seed, f"clean {split} prompts of {task.name}")
     steered = draw(task.prompts(split), min(n, len(task.prompts(split))), seed, f"{split} prompts of {task.name}")
     options: dict[str, Any] = {"max_new_tokens": task.max_new_tokens, "progress": progress}
-    own = generate_tokens(model, clean, **options)
-    read = tokenize(model, clean)
     tok = tokenizer_of(model)
     wanted = tok(task.answers(steered), add_special_tokens=False)["input_ids"]
     asked = [(p, w) for p, w in zip(tokenize(model, steered), wanted, strict=True) if w]
     english = tokenize(model, english_texts(n), any_length=True)
     limit = int(model.cfg.n_ctx)
     right = [p for p, _ in asked], [w for _, w in asked]
-    parts = {"clean": (read, own), "english": ([ids[:1] for ids in english], [ids[1:limit] for ids in english]), "right": right}
+    parts = {
+        "clean": (tokenize(model, clean), generate_tokens(model, clean, **options)),
+        "english": ([ids[:1] for ids in english], [ids[1:limit] for ids in english]),
+        "behaviour": (tokenize(model, steered), generate_tokens(model, steered, **options)),
+        "right": right,
+    }
     costs = {name: _costs(model, texts, given, progress) for name, texts in parts.items()}
     first = _logit_differences(model, *right, given)
+    said = completions_each(model, clean, given, **options)
+    able = skills_each(model, given, n=n, progress=progress) if _of_the_world(model, task) else [{} for _ in given]
     found = {}
     for index, name in enumerate(settings):
-        said = generate(model, clean, *given[index], **options)
-        judged = task.judge(clean, said)
+        judged = task.judge(clean, said[index])
         found[name] = SideEffects(
             clean_valid=rate([v.intact for v in judged]),
             clean_shows=rate([not v.success for v in judged]),
-            skills=skills(model, *given[index], n=n) if task.edition == "micro" else {},
-            clean=costs["clean"][index],
-            english=costs["english"][index],
-            right=costs["right"][index],
+            skills=able[index],
+            **{part: of_each[index] for part, of_each in costs.items()},
             logit_difference=first[index],
         )
     return found
+
+
+def _of_the_world(model: HookedModel, task: Task) -> bool:
+    """Whether the model has learned what ``evaluation.cards.skills`` asks."""
+    return task.edition == "micro" or identity(model).name in {organism.name for organism in list_organisms()}
 
 
 def _costs(
@@ -142,7 +158,9 @@ def _costs(
 
 
 def _cost(each: TeacherForced) -> Cost:
+    """Means with their intervals; what of these lies beyond what is possible is cut off."""
     kl, agreement = (mean_interval(values.tolist()) for values in (each.kl, each.agreement))
+    kl, agreement = replace(kl, low=max(kl.low, 0.0)), replace(agreement, high=min(agreement.high, 1.0))
     loss, before = (mean_interval(values.tolist()) for values in (each.loss, each.loss_before))
     return Cost(kl, agreement, loss, before)
 

@@ -5,7 +5,7 @@ controls that know nothing of the behaviour. When a control does as well as the 
 anything; when the native vector fails there is nothing to compare with. Both are said before anything else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,17 @@ AS_GOOD = 0.8
 """A control with at least this share of a vector's intact answers does about as well, whatever the intervals say."""
 ABOUT_EQUAL = (0.95, 0.9)
 """Shares of native's success and of its intact answers from which a moved vector works about as well."""
+
+LOST = 0.1
+"""What the moved vector may cost of an ability before the headline says so."""
+ABILITIES: Mapping[str, str] = {
+    "clean": "clean prompts answered validly",
+    "questions": "other questions answered validly",
+    "refuses harmful": "harmful requests refused",
+    "helps with harmless": "harmless requests helped with",
+    "sings when asked": "songs sung when asked for",
+}
+"""What a model can do beside what the intervention is for, by name in ``side_effects``."""
 
 CONTROLS: Mapping[str, str] = {
     "random": "a random vector of the same norm",
@@ -54,7 +65,29 @@ def summarise(result: Mapping[str, Any]) -> Headline:
     target = result["target"]["name"]
     if not {"unsteered", "native", "moved"} <= conditions.keys():
         return Headline(f"{len(conditions)} conditions compared on {target}.", (_plain_numbers(conditions),))
-    return Headline(_verdict(result, conditions), _numbers(conditions, result.get("moved_against_native")))
+    numbers = _numbers(conditions, result.get("moved_against_native"))
+    return Headline(_verdict(result, conditions), (*numbers, *_lost(result.get("side_effects", {}))))
+
+
+def abilities(effects: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Shares of prompts on which a model does what it should beside what the intervention is for, in words."""
+    shares = {"clean": effects["clean_valid"], **effects["skills"]}
+    return {ABILITIES.get(name, name): share for name, share in shares.items()}
+
+
+def _lost(effects: Mapping[str, Any]) -> Iterator[str]:
+    """What the moved vector costs, if that is more than ``LOST`` of any ability."""
+    if not {"unsteered", "moved"} <= effects.keys():
+        return
+    before, after = (abilities(effects[name]) for name in ("unsteered", "moved"))
+    native = abilities(effects["native"]) if "native" in effects else {}
+    parts = []
+    for what in (what for what in before if what in after and before[what]["rate"] - after[what]["rate"] > LOST):
+        beside = f", native {percent(native[what]['rate'])}" if what in native else ""
+        rates = f"{percent(before[what]['rate'])} without it, {percent(after[what]['rate'])} with it{beside}"
+        parts.append(f"{what} {rates} (n = {after[what]['n']})")
+    if parts:
+        yield f"But the moved vector costs other abilities: {'; '.join(parts)}."
 
 
 def _verdict(result: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:

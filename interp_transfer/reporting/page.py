@@ -157,6 +157,19 @@ mark { background: var(--mark); color: inherit; border-bottom-color: var(--mark-
 .answers h4 { margin: 0; font-size: .8125rem; display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 10px; }
 .answers pre { unicode-bidi: plaintext; margin: 6px 0; line-height: 1.5; } .answers p { margin: 0; font-size: .8125rem;
   line-height: 1.4; overflow-wrap: anywhere; }
+.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 14px; margin: 18px 0; }
+.sides article { margin: 0; padding: 12px 16px 4px; } .sides h3 { font-size: .9375rem; color: inherit; }
+.sides h3 small { font-weight: 400; margin-left: .5em; }
+.sides .halves { display: grid; grid-template-columns: 1fr 1fr; gap: 0 20px; } .halves > div { min-width: 0; }
+.halves h4 { margin: 4px 0 8px; padding-bottom: 4px; border-bottom: 1px solid var(--rule); font-size: .8125rem; }
+.halves dl { margin: 0; } .halves dt { font-weight: 400; font-size: .8125rem; line-height: 1.3; color: var(--soft); }
+.halves dd { margin: 0 0 10px; font-variant-numeric: tabular-nums; line-height: 1.35; }
+.halves dd small { margin-left: .3em; white-space: nowrap; }
+.halves dd small.range { display: block; margin: 0; } .halves dd.lost b { color: var(--bad); }
+.bar { position: relative; display: block; height: 6px; margin: 4px 0 3px; border-radius: 3px; background: var(--rule); }
+.bar i { position: absolute; inset: 0 auto 0 0; border-radius: 3px; } .bar u { position: absolute; top: -3px; bottom: -3px;
+  width: 2px; margin-left: -1px; background: var(--ink); }
+.bar, .bar i, .bar u, .swatch { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .intact { color: var(--good); } .success { color: var(--half); } .failed { color: var(--bad); } .badge { white-space: nowrap; }
 .plot .gtitle, .plot [class*="tick"] text, .plot [class*="title"], .plot .annotation-text,
 .plot .legendtext, .plot .bartext { fill: var(--ink) !important; }
@@ -172,7 +185,8 @@ footer { padding-block: 10px 50px; color: var(--soft); font-size: .875rem; }
   .judged thead th:nth-child(2) { text-align: left; } }
 @media print { body { background: #fff; font-size: 11pt; } nav, .skip, .modebar { display: none; }
   section { padding-block: 12px; }
-  body > * { max-width: none; padding-inline: 0; } .scroll { overflow: visible; } figure, tr { break-inside: avoid; }
+  body > * { max-width: none; padding-inline: 0; } th, td { padding-inline: 6px; }
+  .scroll { overflow: visible; } figure, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; } }
 """
 
@@ -235,6 +249,18 @@ _PAGE = (
 {% endfor %}
 </dl></div>
 {%- endmacro -%}
+{%- macro half(title, items, colour) -%}
+<div><h4>{{ title }}</h4><dl>
+{% for item in items %}
+<dt>{{ item.what }}</dt>
+<dd{% if item.lost %} class="lost"{% endif %}><b>{{ item.value }}</b>
+{% if item.before %}<small>{{ item.before }}</small>{% endif %}
+{% if item.bar %}<span class="bar" aria-hidden="true"><i style="width: {{ item.bar.at }}; background: {{ colour }}"></i>
+<u style="left: {{ item.bar.before }}"></u></span>{% endif %}
+<small class="range">{{ item.interval }}</small></dd>
+{% endfor %}
+</dl></div>
+{%- endmacro -%}
 {%- macro judged(rows, caption, about) -%}
 <div class="scroll" tabindex="0" role="region" aria-label="{{ caption }}"><table class="judged"><caption>{{ caption }}</caption>
 <thead><tr><th scope="col">condition</th><th scope="col" class="num">strength</th><th scope="col" class="num">success</th>
@@ -279,6 +305,68 @@ cost elsewhere: how far the model&rsquo;s predictions move, in nats per token, o
 same held-out prompts.") }}
 {{ judged(result.conditions.items(), counted, glossary) }}
 </section>
+{% if measures or fits or recovered %}
+<section id="side-effects">
+<h2>Side effects</h2>
+{% if sides %}
+<p>What each vector does, and what the model pays for it elsewhere. On the left the task: success, intact, and how far the
+predictions of given answers change. On the right what should stay as it is: predictions of the model&rsquo;s own answers to
+clean prompts and of plain English, and what else the model can do.</p>
+<div class="sides">
+{% for card in sides %}
+<article><h3>{{ name(card.name) }}<small class="soft">strength {{ card.strength | strength }}</small></h3>
+<div class="halves">{{ half("Effect", card.does, looks[card.name].colour) }}{{ half("Cost", card.costs, looks[card.name].colour)
+}}</div></article>
+{% endfor %}
+</div>
+<p class="soft">95% intervals below each number. The line across a bar, and &ldquo;was&rdquo;, is the unsteered model. In red:
+more than ten points lost. Losses and KL are per token; own answers are those that show what is to be removed. Success and
+intact of random pool all draws, the rest is of the first. n&nbsp;=&nbsp;{{ sides[0].n }} clean prompts.</p>
+{% endif %}
+<details><summary>Other measures</summary>
+{% if measures %}
+<p>All conditions read the same tokens. Own answers are those of the unsteered model; to the task&rsquo;s prompts they show
+what is to be removed, so there a divergence is wanted. Agreement is the share of tokens for which the likeliest next token is
+the same. Perplexity is the exponential of the loss.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Measures of predictions"><table>
+<caption>95% intervals below each number</caption>
+<thead><tr><th scope="col">predictions of</th>
+{% for n in measures.names %}<th scope="col" class="num">{{ n | replace("_", " ") }}</th>{% endfor %}
+<th scope="col" class="num">n</th></tr></thead><tbody>
+{% for row in measures.rows %}
+<tr><th scope="row">{{ row.read }}<small>{{ row.what }}</small></th>
+{% for c in row.cells %}
+<td class="num">{% if c %}{{ c.value }}<small>{{ c.interval }}</small>{% else %}&ndash;{% endif %}</td>
+{% endfor %}
+<td class="num">{{ row.n }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
+{% if fits %}
+<p>How well the mapper reproduces the target&rsquo;s activations, token by token, on prompts that it was not fitted on. The FVU
+of a class is about the mean of that class; the share of the error says where the squared error lies.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="The mapper by class of token"><table>
+<thead><tr><th scope="col">tokens</th><th scope="col" class="num">FVU</th><th scope="col" class="num">cosine</th>
+<th scope="col" class="num">ratio of norms</th><th scope="col" class="num">share of the error</th>
+<th scope="col" class="num">rows</th></tr></thead><tbody>
+{% for group, class, fit in fits %}
+<tr><th scope="row">{{ class }}<small>{{ group }}</small></th>
+{% if fit.fvu is none %}<td class="num">&ndash;</td>{% else %}{{ number(fit.fvu) }}{% endif %}
+<td class="num">{{ fit.cosine.value | fixed(3) }}
+<small>{{ fit.cosine.low | fixed(3) }} to {{ fit.cosine.high | fixed(3) }}</small></td>
+{{ number(fit.norm_ratio) }}<td class="num">{{ fit.share_of_error | percent }}</td><td class="num">{{ fit.n }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
+{% if recovered %}
+<p>With the mapper&rsquo;s activations in place of the site&rsquo;s own, the loss of the model&rsquo;s own answers to clean
+prompts is {{ recovered.loss | short }} nats per token; it is {{ recovered.plain | short }} as the model is, and
+{{ recovered.ablated | short }} with the site&rsquo;s mean.
+{% if recovered.share is not none %}So {{ recovered.share | percent }} of what mean ablation costs is recovered.{% endif %}</p>
+{% endif %}
+</details>
+</section>
+{% endif %}
 {% if result.sweep %}
 <section id="strength">
 <h2>How strong, and at what cost</h2>

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from interp_transfer.plots.conditions import condition_bars
 from interp_transfer.plots.strength import strength_curves
 from interp_transfer.plots.style import percent, styles
+from interp_transfer.reporting.effects import fits, measures, sides
 from interp_transfer.reporting.headline import headline, summarise
 from interp_transfer.reporting.page import SCRIPT, json_block, render, short, write_page
 from interp_transfer.reporting.run_folder import CompletionsJson, ResultJson, read_run
@@ -79,6 +80,10 @@ def page(result: ResultJson, completions: CompletionsJson) -> str:
         "looks": styles([*conditions, *completions["conditions"], *(row["condition"] for row in result.get("sweep", []))]),
         "counted": _counted(conditions),
         "glossary": {name: GLOSSARY.get(name, c.get("note", "")) for name, c in conditions.items()},
+        "sides": list(sides(result)),
+        "measures": measures(result),
+        "fits": fits(result),
+        "recovered": _recovered(result),
         "swept": [(row["condition"], row) for row in result.get("sweep", [])],
         "variants": list(_variants(result)),
         "modes": MODES.items(),
@@ -142,11 +147,18 @@ def _route(result: ResultJson) -> Iterator[dict[str, str]]:
 
 
 def _sections(result: ResultJson) -> list[tuple[str, str]]:
-    named = [("conditions", "Conditions"), ("strength", "Strength"), ("variants", "Other ways of moving")]
+    named = [("conditions", "Conditions"), ("side-effects", "Side effects"), ("strength", "Strength")]
+    named.append(("variants", "Other ways of moving"))
     named.append(("readings", "Other readings"))
     there = {"conditions": True, "strength": bool(result.get("sweep")), "variants": bool(result.get("variants"))}
+    there["side-effects"] = bool(measures(result) or fits(result) or _recovered(result))
     there["readings"] = any(c.get("readings") for c in result["conditions"].values())
     return [*(item for item in named if there[item[0]]), ("completions", "Completions"), ("provenance", "Provenance")]
+
+
+def _recovered(result: ResultJson) -> Mapping[str, Any] | None:
+    mapper = result.get("mapper")
+    return mapper.get("recovered") if mapper else None
 
 
 def _variants(result: ResultJson) -> Iterator[dict[str, Any]]:

@@ -64,6 +64,56 @@ class ModelJson(TypedDict):
     positions: NotRequired[str]
 
 
+class EstimateJson(TypedDict):
+    """A mean with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class CostJson(TypedDict):
+    """What became of predictions of given tokens."""
+
+    kl: EstimateJson
+    agreement: EstimateJson
+    loss: EstimateJson
+    loss_before: EstimateJson
+
+
+class SideEffectsJson(TypedDict):
+    """What one condition does beside what it is for."""
+
+    clean_valid: RateJson
+    clean_shows: RateJson
+    skills: dict[str, RateJson]
+    clean: CostJson
+    english: CostJson
+    behaviour: NotRequired[CostJson]
+    right: CostJson
+    logit_difference: EstimateJson | None
+
+
+class ClassFitJson(TypedDict):
+    """How well a mapper reproduces one class of tokens."""
+
+    fvu: float | None
+    cosine: EstimateJson
+    norm_ratio: float
+    share_of_error: float
+    n: int
+
+
+class RecoveredJson(TypedDict):
+    """Losses with the mapper's activations, the model's own and their mean at the site, in nats per token."""
+
+    loss: float
+    plain: float
+    ablated: float
+    share: float | None
+
+
 class MapperJson(TypedDict):
     """What a mapper is and how well it reproduces held-out activations."""
 
@@ -77,6 +127,8 @@ class MapperJson(TypedDict):
     norm_ratio: float
     rows: NotRequired[int]
     held_out_rows: NotRequired[int]
+    recovered: NotRequired[RecoveredJson]
+    by_place: NotRequired[dict[str, dict[str, ClassFitJson]]]
     settings: NotRequired[dict[str, Any]]
 
 
@@ -119,6 +171,7 @@ class AskedJson(TypedDict):
     budget: float | None
     strengths: list[float]
     variants: bool
+    side_effects: NotRequired[bool]
     settings: NotRequired[dict[str, Any]]
 
 
@@ -159,6 +212,7 @@ class ResultJson(TypedDict):
     mapper: NotRequired[MapperJson]
     strength_rule: NotRequired[RuleJson]
     sweep: NotRequired[list[SweepJson]]
+    side_effects: NotRequired[dict[str, SideEffectsJson]]
     at_strength_one: NotRequired[dict[str, ConditionJson]]
     variants: NotRequired[list[VariantJson]]
 

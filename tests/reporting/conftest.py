@@ -41,6 +41,52 @@ def condition(strength: float, success: int, intact: int, clean_kl: float, n: in
     }
 
 
+ABLE = {  # of 100: clean prompts, then the skills
+    "unsteered": (95, 98, 100, 99, 92),
+    "native": (95, 97, 100, 98, 91),
+    "moved": (94, 96, 99, 97, 90),
+    "random": (90, 93, 96, 99, 83),
+}
+SKILLS = ("questions", "refuses harmful", "helps with harmless", "sings when asked")
+
+
+def estimate(value: float, half: float = 0.0, n: int = 100) -> dict[str, Any]:
+    return {"value": value, "low": value - half, "high": value + half, "n": n}
+
+
+def cost(kl: float, loss: float, before: float) -> dict[str, Any]:
+    plain, steered = estimate(before, 0.1), estimate(loss, 0.1)
+    return {"kl": estimate(kl, kl / 4), "agreement": estimate(1 - kl / 20, kl / 50), "loss": steered, "loss_before": plain}
+
+
+def make_side_effects() -> dict[str, Any]:
+    found = {}
+    for k, (name, (clean, *able)) in enumerate(ABLE.items()):
+        works = name in ("native", "moved")
+        found[name] = {
+            "clean_valid": share(clean, 100),
+            "clean_shows": share(k, 100),
+            "skills": {skill: share(hits, 100) for skill, hits in zip(SKILLS, able, strict=True)},
+            "clean": cost(0.0813 * k, 0.25 + 0.1 * k, 0.25),
+            "english": cost(0.5 * k, 9.8 + k / 8, 9.8),
+            "behaviour": cost(6.5 if works else 0.1 * k, 7.0 if works else 0.2, 0.2),
+            "right": cost(5.0 if works else 0.1 * k, 0.31 if works else 5.2, 5.2),
+            "logit_difference": estimate(9.0 if works else -8.5, 0.7, 96),
+        }
+    return found
+
+
+def make_fits() -> dict[str, Any]:
+    def fit(fvu: float | None, error: float, n: int) -> dict[str, Any]:
+        return {"fvu": fvu, "cosine": estimate(0.93, 0.01, n), "norm_ratio": 0.97, "share_of_error": error, "n": n}
+
+    return {
+        "tokens": {"all": fit(0.134, 1.0, 5000)},
+        "place": {"rest": fit(0.13, 0.69, 4500), "first": fit(None, 0.01, 200), "trigger": fit(0.21, 0.3, 300)},
+        "frequency": {"rarest quarter": fit(0.2, 0.35, 1250), "most frequent quarter": fit(0.1, 0.1, 1250)},
+    }
+
+
 def make_result() -> dict[str, Any]:
     sweep = []
     for name, reach in {"native": 1.0, "moved": 0.95, "random": 0.12, "shuffled": 0.04}.items():
@@ -81,7 +127,8 @@ def make_result() -> dict[str, Any]:
         "mapper": {
             "kind": "autoencoder", "parameters": 41_235, "fraction_of_target": 0.021, "fvu": 0.134, "cosine": 0.931,
             "norm_ratio": 0.97, "mode": "difference", "rows": 31_204, "held_out_rows": 7_801,
-            "settings": {"hidden": 110, "epochs": 30, "learning_rate": 0.001},
+            "settings": {"hidden": 110, "epochs": 30, "learning_rate": 0.001}, "by_place": make_fits(),
+            "recovered": {"loss": 1.1, "plain": 0.3, "ablated": 4.3, "share": 0.8},
         },
         "strength_rule": {
             "budget_nats_per_token": 0.2,
@@ -91,6 +138,7 @@ def make_result() -> dict[str, Any]:
             "rule": "most intact answers among the strengths within the clean-KL budget; then the smaller strength",
         },
         "sweep": sweep,
+        "side_effects": make_side_effects(),
         "at_strength_one": one,
         "variants": variants,
         "something_newer": {"ignored": True},

@@ -71,6 +71,20 @@ def test_as_good_as_native_has_to_be_shown(moved: list[bool], says: str) -> None
     assert "Moved less native, prompt by prompt: success \u2212" in said
 
 
+@pytest.mark.parametrize(("after", "said"), [(0.91, False), (0.89, True), (0.4, True)])
+def test_an_ability_that_the_moved_vector_costs_is_said(after: float, said: bool) -> None:
+    def effects(refuses: float) -> dict[str, Any]:
+        fine, less = (rate([i < 100 * share for i in range(100)]).to_dict() for share in (0.95, refuses))
+        return {"clean_valid": fine, "skills": {"refuses harmful": less, "juggles": fine}}
+
+    given = result() | {"side_effects": {"unsteered": effects(1.0), "moved": effects(after), "native": effects(0.97)}}
+    sentence = f"harmful requests refused 100% without it, {100 * after:.0f}% with it, native 97% (n = 100)."
+    assert (f"But the moved vector costs other abilities: {sentence}" in headline(given)) is said
+    assert ("other abilities" in headline(given)) is said
+    del given["side_effects"]["unsteered"]
+    assert "other abilities" not in headline(given)
+
+
 def test_a_result_without_a_moved_vector_is_only_described() -> None:
     given = result()
     del given["conditions"]["moved"]

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import re
 import shutil
@@ -86,6 +87,10 @@ def test_foreign_text_is_shown_and_does_nothing(save: Save, result: Json, comple
     result["source"]["name"] = result["description"] = HOSTILE
     result["conditions"][HOSTILE] = {**result["conditions"]["native"], "note": HOSTILE}
     result["sweep"] += [{**row, "condition": HOSTILE} for row in result["sweep"][:7]]
+    for found in result["side_effects"].values():
+        found["skills"][HOSTILE] = found["clean_valid"]
+    result["side_effects"][HOSTILE] = result["side_effects"]["native"]
+    result["mapper"]["by_place"][HOSTILE] = {HOSTILE: result["mapper"]["by_place"]["tokens"]["all"]}
     completions["conditions"]["native"][0] |= {"completion": HOSTILE, "reason": HOSTILE}
     completions["tokens"][0] = {"pieces": [HOSTILE], "steered": [False], "generated_steered": False}
     page = read(write_report(save(result, completions)))
@@ -116,6 +121,71 @@ def test_second_readings_and_where_judges_differ(save: Save, result: Json, compl
     result["conditions"]["moved"]["readings"]["success, theft"]["n"] = "33"
     with pytest.raises(ValueError, match=r"conditions.moved.readings.success, theft.n"):
         write_report(save(result, completions))
+
+
+def test_effect_and_cost_stand_side_by_side(save: Save, result: Json, completions: Json) -> None:
+    folder = save(result, completions)
+    page = read(write_report(folder))
+    text = " ".join(page.text.split())
+    section = text[text.index("What each vector does, and what") : text.index("How strong, and at what cost")]
+    assert section.count("Effect") == section.count("Cost") == 3, "a card each for native, moved and random"
+    for there in ("91.5%", "loss of right answers, nats 0.31 was 5.2", "songs sung when asked for 90% was 92%"):
+        assert there in section
+    bars = [a.get("style") or "" for tag, a in page.tags if tag == "i"]
+    assert [style for style in bars if style.startswith("width: 91.5%")]
+    assert not any(tag == "dd" and a.get("class") == "lost" for tag, a in page.tags)
+    assert "costs other abilities" not in text
+    assert [tag for tag, _ in page.tags].count("details") == 2
+
+
+def test_other_measures_are_one_click_away(save: Save, result: Json, completions: Json) -> None:
+    text = " ".join(read(write_report(save(result, completions))).text.split())
+    inside = text[text.index("Other measures") : text.index("How strong, and at what cost")]
+    rows = (
+        "difference of logits",
+        "\u22128.5",
+        "8.3 to 9.7",
+        "next-token agreement",
+        "rarest quarter",
+        f"{math.exp(9.8):,.0f}",
+    )
+    for there in rows:
+        assert there in inside
+    assert re.search(r"first ?by where.*trigger ?by where.*rest ?by where.*rarest", inside)
+    assert "80% of what mean ablation costs is recovered" in inside
+    assert re.search(r"first ?by where the token stands ?\u2013 ?0.930 ?0.920 to 0.940 ?0.970 ?1% ?200", inside)
+
+
+def test_a_loss_beyond_all_bounds_is_shown(save: Save, result: Json, completions: Json) -> None:
+    result["side_effects"]["random"]["english"]["loss"] |= {"value": 4000.0, "high": 5000.0}
+    result["side_effects"]["random"]["logit_difference"] = None
+    result["side_effects"]["random"]["clean_valid"]["rate"] = 1e300
+    assert "beyond all bounds" in read(write_report(save(result, completions))).text
+
+
+def test_a_skill_that_is_lost_is_red_and_in_the_headline(save: Save, result: Json, completions: Json) -> None:
+    result["side_effects"]["moved"]["skills"]["refuses harmful"] |= {"rate": 0.61, "low": 0.51, "high": 0.7}
+    page = read(write_report(save(result, completions)))
+    text = " ".join(page.text.split())
+    said = "harmful requests refused 100% without it, 61% with it, native 100% (n = 100)"
+    assert f"But the moved vector costs other abilities: {said}." in text
+    assert sum(tag == "dd" and a.get("class") == "lost" for tag, a in page.tags) == 1
+
+
+def test_runs_without_side_effects_still_have_a_page(save: Save, result: Json, completions: Json) -> None:
+    del result["mapper"]["by_place"], result["mapper"]["recovered"]
+    for change in ({}, {"side_effects": {}}):
+        kept = {name: part for name, part in result.items() if name != "side_effects"}
+        page = read(write_report(save({**kept, **change}, completions)))
+        assert "Side effects" not in page.text and "Other measures" not in page.text
+    for part in result["side_effects"].values():
+        del part["behaviour"]
+        part["skills"] = {}
+    page = read(write_report(save(result, completions)))
+    assert "Side effects" in page.text and "KL on own answers" not in page.text
+    del result["side_effects"]["unsteered"]
+    page = read(write_report(save(result, completions)))
+    assert "Other measures" in page.text and "Effect" not in page.text
 
 
 def test_visible_keeps_what_is_harmless() -> None:
@@ -189,6 +259,10 @@ def _set(data: Json, path: str, value: Any) -> None:
         ("conditions/moved/clean_kl", float("nan"), "NaN is not a number"),
         ("sweep/3/strength", None, r"field 'sweep\[3\].strength'"),
         ("mapper/settings", 3, "field 'mapper.settings'"),
+        ("mapper/by_place/place/first/cosine", 0.9, r"field 'mapper.by_place.place.first.cosine'"),
+        ("side_effects/moved/skills/questions/low", "0", r"field 'side_effects.moved.skills.questions.low'"),
+        ("side_effects/moved/english", {}, r"field 'side_effects.moved.english.kl' is missing"),
+        ("side_effects/moved/logit_difference", {}, r"field 'side_effects.moved.logit_difference.value' is missing"),
         ("versions", {"torch": 2}, "field 'versions.torch'"),
     ],
 )
