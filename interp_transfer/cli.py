@@ -71,6 +71,7 @@ def run(
         str | None, typer.Option(help="That conditions choose theirs from, joined by commas; default: 0.25 to 4.")
     ] = None,
     variants: Annotated[bool, typer.Option(help="Also judge the other modes, and the other mapper.")] = True,
+    side_effects: Annotated[bool, typer.Option(help="Also measure what the vectors cost elsewhere.")] = True,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -92,6 +93,7 @@ def run(
         "n": n,
         "budget": budget,
         "variants": variants,
+        "side_effects": side_effects,
         "settings": _settings(setting or []),
     }
     if strengths is not None:

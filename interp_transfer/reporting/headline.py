@@ -13,6 +13,8 @@ from interp_transfer.plots.style import percent
 
 AS_GOOD = 0.8
 """A control with at least this share of a vector's intact answers does about as well, whatever the intervals say."""
+EDGE = 0.5
+"""Share of the budget below which the largest strength that was tried leaves room for larger ones."""
 ABOUT_EQUAL = (0.95, 0.9)
 """Shares of native's success and of its intact answers from which a moved vector works about as well."""
 
@@ -66,7 +68,8 @@ def summarise(result: Mapping[str, Any]) -> Headline:
     if not {"unsteered", "native", "moved"} <= conditions.keys():
         return Headline(f"{len(conditions)} conditions compared on {target}.", (_plain_numbers(conditions),))
     numbers = _numbers(conditions, result.get("moved_against_native"))
-    return Headline(_verdict(result, conditions), (*numbers, *_lost(result.get("side_effects", {}))))
+    more = (*_lost(result.get("side_effects", {})), *_at_the_edge(conditions["moved"], result.get("strength_rule")))
+    return Headline(_verdict(result, conditions), (*numbers, *more))
 
 
 def abilities(effects: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -153,6 +156,21 @@ def _numbers(conditions: Mapping[str, Any], against: Mapping[str, Any] | None) -
         f"Baselines: {baselines}.",
         f"If answers may be broken: {whatever}. Cost on clean prompts, in nats per token: moved {moved['clean_kl']:.2g}, "
         f"native {native['clean_kl']:.2g}.",
+    )
+
+
+def _at_the_edge(moved: Mapping[str, Any], rule: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """That larger strengths may do more, where the largest that was tried was chosen and costs little."""
+    if (
+        rule is None
+        or moved["strength"] < max(rule["strengths"])
+        or not moved["clean_kl"] < EDGE * rule["budget_nats_per_token"]
+    ):
+        return ()
+    return (
+        f"The moved vector's strength, {moved['strength']:g}, is the largest that was tried, and costs "
+        f"{moved['clean_kl']:.2g} of the {rule['budget_nats_per_token']:g} nats per token that it may: larger ones may do more "
+        "(--strengths).",
     )
 
 

@@ -4,6 +4,7 @@ Built from `result.json` and `completions.json` alone, so that a run can be draw
 files is foreign text: model names come from hubs, completions from models.
 """
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -276,8 +277,12 @@ def _command(result: ResultJson) -> str:
         "--direction": asked["direction"] if asked else None,
         "--seed": str(result["seed"]),
         "--n": str(result["conditions"]["moved"]["intact"]["n"]) if "moved" in result["conditions"] else None,
+        "--strengths": ",".join(f"{x:g}" for x in asked["strengths"]) if asked else None,
         "--out": "FOLDER",
     }
-    given = [f"{option} {shlex.quote(value)}" for option, value in options.items() if value]
+    settings = (
+        [f"--setting {shlex.quote(f'{k}={json.dumps(v)}')}" for k, v in asked.get("settings", {}).items()] if asked else []
+    )
+    given = settings + [f"{option} {shlex.quote(value)}" for option, value in options.items() if value]
     command = " \\\n    ".join([f"interp-transfer run {shlex.quote(result['task'])}", *given])
     return f"{command}\n\ninterp-transfer run --from result.json --out FOLDER" if asked else command

@@ -85,6 +85,15 @@ def test_an_ability_that_the_moved_vector_costs_is_said(after: float, said: bool
     assert "other abilities" not in headline(given)
 
 
+@pytest.mark.parametrize(("strength", "cost", "said"), [(4.0, 0.001, True), (3.0, 0.001, False), (4.0, 0.009, False)])
+def test_the_edge_of_the_strengths_is_said(strength: float, cost: float, said: bool) -> None:
+    given = result(moved=0.3)
+    given["conditions"]["moved"] |= {"strength": strength, "clean_kl": cost}
+    rule = {"strengths": [1.0, 3.0, 4.0], "budget_nats_per_token": 0.01}
+    assert ("larger ones may do more" in headline(given | {"strength_rule": rule})) == said
+    assert "larger ones" not in headline(given)
+
+
 def test_a_result_without_a_moved_vector_is_only_described() -> None:
     given = result()
     del given["conditions"]["moved"]

