@@ -92,20 +92,16 @@ def _page(
     seconds = sum(cell.seconds for cell in cells.values())
     estimates = sum(isinstance(v, Estimate) for cell in cells.values() for row in cell.rows for v in row.values())
     versions = next((cell.versions for cell in cells.values()), {})
-    names = " ".join(one.name for one in experiments)
     everything = len(experiments) > 5
-    command = "interp-transfer reproduce" + ("" if everything else f" {names}") + (" --quick" if quick else "")
-    command += f" --edition {edition}" if edition != "organism" else ""
+    command = _command([] if everything else [one.name for one in experiments], edition, quick)
     lines = [
         "# Results\n",
         f"Written by `{command}`: the paper's experiments ({edition} edition), each beside what the paper reported.",
         *(_QUICK if quick else _INTRODUCTION if edition == "organism" else []),
-        f"\nMeasured: {len(cells)} of {len(cases)} cases, {seconds / 60:.0f} minutes of computing, seed "
-        f"{cases[0].seed if cases else 0}, with "
-        f"{', '.join(f'{name} {number}' for name, number in versions.items())}.",
+        f"\nMeasured: {len(cells)} of {len(cases)} cases{_measured(seconds, cases, versions) if cells else ''}.",
         f"\nIntervals are 95% intervals, {estimates} of them on this page: about {round(0.05 * estimates)} can be expected to "
         "miss the truth, and the best of several cells looks better than it is.\n",
-        "| experiment | in the paper | organisms | in a sentence |",
+        "| experiment | in the paper | here | in a sentence |",
         "|---|---|---|---|",
         *(
             f"| [{_text(one.title)}](#{_anchor(one.title)}) | {_text(one.where)} | {ANSWERS[verdicts[one.name].agrees]} | "
@@ -116,6 +112,16 @@ def _page(
         *(line for one in experiments for line in _section(one, cells, verdicts[one.name], failed, edition, quick)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _command(names: Sequence[str], edition: str, quick: bool) -> str:
+    parts = ["interp-transfer reproduce", *names, *(["--quick"] if quick else [])]
+    return " ".join([*parts, *([f"--edition {edition}"] if edition != "organism" else [])])
+
+
+def _measured(seconds: float, cases: Sequence[Asked], versions: Mapping[str, str]) -> str:
+    told = ", ".join(f"{name} {number}" for name, number in versions.items())
+    return f", {seconds / 60:.0f} minutes of computing, seed {cases[0].seed}, with {told}"
 
 
 _INTRODUCTION = [
@@ -138,28 +144,28 @@ def _section(
     quick: bool,
 ) -> list[str]:
     lines = [f"## {_text(one.title)}\n", f"{_text(one.where)}. The paper: {_text(one.claim)}\n"]
-    lines.append(f"**Organisms: {ANSWERS[verdict.agrees]}.** {_text(verdict.sentence)}\n")
+    lines.append(f"**Here: {ANSWERS[verdict.agrees]}.** {_text(verdict.sentence)}\n")
     lines += [f"- {_text(detail)}." for detail in verdict.details]
     lines += [""] if verdict.details else []
     if one.differs and edition == "organism":
         lines.append(f"{_text(one.differs)}\n")
-    for header, rows in _tables(one, cells):
+    for header, rows in _tables(one, cells, edition):
         lines += [f"| {' | '.join(map(_text, header))} |", "|---" * len(header) + "|", *rows, ""]
     for case in one.cases:
         reason = case.reasons.get(edition) or failed.get((one.name, case.name))
         if reason is None and (one.name, case.name) not in cells:
             reason = "left out of a quick reproduction" if quick else "not measured yet"
         if reason is not None:
-            lines.append(_text(f"- {case.name} ({_reported(case)}): {reason}."))
+            lines.append(_text(f"- {_label(case, edition)} ({_reported(case)}): {reason}."))
     if lines[-1].startswith("- "):
         lines.append("")
     if one.columns:
         lines.append(f"{_text(one.columns)}\n")
-    lines.append(f"`interp-transfer reproduce {one.name}{' --quick' if quick else ''}`\n")
+    lines.append(f"`{_command([one.name], edition, quick)}`\n")
     return lines
 
 
-def _tables(one: Experiment, cells: Mapping[tuple[str, str], Cell]) -> list[tuple[list[str], list[str]]]:
+def _tables(one: Experiment, cells: Mapping[tuple[str, str], Cell], edition: str) -> list[tuple[list[str], list[str]]]:
     """Rows with the same columns make a table; the paper's figures stand in the last column of a case's first row."""
     tables: list[tuple[list[str], list[str]]] = []
     for case in one.cases:
@@ -171,10 +177,15 @@ def _tables(one: Experiment, cells: Mapping[tuple[str, str], Cell]) -> list[tupl
             if not tables or tables[-1][0] != header:
                 tables.append((header, []))
             first = index == 0
-            told = [case.name if first else "", *map(_value, row.values()), _n(row)]
+            told = [_label(case, edition) if first else "", *map(_value, row.values()), _n(row)]
             reported = _reported(case) if first else ""
             tables[-1][1].append(f"| {' | '.join(map(_text, [*told, reported]))} |")
     return tables
+
+
+def _label(case: Case, edition: str) -> str:
+    """Cases are named by the organisms; in the paper's edition by what these stand for."""
+    return case.name if edition == "organism" else case.stands_for
 
 
 def _reported(case: Case) -> str:

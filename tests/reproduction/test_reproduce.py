@@ -109,7 +109,7 @@ def test_rows_of_other_columns_make_another_table(experiment: Experiment) -> Non
         ("fine-tunes", name): runner.Cell(({"x": Estimate(0.5, 0.25, 0.75, 9)}, {column: 1.0}), 1.0, {})
         for name, column in (("a", "x"), ("b", "y"))
     }
-    tables = pages._tables(replace(experiment, cases=cases), cells)
+    tables = pages._tables(replace(experiment, cases=cases), cells, "organism")
     assert [header for header, _ in tables] == [["case", "x", "n", "the paper"], ["case", "y", "n", "the paper"]]
     assert tables[0][1][1].startswith("|  | 1.000 | - |")
 
