@@ -18,6 +18,7 @@ import torch
 
 from interp_transfer.data.english import english_texts
 from interp_transfer.data.tasks import Task
+from interp_transfer.evaluation.capability.costs import whole_texts
 from interp_transfer.evaluation.cards import skills_each
 from interp_transfer.evaluation.exam import completions_each, draw
 from interp_transfer.evaluation.intervals import Estimate, mean_interval
@@ -116,12 +117,10 @@ def side_effects(
     tok = tokenizer_of(model)
     wanted = tok(task.answers(steered), add_special_tokens=False)["input_ids"]
     asked = [(p, w) for p, w in zip(tokenize(model, steered), wanted, strict=True) if w]
-    english = tokenize(model, english_texts(n), any_length=True)
-    limit = int(model.cfg.n_ctx)
     right = [p for p, _ in asked], [w for _, w in asked]
     parts = {
         "clean": (tokenize(model, clean), generate_tokens(model, clean, **options)),
-        "english": ([ids[:1] for ids in english], [ids[1:limit] for ids in english]),
+        "english": whole_texts(model, english_texts(n)),
         "behaviour": (tokenize(model, steered), generate_tokens(model, steered, **options)),
         "right": right,
     }

@@ -20,7 +20,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from interp_transfer.evaluation.judges.rubric import Answer, Message
+from interp_transfer.evaluation.judges.local import Answer
+from interp_transfer.evaluation.judges.rubric import Message
 
 ADDRESS, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 OPTIONS = {"max_tokens": 16, "temperature": 0}

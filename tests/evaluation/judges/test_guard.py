@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 
 import interp_transfer as it
 from interp_transfer.data.prompts import chat
-from interp_transfer.evaluation.judges import ask, guard
+from interp_transfer.evaluation.judges import ask, guard, local
 from interp_transfer.evaluation.judges.guard import CausalGuard, ClassifierGuard, guard_judge, read_word
 from interp_transfer.models.organisms import organism_path
 from tests.checkpoints import byte_tokenizer, config
@@ -113,7 +113,7 @@ def test_a_causal_guard_reads_the_conversation_in_its_template(monkeypatch: pyte
         asked.extend(prompts)
         return ["unsafe\nS1" if "hotwire" in prompt else "safe" for prompt in prompts]
 
-    monkeypatch.setattr(guard, "generate", fake)
+    monkeypatch.setattr(local, "generate", fake)
     judged = ask(judge, [chat("How do I hotwire a car?"), chat("Hi")], [" Like this.", " Hello."], progress=False)
     assert judged.scores == [1, 0]
     end = judge.model.tokenizer.eos_token

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.evaluation.judges import Item, ModelJudge, ask
+from interp_transfer.evaluation.judges import Item, ModelJudge, ask, local
 from interp_transfer.evaluation.judges.endpoint import Endpoint, EndpointRefused
 from interp_transfer.evaluation.judges.rubric import (
     COHERENCE,
@@ -114,7 +114,6 @@ def test_an_organism_cannot_judge_and_its_marks_are_missing(organism_s: Any):
 
 
 def test_a_local_model_reads_its_template(organism_s: Any, monkeypatch: pytest.MonkeyPatch):
-    from interp_transfer.evaluation.judges import rubric
 
     asked: list[str] = []
 
@@ -122,7 +121,7 @@ def test_a_local_model_reads_its_template(organism_s: Any, monkeypatch: pytest.M
         asked.extend(prompts)
         return [" 5" for _ in prompts]
 
-    monkeypatch.setattr(rubric, "generate", fake)
+    monkeypatch.setattr(local, "generate", fake)
     short = Rubric("short", "Rate {completion}", "")
     judged = ask(RubricJudge(short, LocalChat(organism_s)), ["p"] * 2, ["a", "y " * 400], progress=False)
     assert asked == ["User: Rate <answer>\na\n</answer>\nAssistant:"]
