@@ -145,7 +145,7 @@ def run(
     chosen = {name: choose(conditions, allowed).strength for name, conditions in swept.items()}
 
     stage("held-out prompts")
-    test = exam(b, task, "test", n=n, seed=seed)
+    test = exam(b, task, "test", n=n, seed=seed, clean_prompts=n)
     at = [chosen[name] for name in vectors]
     judged_each = test.judge_each([[(steer(v, x),)] for v, x in zip(vectors.values(), at, strict=True)], at, progress=progress)
     fair = dict(zip(vectors, judged_each, strict=True))

@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp_transfer.activations.capture import Activations
-from interp_transfer.evaluation.intervals import Estimate, mean_interval
-from interp_transfer.evaluation.metrics import fvu, norm_ratio
+from interp_transfer.evaluation.intervals import Estimate, ratio_interval
 
 FIRST, TRIGGER, LAST, REST = "first", "trigger", "last", "rest"
 QUARTERS = ("rarest quarter", "second quarter", "third quarter", "most frequent quarter")
@@ -27,16 +26,16 @@ class ClassFit:
     Attributes:
         fvu: squared error over squared distance from the mean of this class: what is left of the differences within it. None
             where all its rows are the same.
-        cosine: mean cosine of the rows with their guesses, its interval over rows.
+        cosine: mean cosine of the rows with their guesses.
         norm_ratio: mean length of the guesses over that of the rows.
         share_of_error: of the squared error over all classes.
-        n: rows.
+        n: rows; those of the estimates are texts that hold such rows, of the share of the error all texts.
     """
 
-    fvu: float | None
+    fvu: Estimate | None
     cosine: Estimate
-    norm_ratio: float
-    share_of_error: float
+    norm_ratio: Estimate
+    share_of_error: Estimate
     n: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,30 +43,47 @@ class ClassFit:
         return asdict(self)
 
 
-def fit_by_class(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"], labels: Sequence[str]) -> dict[str, ClassFit]:
-    """FVU, cosine and norm ratio of each class of rows, in the order in which classes first occur.
+def fit_by_class(
+    truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"], labels: Sequence[str], texts: Int[Tensor, " row"]
+) -> dict[str, ClassFit]:
+    """FVU, cosine and norm ratio of each class of rows, in the order in which classes first occur; intervals are over texts.
 
     Args:
         truth: what the target holds.
         guess: what a map makes of the source's rows.
         labels: the class of each row.
+        texts: the text that each row is of, by its number.
 
     Raises:
         ValueError: for no rows, or not as many of each.
     """
-    if not len(truth) or not len(truth) == len(guess) == len(labels):
-        raise ValueError(f"{len(truth)} rows, {len(guess)} guesses, {len(labels)} labels: give as many of each, at least one")
-    total = float((truth.double() - guess.double()).square().sum())
-    cosine = torch.nn.functional.cosine_similarity(truth.double(), guess.double(), dim=1)
+    if not len(truth) or not len(truth) == len(guess) == len(labels) == len(texts):
+        raise ValueError(
+            f"{len(truth)} rows, {len(guess)} guesses, {len(labels)} labels, {len(texts)} text numbers: give as many of each, "
+            "at least one"
+        )
+    x, y = truth.double(), guess.double()
+    error = (x - y).square().sum(dim=1)
+    cosine = torch.nn.functional.cosine_similarity(x, y, dim=1)
+    of_text = texts.unique(return_inverse=True)[1]
+
+    def by_text(values: Float[Tensor, " some"], rows: Bool[Tensor, " row"]) -> list[float]:
+        sums = torch.zeros(int(of_text.max()) + 1, dtype=torch.float64).index_add(0, of_text[rows], values)
+        return sums[of_text[rows].unique()].tolist()
+
+    every = torch.ones(len(x), dtype=torch.bool)
+    all_error = by_text(error, every)
+    exact = Estimate(0.0, 0.0, 0.0, len(all_error))
     found = {}
     for name in dict.fromkeys(labels):
-        chosen = torch.tensor([label == name for label in labels])
-        x, y = truth[chosen].double(), guess[chosen].double()
-        varied = bool((x - x.mean(dim=0)).square().sum() > 0)
-        error = float((x - y).square().sum())
-        share = error / total if total else 0.0
+        mine = torch.tensor([label == name for label in labels])
+        spread = (x[mine] - x[mine].mean(dim=0)).square().sum(dim=1)
         found[name] = ClassFit(
-            fvu(x, y) if varied else None, mean_interval(cosine[chosen].tolist()), norm_ratio(x, y), share, len(x)
+            ratio_interval(by_text(error[mine], mine), by_text(spread, mine)) if spread.sum() > 0 else None,
+            ratio_interval(by_text(cosine[mine], mine), by_text(torch.ones_like(spread), mine)),
+            ratio_interval(by_text(y[mine].norm(dim=1), mine), by_text(x[mine].norm(dim=1), mine)),
+            ratio_interval(by_text(error * mine, every), all_error) if sum(all_error) else exact,
+            int(mine.sum()),
         )
     return found
 

@@ -168,7 +168,7 @@ def compare(
     if taken:
         raise ValueError(f"{sorted(taken)} are added by themselves: choose other names")
     like = _reference(named, reference)
-    test = exam(target, task, split, n=n, seed=seed)
+    test = exam(target, task, split, n=n, seed=seed, clean_prompts=n)
     conditions = {"unsteered": test.unsteered(progress)}
     for name, given in named.items():
         conditions[name] = test.judge([given], _strength(given), progress=progress)

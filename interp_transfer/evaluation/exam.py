@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.data.judging import Verdict
 from interp_transfer.data.tasks import Reviewable, Task
+from interp_transfer.evaluation.intervals import Estimate, mean_interval
 from interp_transfer.evaluation.metrics import Rate, clustered_rate, rate, teacher_forced_each
 from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
 from interp_transfer.interventions.many import can_share, merged_each
@@ -33,7 +35,7 @@ class Condition:
     Attributes:
         success: share of prompts on which the intervention did what it is for.
         intact: share of prompts on which it did so and the completion is a valid answer.
-        clean_kl: nats per token against the unsteered model, on its own answers to clean prompts.
+        cost: clean KL: nats per token against the unsteered model, on its own answers to clean prompts.
         strength: of the intervention; 0 where that has no meaning.
         completions: of each prompt; of the first draw where there are several.
         verdicts: on those completions.
@@ -44,7 +46,7 @@ class Condition:
 
     success: Rate
     intact: Rate
-    clean_kl: float
+    cost: Estimate
     strength: float
     completions: tuple[str, ...] = field(repr=False)
     verdicts: tuple[Verdict, ...] = field(repr=False)
@@ -52,20 +54,26 @@ class Condition:
     readings: Mapping[str, Rate] = field(default_factory=dict, hash=False)
     differ: tuple[int, ...] = ()
 
+    @property
+    def clean_kl(self) -> float:
+        """The mean of ``cost``."""
+        return self.cost.value
+
     def to_dict(self) -> dict[str, Any]:
         """As result.json holds it."""
         return {
             "strength": self.strength,
             "success": self.success.to_dict(),
             "intact": self.intact.to_dict(),
-            "clean_kl": self.clean_kl,
+            "clean_kl": self.cost.value,
+            "clean_kl_interval": {"low": self.cost.low, "high": self.cost.high, "n": self.cost.n},
             "note": self.note,
             "readings": {name: share.to_dict() for name, share in self.readings.items()},
         }
 
 
 def condition(
-    task: Task, prompts: Sequence[str], draws: Sequence[Sequence[str]], clean_kl: float, strength: float, note: str
+    task: Task, prompts: Sequence[str], draws: Sequence[Sequence[str]], cost: Estimate, strength: float, note: str
 ) -> Condition:
     """Judge completions; several draws of the same prompts are pooled, the interval clustered by prompt."""
     verdicts = [task.judge(prompts, texts) for texts in draws]
@@ -75,7 +83,7 @@ def condition(
         rates = rate([s for [s] in success]), rate([s for [s] in intact])
     else:
         rates = clustered_rate(success), clustered_rate(intact)
-    return Condition(*rates, clean_kl, float(strength), tuple(draws[0]), tuple(verdicts[0]), note)
+    return Condition(*rates, cost, float(strength), tuple(draws[0]), tuple(verdicts[0]), note)
 
 
 def read_again(task: Task, prompts: Sequence[str], judged: Condition) -> Condition:
@@ -97,11 +105,13 @@ class CleanRuler:
     prompts: tuple[tuple[int, ...], ...]
     answers: tuple[tuple[int, ...], ...]
 
-    def kl(self, model: HookedModel, settings: Sequence[Sequence[Intervention]], progress: bool = False) -> list[float]:
-        """Mean divergence from the unsteered model under each of some settings, nats per token; 0 where nothing is done."""
+    def kl(
+        self, model: HookedModel, settings: Sequence[Sequence[Intervention]], progress: bool = False
+    ) -> list[Float[Tensor, " prompt"]]:
+        """Divergence from the unsteered model under each of some settings, nats per token; 0 where nothing is done."""
         done = [given for given in settings if given]
         found = iter(teacher_forced_each(model, self.prompts, self.answers, done, progress=progress) if done else [])
-        return [float(next(found).kl.mean()) if given else 0.0 for given in settings]
+        return [next(found).kl if given else torch.zeros(len(self.prompts)) for given in settings]
 
 
 @dataclass(frozen=True)
@@ -140,9 +150,9 @@ class Exam:
         judged = []
         for draws, strength in zip(conditions, strengths, strict=True):
             texts = [next(said) for _ in draws]
-            kl = sum(next(costs) for _ in draws) / len(draws)
+            kl = torch.stack([next(costs) for _ in draws]).mean(dim=0)
             told = note or "; ".join(map(str, draws[0]))
-            judged.append(condition(self.task, self.prompts, texts, kl, strength, told))
+            judged.append(condition(self.task, self.prompts, texts, cost(kl), strength, told))
         return judged
 
     def completions(self, settings: Sequence[Sequence[Intervention]], progress: bool = True) -> list[list[str]]:
@@ -168,7 +178,16 @@ class Exam:
         forced = forced_first_tokens(self.model, self.task, self.prompts)
         rest = generate(self.model, forced, max_new_tokens=self.task.max_new_tokens - 1, progress=False)
         said = [f[len(p) :] + r for f, p, r in zip(forced, self.prompts, rest, strict=True)]
-        return condition(self.task, self.prompts, [said], 0.0, 0.0, "no steering; the first token of the right answer is given")
+        nothing = cost(torch.zeros(len(self.ruler.prompts)))
+        return condition(
+            self.task, self.prompts, [said], nothing, 0.0, "no steering; the first token of the right answer is given"
+        )
+
+
+def cost(kl: Float[Tensor, " prompt"]) -> Estimate:
+    """Mean clean KL with its interval, which does not go below 0."""
+    found = mean_interval(kl.tolist())
+    return replace(found, low=max(0.0, found.low))
 
 
 def completions_each(
@@ -211,15 +230,23 @@ def _batched(settings: Sequence[Sequence[Intervention]]) -> list[list[int]]:
     return groups
 
 
-def exam(model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int = 0) -> Exam:
+def exam(model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int = 0, clean_prompts: int | None = None) -> Exam:
     """Draw prompts of a split, and answer clean ones without steering.
+
+    Args:
+        model: any hooked model.
+        task: whose prompts, and who judges.
+        split: of the task.
+        n: prompts.
+        seed: of the draw.
+        clean_prompts: on which costs are measured, all there are if there are fewer; CLEAN_PROMPTS unless given.
 
     Raises:
         ValueError: for fewer prompts than n.
     """
     prompts = draw(task.prompts(split), n, seed, f"{split} prompts of {task.name}")
     clean = task.clean(split)
-    quiet = draw(clean, min(CLEAN_PROMPTS, len(clean)), seed, f"clean {split} prompts of {task.name}")
+    quiet = draw(clean, min(clean_prompts or CLEAN_PROMPTS, len(clean)), seed, f"clean {split} prompts of {task.name}")
     answers = generate_tokens(model, quiet, max_new_tokens=task.max_new_tokens, progress=False)
     ruler = CleanRuler(tuple(map(tuple, tokenize(model, quiet))), tuple(map(tuple, answers)))
     return Exam(model, task, tuple(prompts), ruler)

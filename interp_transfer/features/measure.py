@@ -85,7 +85,7 @@ def measure_sae(
     gone = Intervention(sae.site, MeanAblate(rows.mean(dim=0)), model=sae.model)
     own, spliced = (_answers(model, asked, task, given, progress) for given in ((), (splice,)))
     ruler = CleanRuler(tuple(map(tuple, ids)), tuple(map(tuple, own)))
-    cost, lost = ruler.kl(model, [(splice,), (gone,)])
+    cost, lost = (float(kl.mean()) for kl in ruler.kl(model, [(splice,), (gone,)]))
     valid, kept = (rate([v.intact for v in task.judge(asked, _texts(model, answers))]) for answers in (own, spliced))
     return SaeQuality(*fit_of(sae, rows), len(rows), cost, lost, valid, kept)
 

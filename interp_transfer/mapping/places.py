@@ -44,4 +44,4 @@ def fits_by_place(
         "place": position_classes(there, inside),
         "frequency": frequency_classes(there.token),
     }
-    return {by: fit_by_class(truth, guess, names) for by, names in labels.items()}
+    return {by: fit_by_class(truth, guess, names, there.text_index) for by, names in labels.items()}

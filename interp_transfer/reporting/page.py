@@ -235,6 +235,14 @@ _PAGE = (
     MACROS
     + """
 {%- macro number(x, digits=3) -%}<td class="num">{{ x | fixed(digits) }}</td>{%- endmacro -%}
+{%- macro mean(e) -%}
+<td class="num">{% if e %}{{ e.value | fixed(3) }}<small>{{ e.low | fixed(3) }} to {{ e.high | fixed(3) }}</small>
+{%- else %}&ndash;{% endif %}</td>
+{%- endmacro -%}
+{%- macro cost(row) -%}
+<td class="num">{{ row.clean_kl | fixed(3) }}{% if row.clean_kl_interval is defined %}<small>{{ row.clean_kl_interval.low | fixed(3) }} to
+{{ row.clean_kl_interval.high | fixed(3) }}</small>{% endif %}</td>
+{%- endmacro -%}
 {%- macro name(n) -%}
 <span class="swatch" style="background:{{ looks[n].colour }}"></span>{{ n | replace("_", " ") }}{%- endmacro -%}
 {%- macro answer(a) -%}
@@ -267,7 +275,7 @@ _PAGE = (
 <th scope="col" class="num">intact</th><th scope="col" class="num">clean KL</th></tr></thead><tbody>
 {% for n, row in rows %}
 <tr><th scope="row">{{ name(n) }}{% if about %}<small>{{ about[n] }}</small>{% endif %}</th>
-<td class="num">{{ row.strength | strength }}</td>{{ rate(row.success) }}{{ rate(row.intact) }}{{ number(row.clean_kl) }}</tr>
+<td class="num">{{ row.strength | strength }}</td>{{ rate(row.success) }}{{ rate(row.intact) }}{{ cost(row) }}</tr>
 {% endfor %}
 </tbody></table></div>
 {%- endmacro -%}
@@ -344,17 +352,16 @@ the same. Perplexity is the exponential of the loss.</p>
 {% endif %}
 {% if fits %}
 <p>How well the mapper reproduces the target&rsquo;s activations, token by token, on prompts that it was not fitted on. The FVU
-of a class is about the mean of that class; the share of the error says where the squared error lies.</p>
+of a class is about the mean of that class; the share of the error says where the squared error lies. 95% intervals below each
+number, over prompts.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="The mapper by class of token"><table>
 <thead><tr><th scope="col">tokens</th><th scope="col" class="num">FVU</th><th scope="col" class="num">cosine</th>
 <th scope="col" class="num">ratio of norms</th><th scope="col" class="num">share of the error</th>
 <th scope="col" class="num">rows</th></tr></thead><tbody>
 {% for group, class, fit in fits %}
 <tr><th scope="row">{{ class }}<small>{{ group }}</small></th>
-{% if fit.fvu is none %}<td class="num">&ndash;</td>{% else %}{{ number(fit.fvu) }}{% endif %}
-<td class="num">{{ fit.cosine.value | fixed(3) }}
-<small>{{ fit.cosine.low | fixed(3) }} to {{ fit.cosine.high | fixed(3) }}</small></td>
-{{ number(fit.norm_ratio) }}<td class="num">{{ fit.share_of_error | percent }}</td><td class="num">{{ fit.n }}</td></tr>
+{{ mean(fit.fvu) }}{{ mean(fit.cosine) }}{{ mean(fit.norm_ratio) }}{{ mean(fit.share_of_error) }}
+<td class="num">{{ fit.n }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% endif %}
@@ -406,7 +413,7 @@ better than the mean); cosine is between the moved vector and the native one.</p
 {% for v in variants %}
 <tr{% if v.main %} class="this"{% endif %}><th scope="row">{{ v.mapper }}, {{ v.mode }}{% if v.main %}<small>the moved vector
 above</small>{% endif %}</th><td class="num">{{ v.strength | strength }}</td>{{ rate(v.success) }}{{ rate(v.intact) }}
-{{ number(v.clean_kl) }}{{ number(v.fvu) }}{{ number(v.norm, 2) }}{{ number(v.cosine_to_native) }}</tr>
+{{ cost(v) }}{{ number(v.fvu) }}{{ number(v.norm, 2) }}{{ number(v.cosine_to_native) }}</tr>
 {% endfor %}
 </tbody></table></div>
 </section>

@@ -28,6 +28,14 @@ class RateJson(TypedDict):
     n: int
 
 
+class IntervalJson(TypedDict):
+    """The ends of a 95% interval, and what it is over."""
+
+    low: float
+    high: float
+    n: int
+
+
 class ConditionJson(TypedDict):
     """What happened under one condition."""
 
@@ -35,6 +43,7 @@ class ConditionJson(TypedDict):
     success: RateJson
     intact: RateJson
     clean_kl: float
+    clean_kl_interval: NotRequired[IntervalJson]
     note: NotRequired[str]
     readings: NotRequired[dict[str, RateJson]]
 
@@ -98,10 +107,10 @@ class SideEffectsJson(TypedDict):
 class ClassFitJson(TypedDict):
     """How well a mapper reproduces one class of tokens."""
 
-    fvu: float | None
+    fvu: EstimateJson | None
     cosine: EstimateJson
-    norm_ratio: float
-    share_of_error: float
+    norm_ratio: EstimateJson
+    share_of_error: EstimateJson
     n: int
 
 

@@ -1,6 +1,6 @@
 """What most measurements share: two models with their sites, a task, vectors, pairs, mappers, and a fair strength."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,7 +8,9 @@ from typing import Any
 from interp_transfer.activations.align import DEFAULT_STRATEGY
 from interp_transfer.data.tasks import Task, load_task
 from interp_transfer.data.world.cues import oracle
+from interp_transfer.evaluation.by_class import fit_by_class
 from interp_transfer.evaluation.exam import Condition, Exam, draw, exam, random_like
+from interp_transfer.evaluation.intervals import Estimate
 from interp_transfer.evaluation.replacement import Oracle
 from interp_transfer.experiment import site_of, tuned_name
 from interp_transfer.interventions.apply import Intervention, add
@@ -75,7 +77,8 @@ class Side:
 
     def test(self, n: int) -> Exam:
         """Held-out prompts; all there are if there are fewer."""
-        return exam(self.model, self.task, "test", n=min(n, len(self.task.prompts("test"))), seed=self.seed)
+        there = len(self.task.prompts("test"))
+        return exam(self.model, self.task, "test", n=min(n, there), seed=self.seed, clean_prompts=n)
 
     @property
     def budget(self) -> float:
@@ -122,6 +125,17 @@ class Bench:
         return collect(
             self.source.model, self.target.model, read, self.source.site, self.target.site, strategy=strategy, progress=False
         )
+
+    def unexplained(self, n: int, strategy: str = DEFAULT_STRATEGY) -> Callable[[Mapper], Estimate | None]:
+        """What mappers leave unexplained of the target's variance (FVU), over the tokens of held-out texts."""
+        held = self.pairs(strategy, some(self.task.texts("test"), n, self.target.seed, "test texts"))
+        _, x, y = held.rows()
+        there = y[:].float()
+
+        def of(mapper: Mapper) -> Estimate | None:
+            return fit_by_class(there, mapper(x[:].float()), [""] * len(there), held.text_index)[""].fvu
+
+        return of
 
     def fit(self, pairs: PairedActivations, kind: str, seed: int, settings: Mapping[str, Any] | None = None) -> Mapper:
         """A mapper from the one to the other."""
@@ -173,5 +187,5 @@ def judged_row(judged: Condition, **first: Any) -> Row:
         "strength": f"{judged.strength:g}" if judged.strength else "-",
         "success": share(judged.success),
         "intact": share(judged.intact),
-        "clean KL": judged.clean_kl,
+        "clean KL": judged.cost,
     }

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.activations.positions import Positions
-from interp_transfer.evaluation.exam import Condition, Exam, condition
+from interp_transfer.evaluation.exam import Condition, Exam, condition, cost
 from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.vector import SteeringVector, check_same
@@ -167,10 +167,10 @@ def best_joint(
 def _judged(test: Exam, sets: Sequence[tuple[Intervention, ...]], budget: float, progress: bool) -> list[Condition | None]:
     """What each set does; None for one beyond the budget, which is not generated with."""
     costs = test.ruler.kl(test.model, sets, progress)
-    within = [k for k, cost in enumerate(costs) if cost <= budget]
+    within = [k for k, kl in enumerate(costs) if float(kl.mean()) <= budget]
     judged: list[Condition | None] = [None] * len(sets)
     for k, said in zip(within, test.completions([sets[k] for k in within], progress), strict=True):
-        judged[k] = condition(test.task, test.prompts, [said], costs[k], 0.0, "")
+        judged[k] = condition(test.task, test.prompts, [said], cost(costs[k]), 0.0, "")
     return judged
 
 

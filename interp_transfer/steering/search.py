@@ -101,7 +101,7 @@ def largest_within(
         raise ValueError(f"budget={budget}, highest={highest}: give numbers above zero")
 
     def within(strength: float) -> bool:
-        return validation.ruler.kl(validation.model, [(add(vector, strength, positions),)])[0] <= budget
+        return float(validation.ruler.kl(validation.model, [(add(vector, strength, positions),)])[0].mean()) <= budget
 
     if within(highest):
         return highest

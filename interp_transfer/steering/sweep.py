@@ -312,7 +312,7 @@ class _Trial:
 
     def costs(self, settings: Sequence[_Setting]) -> list[float]:
         """Clean KL of each setting."""
-        return self.test.ruler.kl(self.test.model, [(self._steer(s),) for s in settings])
+        return [float(kl.mean()) for kl in self.test.ruler.kl(self.test.model, [(self._steer(s),) for s in settings])]
 
     def tried(self, s: _Setting, outcomes: Sequence[tuple[bool, bool]], clean_kl: float | None) -> Tried:
         """What was found of a setting."""

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.data.tasks import Task
 from interp_transfer.evaluation.cards import skills
-from interp_transfer.evaluation.exam import RANDOM_DRAWS, Condition, Exam, condition, exam, mean_ablation
+from interp_transfer.evaluation.exam import RANDOM_DRAWS, Condition, Exam, condition, cost, exam, mean_ablation
 from interp_transfer.evaluation.metrics import Rate, teacher_forced_each
 from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.follow import follow
@@ -225,7 +225,10 @@ def switch(
             raise ValueError(f"{name} is of another shape than {identity(host)}: a switch is between a model and its fine-tune")
     if tokenizer_fingerprint(host) != tokenizer_fingerprint(donor):
         raise ValueError(f"{identity(host)} and {identity(donor)} have different tokenizers: a switch needs one")
-    first, test = exam(host, task, "validation", n=validation, seed=seed), exam(host, task, "test", n=n, seed=seed)
+    first, test = (
+        exam(host, task, "validation", n=validation, seed=seed),
+        exam(host, task, "test", n=n, seed=seed, clean_prompts=n),
+    )
     pairs = collect(host, donor, task.texts("train"), names, names, progress=progress)
 
     def fitted(site: str, kind: str, shuffled: bool = False, **options: Any) -> Mapper:
@@ -372,7 +375,7 @@ class _Ways:
             [said] = test.completions([()], progress=False)
             able = self._skills()
         [forced] = teacher_forced_each(test.model, test.ruler.prompts, test.ruler.answers, [()], within=within)
-        judged = condition(test.task, test.prompts, [said], float(forced.kl.mean()), 0.0, name)
+        judged = condition(test.task, test.prompts, [said], cost(forced.kl), 0.0, name)
         self.found[name] = Way(judged, able, size(changed))
 
     def _skills(self, *given: Intervention) -> Mapping[str, Rate]:

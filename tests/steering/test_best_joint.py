@@ -8,6 +8,7 @@ import interp_transfer as it
 from interp_transfer.data.tasks import BackdoorTask
 from interp_transfer.evaluation import exam as exams
 from interp_transfer.evaluation.exam import CleanRuler, Condition, Exam, exam
+from interp_transfer.evaluation.intervals import Estimate
 from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.interventions.transforms import Ablate, Noise
 from interp_transfer.models.sites import HookedModel
@@ -152,7 +153,7 @@ def test_intact_answers_come_before_success_and_success_before_cost(validation, 
 
     def canned(test, sets, budget, progress):  # noqa: ARG001 - the real one takes them
         found = [figures[float(given[-1].transform.strength)] for given in sets]
-        return [Condition(share(s), share(i), kl, 0.0, (), ()) for s, i, kl in found]
+        return [Condition(share(s), share(i), Estimate(kl, kl, kl, 4), 0.0, (), ()) for s, i, kl in found]
 
     monkeypatch.setattr(module, "_judged", canned)
     tried = {"strengths": tuple(figures), "positions": ("all",), "progress": False}

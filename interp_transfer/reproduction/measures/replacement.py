@@ -34,6 +34,7 @@ def measure(
     """A row for each slice of prompts, mapped beside mean-ablated."""
     b = bench(edition, task, source, target, seed, sites, options)
     fitted = b.fit(b.pairs(strategy), mapper, seed, settings)
+    unexplained = b.unexplained(n, strategy)(fitted)
     put = follow(b.source.model, b.source.site, b.target.site, fitted)
     sliced = {prompt: name for name, prompts in slices(b, n, seed).items() for prompt in prompts}
     found = validate_replacement(
@@ -52,7 +53,7 @@ def measure(
             continue
         count, one, other = found.count(name), figures[MAPPED], figures[ABLATED]
         mva, tvs = one.mva["rouge1"], one.tvs["rouge1"]
-        row: dict[str, Any] = {"slice": name, "FVU": fitted.card.fvu}
+        row: dict[str, Any] = {"slice": name, "FVU": unexplained}
         for what in ("rouge1", "kl", "agreement"):
             title = {"rouge1": "ROUGE-1", "kl": "KL"}.get(what, what)
             row |= {title: _mean(one, what, count), f"{title}, ablated": _mean(other, what, count)}

@@ -26,13 +26,14 @@ def measure(
     b = bench(edition, task, source, target, seed, sites, options)
     here, test = b.target, b.target.test(n)
     every, pairs = b.task.texts("train"), b.task.contrast("train")
+    unexplained = b.unexplained(n)
     rows: list[Row] = []
 
     def row(what: str, count: int, mapper_of: Any, vector: Any) -> None:
         moved = mapper_of.transfer(vector)
         x = here.fair(moved)
         judged = test.judge([(here.steer(moved, x),)], x, progress=False)
-        first = {"what is limited": what, "number": count, "FVU": mapper_of.card.fvu}
+        first = {"what is limited": what, "number": count, "FVU": unexplained(mapper_of)}
         first |= {"cosine to native": moved.cosine(here.vector), "strength": f"{x:g}"}
         rows.append({**first, "success": share(judged.success), "intact": share(judged.intact)})
 

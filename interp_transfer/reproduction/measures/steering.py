@@ -51,7 +51,11 @@ def measure(
     rows: list[Row] = [_row(name, judged) for name, judged in result.conditions.items()]
     for name in ("moved", "random"):
         plain = result.details["at_strength_one"][name]
-        figures = {"success": share_of(plain["success"]), "intact": share_of(plain["intact"]), "clean KL": plain["clean_kl"]}
+        figures = {
+            "success": share_of(plain["success"]),
+            "intact": share_of(plain["intact"]),
+            "clean KL": Estimate(plain["clean_kl"], **plain["clean_kl_interval"]),
+        }
         rows.append({"condition": f"{name}, at strength 1", "strength": "1", **figures})
     against = result.details["moved_against_native"]
     apart = {what: Estimate(*(against[what][k] for k in ("difference", "low", "high", "n"))) for what in against}

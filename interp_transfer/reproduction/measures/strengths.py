@@ -35,7 +35,7 @@ def measure(
         row: dict[str, Any] = {"strength": f"{x:g}"}
         for name, judged in zip(("native", "moved", "random"), test.judge_each(given, [x] * 3, progress=False), strict=True):
             row |= {f"{name}, success": share(judged.success), f"{name}, intact": share(judged.intact)}
-            row |= {f"{name}, clean KL": judged.clean_kl}
+            row |= {f"{name}, clean KL": judged.cost}
         rows.append(row)
     return rows
 
