@@ -65,7 +65,9 @@ class Result:
                 "intact": c.intact.rate,
                 "intact_low": c.intact.low,
                 "intact_high": c.intact.high,
-                "clean_kl": c.clean_kl,
+                "clean_kl": c.cost.value,
+                "clean_kl_low": c.cost.low,
+                "clean_kl_high": c.cost.high,
                 "n": c.success.n,
             }
             for name, c in self.conditions.items()

@@ -27,6 +27,7 @@ from plotly.offline import get_plotlyjs
 
 from interp_transfer.plots.conditions import condition_bars
 from interp_transfer.plots.style import FONT, INK
+from interp_transfer.reporting.effects import fits
 from interp_transfer.reporting.page import SCRIPT, json_block, render
 from interp_transfer.reporting.report import _frame, _models, _strengths
 from interp_transfer.reporting.run_folder import CompletionsJson, ResultJson, read_run
@@ -75,9 +76,10 @@ def write_csv(folder: str | Path) -> list[Path]:
     """Write a run's numbers into its folder as CSV: UTF-8, a header, every text in quotes.
 
     `conditions.csv` (held-out prompts, strengths as chosen), `at_strength_one.csv`, `sweep.csv` (validation prompts),
-    `variants.csv` (other mappers and modes), `readings.csv` (what else was read off the completions) and `completions.csv` (a
-    row for each prompt and condition), each if the run has such numbers. Shares lie between 0 and 1, with the ends of their 95%
-    intervals and n; clean KL is in nats per token.
+    `variants.csv` (other mappers and modes), `readings.csv` (what else was read off the completions), `side_effects.csv` (a row
+    for each condition and measure of predictions and abilities), `by_token.csv` (the mapper's fit by class of token) and
+    `completions.csv` (a row for each prompt and condition), each if the run has such numbers. Shares lie between 0 and 1, with
+    the ends of their 95% intervals and n; KL and losses are in nats per token.
 
     Returns:
         The files' paths. Older ones are replaced, each at once.
@@ -104,6 +106,8 @@ def tables(result: ResultJson, completions: CompletionsJson) -> dict[str, pd.Dat
             for name, c in conditions.items()
             for reading, share in c.get("readings", {}).items()
         ],
+        "side_effects": list(_effects(result)),
+        "by_token": list(_by_token(result)),
         "completions": list(_said(completions)),
     }
     return {name: pd.DataFrame(given) for name, given in rows.items() if given}
@@ -202,7 +206,29 @@ def _flat(judged: Mapping[str, Any]) -> dict[str, Any]:
     for measure in ("success", "intact"):
         share = judged[measure]
         row |= {measure: share["rate"], **{f"{measure}_{end}": share[end] for end in ("low", "high", "n")}}
-    return {**row, "clean_kl": judged["clean_kl"]}
+    ends = judged.get("clean_kl_interval") or {}
+    return {**row, "clean_kl": judged["clean_kl"], **{f"clean_kl_{end}": value for end, value in ends.items()}}
+
+
+def _effects(result: ResultJson) -> Iterator[dict[str, Any]]:
+    """A row for each condition and measure; a share's value is its rate."""
+    effects: Mapping[str, Mapping[str, Any]] = result.get("side_effects", {})
+    for name, found in effects.items():
+        for part, given in found.items():
+            one = given is not None and {"low", "high", "n"} <= set(given)
+            for measure, mean in ({part: given} if one else given or {}).items():
+                value = mean["rate"] if "rate" in mean else mean["value"]
+                figures = {"value": value, **{end: mean[end] for end in ("low", "high", "n")}}
+                yield {"condition": name, "of": "" if one else part, "measure": measure, **figures}
+
+
+def _by_token(result: ResultJson) -> Iterator[dict[str, Any]]:
+    for by, name, fit in fits(result):
+        row = {"by": by, "class": name, "rows": fit["n"]}
+        for measure in ("fvu", "cosine", "norm_ratio", "share_of_error"):
+            mean = fit[measure] or dict.fromkeys(("value", "low", "high", "n"))
+            row |= {measure: mean["value"], **{f"{measure}_{end}": mean[end] for end in ("low", "high", "n")}}
+        yield row
 
 
 def _variant(row: Mapping[str, Any]) -> dict[str, Any]:

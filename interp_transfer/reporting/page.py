@@ -240,8 +240,9 @@ _PAGE = (
 {%- else %}&ndash;{% endif %}</td>
 {%- endmacro -%}
 {%- macro cost(row) -%}
-<td class="num">{{ row.clean_kl | fixed(3) }}{% if row.clean_kl_interval is defined %}<small>{{ row.clean_kl_interval.low | fixed(3) }} to
-{{ row.clean_kl_interval.high | fixed(3) }}</small>{% endif %}</td>
+<td class="num">{{ row.clean_kl | fixed(3) }}
+{%- if row.clean_kl_interval is defined %}{% set ends = row.clean_kl_interval %}
+<small>{{ ends.low | fixed(3) }} to {{ ends.high | fixed(3) }}</small>{% endif %}</td>
 {%- endmacro -%}
 {%- macro name(n) -%}
 <span class="swatch" style="background:{{ looks[n].colour }}"></span>{{ n | replace("_", " ") }}{%- endmacro -%}

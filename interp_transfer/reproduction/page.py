@@ -12,6 +12,8 @@ from interp_transfer.reproduction.runner import Asked, Cell, asked, kept, measur
 
 SAME = "the same"
 """What a case stands for that stands for the same as the one above it."""
+ENOUGH = 200
+"""Prompts, texts or trials that a figure should rest on."""
 ANSWERS = {"yes": "agrees", "in part": "agrees in part", "no": "does not agree", "not measured": "not measured"}
 
 
@@ -90,7 +92,9 @@ def _page(
     quick: bool,
 ) -> str:
     seconds = sum(cell.seconds for cell in cells.values())
-    estimates = sum(isinstance(v, Estimate) for cell in cells.values() for row in cell.rows for v in row.values())
+    figures = [(column, v) for cell in cells.values() for row in cell.rows for column, v in row.items()]
+    estimates = [v for _, v in figures if isinstance(v, Estimate)]
+    bare = dict.fromkeys(column for column, v in figures if isinstance(v, float))
     versions = next((cell.versions for cell in cells.values()), {})
     everything = len(experiments) > 5
     command = _command([] if everything else [one.name for one in experiments], edition, quick)
@@ -99,8 +103,10 @@ def _page(
         f"Written by `{command}`: the paper's experiments ({edition} edition), each beside what the paper reported.",
         *(_QUICK if quick else _INTRODUCTION if edition == "organism" else []),
         f"\nMeasured: {len(cells)} of {len(cases)} cases{_measured(seconds, cases, versions) if cells else ''}.",
-        f"\nIntervals are 95% intervals, {estimates} of them on this page: about {round(0.05 * estimates)} can be expected to "
-        "miss the truth, and the best of several cells looks better than it is.\n",
+        f"\nIntervals are 95% intervals, {len(estimates)} of them on this page: about {round(0.05 * len(estimates))} can be "
+        "expected to miss the truth, and the best of several cells looks better than it is."
+        f"{_few(estimates, quick)} Without an interval of their own, as they are made of others, of two vectors or of what was "
+        f"set: {', '.join(map(_text, bare)) or 'none'}.\n",
         "| experiment | in the paper | here | in a sentence |",
         "|---|---|---|---|",
         *(
@@ -117,6 +123,13 @@ def _page(
 def _command(names: Sequence[str], edition: str, quick: bool) -> str:
     parts = ["interp-transfer reproduce", *names, *(["--quick"] if quick else [])]
     return " ".join([*parts, *([f"--edition {edition}"] if edition != "organism" else [])])
+
+
+def _few(estimates: Sequence[Estimate], quick: bool) -> str:
+    """How many figures rest on few prompts, and on how few."""
+    if quick or not (few := [v.n for v in estimates if v.n < ENOUGH]):
+        return ""
+    return f" {len(few)} of them are of fewer than {ENOUGH} prompts, texts or trials (the fewest: {min(few)})."
 
 
 def _measured(seconds: float, cases: Sequence[Asked], versions: Mapping[str, str]) -> str:

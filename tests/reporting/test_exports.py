@@ -43,7 +43,9 @@ def test_the_tables_hold_what_the_run_holds(save: Save, result: Json, completion
     completions["conditions"]["moved"][3]["differ"] = True
     folder = save(result, completions)
     written = write_csv(folder)
-    assert [p.stem for p in written] == ["conditions", "at_strength_one", "sweep", "variants", "readings", "completions"]
+    assert [p.stem for p in written] == [
+        *("conditions", "at_strength_one", "sweep", "variants", "readings", "side_effects", "by_token", "completions")
+    ]
     assert {p.parent for p in written} == {folder}
     assert not list(folder.glob(".*"))
     conditions = read(folder / "conditions.csv").set_index("condition")
@@ -58,6 +60,17 @@ def test_the_tables_hold_what_the_run_holds(save: Save, result: Json, completion
     variants = read(folder / "variants.csv")
     assert list(variants["cosine_to_native"]) == [v["cosine_to_native"] for v in result["variants"]]
     assert read(folder / "readings.csv").to_dict("records") == [{"condition": "native", "reading": "second judge", **share}]
+    effects = read(folder / "side_effects.csv").set_index(["condition", "of", "measure"])
+    for name, found in result["side_effects"].items():
+        english = effects.loc[(name, "english", "kl")]
+        assert list(english[["value", "low", "high", "n"]]) == list(found["english"]["kl"].values())
+        for skill, able in found["skills"].items():
+            assert list(effects.loc[(name, "skills", skill)][["value", "low", "high", "n"]]) == list(able.values())
+        assert effects.loc[(name, "", "clean_valid")]["value"] == found["clean_valid"]["rate"]
+    fits = read(folder / "by_token.csv").set_index("class")
+    there = result["mapper"]["by_place"]["place"]["trigger"]
+    assert float(fits.loc["trigger"]["fvu_high"]) == there["fvu"]["high"] and fits.loc["trigger"]["rows"] == there["n"]
+    assert fits.loc["first"]["fvu"] == ""
     said = read(folder / "completions.csv")
     assert len(said) == 200 * 7
     moved = said[said["condition"] == "moved"]
@@ -100,6 +113,7 @@ def test_numbers_below_zero_stay_numbers(save: Save, result: Json, completions: 
 def test_tables_that_a_run_lacks_are_not_written(save: Save, result: Json, completions: Json) -> None:
     for key in ("sweep", "at_strength_one", "variants"):
         del result[key]
+    del result["side_effects"], result["mapper"]["by_place"]
     assert [p.name for p in write_csv(save(result, completions))] == ["conditions.csv", "completions.csv"]
 
 

@@ -155,7 +155,10 @@ def test_other_measures_are_one_click_away(save: Save, result: Json, completions
         assert there in inside
     assert re.search(r"first ?by where.*trigger ?by where.*rest ?by where.*rarest", inside)
     assert "80% of what mean ablation costs is recovered" in inside
-    assert re.search(r"first ?by where the token stands ?\u2013 ?0.930 ?0.920 to 0.940 ?0.970 ?0.960 to 0.980 ?0.010 ?0.000 to 0.020 ?200", inside)
+    assert re.search(
+        r"first ?by where the token stands ?\u2013 ?0.930 ?0.920 to 0.940 ?0.970 ?0.960 to 0.980 ?0.010 ?0.000 to 0.020 ?200",
+        inside,
+    )
 
 
 def test_a_loss_beyond_all_bounds_is_shown(save: Save, result: Json, completions: Json) -> None:

@@ -34,7 +34,7 @@ def measure(
             value, low, high = (table[name].get(f"{column}{end}", math.nan) for end in ("", "_low", "_high"))
             row[title] = None if math.isnan(low) else Estimate(value, low, high, count)
         if row["AUROC"] is None:
-            row["AUROC"] = table[name]["auroc"]
+            row["AUROC"] = f"{table[name]['auroc']:.3f} on average, {table[name]['best']:.3f} at best"
         rows.append(row)
     return rows
 
@@ -43,7 +43,7 @@ def verdict(found: Found) -> Verdict:
     """Whether a probe works on another model; the paper says no."""
     details, good = [], 0
     for case, rows in found.items():
-        by_name = {str(row["probe"]): value_of(row, "AUROC") for row in rows}
+        by_name = {str(row["probe"]): value_of(row, "AUROC") for row in rows if isinstance(row["AUROC"], Estimate)}
         good += by_name["back"] >= ALIKE * by_name["home"]
         told = [f"{by_name[who]:.3f} {who}" for who in ("home", "back", "forward", "shuffled back")]
         details.append(f"{case}: AUROC {', '.join(told)}")
