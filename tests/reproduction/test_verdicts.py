@@ -64,13 +64,17 @@ def conditions(moved: float, native: float, random: float) -> list[Row]:
         {"condition": name, "success": e(x), "intact": e(x)}
         for name, x in (("moved", moved), ("native", native), ("random", random))
     ]
-    return [*rows, {"condition": f"{steering.DIFFERENCE} (success: equivalent, intact: apart)", "success": e(moved - native)}]
+    apart = {"success": e(moved - native), "intact": e(moved - native)}
+    words = f"success: equivalent, intact: {'equivalent' if moved == native else 'apart'}"
+    return [*rows, {"condition": f"{steering.DIFFERENCE} ({words})", **apart}]
 
 
 def test_steering() -> None:
     good = steering.verdict({"a": conditions(0.9, 0.95, 0.0)})
     assert good.agrees == "yes" and "random vectors in none" in good.sentence
-    assert "success: equivalent, intact: apart" in good.details[0]
+    assert "success -5.0 [-7.0, -3.0], equivalent, intact -5.0 [-7.0, -3.0], apart" in good.details[0]
+    assert "in success and intact, in 0 of 1" in good.sentence
+    assert "in 1 of 1." in steering.verdict({"a": conditions(0.95, 0.95, 0.0)}).sentence
     assert steering.verdict({"a": conditions(0.3, 0.95, 0.0)}).agrees == "no"
     assert steering.verdict({"a": conditions(0.0, 0.0, 0.0)}).agrees == "no"
     assert "random vectors in a, which says little" in steering.verdict({"a": conditions(0.9, 0.95, 0.8)}).sentence

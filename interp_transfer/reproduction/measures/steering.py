@@ -5,12 +5,14 @@ from typing import Any
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY
 from interp_transfer.evaluation.exam import Condition
+from interp_transfer.evaluation.paired import MARGIN
 from interp_transfer.experiment import run
 from interp_transfer.reproduction.bench import judged_row, task_of
-from interp_transfer.reproduction.rows import Estimate, Found, Row, Verdict, graded, share_of, value_of
+from interp_transfer.reproduction.rows import Estimate, Found, Row, Verdict, estimate_of, graded, share_of, value_of
 from interp_transfer.steering.search import STRENGTHS
 
 DIFFERENCE = "moved less native"
+WORDS = {True: "equivalent", False: "apart", None: "not decided"}
 ALIKE = 0.8
 """Share of native's success from which on a moved vector is comparable."""
 
@@ -59,8 +61,7 @@ def measure(
         rows.append({"condition": f"{name}, at strength 1", "strength": "1", **figures})
     against = result.details["moved_against_native"]
     apart = {what: Estimate(*(against[what][k] for k in ("difference", "low", "high", "n"))) for what in against}
-    told = {True: "equivalent", False: "apart", None: "not decided"}
-    words = ", ".join(f"{what}: {told[against[what]['equivalent']]}" for what in against)
+    words = ", ".join(f"{what}: {WORDS[against[what]['equivalent']]}" for what in against)
     rows.append({"condition": f"{DIFFERENCE} ({words})", "strength": "-", **apart, "clean KL": None})
     return rows
 
@@ -69,9 +70,13 @@ def _row(name: str, judged: Condition) -> Row:
     return judged_row(judged, condition=name.replace("_", " "))
 
 
+def _points(apart: Estimate) -> str:
+    return f"{100 * apart.value:+.1f} [{100 * apart.low:+.1f}, {100 * apart.high:+.1f}]"
+
+
 def verdict(found: Found) -> Verdict:
     """Whether moved does what native does, and random does not."""
-    details, good, easy = [], 0, []
+    details, good, easy, shown = [], 0, [], 0
     for case, rows in found.items():
         by_name = {str(row["condition"]): row for row in rows}
         told = []
@@ -82,8 +87,12 @@ def verdict(found: Found) -> Verdict:
         good += moved >= ALIKE * native > 0
         if random >= ALIKE * native:
             easy.append(case)
-        apart = next(name for name in by_name if name.startswith(DIFFERENCE))
-        details.append(f"{case}: {', '.join(told)}; moved and native {apart.partition('(')[2].rstrip(')')}")
+        apart = next(row for name, row in by_name.items() if name.startswith(DIFFERENCE))
+        words = dict(part.split(": ") for part in str(apart["condition"]).partition("(")[2].rstrip(")").split(", "))
+        shown += all(word == WORDS[True] for word in words.values())
+        between = ", ".join(f"{what} {_points(estimate_of(apart, what))}, {word}" for what, word in words.items())
+        details.append(f"{case}: {', '.join(told)}; moved less native in points: {between}")
     sentence = f"The moved vector does at least {ALIKE:.0%} of what the native one does in {good} of {len(found)} cases"
     sentence += f"; so do random vectors in {', '.join(easy)}, which says little." if easy else ", and random vectors in none."
+    sentence += f" Moved is shown to be as good as native within {MARGIN:g}, in success and intact, in {shown} of {len(found)}."
     return Verdict(graded(good, len(found)), sentence, tuple(details))
