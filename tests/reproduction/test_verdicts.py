@@ -36,6 +36,7 @@ def test_mapping_quality(mva: float, kl: float, agrees: str) -> None:
     found = replacement.verdict({"a": slices(mva, kl)})
     assert found.agrees == agrees
     assert f"{kl >= 0.99 and 2 or 0} of 2 slices" in found.sentence
+    assert "agreement is 0.800, at least 0.9 in 0." in found.sentence
 
 
 def kinds(affine: float, autoencoder: float, **modes: float) -> list[Row]:

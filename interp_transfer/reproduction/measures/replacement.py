@@ -15,6 +15,8 @@ from interp_transfer.reproduction.rows import Estimate, Found, Row, Verdict, bet
 
 ENOUGH = 0.99
 """MvA from which on mapped completions beat mean-ablated ones."""
+AGREED = 0.9
+"""Share of next tokens from which on predictions are as good as the target's own."""
 HALF = 0.5
 
 
@@ -104,6 +106,7 @@ def verdict(found: Found) -> Verdict:
     sentence = (
         f"Mapped predictions are closer to the target's than mean-ablated ones on at least {ENOUGH:.0%} of the prompts in "
         f"{sure} of {len(rows)} slices, completions by ROUGE-1 in {enough} (MvA {between(mva)}, without ties "
-        f"{between(decided)}); next-token agreement is {between(agreement)}."
+        f"{between(decided)}); next-token agreement is {between(agreement)}, at least {AGREED:g} in "
+        f"{sum(x >= AGREED for x in agreement)}."
     )
     return Verdict("yes" if sure == len(rows) else "in part" if min(decided) >= HALF else "no", sentence, tuple(details))
