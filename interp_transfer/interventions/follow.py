@@ -7,6 +7,7 @@ so far as its own tokenizer cuts it, and the strategy that the mapper was fitted
 (`partners` tells how a growing text is paired).
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -106,7 +107,7 @@ def follow(
         mapping: from the source's space to the target's, rows to rows: a mapper, or any function. The identity if not
             given. A mapper refuses other models and sites than its own; ``lambda rows: mapper(rows)`` takes any on purpose.
         positions: which tokens are replaced. Those that have no partner in the source, such as a BOS that the source does not
-            have, keep their own activation.
+            have, keep their own activation, and so do, with a warning, generated tokens beyond the source's context.
         strategy: how tokens are paired where the tokenizers differ (see ``activations.align``); that of the mapper if it
             tells, else ``"last_so_far"``. Alike tokenizers pair each token with itself.
         amount: a in (1 - a) own + a mapped (fused replacement); 1 replaces all of the activation.
@@ -162,11 +163,13 @@ class _Run:
     partners: Partners | None
     mapping: Mapping | None
     amount: float
+    full: bool = False
 
     def __call__(self, a: Float[Tensor, "n d_target"], at: At) -> Float[Tensor, "n d_target"]:
         """The rows, those that have a partner replaced."""
         asked, places = _asked(at)
         found = [same_partners(one) for one in asked] if self.partners is None else self.partners.find(asked)
+        found = [self._readable(*one) for one in zip(asked, found, strict=True)]
         index: list[int] = []
         pieces: list[Tensor] = []
         for turn in range(max(map(len, found), default=0)):
@@ -180,6 +183,18 @@ class _Run:
         mapped = self._mapped(torch.cat(pieces), a)
         chosen = torch.tensor(index, device=a.device)
         return a.index_copy(0, chosen, fused(a[chosen], mapped, self.amount))
+
+    def _readable(self, asked: Asked, found: list[Found]) -> list[Found]:
+        """Without generated tokens that lie beyond the source's context; a prompt that does is refused when it is read."""
+        within = [one for one in found if len(one.ids) <= self.reader.limit or one.positions[0] < asked.prompt]
+        if len(within) < len(found) and not self.full:
+            self.full = True
+            warnings.warn(
+                f"the source's context of {self.reader.limit} tokens is full: tokens that are generated beyond it keep "
+                "their own activation (lower max_new_tokens to avoid it)",
+                stacklevel=2,
+            )
+        return within
 
     def _mapped(self, rows: Float[Tensor, "n d_source"], a: Float[Tensor, "m d_target"]) -> Float[Tensor, "n d_target"]:
         if isinstance(self.mapping, nn.Module):

@@ -55,7 +55,7 @@ class ReadAlong:
         """
         if len(sequences) != len(self.ids):
             self.ids, self.rows, self._cache = [[] for _ in sequences], [torch.empty(0, 0)] * len(sequences), None
-        limit = context_length(self.model)
+        limit = self.limit
         for index, ids in enumerate(sequences):
             if len(ids) > limit:
                 raise ValueError(
@@ -74,6 +74,11 @@ class ReadAlong:
             self._read_anew(wanted)
         self.ids = wanted
         return self.rows
+
+    @cached_property
+    def limit(self) -> int:
+        """Tokens that the model can read of a text."""
+        return context_length(self.model)
 
     @cached_property
     def _points(self) -> dict[str, Any]:

@@ -215,8 +215,11 @@ def _effects(result: ResultJson) -> Iterator[dict[str, Any]]:
     effects: Mapping[str, Mapping[str, Any]] = result.get("side_effects", {})
     for name, found in effects.items():
         for part, given in found.items():
-            one = given is not None and {"low", "high", "n"} <= set(given)
-            for measure, mean in ({part: given} if one else given or {}).items():
+            if given is None:
+                continue
+            one = {"low", "high", "n"} <= set(given)
+            means: Mapping[str, Any] = {part: given} if one else given
+            for measure, mean in means.items():
                 value = mean["rate"] if "rate" in mean else mean["value"]
                 figures = {"value": value, **{end: mean[end] for end in ("low", "high", "n")}}
                 yield {"condition": name, "of": "" if one else part, "measure": measure, **figures}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 import interp_transfer as it
+from interp_transfer.interventions import read_along
 from interp_transfer.interventions.apply import generate_tokens
 from interp_transfer.interventions.follow import follow
 from interp_transfer.models.load import tokenize
@@ -366,3 +367,24 @@ def test_what_cannot_be_followed(wrapped: Callable[[str], Any], others: Callable
         target.original_model(inputs_embeds=torch.zeros(1, 3, WIDTH))
     with pytest.raises(ValueError, match="in an Intervention"):
         follow(source, FROM, TO).transform(torch.zeros(1, WIDTH), None)
+
+
+def test_what_is_generated_beyond_the_sources_context_keeps_its_own_activation(
+    wrapped: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = target = wrapped("qwen2")
+    [prompt] = tokenize(target, TEXTS[:1])
+    put = follow(source, "blocks.0.hook_resid_post", TO)
+    [whole] = generate_tokens(target, TEXTS[:1], put, max_new_tokens=NEW, progress=False)
+    monkeypatch.setattr(read_along, "context_length", lambda _: len(prompt) + 2)
+    seen: list[Tensor] = []
+    own = it.Intervention(TO, lambda a: seen.append(a.clone()) or a)
+    after = it.Intervention(TO, lambda a: seen.append(a.clone()) or a)
+    with pytest.warns(UserWarning, match=f"context of {len(prompt) + 2} tokens is full"):
+        [cut] = generate_tokens(target, TEXTS[:1], own, put, after, max_new_tokens=NEW, progress=False)
+    assert cut[:3] == whole[:3]
+    changed = [not torch.equal(a, b) for a, b in zip(seen[::2], seen[1::2], strict=True)]
+    assert changed == [True] * 3 + [False] * (len(changed) - 3) and len(changed) > 3
+    monkeypatch.setattr(read_along, "context_length", lambda _: len(prompt) - 1)
+    with pytest.raises(ValueError, match="shorten the prompt"):
+        generate_tokens(target, TEXTS[:1], put, max_new_tokens=NEW, progress=False)

@@ -60,17 +60,20 @@ def test_the_tables_hold_what_the_run_holds(save: Save, result: Json, completion
     variants = read(folder / "variants.csv")
     assert list(variants["cosine_to_native"]) == [v["cosine_to_native"] for v in result["variants"]]
     assert read(folder / "readings.csv").to_dict("records") == [{"condition": "native", "reading": "second judge", **share}]
-    effects = read(folder / "side_effects.csv").set_index(["condition", "of", "measure"])
+    effects: dict[Any, dict[Any, Any]] = {
+        (row["condition"], row["of"], row["measure"]): row for row in read(folder / "side_effects.csv").to_dict("records")
+    }
     for name, found in result["side_effects"].items():
-        english = effects.loc[(name, "english", "kl")]
-        assert list(english[["value", "low", "high", "n"]]) == list(found["english"]["kl"].values())
+        row = effects[name, "english", "kl"]
+        assert [row[end] for end in ("value", "low", "high", "n")] == list(found["english"]["kl"].values())
         for skill, able in found["skills"].items():
-            assert list(effects.loc[(name, "skills", skill)][["value", "low", "high", "n"]]) == list(able.values())
-        assert effects.loc[(name, "", "clean_valid")]["value"] == found["clean_valid"]["rate"]
-    fits = read(folder / "by_token.csv").set_index("class")
+            row = effects[name, "skills", skill]
+            assert [row[end] for end in ("value", "low", "high", "n")] == list(able.values())
+        assert effects[name, "", "clean_valid"]["value"] == found["clean_valid"]["rate"]
+    fits: dict[Any, dict[Any, Any]] = {row["class"]: row for row in read(folder / "by_token.csv").to_dict("records")}
     there = result["mapper"]["by_place"]["place"]["trigger"]
-    assert float(fits.loc["trigger"]["fvu_high"]) == there["fvu"]["high"] and fits.loc["trigger"]["rows"] == there["n"]
-    assert fits.loc["first"]["fvu"] == ""
+    assert float(fits["trigger"]["fvu_high"]) == there["fvu"]["high"] and fits["trigger"]["rows"] == there["n"]
+    assert fits["first"]["fvu"] == ""
     said = read(folder / "completions.csv")
     assert len(said) == 200 * 7
     moved = said[said["condition"] == "moved"]
