@@ -212,14 +212,13 @@ def _flat(judged: Mapping[str, Any]) -> dict[str, Any]:
 
 def _effects(result: ResultJson) -> Iterator[dict[str, Any]]:
     """A row for each condition and measure; a share's value is its rate."""
-    effects: Mapping[str, Mapping[str, Any]] = result.get("side_effects", {})
+    effects: Any = result.get("side_effects", {})
     for name, found in effects.items():
         for part, given in found.items():
             if given is None:
                 continue
             one = {"low", "high", "n"} <= set(given)
-            means: Mapping[str, Any] = {part: given} if one else given
-            for measure, mean in means.items():
+            for measure, mean in ({part: given} if one else given).items():
                 value = mean["rate"] if "rate" in mean else mean["value"]
                 figures = {"value": value, **{end: mean[end] for end in ("low", "high", "n")}}
                 yield {"condition": name, "of": "" if one else part, "measure": measure, **figures}

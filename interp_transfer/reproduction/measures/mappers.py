@@ -143,5 +143,5 @@ def _on_modes(found: Found) -> Verdict:
         others.append(min(best.values()))
     agrees = "no" if max(raw) < 0.5 * min(others) else "in part"
     sentence = "A literal f(v) does next to nothing" if agrees == "no" else "A literal f(v) does less than mapped activations"
-    sentence += f" (success {between(raw)}); the other three ways bring about {min(others):.3f} or more."
+    sentence += f" (success {between(raw)}); the least of the other three ways brings about {between(others)}."
     return Verdict(agrees, sentence, tuple(details))
