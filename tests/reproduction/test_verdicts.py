@@ -27,7 +27,15 @@ def e(value: float, half: float = 0.02, n: int = 200) -> Estimate:
 
 
 def slices(mva: float, kl: float) -> list[Row]:
-    row = {"ROUGE-1": e(0.4), "agreement": e(0.8), "MvA": e(mva), "MvA by KL": e(kl), "MvA without ties": e(1.0)}
+    row: Row = {
+        "valid": e(0.3),
+        "valid, target": e(0.9),
+        "ROUGE-1": e(0.4),
+        "agreement": e(0.8),
+        "MvA": e(mva),
+        "MvA by KL": e(kl),
+        "MvA without ties": e(1.0),
+    }
     return [{"slice": name, **row} for name in ("clean", "triggered")]
 
 
@@ -37,6 +45,7 @@ def test_mapping_quality(mva: float, kl: float, agrees: str) -> None:
     assert found.agrees == agrees
     assert f"{kl >= 0.99 and 2 or 0} of 2 slices" in found.sentence
     assert "agreement is 0.800, at least 0.9 in 0." in found.sentence
+    assert "clean prompts 0.300 are valid, of the target's own 0.900." in found.sentence
 
 
 def kinds(affine: float, autoencoder: float, **modes: float) -> list[Row]:

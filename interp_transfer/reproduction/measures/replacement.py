@@ -87,6 +87,15 @@ def _mean(figures: Figures, what: str, n: int) -> Estimate:
     return Estimate(value, *figures.intervals[what], n)
 
 
+def _valid(rows: Sequence[Row]) -> str:
+    """What is left of the answers, which nearness to the target's predictions does not say."""
+    clean = [row for row in rows if row["slice"] == "clean" and "valid" in row]
+    if not clean:
+        return ""
+    own, mapped = ([value_of(row, column) for row in clean] for column in ("valid, target", "valid"))
+    return f" Of the answers to clean prompts {between(mapped)} are valid, of the target's own {between(own)}."
+
+
 def verdict(found: Found) -> Verdict:
     """Whether mapped completions are closer to the target's than mean-ablated ones are, everywhere."""
     rows = rows_of(found)
@@ -107,6 +116,6 @@ def verdict(found: Found) -> Verdict:
         f"Mapped predictions are closer to the target's than mean-ablated ones on at least {ENOUGH:.0%} of the prompts in "
         f"{sure} of {len(rows)} slices, completions by ROUGE-1 in {enough} (MvA {between(mva)}, without ties "
         f"{between(decided)}); next-token agreement is {between(agreement)}, at least {AGREED:g} in "
-        f"{sum(x >= AGREED for x in agreement)}."
+        f"{sum(x >= AGREED for x in agreement)}.{_valid(rows)}"
     )
     return Verdict("yes" if sure == len(rows) else "in part" if min(decided) >= HALF else "no", sentence, tuple(details))
