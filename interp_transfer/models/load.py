@@ -21,6 +21,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp_transfer.data.names import meant
@@ -31,6 +32,7 @@ from interp_transfer.models.sites import HookedModel
 WRAPPERS = ("bridge", "hooked_transformer")
 
 SAMPLES_PER_TENSOR = 64
+FLOAT32_COUNTS_TO = 2**24
 """Values of each weight that enter the fingerprint, evenly spread."""
 
 # How a checkpoint was loaded and is run, not what it is.
@@ -445,10 +447,20 @@ def _parameters(module: nn.Module) -> Iterator[Tensor]:
             yield from (tensor.detach() for tensor in own)
 
 
+def sampled_values(tensor: Tensor) -> Float[Tensor, " sample"]:
+    """Values of a tensor of weights at places that its size alone decides, from the first to the last, in float64.
+
+    Exact, so that a checkpoint wrapped in a wider dtype than its own is the same.
+    """
+    flat = tensor.detach().reshape(-1)
+    # float32 counts no further than 2^24: places in larger tensors would be rounded to ones beyond their end.
+    exact = torch.float32 if flat.numel() <= FLOAT32_COUNTS_TO else torch.float64
+    index = torch.linspace(0, max(flat.numel() - 1, 0), min(SAMPLES_PER_TENSOR, flat.numel()), dtype=exact).long()
+    return flat[index.to(flat.device)].cpu().double()
+
+
 def _sample(tensor: Tensor) -> str:
-    flat = tensor.reshape(-1)
-    index = torch.linspace(0, max(flat.numel() - 1, 0), min(SAMPLES_PER_TENSOR, flat.numel()), device=flat.device).long()
-    values = flat[index].cpu().double()  # exact, so that a checkpoint wrapped in a wider dtype than its own is the same
+    values = sampled_values(tensor)
     if not values.any():
         return ""
     return hashlib.sha256(f"{tuple(tensor.shape)} ".encode() + values.numpy().tobytes()).hexdigest()

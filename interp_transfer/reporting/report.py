@@ -278,11 +278,14 @@ def _command(result: ResultJson) -> str:
         "--seed": str(result["seed"]),
         "--n": str(result["conditions"]["moved"]["intact"]["n"]) if "moved" in result["conditions"] else None,
         "--strengths": ",".join(f"{x:g}" for x in asked["strengths"]) if asked else None,
+        "--alignment": asked["alignment"] if asked else None,
+        "--budget": None if not asked or asked["budget"] is None else f"{asked['budget']!r}",
         "--out": "FOLDER",
     }
     settings = (
         [f"--setting {shlex.quote(f'{k}={json.dumps(v)}')}" for k, v in asked.get("settings", {}).items()] if asked else []
     )
     given = settings + [f"{option} {shlex.quote(value)}" for option, value in options.items() if value]
+    given += [f"--no-{flag.replace('_', '-')}" for flag in ("variants", "side_effects") if asked and not asked.get(flag, True)]
     command = " \\\n    ".join([f"interp-transfer run {shlex.quote(result['task'])}", *given])
     return f"{command}\n\ninterp-transfer run --from result.json --out FOLDER" if asked else command

@@ -7,8 +7,9 @@ from pathlib import Path
 from interp_transfer.reporting.page import visible, write_page
 from interp_transfer.reproduction.kinds import kind
 from interp_transfer.reproduction.plan import Case, Experiment
+from interp_transfer.reproduction.plan import experiments as known
 from interp_transfer.reproduction.rows import Estimate, Found, Row, Value, Verdict, short
-from interp_transfer.reproduction.runner import Asked, Cell, asked, kept, measure_missing
+from interp_transfer.reproduction.runner import QUICK_N, Asked, Cell, asked, kept, measure_missing
 
 SAME = "the same"
 """What a case stands for that stands for the same as the one above it."""
@@ -95,14 +96,14 @@ def _page(
     figures = [(column, v) for cell in cells.values() for row in cell.rows for column, v in row.items()]
     estimates = [v for _, v in figures if isinstance(v, Estimate)]
     bare = dict.fromkeys(column for column, v in figures if isinstance(v, float))
-    versions = next((cell.versions for cell in cells.values()), {})
-    everything = len(experiments) > 5
-    command = _command([] if everything else [one.name for one in experiments], edition, quick)
+    everything = len(experiments) == len(known())
+    given = _options(cases, quick)
+    command = _command([] if everything else [one.name for one in experiments], edition, given)
     lines = [
         "# Results\n",
         f"Written by `{command}`: the paper's experiments ({edition} edition), each beside what the paper reported.",
         *(_QUICK if quick else _INTRODUCTION if edition == "organism" else []),
-        f"\nMeasured: {len(cells)} of {len(cases)} cases{_measured(seconds, cases, versions) if cells else ''}.",
+        f"\nMeasured: {len(cells)} of {len(cases)} cases{_measured(seconds, cases, list(cells.values())) if cells else ''}.",
         f"\nIntervals are 95% intervals, {len(estimates)} of them on this page: about {round(0.05 * len(estimates))} can be "
         "expected to miss the truth, and the best of several cells looks better than it is."
         f"{_few(estimates, quick)} Without an interval of their own, as they are made of others, of two vectors or of what was "
@@ -115,13 +116,22 @@ def _page(
             for one in experiments
         ),
         "",
-        *(line for one in experiments for line in _section(one, cells, verdicts[one.name], failed, edition, quick)),
+        *(line for one in experiments for line in _section(one, cells, verdicts[one.name], failed, edition, quick, given)),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _command(names: Sequence[str], edition: str, quick: bool) -> str:
-    parts = ["interp-transfer reproduce", *names, *(["--quick"] if quick else [])]
+def _options(cases: Sequence[Asked], quick: bool) -> list[str]:
+    """What the command was given beside names and edition."""
+    given = ["--quick"] if quick else []
+    counts = {one.n for one in cases}
+    if counts and counts != {QUICK_N if quick else one.experiment.n for one in cases}:
+        given.append(f"--n {counts.pop()}")
+    return given + ([f"--seed {cases[0].seed}"] if cases and cases[0].seed else [])
+
+
+def _command(names: Sequence[str], edition: str, options: Sequence[str]) -> str:
+    parts = ["interp-transfer reproduce", *names, *options]
     return " ".join([*parts, *([f"--edition {edition}"] if edition != "organism" else [])])
 
 
@@ -132,8 +142,9 @@ def _few(estimates: Sequence[Estimate], quick: bool) -> str:
     return f" {len(few)} of them are of fewer than {ENOUGH} prompts, texts or trials (the fewest: {min(few)})."
 
 
-def _measured(seconds: float, cases: Sequence[Asked], versions: Mapping[str, str]) -> str:
-    told = ", ".join(f"{name} {number}" for name, number in versions.items())
+def _measured(seconds: float, cases: Sequence[Asked], cells: Sequence[Cell]) -> str:
+    versions = {name: dict.fromkeys(cell.versions.get(name, "?") for cell in cells) for name in cells[0].versions}
+    told = ", ".join(f"{name} {' or '.join(numbers)}" for name, numbers in versions.items())
     return f", {seconds / 60:.0f} minutes of computing, seed {cases[0].seed}, with {told}"
 
 
@@ -155,6 +166,7 @@ def _section(
     failed: Mapping[tuple[str, str], str],
     edition: str,
     quick: bool,
+    given: Sequence[str],
 ) -> list[str]:
     lines = [f"## {_text(one.title)}\n", f"{_text(one.where)}. The paper: {_text(one.claim)}\n"]
     lines.append(f"**Here: {ANSWERS[verdict.agrees]}.** {_text(verdict.sentence)}\n")
@@ -174,7 +186,7 @@ def _section(
         lines.append("")
     if one.columns:
         lines.append(f"{_text(one.columns)}\n")
-    lines.append(f"`{_command([one.name], edition, quick)}`\n")
+    lines.append(f"`{_command([one.name], edition, given)}`\n")
     return lines
 
 

@@ -59,7 +59,7 @@ class Asked:
         slug = "".join(c if c.isalnum() or c == "-" else "-" for c in self.case.name.lower())
         while "--" in slug:
             slug = slug.replace("--", "-")
-        return out / "cells" / self.edition / f"n{self.n}" / self.experiment.name / f"{slug.strip('-')}.json"
+        return out / "cells" / self.edition / f"n{self.n}-seed{self.seed}" / self.experiment.name / f"{slug.strip('-')}.json"
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,19 @@ def measure_missing(
 
 
 def _each(todo: Sequence[Asked], out: Path, count: int) -> Iterator[tuple[Asked, str | None]]:
-    """Cases as they are done, with what went wrong."""
+    """Cases as they are done, with what went wrong; those that a dying process took with it are tried again, one by one."""
+    broken: list[Asked] = []
+    for one, future in _finished(todo, out, count):
+        if isinstance(future.exception(), BrokenProcessPool) and len(todo) > 1:
+            broken.append(one)
+        else:
+            yield one, _error(future)
+    for one in broken:
+        yield from _each([one], out, 1)
+
+
+def _finished(todo: Sequence[Asked], out: Path, count: int) -> Iterator[tuple[Asked, Future[float]]]:
+    """Cases as their processes are done with them."""
     if not todo:
         return
     context = multiprocessing.get_context("spawn")
@@ -176,7 +188,7 @@ def _each(todo: Sequence[Asked], out: Path, count: int) -> Iterator[tuple[Asked,
         futures: dict[Future[float], Asked] = {pool.submit(measure, one, out): one for one in todo}
         try:
             for future in as_completed(futures):
-                yield futures[future], _error(future)
+                yield futures[future], future
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -376,10 +376,13 @@ def test_the_command_holds_settings_and_strengths(result: dict[str, Any], comple
         "norm": "mapped",
     }
     asked |= {"alignment": "last_so_far", "source_site": None, "target_site": None, "n": 9, "seed": 0, "budget": None}
+    asked |= {"alignment": "word_ends", "budget": 0.05, "side_effects": False}
     asked |= {"strengths": [0.5, 8.0], "variants": True, "settings": {"width": 2048, "initial": "it's"}}
     page = html.unescape(write_report(save({**result, "asked": asked}, completions)).read_text())
     assert "--strengths 0.5,8" in page
     assert "--setting width=2048" in page
+    assert "--alignment word_ends" in page and "--budget 0.05" in page
+    assert "--no-side-effects" in page and "--no-variants" not in page
     command = next(part for part in re.findall(r"interp-transfer run.*?FOLDER", page, re.S) if "--setting" in part)
     given = shlex.split(command.replace("\\\n", " "))
     assert given[given.index("--setting") + 3] == 'initial="it\'s"'

@@ -99,6 +99,11 @@ class Endpoint:
                 "give at least 1, 0, more than 0, and 1"
             )
 
+        if hidden := [name for name in self.options if name.startswith("extra_")]:
+            raise ValueError(
+                f"options hold {hidden[0]!r}, which may hold a key, and options are kept beside the verdicts: leave it out"
+            )
+
     @property
     def identity(self) -> Mapping[str, Any]:
         """The model's name and the options; not the address, for the same model may move."""

@@ -35,11 +35,9 @@ def verdict(found: Found) -> Verdict:
     details, good, total, last = [], 0, 0, []
     for case, rows in found.items():
         for name in dict.fromkeys(str(row["direction"]) for row in rows):
-            mine = {str(row["condition"]): value_of(row, "success") for row in rows if row["direction"] == name}
-            home, there = (
-                next(x for told, x in mine.items() if told.startswith(start)) for start in ("feature ", "moved feature ")
-            )
-            last += [x for told, x in mine.items() if told == "feature set in it, positions last"]
+            mine = [(str(row["condition"]), value_of(row, "success")) for row in rows if row["direction"] == name]
+            home, there = (max(x for told, x in mine if told.startswith(start)) for start in ("feature ", "moved feature "))
+            last += [x for told, x in mine if told == "feature set in it, positions last"]
             good += there >= ALIKE * home > 0
             total += 1
             details.append(f"{case}, to {name}: {home:.3f} in the source, {there:.3f} moved")
