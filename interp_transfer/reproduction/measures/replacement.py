@@ -11,13 +11,12 @@ from interp_transfer.activations.align import DEFAULT_STRATEGY
 from interp_transfer.evaluation.replacement import ABLATED, MAPPED, TARGET, Figures, validate_replacement
 from interp_transfer.interventions.follow import follow
 from interp_transfer.reproduction.bench import Bench, bench, oracle_of, some
-from interp_transfer.reproduction.rows import Estimate, Found, Row, Verdict, between, rows_of, share, value_of
+from interp_transfer.reproduction.rows import Estimate, Found, Row, Verdict, between, graded, rows_of, share, value_of
 
 ENOUGH = 0.99
 """MvA from which on mapped completions beat mean-ablated ones."""
 AGREED = 0.9
 """Share of next tokens from which on predictions are as good as the target's own."""
-HALF = 0.5
 
 
 def measure(
@@ -100,7 +99,6 @@ def verdict(found: Found) -> Verdict:
     """Whether mapped completions are closer to the target's than mean-ablated ones are, everywhere."""
     rows = rows_of(found)
     mva = [value_of(row, "MvA") for row in rows]
-    decided = [value_of(row, "MvA without ties") for row in rows if row["MvA without ties"] is not None]
     closer = [value_of(row, "MvA by KL") for row in rows]
     enough, sure = (sum(share >= ENOUGH for share in shares) for shares in (mva, closer))
     details = []
@@ -114,8 +112,9 @@ def verdict(found: Found) -> Verdict:
     agreement = [value_of(row, "agreement") for row in rows]
     sentence = (
         f"Mapped predictions are closer to the target's than mean-ablated ones on at least {ENOUGH:.0%} of the prompts in "
-        f"{sure} of {len(rows)} slices, completions by ROUGE-1 in {enough} (MvA {between(mva)}, without ties "
-        f"{between(decided)}); next-token agreement is {between(agreement)}, at least {AGREED:g} in "
+        f"{sure} of {len(rows)} slices, completions by ROUGE-1 in {enough} (MvA {between(mva)}, a tie "
+        f"of completions that share no word with it counted as not closer); next-token agreement is {between(agreement)}, at least {AGREED:g} in "
         f"{sum(x >= AGREED for x in agreement)}.{_valid(rows)}"
     )
-    return Verdict("yes" if sure == len(rows) else "in part" if min(decided) >= HALF else "no", sentence, tuple(details))
+    agrees = graded(sure + enough, 2 * len(rows))
+    return Verdict(agrees, sentence, tuple(details))

@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from interp_transfer.reproduction.rows import Found, Row, Verdict, graded, share, value_of
+from interp_transfer.reproduction.rows import Found, Row, Verdict, between, graded, share, value_of
 from interp_transfer.steering.switch import AUTOENCODER, DIRECT, MAPPED
 from interp_transfer.studies import safety_switch
 
+WEIGHTS = "weights: "
+HALF = 0.5
 ALIKE = 0.8
 
 
@@ -46,7 +48,7 @@ def measure(
 
 def verdict(found: Found) -> Verdict:
     """Whether mapped activations switch as direct ones do, with few parameters."""
-    details, good = [], 0
+    details, good, embedded, few = [], 0, [], []
     for case, rows in found.items():
         by_way = {str(row["way"]): row for row in rows}
         told = [
@@ -56,7 +58,17 @@ def verdict(found: Found) -> Verdict:
         direct, best = (value_of(by_way[way], "success") for way in (DIRECT, MAPPED))
         good += best >= ALIKE * direct > 0
         details.append(f"{case}: {', '.join(told)}; unswitched {value_of(by_way['unswitched'], 'success'):.3f}")
+        done = {way: value_of(row, "success") for way, row in by_way.items() if way.startswith(WEIGHTS)}
+        embedded += [x for way, x in done.items() if way.endswith("embeddings")]
+        few += [way.removeprefix(WEIGHTS) for way, x in done.items() if not way.endswith("embeddings") and x >= ALIKE * direct][
+            :1
+        ]
     sentence = (
         f"A small map does at least {ALIKE:.0%} of what the second model's activations do in {good} of {len(found)} cases."
     )
-    return Verdict(graded(good, len(found)), sentence, tuple(details))
+    alone = bool(embedded) and max(embedded) >= HALF
+    if embedded:
+        enough = f"those of {' and '.join(dict.fromkeys(few))} are enough" if few else "no blocks' weights are enough"
+        sentence += f" Of the donor's weights {enough}; the embeddings' alone do it on {between(embedded)} of the prompts."
+    agrees = graded(good, len(found))
+    return Verdict("in part" if agrees == "yes" and alone else agrees, sentence, tuple(details))
