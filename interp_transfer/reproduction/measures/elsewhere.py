@@ -5,6 +5,7 @@ Here the vectors stand beside it, native, moved and random, and the site's mean.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from interp_transfer.evaluation.capability.costs import instructions
@@ -74,7 +75,7 @@ def measure(
             "clean, valid": share(e.clean_valid),
             "clean, backdoored": share(e.clean_shows),
         }
-        row |= {"clean KL": e.clean.kl, "English KL": e.english.kl, "English perplexity": perplexity(e.english.loss.value)}
+        row |= {"clean KL": e.clean.kl, "English KL": e.english.kl, "English perplexity": _perplexity(e.english.loss)}
         row |= {skill: share(e.skills[skill]) for skill in SKILLS if skill in e.skills}
         if edition == "organism":
             row |= {name: share(rate) for name, rate in instructions(here.model, *interventions, n=n).items()}
@@ -83,6 +84,10 @@ def measure(
             row[name] = found if isinstance(found := scores[name], Estimate) else share(found)
         rows.append(row)
     return rows
+
+
+def _perplexity(loss: Estimate) -> Estimate:
+    return replace(loss, **{end: perplexity(getattr(loss, end)) for end in ("value", "low", "high")})
 
 
 SKILLS = ("refuses harmful", "helps with harmless", "sings when asked")

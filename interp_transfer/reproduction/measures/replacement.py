@@ -112,9 +112,9 @@ def verdict(found: Found) -> Verdict:
     agreement = [value_of(row, "agreement") for row in rows]
     sentence = (
         f"Mapped predictions are closer to the target's than mean-ablated ones on at least {ENOUGH:.0%} of the prompts in "
-        f"{sure} of {len(rows)} slices, completions by ROUGE-1 in {enough} (MvA {between(mva)}, a tie "
-        f"of completions that share no word with it counted as not closer); next-token agreement is {between(agreement)}, at least {AGREED:g} in "
-        f"{sum(x >= AGREED for x in agreement)}.{_valid(rows)}"
+        f"{sure} of {len(rows)} slices, completions by ROUGE-1 in {enough} (MvA {between(mva)}; where neither completion "
+        f"shares a word with the target's, it counts as not closer). Next-token agreement is {between(agreement)}, at least "
+        f"{AGREED:g} in {sum(x >= AGREED for x in agreement)}.{_valid(rows)}"
     )
     agrees = graded(sure + enough, 2 * len(rows))
     return Verdict(agrees, sentence, tuple(details))

@@ -60,9 +60,8 @@ def verdict(found: Found) -> Verdict:
         details.append(f"{case}: {', '.join(told)}; unswitched {value_of(by_way['unswitched'], 'success'):.3f}")
         done = {way: value_of(row, "success") for way, row in by_way.items() if way.startswith(WEIGHTS)}
         embedded += [x for way, x in done.items() if way.endswith("embeddings")]
-        few += [way.removeprefix(WEIGHTS) for way, x in done.items() if not way.endswith("embeddings") and x >= ALIKE * direct][
-            :1
-        ]
+        parts = [way.removeprefix(WEIGHTS) for way, x in done.items() if x >= ALIKE * direct and not way.endswith("embeddings")]
+        few += ["all blocks" if part == "blocks" else part for part in parts[:1]]
     sentence = (
         f"A small map does at least {ALIKE:.0%} of what the second model's activations do in {good} of {len(found)} cases."
     )
