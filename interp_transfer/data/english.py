@@ -24,13 +24,17 @@ def _pieces() -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def english_texts(n: int) -> list[str]:
+def english_texts(n: int, *, at_most: bool = False) -> list[str]:
     """Pieces of 30 to 60 words, always the same ones of one version of Python.
 
+    Args:
+        n: how many.
+        at_most: take all there are where there are fewer; some 500.
+
     Raises:
-        ValueError: for more than there are.
+        ValueError: for none, or more than there are.
     """
     pieces = _pieces()
-    if not 0 < n <= len(pieces):
+    if n < 1 or (n > len(pieces) and not at_most):
         raise ValueError(f"n={n}: there are {len(pieces)} pieces of English; choose n from 1 to {len(pieces)}")
     return list(pieces[:n])

@@ -120,7 +120,7 @@ def side_effects(
     right = [p for p, _ in asked], [w for _, w in asked]
     parts = {
         "clean": (tokenize(model, clean), generate_tokens(model, clean, **options)),
-        "english": whole_texts(model, english_texts(n)),
+        "english": whole_texts(model, english_texts(n, at_most=True)),
         "behaviour": (tokenize(model, steered), generate_tokens(model, steered, **options)),
         "right": right,
     }

@@ -90,3 +90,4 @@ def test_english_is_plain_and_always_the_same() -> None:
     assert all(WORDS // 2 <= len(text.split()) <= WORDS for text in texts)
     with pytest.raises(ValueError, match="there are"):
         english_texts(10**6)
+    assert 200 < len(english_texts(10**6, at_most=True)) < 10**6

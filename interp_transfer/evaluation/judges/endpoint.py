@@ -99,7 +99,7 @@ class Endpoint:
                 "give at least 1, 0, more than 0, and 1"
             )
 
-        if hidden := [name for name in self.options if name.startswith("extra_")]:
+        if hidden := [name for name in self.options if name in ("extra_headers", "extra_query")]:
             raise ValueError(
                 f"options hold {hidden[0]!r}, which may hold a key, and options are kept beside the verdicts: leave it out"
             )

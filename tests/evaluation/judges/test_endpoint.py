@@ -420,6 +420,11 @@ def test_options_belong_to_the_judges_identity(fake: Fake, tmp_path: Path):
             Endpoint("m", **bad)
 
 
+def test_options_that_may_hold_a_key_are_refused():
+    with pytest.raises(ValueError, match="'extra_headers', which may hold a key"):
+        Endpoint("m", options={"extra_headers": {"Authorization": "secret"}})
+
+
 def test_an_interruption_ends_the_threads(fake: Fake):
     coming = judge(concurrency=2).opinions([Item("p", f"text {i}.") for i in range(1000)])
     next(coming)
