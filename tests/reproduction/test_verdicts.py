@@ -151,8 +151,9 @@ def test_the_switch() -> None:
 def test_features() -> None:
     def rows(home: float, there: float, last: float) -> list[Row]:
         named = {"feature 4, number 1 by difference": home, "moved feature 4, number 1 by difference": there}
-        named |= {"feature set in it, positions last": last}
-        return [{"direction": "remove", "condition": name, "success": e(x)} for name, x in named.items()]
+        set_in_it = "feature set in it, positions"
+        told = [*named.items(), (f"{set_in_it} all", 1.0), (f"{set_in_it} last", last), (f"{set_in_it} last", 0.0)]
+        return [{"direction": "remove", "condition": name, "success": e(x)} for name, x in told]
 
     assert sae_features.verdict({"a": rows(0.9, 0.9, 0.8)}).agrees == "yes"
     assert sae_features.verdict({"a": rows(0.9, 0.9, 0.1)}).agrees == "in part"

@@ -36,7 +36,8 @@ def verdict(found: Found) -> Verdict:
     for case, rows in found.items():
         for name in dict.fromkeys(str(row["direction"]) for row in rows):
             mine = [(str(row["condition"]), value_of(row, "success")) for row in rows if row["direction"] == name]
-            home, there = (max(x for told, x in mine if told.startswith(start)) for start in ("feature ", "moved feature "))
+            added = [(told, x) for told, x in mine if ", number " in told]  # not set in a reconstruction
+            home, there = (max(x for told, x in added if told.startswith(start)) for start in ("feature ", "moved feature "))
             last += [x for told, x in mine if told == "feature set in it, positions last"]
             good += there >= ALIKE * home > 0
             total += 1
