@@ -105,8 +105,8 @@ def _page(
         *(_QUICK if quick else _INTRODUCTION if edition == "organism" else []),
         f"\nMeasured: {len(cells)} of {len(cases)} cases{_measured(seconds, cases, list(cells.values())) if cells else ''}.",
         f"\nIntervals are 95% intervals, {len(estimates)} of them on this page: about {round(0.05 * len(estimates))} can be "
-        "expected to miss the truth, and the best of several cells looks better than it is. Those of means are Student's, and may "
-        "reach a little beyond what is possible where a mean is next to 0."
+        "expected to miss the truth, and the best of several cells looks better than it is. Those of means are Student's, and "
+        "may reach a little beyond what is possible where a mean is next to 0."
         f"{_few(estimates, quick)} Without an interval of their own, as they are made of others, of two vectors or of what was "
         f"set: {', '.join(map(_text, bare)) or 'none'}.\n",
         "| experiment | in the paper | here | in a sentence |",
