@@ -19,7 +19,7 @@ from interp_transfer.activations.align import DEFAULT_STRATEGY, find_strategy
 from interp_transfer.activations.positions import Layout, Positions, describe, select, token_spans
 from interp_transfer.data.tasks import Task, load_task, site_key
 from interp_transfer.evaluation.compare import Result, about
-from interp_transfer.evaluation.exam import Condition, Exam, draw, exam, mean_ablation, random_like, read_again
+from interp_transfer.evaluation.exam import CLEAN_PROMPTS, Condition, Exam, draw, exam, mean_ablation, random_like, read_again
 from interp_transfer.evaluation.metrics import loss_recovered
 from interp_transfer.evaluation.paired import paired_difference
 from interp_transfer.evaluation.side_effects import SideEffects
@@ -173,7 +173,8 @@ def run(
         recovered = {"recovered": left.to_dict()}
         steered = {name: (steer(vectors[name], chosen[name]),) for name in ("native", "moved")}
         noise = random_like(steer(moved, chosen["random"]), seed, draws=1)[0]
-        effects = side_effects_of(b, task, {"unsteered": (), **steered, "random": (noise,)}, seed=seed, progress=progress)
+        under = {"unsteered": (), **steered, "random": (noise,)}
+        effects = side_effects_of(b, task, under, n=max(CLEAN_PROMPTS, n), seed=seed, progress=progress)
 
     others: list[dict[str, Any]] = []
     if variants:

@@ -230,7 +230,7 @@ def _batched(settings: Sequence[Sequence[Intervention]]) -> list[list[int]]:
     return groups
 
 
-def exam(model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int = 0, clean_prompts: int | None = None) -> Exam:
+def exam(model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int = 0, clean_prompts: int = 0) -> Exam:
     """Draw prompts of a split, and answer clean ones without steering.
 
     Args:
@@ -239,14 +239,14 @@ def exam(model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int 
         split: of the task.
         n: prompts.
         seed: of the draw.
-        clean_prompts: on which costs are measured, all there are if there are fewer; CLEAN_PROMPTS unless given.
+        clean_prompts: on which costs are measured: CLEAN_PROMPTS or more, all there are if there are fewer.
 
     Raises:
         ValueError: for fewer prompts than n.
     """
     prompts = draw(task.prompts(split), n, seed, f"{split} prompts of {task.name}")
     clean = task.clean(split)
-    quiet = draw(clean, min(clean_prompts or CLEAN_PROMPTS, len(clean)), seed, f"clean {split} prompts of {task.name}")
+    quiet = draw(clean, min(max(clean_prompts, CLEAN_PROMPTS), len(clean)), seed, f"clean {split} prompts of {task.name}")
     answers = generate_tokens(model, quiet, max_new_tokens=task.max_new_tokens, progress=False)
     ruler = CleanRuler(tuple(map(tuple, tokenize(model, quiet))), tuple(map(tuple, answers)))
     return Exam(model, task, tuple(prompts), ruler)

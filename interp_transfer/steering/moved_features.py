@@ -295,7 +295,7 @@ class _Trial:
         return Direction(name, ranking, home, there, feature, features.index(feature) + 1, source, target, flips)
 
     def _exam(self, model: HookedModel, split: str, n: int) -> Exam:
-        return exam(model, self.task, split, n=n, seed=self.seed, clean_prompts=n if split == "test" else None)
+        return exam(model, self.task, split, n=n, seed=self.seed, clean_prompts=n)
 
     def _judge(self, test: Exam, given: Intervention, scale: float) -> Condition:
         return test.judge([(given,)], scale, progress=self.progress)

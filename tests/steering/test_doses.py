@@ -10,6 +10,7 @@ import interp_transfer as it
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import substring
 from interp_transfer.evaluation.exam import CleanRuler, Exam, exam
+from interp_transfer.evaluation.intervals import Estimate
 from interp_transfer.evaluation.metrics import rate
 from interp_transfer.interventions.transforms import Noise
 from interp_transfer.plots.strength import PANELS
@@ -116,7 +117,8 @@ def test_pictures(noise):
 
 def test_costs_that_count_have_a_panel(noise):
     (curve,) = noise["induces"].curves.values()
-    costly = replace(noise["induces"], curves={"noise": tuple(replace(c, clean_kl=0.5 * c.strength) for c in curve)})
+    dear = tuple(replace(c, cost=Estimate(0.5 * c.strength, 0.0, 9.0, 8)) for c in curve)
+    costly = replace(noise["induces"], curves={"noise": dear})
     drawn = costly.plot()
     assert [a.text for a in drawn.layout.annotations] == [*module.INDUCED.values(), PANELS["clean_kl"]]
     assert drawn.layout.yaxis3.type == "log"
