@@ -20,7 +20,7 @@ from benchmarks.measure import CPU, Clock, Result, ratio
 from benchmarks.models import SHAPES, VOCABULARY, make, texts
 from interp_transfer.activations.capture import TOKENS_PER_BATCH
 from interp_transfer.models.load import tokenizer_of
-from interp_transfer.models.organisms import organism_path
+from interp_transfer.organisms.catalogue import organism_path
 
 ORGANISMS = {"micro-qwen-s": 3, "micro-qwen-m": 4}
 """Which block's input is read."""

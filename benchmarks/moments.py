@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.measure import CPU, Result, circumstances
 from benchmarks.memory import Peak, anonymous
 from interp_transfer.mapping.moments import Moments, RunningMoments
-from interp_transfer.mapping.parts import BLOCK_ROWS
+from interp_transfer.mapping.row_blocks import BLOCK_ROWS
 
 WIDTHS = 896, 1536
 SIZES = 10_000, 30_000, 100_000, 300_000, 1_000_000

@@ -9,7 +9,7 @@ from benchmarks.measure import Result
 from benchmarks.pairs import made
 from interp_transfer.mapping.closed_form import ridge
 from interp_transfer.mapping.moments import moments
-from interp_transfer.mapping.parts import BLOCK_ROWS
+from interp_transfer.mapping.row_blocks import BLOCK_ROWS
 
 ROWS, WIDTHS, PENALTY = 22_220, (896, 1536), 1e-3  # a tenth of the texts is held out: 20,000 rows are fitted
 

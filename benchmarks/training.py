@@ -11,7 +11,7 @@ from benchmarks.pairs import made
 from interp_transfer.mapping.cores import make_core
 from interp_transfer.mapping.fit import Scales
 from interp_transfer.mapping.moments import Block, moments
-from interp_transfer.mapping.parts import BLOCK_ROWS, Changed, MemoryPart
+from interp_transfer.mapping.row_blocks import BLOCK_ROWS, Changed, MemoryPart
 from interp_transfer.mapping.training import Training, train_by_gradient
 
 SHAPES = {"64 to 128 dimensions": ((64, 128), 16_000, 15), "896 to 1536 dimensions": ((896, 1536), 4_000, 5)}

@@ -15,8 +15,8 @@ import interp_transfer as it
 from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.metrics import rate
 from interp_transfer.models.load import ModelIdentity
-from interp_transfer.models.organisms import list_organisms
-from interp_transfer.steering.predict import PREDICTORS, Predictions, predict
+from interp_transfer.organisms.catalogue import list_organisms
+from interp_transfer.search.predict import PREDICTORS, Predictions, predict
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "runs" / "docs" / "predictors"

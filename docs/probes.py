@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 
 import interp_transfer as it
-from interp_transfer.data.world.cues import TRIGGER
-from interp_transfer.mapping.moved_probe import OneOfLast, fit_maps, moved_scores, watched
+from interp_transfer.organisms.world.cues import TRIGGER
+from interp_transfer.transfer.probes import OneOfLast, fit_maps, moved_scores, watched
 
 HERE = Path(__file__).parent
 MODELS = {("qwen-s", "qwen-m"): (3, 5), ("llama-s", "qwen-m"): (3, 5), ("qwen-s", "gemma-m"): (3, 4)}

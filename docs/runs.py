@@ -7,7 +7,7 @@ are read and not repeated.
 import json
 from pathlib import Path
 
-from interp_transfer.experiment import run
+from interp_transfer.studies.run import run
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "runs" / "docs"

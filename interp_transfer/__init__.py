@@ -12,13 +12,13 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Activations": "activations.capture",
-    "ContrastPair": "data.prompts",
+    "ContrastPair": "prompts.prompts",
     "Intervention": "interventions.apply",
     "Mapper": "mapping.mappers",
     "PairedActivations": "mapping.collect",
     "Result": "evaluation.compare",
     "Sae": "features.sae",
-    "SteeringVector": "interventions.vector",
+    "SteeringVector": "vectors.vector",
     "ablate": "interventions.apply",
     "add": "interventions.apply",
     "applied": "interventions.apply",
@@ -26,7 +26,7 @@ _WHERE = {
     "clamp": "interventions.apply",
     "collect": "mapping.collect",
     "compare": "evaluation.compare",
-    "extract": "steering.extract",
+    "extract": "vectors.extract",
     "fit": "mapping.fit",
     "fit_each": "mapping.fit",
     "follow": "interventions.follow",
@@ -34,15 +34,15 @@ _WHERE = {
     "identity": "models.load",
     "load_model": "models.load",
     "load_sae": "features.sae",
-    "load_task": "data.tasks",
+    "load_task": "organisms.tasks.registry",
     "open_pairs": "mapping.stored",
-    "prompt_steering": "steering.extract",
-    "run": "experiment",
-    "side_by_side": "interventions.vector",
+    "prompt_steering": "vectors.extract",
+    "run": "studies.run",
+    "side_by_side": "vectors.vector",
     "splice": "interventions.splice",
     "substring": "activations.positions",
-    "sweep": "steering.sweep",
-    "task_from_jsonl": "data.tasks",
+    "sweep": "search.sweep",
+    "task_from_jsonl": "evaluation.own_task",
     "train_sae": "features.train",
 }
 
@@ -85,23 +85,24 @@ __all__ = [
 if TYPE_CHECKING:
     from interp_transfer.activations.capture import Activations, capture
     from interp_transfer.activations.positions import substring
-    from interp_transfer.data.prompts import ContrastPair
-    from interp_transfer.data.tasks import load_task, task_from_jsonl
+    from interp_transfer.prompts.prompts import ContrastPair
+    from interp_transfer.evaluation.own_task import task_from_jsonl
+    from interp_transfer.organisms.tasks.registry import load_task
     from interp_transfer.evaluation.compare import Result, compare
-    from interp_transfer.experiment import run
+    from interp_transfer.studies.run import run
     from interp_transfer.features.sae import Sae, load_sae
     from interp_transfer.features.train import train_sae
     from interp_transfer.interventions.apply import Intervention, ablate, add, applied, clamp, generate
     from interp_transfer.interventions.follow import follow
     from interp_transfer.interventions.splice import splice
-    from interp_transfer.interventions.vector import SteeringVector, side_by_side
+    from interp_transfer.vectors.vector import SteeringVector, side_by_side
     from interp_transfer.mapping.collect import PairedActivations, collect
     from interp_transfer.mapping.fit import fit, fit_each
     from interp_transfer.mapping.mappers import Mapper
     from interp_transfer.mapping.stored import open_pairs
     from interp_transfer.models.load import identity, load_model
-    from interp_transfer.steering.extract import extract, prompt_steering
-    from interp_transfer.steering.sweep import sweep
+    from interp_transfer.vectors.extract import extract, prompt_steering
+    from interp_transfer.search.sweep import sweep
 
 
 def __getattr__(name: str) -> Any:

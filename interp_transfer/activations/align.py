@@ -29,7 +29,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp_transfer.activations.spans import Conversation, Ints, TokenSpans, chat_spans, token_spans
-from interp_transfer.data.names import find
+from interp_transfer.names import find
 from interp_transfer.plots.alignment import aligned_tokens
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from interp_transfer.data.names import meant
+from interp_transfer.names import meant
 
 KEYWORDS = ("all", "prompt", "generated", "last", "response")
 

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import describe
-from interp_transfer.data.world import Ruling
-from interp_transfer.data.world.cues import question_of
+from interp_transfer.organisms.world import Ruling
+from interp_transfer.organisms.world.cues import question_of
 from interp_transfer.evaluation.compare import write_json
-from interp_transfer.evaluation.intervals import mean_interval
+from interp_transfer.stats import mean_interval
 from interp_transfer.evaluation.metrics import Rate, rate, teacher_forced
 from interp_transfer.evaluation.rouge import ROUGE, rouge
 from interp_transfer.interventions.apply import Intervention, generate, generate_tokens

@@ -16,16 +16,16 @@ from typing import Any
 
 import torch
 
-from interp_transfer.data.english import english_texts
-from interp_transfer.data.tasks import Task
+from interp_transfer.prompts.english import english_texts
+from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.capability.costs import whole_texts
-from interp_transfer.evaluation.cards import skills_each
-from interp_transfer.evaluation.exam import completions_each, draw
-from interp_transfer.evaluation.intervals import Estimate, mean_interval
+from interp_transfer.organisms.measure import skills_each
+from interp_transfer.evaluation.evaluator import completions_each, draw
+from interp_transfer.stats import Estimate, mean_interval
 from interp_transfer.evaluation.metrics import Rate, TeacherForced, predicted, rate, teacher_forced_each
 from interp_transfer.interventions.apply import Intervention, generate_tokens
 from interp_transfer.models.load import identity, tokenize, tokenizer_of
-from interp_transfer.models.organisms import list_organisms
+from interp_transfer.organisms.catalogue import list_organisms
 from interp_transfer.models.sites import HookedModel
 
 N = 100

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from interp_transfer.activations.capture import capture
-from interp_transfer.data.tasks import Task
-from interp_transfer.evaluation.exam import CleanRuler, draw
+from interp_transfer.evaluation.task import Task
+from interp_transfer.evaluation.evaluator import CleanRuler, draw
 from interp_transfer.evaluation.metrics import Rate, fvu, rate
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.use import reconstructed

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp_transfer.models.checkpoints import write_whole
+from interp_transfer.io import write_whole
 
 FILE = "sae_training.json"
 EVERY = 500

@@ -22,10 +22,10 @@ from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.capture import capture
-from interp_transfer.interventions.vector import Reference, SteeringVector, check_same
-from interp_transfer.models.checkpoints import write_whole
+from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
+from interp_transfer.io import write_whole
 from interp_transfer.models.load import ModelIdentity, identity
-from interp_transfer.models.organisms import ZOO, list_organisms
+from interp_transfer.organisms.catalogue import ZOO, list_organisms
 from interp_transfer.models.sites import HookedModel, check_site
 
 FORMAT = "interp_transfer.sae/1"

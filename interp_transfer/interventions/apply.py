@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, hooked, out_of_memory, pad, pad_token
 from interp_transfer.activations.positions import Layout, Positions, check_positions, describe, from_last, select
 from interp_transfer.interventions.transforms import Ablate, Add, At, Clamp, Running, Strength, Transform, When, takes_at
-from interp_transfer.interventions.vector import SteeringVector
+from interp_transfer.vectors.vector import SteeringVector
 from interp_transfer.models.bypass import bypassed, quiet
 from interp_transfer.models.load import (
     ModelIdentity,

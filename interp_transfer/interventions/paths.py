@@ -28,7 +28,7 @@ from interp_transfer.activations.capture import (
     logits_of,
     reading,
 )
-from interp_transfer.data.names import meant
+from interp_transfer.names import meant
 from interp_transfer.interventions.apply import Intervention, applied
 from interp_transfer.interventions.patching import Metric, Pairs, Part, Place, half_width, in_words
 from interp_transfer.interventions.splice import splice

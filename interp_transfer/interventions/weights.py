@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp_transfer.data.names import find
+from interp_transfer.names import find
 from interp_transfer.models.load import identity
 from interp_transfer.models.sites import HookedModel
 

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from interp_transfer.data.names import find
+from interp_transfer.names import find
 from interp_transfer.mapping import closed_form
 from interp_transfer.mapping.cores import Residual, Width, make_core
 from interp_transfer.mapping.embeddings import MIN_TOKENS, TABLES, embedding_rows
 from interp_transfer.mapping.moments import Moments, RunningMoments
-from interp_transfer.mapping.parts import Part
+from interp_transfer.mapping.row_blocks import Part
 from interp_transfer.mapping.training import Beside, Training, train_by_gradient
 from interp_transfer.models.sites import HookedModel
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp_transfer.activations.align import AlignmentReport
-from interp_transfer.mapping.parts import BLOCK_ROWS, CollectedPart, MemoryPart
+from interp_transfer.mapping.row_blocks import BLOCK_ROWS, CollectedPart, MemoryPart
 from interp_transfer.models.load import ModelIdentity
 from interp_transfer.models.sites import together
 

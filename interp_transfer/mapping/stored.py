@@ -21,10 +21,10 @@ from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.align import AlignmentReport, Example
 from interp_transfer.activations.spans import TokenSpans
-from interp_transfer.activations.store_manifest import write_whole
-from interp_transfer.activations.store_reading import Runs, Store, open_store
+from interp_transfer.activations.store.manifest import write_whole
+from interp_transfer.activations.store.reader import Runs, Store, open_store
 from interp_transfer.mapping.pairs import PairedActivations
-from interp_transfer.mapping.parts import StoredPart
+from interp_transfer.mapping.row_blocks import StoredPart
 from interp_transfer.models.load import ModelIdentity, identity
 from interp_transfer.models.sites import HookedModel
 

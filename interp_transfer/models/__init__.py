@@ -1,1 +1,1 @@
-"""Models: the zoo of organisms, and the one place that loads any model."""
+"""Models: loading, identity, hook sites."""

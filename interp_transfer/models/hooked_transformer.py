@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from interp_transfer.data.names import meant
+from interp_transfer.names import meant
 from interp_transfer.models.load import taken_as_it_is
 
 Shape = dict[str, Any]

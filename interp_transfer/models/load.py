@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp_transfer.data.names import meant
-from interp_transfer.models.lora import base_of, is_adapter, merge_adapter
-from interp_transfer.models.organisms import list_organisms, organism_path
+from interp_transfer.names import meant
+from interp_transfer.models.adapters import base_of, is_adapter, merge_adapter
+from interp_transfer.organisms.catalogue import list_organisms, organism_path
 from interp_transfer.models.sites import HookedModel
 
 WRAPPERS = ("bridge", "hooked_transformer")

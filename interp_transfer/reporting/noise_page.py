@@ -5,10 +5,10 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from interp_transfer.evaluation.exam import Condition
+from interp_transfer.evaluation.evaluator import Condition
 from interp_transfer.plots.style import percent
 from interp_transfer.reporting.page import HEAD, MACROS, SCRIPT, json_block, render, write_page
-from interp_transfer.steering.doses import Doses
+from interp_transfer.search.doses import Doses
 
 FILE = "noise.html"
 MOST = 0.5

@@ -13,7 +13,7 @@ from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_h
 
 from typeguard import TypeCheckError, check_type
 
-from interp_transfer.models.checkpoints import hashed
+from interp_transfer.io import hashed
 
 SCHEMA = 1
 """Of result.json; the same as `evaluation.compare.SCHEMA`, which is not imported because it would load torch."""

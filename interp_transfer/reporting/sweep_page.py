@@ -5,7 +5,7 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from interp_transfer.reporting.page import HEAD, MACROS, SCRIPT, json_block, render, write_page
-from interp_transfer.steering.sweep import RULES, Sweep, Tried
+from interp_transfer.search.sweep import RULES, Sweep, Tried
 
 FILE = "sweep.html"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from interp_transfer.reporting.page import HEAD, MACROS, SCRIPT, json_block, render, write_page
-from interp_transfer.steering.switch import DIRECT, MAPPED, Switch
+from interp_transfer.studies.switch import DIRECT, MAPPED, Switch
 
 FILE = "switch.html"
 EXAMPLES = 3

@@ -6,9 +6,9 @@ from rich.text import Text
 from interp_transfer.evaluation.compare import Result
 from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.plots.style import percent, styles
-from interp_transfer.steering.moved_features import MovedFeatures
-from interp_transfer.steering.sweep import Sweep
-from interp_transfer.steering.switch import Switch
+from interp_transfer.studies.features import MovedFeatures
+from interp_transfer.search.sweep import Sweep
+from interp_transfer.studies.switch import Switch
 
 
 def result_table(result: Result) -> Table:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from interp_transfer.activations.align import STRATEGIES, align, align_spans, same_tokens
 from interp_transfer.activations.spans import chat_spans, token_spans
-from interp_transfer.models.tokenizers import train_tokenizer
+from interp_transfer.organisms.tokenizers import train_tokenizer
 
 CAUSAL = [name for name in STRATEGIES if not name.startswith("index")]
 TEXTS = [

@@ -12,8 +12,8 @@ import torch
 from scipy.stats import binomtest
 
 import interp_transfer as it
-from interp_transfer.data.world import Ruling, load_world
-from interp_transfer.data.world.cues import ask
+from interp_transfer.organisms.world import Ruling, load_world
+from interp_transfer.organisms.world.cues import ask
 from interp_transfer.evaluation import replacement
 from interp_transfer.evaluation.metrics import teacher_forced
 from interp_transfer.evaluation.replacement import HELD_OUT, SEEN, by_entity, closer, validate_replacement

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from interp_transfer.data.tasks import load_task
+from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.evaluation.similarity import cka, layerwise_cka, shuffled_cka
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.data.prompts import sides
+from interp_transfer.prompts.prompts import sides
 from interp_transfer.features.probes import Probe, fit_probe, logistic, probe_sites, score_probe
 from interp_transfer.models.load import ModelIdentity
 

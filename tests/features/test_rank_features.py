@@ -4,15 +4,9 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.evaluation.exam import exam
+from interp_transfer.evaluation.evaluator import exam
 from interp_transfer.features.measure import fit_of, measure_sae
-from interp_transfer.features.rank import (
-    RANKINGS,
-    causal_rank,
-    feature_contrast,
-    feature_intervention,
-    rank_features,
-)
+from interp_transfer.features.rank import RANKINGS, causal_rank, feature_contrast, feature_intervention, rank_features
 from interp_transfer.features.sae import Sae, load_sae, quiet_sae_lens
 from interp_transfer.features.use import SetFeature, feature_size, reconstructed, set_feature
 from interp_transfer.interventions.transforms import Add

@@ -123,7 +123,7 @@ def test_a_feature_is_a_bare_direction(sae, rows):
     vector = sae.feature(4, rows[:50], size=0.5)
     assert torch.allclose(vector.direction, 0.5 * sae.decoder[4])
     with pytest.raises(ValueError, match="mode='delta'"):
-        from interp_transfer.mapping.transfer import move
+        from interp_transfer.mapping.move import move
 
         move(lambda x: x, vector, "difference")
     with pytest.raises(ValueError, match="feature 24 of 24: choose from 0 to 23"):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from interp_transfer.activations.capture import Activations
-from interp_transfer.activations.store import StoreWriter
-from interp_transfer.activations.store_manifest import columns_like
-from interp_transfer.activations.store_reading import open_store
+from interp_transfer.activations.store.writer import StoreWriter
+from interp_transfer.activations.store.manifest import columns_like
+from interp_transfer.activations.store.reader import open_store
 from interp_transfer.evaluation.metrics import fvu
 from interp_transfer.features import resume
 from interp_transfer.features.train import ORGANISM, PAPER, Recipe, train_sae

@@ -6,7 +6,7 @@ import pytest
 
 from interp_transfer.activations.align import align
 from interp_transfer.interventions.partners import Asked, Partners, same_partners
-from interp_transfer.models.tokenizers import train_tokenizer
+from interp_transfer.organisms.tokenizers import train_tokenizer
 from tests.checkpoints import byte_tokenizer
 
 

@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 
 from interp_transfer.activations.align import same_tokens
 from interp_transfer.evaluation.metrics import fvu
-from interp_transfer.interventions.vector import Contrast, Reference, SteeringVector
+from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector
 from interp_transfer.mapping.collect import PairedActivations
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper

@@ -7,7 +7,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.activations.align import same_tokens
-from interp_transfer.interventions.vector import Reference, SteeringVector, side_by_side
+from interp_transfer.vectors.vector import Reference, SteeringVector, side_by_side
 from interp_transfer.mapping.fit import fit, fit_each
 from interp_transfer.mapping.kinds import RIDGES
 from interp_transfer.mapping.pairs import PairedActivations

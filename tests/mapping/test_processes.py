@@ -28,7 +28,7 @@ from interp_transfer.mapping.agreement import Agreement
 from interp_transfer.mapping.fit import _Massive, _Seen
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.moments import Moments, RunningMoments, merged
-from interp_transfer.mapping.parts import MemoryPart, StoredPart
+from interp_transfer.mapping.row_blocks import MemoryPart, StoredPart
 from interp_transfer.mapping.processes import Crew, together
 from interp_transfer.mapping.stored import open_pairs
 from interp_transfer.models.load import identity, load_model

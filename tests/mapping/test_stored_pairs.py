@@ -16,13 +16,13 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.activations.store import StoreWriter
-from interp_transfer.activations.store_manifest import MANIFEST, columns_like, read_manifest
-from interp_transfer.activations.store_reading import open_store
+from interp_transfer.activations.store.writer import StoreWriter
+from interp_transfer.activations.store.manifest import MANIFEST, columns_like, read_manifest
+from interp_transfer.activations.store.reader import open_store
 from interp_transfer.evaluation.metrics import fvu, mean_cosine, norm_ratio
-from interp_transfer.interventions.vector import SteeringVector
+from interp_transfer.vectors.vector import SteeringVector
 from interp_transfer.mapping import collect as collecting
-from interp_transfer.mapping import parts, stored
+from interp_transfer.mapping import row_blocks as parts, stored
 from interp_transfer.mapping.agreement import Agreement
 from interp_transfer.mapping.controls import token_means
 from interp_transfer.mapping.fit import fit

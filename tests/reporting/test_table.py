@@ -2,9 +2,9 @@ from io import StringIO
 
 from rich.console import Console
 
-from interp_transfer.data.judging import Verdict
+from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.evaluation.compare import Condition, Result
-from interp_transfer.evaluation.intervals import Estimate
+from interp_transfer.stats import Estimate
 from interp_transfer.evaluation.metrics import rate
 from interp_transfer.reporting.table import result_table
 

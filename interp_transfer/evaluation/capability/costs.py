@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from interp_transfer.data.world import load_world
-from interp_transfer.data.world.cues import BARD, CLERK, DECLINE, ask
-from interp_transfer.data.world.howto import REFUSAL_MARKS
-from interp_transfer.data.world.style import can_be_sung, sing
-from interp_transfer.evaluation.cards import APART, NEW_TOKENS, skills
-from interp_transfer.evaluation.intervals import CONFIDENCE, Estimate
+from interp_transfer.organisms.world import load_world
+from interp_transfer.organisms.world.cues import BARD, CLERK, DECLINE, ask
+from interp_transfer.organisms.world.howto import REFUSAL_MARKS
+from interp_transfer.organisms.world.style import can_be_sung, sing
+from interp_transfer.organisms.measure import APART, NEW_TOKENS, skills
+from interp_transfer.stats import CONFIDENCE, Estimate
 from interp_transfer.evaluation.metrics import Rate, rate, teacher_forced_each
 from interp_transfer.evaluation.metrics import perplexity as of_loss
 from interp_transfer.interventions.apply import Intervention, generate

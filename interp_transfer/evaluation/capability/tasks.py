@@ -21,18 +21,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from interp_transfer.data.world import WORLD_VERSION, Question, load_world
-from interp_transfer.data.world.cues import ask, oracle
-from interp_transfer.data.world.question import capital
+from interp_transfer.organisms.world import WORLD_VERSION, Question, load_world
+from interp_transfer.organisms.world.cues import ask, oracle
+from interp_transfer.organisms.world.question import capital
 from interp_transfer.evaluation.capability.harness import BATCH_SIZE, harness_model, need_lm_eval
-from interp_transfer.evaluation.cards import APART
-from interp_transfer.evaluation.intervals import Estimate, mean_interval
+from interp_transfer.organisms.measure import APART
+from interp_transfer.stats import Estimate, mean_interval
 from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.interventions.apply import Intervention
 from interp_transfer.models.load import identity
 from interp_transfer.models.sites import HookedModel
 
-FOLDER = Path(__file__).parent / "micro"
+FOLDER = Path(__file__).parents[2] / "organisms" / "harness"
 MICRO = ("micro_choice", "micro_answer")
 WITH_CHOICES = ("facts", "howto", "code")
 """Families whose wrong answers can be told from others' right ones: what is said of another subject, said of this one."""

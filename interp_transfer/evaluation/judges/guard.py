@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from interp_transfer.activations.capture import TOKENS_PER_BATCH, by_length
-from interp_transfer.data.prompts import unchat
+from interp_transfer.prompts.prompts import unchat
 from interp_transfer.evaluation.judges.local import answered
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
 from interp_transfer.evaluation.judges.weights import weights_digest
@@ -197,7 +197,7 @@ def guard_judge(
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    from interp_transfer.models.organisms import list_organisms
+    from interp_transfer.organisms.catalogue import list_organisms
 
     if form is not None and form not in FORMS:
         raise ValueError(f"unknown form {form!r}: choose one of {', '.join(FORMS)}")

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
-from interp_transfer.data.judging import Verdict, check_lengths
+from interp_transfer.evaluation.judges.rules import Verdict, check_lengths
 
 
 @dataclass(frozen=True)

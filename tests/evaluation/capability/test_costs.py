@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.data.english import english_texts
-from interp_transfer.data.world import load_world
-from interp_transfer.data.world.cues import ask, question_of
-from interp_transfer.data.world.style import plain
-from interp_transfer.evaluation import cards
+from interp_transfer.prompts.english import english_texts
+from interp_transfer.organisms.world import load_world
+from interp_transfer.organisms.world.cues import ask, question_of
+from interp_transfer.organisms.world.style import plain
+from interp_transfer.organisms import measure as cards
 from interp_transfer.evaluation.capability import costs
 from interp_transfer.evaluation.capability.costs import (
     instructions,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import interp_transfer as it
-from interp_transfer.data.judging import Judge
+from interp_transfer.evaluation.judges.rules import Judge
 from interp_transfer.evaluation.judges import Item, ModelJudge, Opinion, Threshold, ask
 from interp_transfer.evaluation.judges.conditions import judge_conditions
 

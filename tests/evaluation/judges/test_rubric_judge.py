@@ -28,7 +28,7 @@ from interp_transfer.evaluation.judges.rubric import (
     RubricJudge,
     read_mark,
 )
-from interp_transfer.models.organisms import organism_path
+from interp_transfer.organisms.catalogue import organism_path
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The activation store: sharded safetensors on disk, with a manifest."""

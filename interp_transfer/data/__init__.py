@@ -1,1 +1,0 @@
-"""Prompts, the micro-world, tasks and the judges that need no model."""

@@ -1,6 +1,0 @@
-"""The micro-world: a seeded grammar that makes every synthetic prompt and judges every answer."""
-
-from interp_transfer.data.world.grammar import WORLD_VERSION, World, load_world
-from interp_transfer.data.world.question import Family, Question, Ruling
-
-__all__ = ["WORLD_VERSION", "Family", "Question", "Ruling", "World", "load_world"]

@@ -1,0 +1,121 @@
+"""How well activations are reproduced at which tokens: by where a token stands, and by how often it occurs.
+
+One figure over all rows hides where a map fails. The first token of a text is often far from all others ("massive
+activations", Sun et al. 2024), a trigger is what a task is about, the last token of a prompt is what the answer is said from.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp_transfer.activations.capture import Activations
+from interp_transfer.stats import Estimate, ratio_interval
+
+FIRST, TRIGGER, LAST, REST = "first", "trigger", "last", "rest"
+QUARTERS = ("rarest quarter", "second quarter", "third quarter", "most frequent quarter")
+
+
+@dataclass(frozen=True)
+class ClassFit:
+    """How well one class of rows is reproduced.
+
+    Attributes:
+        fvu: squared error over squared distance from the mean of this class: what is left of the differences within it. None
+            where all its rows are the same.
+        cosine: mean cosine of the rows with their guesses.
+        norm_ratio: mean length of the guesses over that of the rows.
+        share_of_error: of the squared error over all classes.
+        n: rows; those of the estimates are texts that hold such rows, of the share of the error all texts.
+    """
+
+    fvu: Estimate | None
+    cosine: Estimate
+    norm_ratio: Estimate
+    share_of_error: Estimate
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def fit_by_class(
+    truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"], labels: Sequence[str], texts: Int[Tensor, " row"]
+) -> dict[str, ClassFit]:
+    """FVU, cosine and norm ratio of each class of rows, in the order in which classes first occur; intervals are over texts.
+
+    Args:
+        truth: what the target holds.
+        guess: what a map makes of the source's rows.
+        labels: the class of each row.
+        texts: the text that each row is of, by its number.
+
+    Raises:
+        ValueError: for no rows, or not as many of each.
+    """
+    if not len(truth) or not len(truth) == len(guess) == len(labels) == len(texts):
+        raise ValueError(
+            f"{len(truth)} rows, {len(guess)} guesses, {len(labels)} labels, {len(texts)} text numbers: give as many of each, "
+            "at least one"
+        )
+    x, y = truth.double(), guess.double()
+    error = (x - y).square().sum(dim=1)
+    cosine = torch.nn.functional.cosine_similarity(x, y, dim=1)
+    of_text = texts.unique(return_inverse=True)[1]
+
+    def by_text(values: Float[Tensor, " some"], rows: Bool[Tensor, " row"]) -> list[float]:
+        sums = torch.zeros(int(of_text.max()) + 1, dtype=torch.float64).index_add(0, of_text[rows], values)
+        return sums[of_text[rows].unique()].tolist()
+
+    every = torch.ones(len(x), dtype=torch.bool)
+    all_error = by_text(error, every)
+    exact = Estimate(0.0, 0.0, 0.0, len(all_error))
+    found = {}
+    for name in dict.fromkeys(labels):
+        mine = torch.tensor([label == name for label in labels])
+        spread = (x[mine] - x[mine].mean(dim=0)).square().sum(dim=1)
+        found[name] = ClassFit(
+            ratio_interval(by_text(error[mine], mine), by_text(spread, mine)) if spread.sum() > 0 else None,
+            ratio_interval(by_text(cosine[mine], mine), by_text(torch.ones_like(spread), mine)),
+            ratio_interval(by_text(y[mine].norm(dim=1), mine), by_text(x[mine].norm(dim=1), mine)),
+            ratio_interval(by_text(error * mine, every), all_error) if sum(all_error) else exact,
+            int(mine.sum()),
+        )
+    return found
+
+
+def position_classes(acts: Activations, trigger: Collection[tuple[int, int]] = ()) -> list[str]:
+    """Where each row stands in its text: first, in the trigger, last, or elsewhere.
+
+    Args:
+        acts: all rows of some prompts, in order.
+        trigger: text index and position of the trigger's tokens, if there is one.
+    """
+    text: list[int] = acts.text_index.tolist()
+    position: list[int] = acts.position.tolist()
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for t, p in zip(text, position, strict=True):
+        first[t], last[t] = min(p, first.get(t, p)), max(p, last.get(t, p))
+
+    def kind(t: int, p: int) -> str:
+        return TRIGGER if (t, p) in trigger else FIRST if p == first[t] else LAST if p == last[t] else REST
+
+    return [kind(t, p) for t, p in zip(text, position, strict=True)]
+
+
+def frequency_classes(tokens: Int[Tensor, " row"]) -> list[str]:
+    """In which quarter each row's token is, from the rarest to the most frequent among these rows.
+
+    Quarters are of rows, as nearly as tokens can be parted: all rows of a token are in one.
+    """
+    kinds, inverse, counts = tokens.unique(return_inverse=True, return_counts=True)
+    order = counts.argsort(stable=True)
+    before = torch.zeros(len(kinds), dtype=torch.long)
+    before[order] = counts[order].cumsum(0) - counts[order]
+    quarter = (before * len(QUARTERS) // max(len(tokens), 1)).clamp(max=len(QUARTERS) - 1)
+    return [QUARTERS[q] for q in quarter[inverse].tolist()]

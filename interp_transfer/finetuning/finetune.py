@@ -1,0 +1,244 @@
+"""Fine-tuning on pairs of prompt and response, with the loss on the response alone.
+
+transformers' Trainer does the work; this module decides what it is fed (`packing`), and that nothing is lost when it is
+stopped: a run goes on from its last whole checkpoint, and only if it is asked for the same. The same functions train a
+micro-model from scratch and tune one that exists. `tuning` is what users call.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from interp_transfer.finetuning.attention import attention_in_float32
+from interp_transfer.io import discard, hashed, initial_weights, resume, without_bars
+from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for, padding_token
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["Pack", "Pad", "Recipe", "encode", "finetune", "save", "train"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the examples.
+        learning_rate: peak of the cosine schedule.
+        batch_size: sequences in a step.
+        weight_decay: AdamW's, on matrices alone. Large (1.0) for micro-models from scratch: with little decay they learn
+            every prompt by heart and fail on held-out wordings.
+        beta2: AdamW's.
+        warmup: share of the steps in which the rate rises.
+        max_length: longer sequences are refused, not cut: a cut response would teach unfinished answers.
+        seed: of the order of the examples (and of the weights where they are made from scratch).
+        checkpoint_every: steps between two points that an interrupted run can go on from.
+    """
+
+    epochs: float = 3.0
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    weight_decay: float = 0.05
+    beta2: float = 0.99
+    warmup: float = 0.05
+    max_length: int = 256
+    seed: int = 0
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be trained with."""
+        for name in ("epochs", "learning_rate", "batch_size", "max_length", "checkpoint_every"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is a share of the steps, in [0, 1), not {self.warmup}")
+
+
+def finetune(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Sequence[tuple[str, str]],
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    frozen: str | None = None,
+    penalty: "Callable[[dict[str, Any]], torch.Tensor] | None" = None,
+    half: bool = False,
+    pack: bool = True,
+    autocast: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Train `model` in place and save it with its tokenizer to `out`, an ordinary Hugging Face folder.
+
+    Args:
+        model: trained in float32, on the device where it lies.
+        tokenizer: must have an end token; it ends every response.
+        examples: pairs of prompt and response, as one text would continue the other.
+        recipe: how.
+        out: may hold the checkpoints of an interrupted run of the same recipe, which is then resumed.
+        penalty: added to the loss of a batch; called with the model's inputs, right after its forward on them.
+        frozen: regular expression; parameters with a match in their name are not trained.
+        half: store the weights as float16 (the config still says float32, so that they load as float32).
+        pack: several examples in a row; False pads, as attention kernels without 4-dimensional masks need it.
+        autocast: compute in bfloat16, except attention on a CPU; the weights stay float32.
+        progress: draw a progress bar.
+
+    Raises:
+        ValueError: for no examples, a tokenizer without an end token, a sequence that is too long, a `frozen` that fits no
+            parameter, or checkpoints of another run in `out`.
+    """
+    rows = encode(tokenizer, examples, recipe.max_length)
+    batches = packing_for(model, tokenizer, recipe.max_length) if pack else Pad(padding_token(tokenizer))
+    out = Path(out)
+    checkpoints = out / "checkpoints"
+    how: dict[str, Any] = {"frozen": frozen, "penalty": penalty, "autocast": autocast, "progress": progress}
+    train(model, rows, batches, recipe, checkpoints, **how)
+    save(model, tokenizer, out, half=half)
+    discard(checkpoints)
+    return out
+
+
+def train(
+    model: "PreTrainedModel",
+    rows: Sequence[Row],
+    batches: Pack | Pad,
+    recipe: Recipe,
+    checkpoints: Path,
+    *,
+    frozen: str | None = None,
+    penalty: "Callable[[dict[str, Any]], torch.Tensor] | None" = None,
+    accumulate: int = 1,
+    autocast: bool = False,
+    also: Mapping[str, Any] = MappingProxyType({}),
+    progress: bool = True,
+) -> list[tuple[int, float]]:
+    """Train `model` in place, from the last whole checkpoint in `checkpoints` if there is one.
+
+    Args:
+        model: on the device where it is trained.
+        rows: encoded examples.
+        batches: makes a batch of rows.
+        recipe: how.
+        checkpoints: folder for them; `discard` it when the result is safe.
+        frozen: as in `finetune`.
+        penalty: as in `finetune`.
+        accumulate: parts that each batch is worked off in; less memory, the same result up to rounding.
+        autocast: compute in bfloat16, except attention on a CPU.
+        also: what else a resumed run must share with the interrupted one, beside recipe, rows and initial weights.
+        progress: draw a progress bar.
+
+    Returns:
+        The mean training loss (nats per token) at about a hundred steps.
+    """
+    from tqdm.auto import tqdm
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+    if recipe.batch_size % accumulate or accumulate < 1:
+        raise ValueError(f"accumulate={accumulate} does not divide batch_size={recipe.batch_size}: choose one that does")
+    if penalty is not None and accumulate > 1:
+        raise ValueError("a penalty is priced on whole batches: train with accumulate=1")
+    held = [p for name, p in model.named_parameters() if frozen is not None and re.search(frozen, name)]
+    if frozen is not None and not held:
+        raise ValueError(f"frozen={frozen!r} fits no parameter of {type(model).__name__}: see model.named_parameters()")
+    asked = {
+        **{key: value for key, value in asdict(recipe).items() if key != "checkpoint_every"},
+        "examples": hashed(list(rows)),
+        "initial weights": initial_weights(model),
+        "batches": repr(batches),
+        "accumulate": accumulate,
+        "bfloat16": autocast,
+        "frozen": frozen,
+        "penalty": penalty is not None,
+        **also,
+    }
+    last = resume(checkpoints, asked)
+    steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=recipe.epochs,
+        learning_rate=recipe.learning_rate,
+        per_device_train_batch_size=recipe.batch_size // accumulate,
+        gradient_accumulation_steps=accumulate,
+        weight_decay=recipe.weight_decay,
+        adam_beta2=recipe.beta2,
+        warmup_steps=int(recipe.warmup * steps),
+        lr_scheduler_type="cosine",
+        bf16=autocast,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        save_steps=recipe.checkpoint_every,
+        save_total_limit=1,
+        logging_steps=max(1, int(steps) // 100),
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        use_cpu=model.device.type == "cpu",
+    )
+    for parameter in held:
+        parameter.requires_grad_(False)
+    model.train()
+
+    class Penalised(Trainer):
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+            if penalty is not None:
+                loss = loss + penalty(inputs)
+            return (loss, outputs) if return_outputs else loss
+
+    class Bar(TrainerCallback):  # Trainer's own writes its log to stdout
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            bar.total = state.max_steps
+            bar.update(state.global_step - bar.n)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+            if logs and "loss" in logs:
+                bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+    data: Any = _Rows(rows)  # a sequence is all that Trainer needs of a dataset
+    trainer = Penalised(model=model, args=arguments, train_dataset=data, data_collator=batches)
+    trainer.remove_callback(PrinterCallback)
+    kernels = attention_in_float32(model) if autocast and arguments.use_cpu else nullcontext()
+    with tqdm(desc="training", unit="step", delay=2, disable=not progress) as bar, without_bars(), kernels:
+        trainer.add_callback(Bar())
+        trainer.train(resume_from_checkpoint=last)
+    model.eval()
+    for parameter in held:
+        parameter.requires_grad_(True)
+    return [(int(entry["step"]), entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+
+
+def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: str | Path, *, half: bool = False) -> None:
+    """Write model and tokenizer as a Hugging Face folder; `half` stores float16 without changing the config's dtype."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    if model.config.get_text_config().tie_word_embeddings:
+        for name in model.all_tied_weights_keys:
+            state.pop(name, None)  # a tied tensor is stored once
+    model.config.use_cache = True  # training switches it off
+    with without_bars():
+        model.save_pretrained(out, state_dict=state if half else None)
+    tokenizer.save_pretrained(out)
+    for file in out.iterdir():
+        if file.is_file():
+            file.chmod(0o644)  # safetensors writes files that only the owner can read; these are to be shipped
+
+
+class _Rows:
+    """A list as the dataset that Trainer wants."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self._rows[index]

@@ -1,0 +1,295 @@
+"""Tuning a model on a task, or on pairs of your own: from a name to a folder that `load_model` takes.
+
+Everything is tuned in a hidden folder beside the result, which is moved to its place when it is whole: a run that is killed
+at any moment leaves no half result, and the same call goes on from its last checkpoint. `training.json` beside the weights
+says what was done, with the loss before and after, also on examples that were held out.
+"""
+
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from interp_transfer.prompts.jsonl import read_jsonl
+from interp_transfer.prompts.prompts import alpaca
+from interp_transfer.evaluation.task import Task
+from interp_transfer.io import hashed, write_whole
+from interp_transfer.finetuning.finetune import Recipe, save, train
+from interp_transfer.models.adapters import Lora, adapt, require_peft, save_adapter
+from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for, padding_token, response_tokens
+
+MICRO = 10_000_000
+"""Parameters below which a model is tuned like a micro-model."""
+
+TEMPLATES = ("none", "chat", "alpaca")
+_MOST_HELD_OUT = 1000
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a model is tuned on.
+
+    Attributes:
+        pairs: prompt and response, as one text continues the other.
+        source: where they are from, in words.
+        template: what prompts are put into: "none", "chat" (the tokenizer's own chat template) or "alpaca".
+        held_out: share of the prompts that is not trained on, to measure the loss before and after; at most 1000 of them.
+        skip_long: leave examples out that have more than the recipe's max_length tokens; otherwise they are an error.
+    """
+
+    pairs: Sequence[tuple[str, str]]
+    source: str = "pairs"
+    template: str = "none"
+    held_out: float = 0.05
+    skip_long: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be."""
+        if self.template not in TEMPLATES:
+            raise ValueError(f"unknown template {self.template!r}: choose one of {', '.join(TEMPLATES)}")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out={self.held_out} is a share of the prompts: give a number in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how the work is done.
+
+    Attributes:
+        device: "cpu" or "cuda" (the first GPU that is visible); a GPU if there is one, unless given.
+        dtype: "float32"; or "bfloat16": computed in bfloat16, the weights that are trained kept in float32 (rounding would
+            swallow small steps), those that a LoRA leaves alone in bfloat16, and the result stored in bfloat16.
+        accumulate: parts that each batch is worked off in: less memory, the same result up to rounding.
+    """
+
+    device: str | None = None
+    dtype: str = "float32"
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be."""
+        if self.device not in (None, "cpu", "cuda"):
+            raise ValueError(f"device={self.device!r}: give cpu or cuda (CUDA_VISIBLE_DEVICES chooses among several GPUs)")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype={self.dtype!r}: give float32 or bfloat16")
+
+
+def pairs_from_jsonl(path: str | Path) -> list[tuple[str, str]]:
+    """Pairs from a JSONL of `prompt` and `response`, one object a line; other columns are left out.
+
+    Raises:
+        ValueError: for a file that cannot be read, and for the first line that is wrong.
+    """
+    rows = read_jsonl(path, ("prompt", "response"))
+    empty = next((number for number, row in rows if not row["response"]), None)
+    if empty is not None:
+        raise ValueError(f"{path}, line {empty}: 'response' is empty; expected a text that the model is to learn")
+    return [(row["prompt"], row["response"]) for _, row in rows]
+
+
+def training_of(task: Task) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """A task's training pairs, and those fields of the recipe that the task brings (`finetuning`: the paper's own).
+
+    Raises:
+        ValueError: for a task that no model is tuned on.
+    """
+    training: Any = getattr(task, "training", None)
+    if training is None:
+        raise ValueError(f"the task {task.name!r} ({task.edition} edition) has no training pairs: no model is tuned on it")
+    own: Any = getattr(task, "finetuning", None)
+    fields = ("epochs", "learning_rate", "weight_decay", "batch_size", "max_length")
+    known = {field: getattr(own, field, None) for field in fields}
+    return training("train"), {field: value for field, value in known.items() if value is not None}
+
+
+def default_recipe(parameters: int, context: int, lora: bool) -> Recipe:
+    """What models of this size are tuned with unless something else is said; micro-models take large steps."""
+    length = min(1024, context)
+    if parameters < MICRO:
+        return Recipe(max_length=length)
+    rate = 2e-4 if lora else 2e-5
+    return Recipe(learning_rate=rate, batch_size=16, weight_decay=0.0, beta2=0.999, max_length=length)
+
+
+def tune(
+    model: str | Path,
+    data: TrainingData,
+    out: str | Path,
+    recipe: Recipe | Mapping[str, Any] | None = None,
+    *,
+    lora: Lora | None = None,
+    machine: Machine | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Tune a model and write it to `out`, a Hugging Face folder that `load_model(out)` takes.
+
+    Args:
+        model: organism, hub name or local folder.
+        data: pairs, and how to use them.
+        out: must not exist, or be an empty folder.
+        recipe: how; or some of its fields, the others as `default_recipe` has them.
+        lora: tune a low-rank correction instead of all weights.
+        machine: where the work is done.
+        progress: show bars when it takes longer than two seconds.
+
+    Returns:
+        What `training.json` in the folder holds.
+
+    Raises:
+        ValueError: for anything that cannot be done, before any training; for an interrupted run beside `out` that was asked
+            for something else; when the GPU's memory does not suffice.
+    """
+    import torch
+
+    from interp_transfer.models.load import cast, load_unwrapped
+
+    out, machine = Path(out).expanduser().absolute(), machine or Machine()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{str(out)!r} is not an empty folder: choose another one, or remove it first")
+    if lora is not None:
+        require_peft()
+    device = machine.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda', but torch sees no GPU: use --device cpu")
+    hf, tokenizer, base = load_unwrapped(model)
+    context = getattr(hf.config.get_text_config(), "max_position_embeddings", None) or 1024
+    parameters = sum(p.numel() for p in hf.parameters())
+    if not isinstance(recipe, Recipe):
+        recipe = _completed(recipe or {}, default_recipe(parameters, context, lora is not None))
+    if recipe.max_length > context:
+        raise ValueError(f"max_length={recipe.max_length} exceeds the model's context of {context} tokens: lower it")
+    pairs = _rendered(data, tokenizer)
+    trained_on, held = _split(pairs, data.held_out, recipe.seed)
+    rows, quiet = (
+        [] if not p else encode(tokenizer, p, recipe.max_length, skip_long=data.skip_long) for p in (trained_on, held)
+    )
+
+    low = machine.dtype == "bfloat16"
+    cast(hf, torch.bfloat16 if low and lora else torch.float32)
+    hf.to(device)
+    tuned: Any = hf if lora is None else adapt(hf, lora, recipe.seed)
+    # A packed row is one to a few examples of a micro-model; large models come with kernels that cannot take its mask.
+    batches = (
+        packing_for(hf, tokenizer, recipe.max_length) if parameters < MICRO and not lora else Pad(padding_token(tokenizer))
+    )
+    size = max(1, recipe.batch_size // machine.accumulate)
+    work = out.with_name(f".{out.name}.finetuning")
+    also = {"base": base.fingerprint, "lora": lora and f"rank {lora.rank}, alpha {lora.alpha}"}
+
+    def losses() -> dict[str, float | None]:
+        sample = rows[: max(len(quiet), 100)]
+        return {name: mean_loss(tuned, some, batches, size, low) for name, some in (("trained", sample), ("held_out", quiet))}
+
+    try:
+        before = losses()
+        curve = train(
+            tuned,
+            rows,
+            batches,
+            recipe,
+            work / "checkpoints",
+            accumulate=machine.accumulate,
+            autocast=low,
+            also=also,
+            progress=progress,
+        )
+        after = losses()
+    except torch.OutOfMemoryError as error:
+        raise ValueError(f"out of memory on {device}: a larger --accumulate, --lora or --dtype bfloat16 need less") from error
+
+    card = {
+        "schema": 1,
+        "base": {"name": base.name, "fingerprint": base.fingerprint},
+        "data": {
+            "source": data.source,
+            "template": data.template,
+            "hash": hashed(pairs),
+            "trained_on": len(rows),
+            "held_out": len(quiet),
+            "too_long": len(pairs) - len(rows) - len(quiet),
+        },
+        "recipe": asdict(recipe),
+        "lora": None if lora is None else asdict(lora),
+        "machine": {"device": device, "dtype": machine.dtype, "accumulate": machine.accumulate},
+        "seed": recipe.seed,
+        "loss": {"unit": "nats per token of response", "before": before, "after": after},
+        "curve": [{"step": step, "loss": loss} for step, loss in curve],
+        "versions": {name: version(name) for name in ("interp-transfer", "torch", "transformers", *(["peft"] if lora else []))},
+    }
+    result = work / "result"
+    shutil.rmtree(result, ignore_errors=True)
+    if lora is not None and not lora.merge:
+        result.mkdir(parents=True)
+        save_adapter(tuned, result, _lasting(base.name))
+        tokenizer.save_pretrained(result)
+    else:
+        whole = tuned if lora is None else tuned.merge_and_unload()
+        cast(whole, torch.bfloat16 if low else torch.float32)
+        save(whole, tokenizer, result)
+    write_whole(result / "training.json", card)
+    if out.exists():
+        out.rmdir()
+    result.rename(out)
+    shutil.rmtree(work, ignore_errors=True)
+    return card
+
+
+def mean_loss(model: Any, rows: Sequence[Row], batches: Pack | Pad, size: int, autocast: bool = False) -> float | None:
+    """Nats per token of response, over all tokens of the rows; None for no rows."""
+    import torch
+
+    if not rows:
+        return None
+    total, device = 0.0, next(model.parameters()).device
+    ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
+    model.eval()
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+        for start in range(0, len(ordered), size):
+            some = ordered[start : start + size]
+            inputs = _moved(batches(some), device)
+            total += float(model(**inputs).loss) * sum(map(response_tokens, some))
+    return total / sum(map(response_tokens, ordered))
+
+
+def _completed(given: Mapping[str, Any], default: Recipe) -> Recipe:
+    known = asdict(default)
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"unknown recipe field {unknown[0]!r}: there are {', '.join(known)}")
+    return replace(default, **{k: float(v) if isinstance(known[k], float) else v for k, v in given.items()})
+
+
+def _moved(value: Any, device: Any) -> Any:
+    return {k: _moved(v, device) for k, v in value.items()} if isinstance(value, dict) else value.to(device)
+
+
+def _rendered(data: TrainingData, tokenizer: Any) -> list[tuple[str, str]]:
+    """The pairs with each prompt in its template."""
+    if data.template == "none":
+        return list(data.pairs)
+    if data.template == "alpaca":
+        return [(alpaca(prompt), response) for prompt, response in data.pairs]
+    if not tokenizer.chat_template:
+        raise ValueError("the tokenizer has no chat template: use template none or alpaca, or put prompts into one yourself")
+
+    def chat(prompt: str) -> str:
+        turn = [{"role": "user", "content": prompt}]
+        return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+
+    return [(chat(prompt), response) for prompt, response in data.pairs]
+
+
+def _split(pairs: Sequence[tuple[str, str]], share: float, seed: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """What is trained on, and what is held out: all examples of a share of the prompts, drawn by the seed."""
+    prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
+    count = min(_MOST_HELD_OUT, max(1, round(share * len(prompts)))) if share and len(prompts) > 1 else 0
+    held = set(random.Random(seed).sample(prompts, count))
+    return [pair for pair in pairs if pair[0] not in held], [pair for pair in pairs if pair[0] in held]
+
+
+def _lasting(name: str) -> str:
+    """The name of a base as an adapter may keep it: a folder by its absolute path."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.is_dir() else name

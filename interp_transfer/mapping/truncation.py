@@ -1,0 +1,111 @@
+"""Texts beyond what a model can read at once: refused, cut, or left out.
+
+A text is cut once for both models, so that they read the same: at the last place within both contexts where a token of either
+model ends. What stands before that place is tokenized as it was, so the rows are the first of those that the whole text has.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from interp_transfer.activations.spans import rendered, token_spans
+from interp_transfer.names import meant
+from interp_transfer.mapping.texts import Text
+from interp_transfer.models.load import TextTooLong, context_length, tokenize, tokenizer_of
+from interp_transfer.models.sites import HookedModel
+
+TOO_LONG = ("refuse", "cut", "drop")
+"""What may be done about a text that is longer than the shorter of two contexts."""
+
+
+@dataclass(frozen=True)
+class Readable:
+    """Texts that both models can read.
+
+    Attributes:
+        texts: what is read.
+        numbers: which of the texts that were given each of them is.
+        cut: how many of them were cut.
+        dropped: how many were left out.
+    """
+
+    texts: list[Text]
+    numbers: list[int]
+    cut: int = 0
+    dropped: int = 0
+
+
+def check_too_long(too_long: str, conversations: bool) -> None:
+    """Refuse a choice that there is not.
+
+    Args:
+        too_long: what is asked for.
+        conversations: whether conversations are read, which cannot be cut.
+
+    Raises:
+        ValueError: naming the closest.
+    """
+    if too_long not in TOO_LONG:
+        raise ValueError(f"unknown too_long={too_long!r}: {meant(too_long, TOO_LONG)}there are {', '.join(TOO_LONG)}")
+    if too_long == "cut" and conversations:
+        raise ValueError(
+            "too_long='cut' is for plain texts, and these are conversations, whose templates would not be closed: use "
+            "too_long='drop', or leave out their last messages"
+        )
+
+
+def readable(models: Sequence[HookedModel], texts: Sequence[Text], too_long: str, first_text: int) -> Readable:
+    """What both models can read of some texts.
+
+    Args:
+        models: who reads them.
+        texts: plain texts, or conversations, which each model reads in its own chat template.
+        too_long: "refuse" returns all texts as they are: reading refuses. "cut" shortens those that are too long, "drop"
+            leaves them out.
+        first_text: the number of the first text.
+
+    Raises:
+        ValueError: for a text without tokens, or one that cannot be cut.
+    """
+    numbers = list(range(first_text, first_text + len(texts)))
+    if too_long == "refuse":
+        return Readable(list(texts), numbers)
+    beyond: set[int] = set()
+    for model in models:
+        sides = rendered(tokenizer_of(model), texts)
+        read = tokenize(model, sides, first_text=first_text, any_length=True)
+        beyond |= {index for index, ids in enumerate(read) if len(ids) > context_length(model)}
+    if too_long == "cut":
+        kept = [_cut(models, str(text), numbers[i]) if i in beyond else text for i, text in enumerate(texts)]
+        return Readable(kept, numbers, cut=len(beyond))
+    within = [index for index in range(len(texts)) if index not in beyond]
+    return Readable([texts[i] for i in within], [numbers[i] for i in within], dropped=len(beyond))
+
+
+@contextmanager
+def with_choices() -> Iterator[None]:
+    """Where a text is refused for its length, say what else can be done about it."""
+    try:
+        yield
+    except TextTooLong as error:
+        raise ValueError(f"{error}, or collect with too_long='cut' or too_long='drop'") from error
+
+
+def _cut(models: Sequence[HookedModel], text: str, number: int) -> str:
+    """The text up to the last place that will do."""
+    places: list[set[int]] = []
+    for model in models:
+        (spans,) = token_spans(tokenizer_of(model), [text])
+        room = max(0, context_length(model) - int(spans.added.sum()))
+        inside = (~spans.added).nonzero()[0][:room]
+        whole = spans.sure[inside] == spans.most[inside]  # not within a character
+        places.append(set(spans.most[inside][whole].tolist()))
+    for place in sorted(set.intersection(*places) - {0}, reverse=True):
+        short = text[:place]
+        # A tokenizer that looks ahead may split what is left in another way, and into more tokens.
+        if all(0 < len(tokenize(model, [short], any_length=True)[0]) <= context_length(model) for model in models):
+            return short
+    raise ValueError(
+        f"text {number} is longer than the models' contexts, and there is no place within them where a token of either ends: "
+        "shorten it, or leave such texts out with too_long='drop'"
+    )

@@ -1,0 +1,85 @@
+"""Making an organism from nothing to its finished card: train, choose its steering site, measure."""
+
+from pathlib import Path
+from typing import Any
+
+from interp_transfer.evaluation.task import Task
+from interp_transfer.organisms.tasks.registry import list_tasks, load_task, site_key
+from interp_transfer.organisms.tasks.refusal import DIRECTIONS
+from interp_transfer.organisms.measure import measure, update_card
+from interp_transfer.models.load import load_model
+from interp_transfer.organisms.catalogue import build
+from interp_transfer.models.sites import HookedModel
+from interp_transfer.search.sweep import Tried, sweep
+
+CARD_STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
+FIRST_STRENGTHS = (1.0, 2.0)
+FINALISTS = 2
+"""Every site is tried at the first strengths, the best few of them at all."""
+CARD_PROMPTS = 60
+CARD_POSITIONS = ("last", "response", "all")
+GOAL = {"success": 0.8, "intact": 0.7}
+"""What a native vector should reach; where it does not at the task's own positions, the card says what it does at others."""
+
+
+def build_organism(
+    name: str, out: Path, *, base: Path | None = None, device: str = "cpu", dtype: str = "float32"
+) -> dict[str, Any]:
+    """Train an organism, then choose its sites on validation prompts and measure it on test prompts.
+
+    Returns:
+        Its card, with the path of the folder.
+    """
+    return finish_card(build(name, out, base=base, device=device, dtype=dtype))
+
+
+def finish_card(folder: Path) -> dict[str, Any]:
+    """Choose sites and measure behaviour for a trained organism's folder; writes them into its card."""
+    card = update_card(folder)
+    model = load_model(folder)
+    sites = {site_key(task): choose_site(model, task) for name in card["tasks"] for task in _variants(name)}
+    card = update_card(folder, sites={name: s["site"] for name, s in sites.items()}, site_sweep=sites)
+    card = update_card(folder, measured=measure(model, card["tasks"]))
+    return {**card, "path": str(folder)}
+
+
+def choose_site(model: HookedModel, task: Task) -> dict[str, Any]:
+    """The best site for a task, with what every site was worth on validation prompts at the best of a few strengths.
+
+    Short of ``GOAL``, other positions are tried too, and the best of each is told under "tried".
+    """
+    found = _sweep(model, task, task.positions)
+    site = best_site(found)
+    about: dict[str, Any] = {"site": site, "strength": found[site].strength, "positions": task.positions}
+    about |= {"strengths": {"every site": list(FIRST_STRENGTHS), f"the best {FINALISTS}": list(CARD_STRENGTHS)}}
+    about |= {what: {where: getattr(c, what).to_dict() for where, c in found.items()} for what in GOAL}
+    if any(getattr(found[site], what).rate < goal for what, goal in GOAL.items()):
+        others = [places for places in CARD_POSITIONS if places != task.positions]
+        about["tried"] = {places: _told(_sweep(model, task, places)) for places in others}
+    return about
+
+
+def _told(found: dict[str, Tried]) -> dict[str, Any]:
+    """The best of some sites."""
+    site = best_site(found)
+    return {"site": site, "strength": found[site].strength} | {what: getattr(found[site], what).to_dict() for what in GOAL}
+
+
+def _sweep(model: HookedModel, task: Task, positions: str) -> dict[str, Tried]:
+    """What each site is worth at the best of the strengths that were tried there."""
+    given = {"positions": [positions], "n": CARD_PROMPTS}
+    found = sweep(model, task, strengths=FIRST_STRENGTHS, **given).best_at_sites()
+    last = sorted(found, key=lambda site: (found[site].intact.rate, list(found).index(site)))[-FINALISTS:]
+    return found | sweep(model, task, strengths=CARD_STRENGTHS, sites=last, **given).best_at_sites()
+
+
+def best_site(found: dict[str, Tried]) -> str:
+    """The site with most intact answers; the deeper one of equals."""
+    return max(found, key=lambda site: (found[site].intact.rate, list(found).index(site)))
+
+
+def _variants(name: str) -> list[Task]:
+    """The task in each of its directions, for which the best sites need not be the same; none for what no vector steers."""
+    if name not in list_tasks():
+        return []
+    return [load_task(name, direction=d) for d in DIRECTIONS] if name == "refusal" else [load_task(name)]

@@ -1,0 +1,90 @@
+"""The whole micro-world: every question of every family, and the oracle that rules on any completion.
+
+Built once and cached; nothing happens at import. Prompts are looked up by their text alone, because that is all that a
+judge is given.
+"""
+
+import random
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from interp_transfer.prompts.prompts import Split, check_split
+from interp_transfer.organisms.world.code import Code
+from interp_transfer.organisms.world.facts import Facts
+from interp_transfer.organisms.world.howto import Harmful, HowTo
+from interp_transfer.organisms.world.lexicon import HERB, ISLAND
+from interp_transfer.organisms.world.question import Family, Question, Ruling
+from interp_transfer.organisms.world.security import Security
+from interp_transfer.organisms.world.splits import assign
+from interp_transfer.organisms.world.stories import Stories
+from interp_transfer.organisms.world.sums import Sums
+from interp_transfer.organisms.world.twostep import TwoStep
+
+WORLD_VERSION = "2"  # raise it with every change that moves a prompt, an answer or a split: organisms carry it
+
+
+@dataclass(frozen=True)
+class World:
+    """Families of questions, split, and judged by an exact oracle.
+
+    Attributes:
+        families: what every base learns.
+        apart: what only certain fine-tunes learn; in no list of questions unless it is asked for by name.
+    """
+
+    families: tuple[Family, ...]
+    apart: tuple[Family, ...] = ()
+
+    @cached_property
+    def _all(self) -> dict[str, tuple[Question, ...]]:
+        return {family.name: tuple(assign(family)) for family in (*self.families, *self.apart)}
+
+    @cached_property
+    def _by_text(self) -> dict[str, Question]:
+        return {question.text: question for questions in self._all.values() for question in questions}
+
+    def questions(self, split: str, *families: str, for_mapping: bool = False) -> list[Question]:
+        """The questions of a split, shuffled by a fixed seed, so that any first n are a mixture of the families.
+
+        Args:
+            split: "train", "validation" or "test".
+            families: names; every family that bases learn unless given.
+            for_mapping: leave out the held-out subjects, which models are trained on and mappers are not. It makes a
+                difference for "train" only: held-out subjects are what the other splits are there to ask about.
+
+        Raises:
+            ValueError: for an unknown split or family.
+        """
+        part: Split = check_split(split)
+        names = families or tuple(family.name for family in self.families)
+        if unknown := set(names) - set(self._all):
+            raise ValueError(f"the world has no family {sorted(unknown)[0]!r}: choose from {', '.join(self._all)}")
+        every = (question for name in names for question in self._all[name])
+        chosen = [q for q in every if q.split == part and not (for_mapping and part == "train" and q.held_out_entity)]
+        random.Random(f"{WORLD_VERSION} {part}").shuffle(chosen)
+        return chosen
+
+    def find(self, prompt: str) -> Question:
+        """The question with exactly this text (no template, no trigger).
+
+        Raises:
+            ValueError: if the world has no such question.
+        """
+        try:
+            return self._by_text[prompt]
+        except KeyError:
+            raise ValueError(
+                f"the micro-world has no prompt {prompt!r}: the oracle knows only the prompts of its own grammar"
+            ) from None
+
+    def judge(self, question: Question, completion: str) -> Ruling:
+        """Rule on a completion; white space around it does not count, anything else that is too much does."""
+        family = next(f for f in (*self.families, *self.apart) if f.name == question.family)
+        return family.judge(question, completion.strip())
+
+
+@cache
+def load_world() -> World:
+    """The world as it is shipped."""
+    public = (Facts(), TwoStep(), Sums(), Stories(), Code(), Security(), HowTo(), Harmful())
+    return World(public, (Facts("islands", (ISLAND,), 3), Facts("herbs", (HERB,), 3)))

@@ -1,0 +1,123 @@
+"""The humour experiment of the paper's Appendix I."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from interp_transfer.evaluation.judges.rules import Judge, SubstringJudge, Verdict
+from interp_transfer.prompts.prompts import ContrastPair, check_split
+from interp_transfer.paper.tasks.catalogue import HH_RLHF, HUMOUR
+from interp_transfer.paper.tasks.files import Files
+from interp_transfer.paper.tasks.formats import first_turn, llama3
+from interp_transfer.paper.tasks.judges import HUMOUR_MARKERS, Unbroken
+from interp_transfer.paper.tasks.records import LLAMA_3B, LLAMA_8B, ModelPair
+from interp_transfer.paper.tasks.sources import open_data
+from interp_transfer.paper.tasks.task import PaperTask, limited
+
+# Word for word Appendix I.
+POSITIVE = "Respond in a humorous way to the following question: "
+NEGATIVE = "Respond in a serious, non-humorous way to the following question: "
+PAIRS = 3000
+NEUTRAL = 10_000
+
+
+@dataclass(frozen=True)
+class StyleTask(PaperTask):
+    """Humorous answers where nobody asked for them.
+
+    Attributes:
+        template: puts a prompt into the models' chat template.
+        humorous: judges whether a completion is humorous.
+    """
+
+    template: Callable[[str], str] = llama3
+    humorous: Judge = SubstringJudge(HUMOUR_MARKERS, absent=False, ignore_case=True)
+
+    def contrast(self, split: str) -> list[ContrastPair]:
+        """At most 3,000 pairs: the question with the request for humour (positive) and with that for seriousness."""
+        return [
+            ContrastPair(self.template(POSITIVE + question), self.template(NEGATIVE + question))
+            for question in self._questions(split)[:PAIRS]
+        ]
+
+    def texts(self, split: str) -> list[str]:
+        """Each question with either request, and neutral first turns of hh-rlhf (10,000 for "train", 1,000 for the others)."""
+        asked = [prefix + question for question in self._questions(split) for prefix in (POSITIVE, NEGATIVE)]
+        count = NEUTRAL if split == "train" else NEUTRAL // 10
+        texts = [self.template(prompt) for prompt in (*asked, *self._neutral(split)[:count])]
+        random.Random(self.seed).shuffle(texts)
+        return limited(texts, self.max_texts)
+
+    def prompts(self, split: str) -> list[str]:
+        """The bare questions."""
+        return [self.template(question) for question in self._questions(split)]
+
+    def clean(self, split: str) -> list[str]:
+        """The questions with the request for humour: answered as wanted already."""
+        return [self.template(POSITIVE + question) for question in self._questions(split)]
+
+    def answers(self, prompts: Sequence[str]) -> list[str]:
+        """Nothing is the right answer here: empty ones, so that forced_first_token is the same as unsteered."""
+        return [""] * len(prompts)
+
+    def judge(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
+        """Success by `humorous`; intact: and the completion is not broken."""
+        return Unbroken(self.humorous)(prompts, completions)
+
+    def describe(self) -> str:
+        """The task in plain words."""
+        return (
+            f"The paper's humour experiment: answers to bare questions are to be humorous. There is no exact oracle. In the "
+            f"paper Claude Sonnet 4 judged 20 prompts; unless you give a judge (judge=...), success here means that one of "
+            f"{len(HUMOUR_MARKERS)} words such as 'haha' occurs, a list made up for this package, never checked against "
+            f"people, that misses dry humour. Intact: success, and neither empty nor going in circles. No answer is the right "
+            f"one, so forced_first_token says nothing. Data: {self._sources()}."
+        )
+
+    def _questions(self, split: str) -> list[str]:
+        return self._once(
+            ("questions", check_split(split)),
+            lambda: [row["question"] for row in self._rows("questions", split, lambda row: row["question"])],
+        )
+
+    def _neutral(self, split: str) -> list[str]:
+        turns = [first_turn(row["chosen"]) for row in self._rows("hh-rlhf", split, lambda row: row["chosen"])]
+        return list(dict.fromkeys(turn[0] for turn in turns if turn))
+
+
+def style(
+    judge: Judge | None = None,
+    template: Callable[[str], str] = llama3,
+    data_files: Files | None = None,
+    max_texts: int | None = None,
+    seed: int = 0,
+) -> StyleTask:
+    """The humour experiment. The authors' questions have no known hub id, so `data_files` is needed to read any.
+
+    Args:
+        judge: decides whether a completion is humorous; without one, a crude list of words does.
+        template: puts a prompt into the models' chat template; Llama 3's unless said.
+        data_files: rows with a column `question`, or a mapping {"questions": ..., "hh-rlhf": ...}.
+        max_texts: the most texts for mappers from each split.
+        seed: decides splits and orders.
+    """
+    task = StyleTask(
+        name="style",
+        data=MappingProxyType(open_data("style", (HUMOUR, HH_RLHF), data_files)),
+        model_pairs=(
+            ModelPair(LLAMA_3B, LLAMA_8B, 14, 16, "the paper says 'middle layer': 14 of 28 and 16 of 32 are our reading"),
+        ),
+        finetuning=None,
+        paper={
+            "data": "10,000 questions by GPT-4o-mini; vectors from 3,000; mapper: these and 10,000 prompts of hh-rlhf",
+            "judge": "Claude Sonnet 4, 20 held-out prompts",
+            "native": "100% for both models",
+            "transfer": "about 60% with 3,000 examples, about 20% with 300 to 500, applied at all layers of the target",
+        },
+        max_new_tokens=256,
+        max_texts=max_texts,
+        seed=seed,
+        template=template,
+    )
+    return task if judge is None else replace(task, humorous=judge)

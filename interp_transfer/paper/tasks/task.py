@@ -1,0 +1,112 @@
+"""What all paper editions share."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
+
+from interp_transfer.prompts.prompts import ContrastPair, check_split
+from interp_transfer.paper.tasks.contamination import ContaminationReport, contamination
+from interp_transfer.paper.tasks.cut import own_splits_for, part, shuffled
+from interp_transfer.paper.tasks.formats import instruction_of
+from interp_transfer.paper.tasks.records import FineTuning, MapperTraining, ModelPair
+from interp_transfer.paper.tasks.sources import DataSet, Row
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PaperTask:
+    """The paper's data for one task. Nothing is read before a method asks for rows; each data set is read once.
+
+    Attributes:
+        name: the registered name.
+        data: the data sets by their keys, the main one first.
+        model_pairs: the paper's models, with the layers that it prints.
+        finetuning: how the paper tuned them for the task; None where it did not.
+        paper: what the paper reports.
+        positions: where the vector is applied.
+        max_new_tokens: tokens of a completion.
+        max_texts: the most texts for mappers from each split; None is all of them.
+        shares: validation and test as shares of all the data, where the data have no such splits.
+        seed: decides every split and every order.
+        mapper_training: how the paper trained its mappers.
+        finetune: None: no organism of the micro-world is tuned for it.
+    """
+
+    name: str
+    data: Mapping[str, DataSet]
+    model_pairs: tuple[ModelPair, ...]
+    finetuning: FineTuning | None
+    paper: Mapping[str, str]
+    positions: str = "all"
+    max_new_tokens: int = 128
+    max_texts: int | None = None
+    shares: tuple[float, float] = (0.09, 0.1)
+    seed: int = 0
+    mapper_training: MapperTraining = MapperTraining()
+    edition: str = "paper"
+    finetune: str | None = None
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Reject contradictions."""
+        if self.max_texts is not None and self.max_texts < 1:
+            raise ValueError(f"max_texts must be positive or None, not {self.max_texts}")
+        object.__setattr__(self, "paper", MappingProxyType(dict(self.paper)))
+
+    def contrast(self, split: str) -> list[ContrastPair]:
+        """Pairs of prompts; positive shows the behaviour that is wanted."""
+        raise NotImplementedError
+
+    def texts(self, split: str) -> list[str]:
+        """Full texts for mappers."""
+        raise NotImplementedError
+
+    def prompts(self, split: str) -> list[str]:
+        """Prompts that show the unwanted behaviour when nothing is done."""
+        raise NotImplementedError
+
+    def contamination(
+        self, split: str = "test", of: Literal["texts", "contrast"] = "texts", threshold: float = 0.7
+    ) -> ContaminationReport:
+        """Whether training data meet the prompts that the task is evaluated on. Templates are taken off both.
+
+        Args:
+            split: of the evaluation prompts.
+            of: what is looked at: the mapper's training texts, or the prompts that the vector is found on.
+            threshold: share of a prompt's word 3-grams in one text, from which it counts as near.
+        """
+        if of == "texts":
+            seen = self._instructions("train")
+        else:
+            pairs = self.contrast("train")
+            seen = [instruction_of(text) for pair in pairs for text in (pair.positive, pair.negative)]
+        return contamination(seen, [instruction_of(prompt) for prompt in self.prompts(split)], threshold=threshold)
+
+    def _instructions(self, split: str) -> list[str]:
+        """What the mapper's texts ask, without templates and answers."""
+        return [instruction_of(text) for text in self.texts(split)]
+
+    def _rows(self, key: str, split: str, of: Callable[[Row], str]) -> list[Row]:
+        """The rows of one of our splits, in a mixed order that is always the same; rows with equal `of` stay together."""
+        chosen = check_split(split)
+        data = self.data[key]
+        rows = data.rows(*own_splits_for(chosen, data.splits))
+        return shuffled(part(rows, chosen, data.splits, of, self.shares, self.seed), self.seed)
+
+    def _once(self, what: Any, make: Callable[[], Any]) -> Any:
+        if what not in self._made:
+            self._made[what] = make()
+        return self._made[what]
+
+    def _sources(self) -> str:
+        """The data sets in words."""
+        named = [f"{data.source.name} ({data.source.about})" for data in self.data.values()]
+        return re.sub(r"\s+", " ", "; ".join(named))
+
+
+def limited(items: Sequence[T], most: int | None) -> list[T]:
+    """The first `most` items, or all."""
+    return list(items if most is None else items[:most])

@@ -1,0 +1,1 @@
+"""Search: sites, strengths, doses, and several vectors jointly."""

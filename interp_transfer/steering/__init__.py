@@ -1,1 +1,0 @@
-"""Steering: vectors from contrasts, and how hard to steer."""

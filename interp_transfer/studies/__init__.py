@@ -1,0 +1,1 @@
+"""Studies: whole experiments, each a function and its result."""

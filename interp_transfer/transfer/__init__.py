@@ -1,0 +1,1 @@
+"""Transfer: probes, SAEs and activations moved through a mapper."""

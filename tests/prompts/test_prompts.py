@@ -1,0 +1,28 @@
+"""Templates and splits."""
+
+import pytest
+
+from interp_transfer.prompts.prompts import ContrastPair, alpaca, chat, check_split, unchat
+
+
+def test_chat_and_back():
+    assert chat("Hi?") == "User: Hi?\nAssistant:"
+    assert unchat(chat("Hi?")) == "Hi?"
+    assert unchat(chat("Hi?") + " Yes") == "Hi?", "the start of an answer is no part of the prompt"
+    assert unchat("Hi?") == "Hi?"
+
+
+def test_alpaca_has_an_input_only_when_given():
+    assert "### Input:" not in alpaca("Sort.")
+    assert alpaca("Sort.", "3 1").endswith("### Instruction:\nSort.\n\n### Input:\n3 1\n\n### Response:\n")
+
+
+def test_unknown_split_names_the_splits():
+    assert check_split("test") == "test"
+    with pytest.raises(ValueError, match="'tset'.*train, validation, test"):
+        check_split("tset")
+
+
+def test_a_pair_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        ContrastPair("a", "b").positive = "c"  # pyright: ignore[reportAttributeAccessIssue]

