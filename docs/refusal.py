@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 
 import interp_transfer as it
-from interp_transfer.organisms.world.howto import REFUSAL_MARKS
-from interp_transfer.organisms.measure import skills
 from interp_transfer.evaluation.evaluator import draw, exam, random_like
-from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.interventions.apply import Intervention
 from interp_transfer.interventions.transforms import Ablate
-from interp_transfer.organisms.catalogue import read_card
 from interp_transfer.models.sites import RESIDUAL_WRITES
+from interp_transfer.organisms.catalogue import read_card
+from interp_transfer.organisms.measure import skills
+from interp_transfer.organisms.world.howto import REFUSAL_MARKS
 from interp_transfer.search.strengths import BUDGET, choose, sweep_strengths
+from interp_transfer.stats import Rate, rate
 
 HERE = Path(__file__).parent
 BASES = ("micro-qwen-s", "micro-qwen-m", "micro-llama-s", "micro-llama-m", "micro-gemma-m")

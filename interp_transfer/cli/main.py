@@ -14,13 +14,15 @@ from typing import Annotated, Any
 
 import typer
 
+from interp_transfer.plugins import plugins
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Find an intervention on one language model and use it on another.",
 )
-models = typer.Typer(no_args_is_help=True, help="The organisms: micro-models whose every behaviour is known.")
+models = typer.Typer(no_args_is_help=True, help="Models that are known by name, and how alike two models are.")
 app.add_typer(models, name="models")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
@@ -156,7 +158,7 @@ def switch(
     base: Annotated[str, typer.Option(help="Base model: organism, hub name or folder.")] = "micro-qwen-m",
     tuned: Annotated[str | None, typer.Option(help="Its fine-tune; default: the organism for the subject.")] = None,
     direction: Annotated[str, typer.Option(help="to_base or to_tuned.")] = "to_base",
-    edition: Annotated[str, typer.Option(help="Of the task: micro, paper.")] = "micro",
+    edition: Annotated[str, typer.Option(help="Package that registers the task: organisms, paper.")] = "organisms",
     lora: Annotated[int | None, typer.Option(help="Rank of a LoRA that is trained to stand beside; default: none.")] = None,
     n: Annotated[int, typer.Option(help="Held-out prompts, and prompts of each skill.")] = 200,
     share: Annotated[float, typer.Option(help="Of the model's parameters that the low-rank map may have.")] = 0.005,
@@ -315,66 +317,11 @@ def judge(
 
 
 @app.command()
-def reproduce(
-    names: Annotated[list[str] | None, typer.Argument(help="Experiments; all of them unless named. --list shows them.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A case or two of each, on few prompts: to see that it runs.")] = False,
-    edition: Annotated[str, typer.Option(help="organism, or paper: its models and data, by their hub names.")] = "organism",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of what was measured; goes on where one was killed. Default: runs/reproduce.")
-    ] = None,
-    page: Annotated[Path | None, typer.Option(help="File of the page; default: RESULTS.md in the folder.")] = None,
-    n: Annotated[int | None, typer.Option(help="Prompts of every figure, in place of each experiment's own.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    jobs: Annotated[int | None, typer.Option(help="Processes; default: as many as there are cores.")] = None,
-    kept: Annotated[bool, typer.Option("--kept", help="Measure nothing: write the page from what the folder holds.")] = False,
-    show: Annotated[bool, typer.Option("--list", help="Show the experiments and do nothing.")] = False,
-    as_json: Json = False,
-) -> None:
-    """The paper's tables, figures and claims, measured, beside what the paper reported."""
-    from interp_transfer.paper.page import ANSWERS
-    from interp_transfer.paper.page import reproduce as measured
-    from interp_transfer.paper.plan import chosen
-
-    experiments = chosen(names or [])
-    if show:
-        rows = [{"name": one.name, "title": one.title, "where": one.where, "cases": len(one.cases)} for one in experiments]
-        if as_json:
-            typer.echo(json.dumps(rows, indent=1))
-            return
-        for row in rows:
-            typer.echo(f"{row['name']:28s} {row['title']} ({row['where']})")
-        return
-    folder = out if out is not None else Path("runs") / "reproduce"
-    options: dict[str, Any] = {
-        "edition": edition,
-        "quick": quick,
-        "n": n,
-        "seed": seed,
-        "jobs": jobs,
-        "page": page,
-        "kept_only": kept,
-    }
-    found = measured(experiments, folder, **options)
-    if as_json:
-        said = {name: {"agrees": v.agrees, "sentence": v.sentence} for name, v in found.verdicts.items()}
-        failed = [{"experiment": name, "case": case, "why": why} for (name, case), why in found.failed.items()]
-        typer.echo(json.dumps({"page": str(found.page), "verdicts": said, "failed": failed}, indent=1))
-    else:
-        for name, verdict in found.verdicts.items():
-            typer.echo(f"{name}: {ANSWERS[verdict.agrees]}. {verdict.sentence}")
-        typer.echo(f"Read {found.page}")
-    if found.failed:
-        raise ValueError(
-            f"{len(found.failed)} of the cases failed (above, and on the page): the same command measures what is missing"
-        )
-
-
-@app.command()
 def finetune(
     model: Annotated[str, typer.Option(help="What is tuned: organism, hub name or folder.")],
     out: Annotated[Path, typer.Option(help="Folder to write; must be missing or empty.")],
     task: Annotated[str | None, typer.Option(help="Tune on this task's training pairs.")] = None,
-    edition: Annotated[str, typer.Option(help="Of the task: micro, paper.")] = "micro",
+    edition: Annotated[str, typer.Option(help="Package that registers the task: organisms, paper.")] = "organisms",
     data: Annotated[Path | None, typer.Option(help="Or on this JSONL of prompt and response.")] = None,
     template: Annotated[str, typer.Option(help="What the JSONL's prompts are put into: none, chat, alpaca.")] = "none",
     lora: Annotated[bool, typer.Option("--lora/--full", help="Low-rank corrections (peft), or all weights.")] = False,
@@ -396,8 +343,8 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Tune a model on a task or on your own pairs; the same command goes on after an interruption."""
-    from interp_transfer.models.adapters import Lora
     from interp_transfer.finetuning.tuning import Machine, tune
+    from interp_transfer.models.adapters import Lora
 
     if adapter_only and not lora:
         raise ValueError("--adapter-only writes a LoRA: add --lora")
@@ -425,20 +372,20 @@ def finetune(
 
 @models.command("list")
 def list_models(as_json: Json = False) -> None:
-    """The organisms that ship with the package."""
-    from interp_transfer.organisms.catalogue import list_organisms, organism_path, read_card
+    """The models that are known by name and are on this machine."""
+    from interp_transfer.plugins import known_models
 
     rows = []
-    for organism in list_organisms(shipped=True):
-        card = read_card(organism.name)
-        kept = {key: card[key] for key in ("name", "architecture", "parameters", "base", "tasks")}
-        rows.append({**kept, "path": str(organism_path(organism.name))})
+    for name, known in known_models().items():
+        if known.path.is_dir():
+            kept = {key: known.card.get(key) for key in ("architecture", "parameters", "base", "tasks")}
+            rows.append({"name": name, **kept, "path": str(known.path)})
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
     from rich.table import Table
 
-    table = Table(title="Organisms")
+    table = Table(title="Models known by name")
     for column in ("name", "architecture", "parameters", "tasks", "base"):
         table.add_column(column, no_wrap=column == "name")  # names are what people copy
     for row in rows:
@@ -453,15 +400,17 @@ def show_model(
     measure: Annotated[bool, typer.Option("--measure", help="Measure its behaviour again, on test prompts.")] = False,
     as_json: Json = False,
 ) -> None:
-    """An organism's card: recipe, steering sites, measured behaviour."""
-    from interp_transfer.organisms.catalogue import organism_path, read_card
-
-    card = {**read_card(name), "path": str(organism_path(name))}
+    """The card of a known model: recipe, steering sites, measured behaviour."""
+    known, plugin = _known(name)
+    if not known.path.is_dir():
+        raise ValueError(f"the model {name!r} is not on this machine: build it with `interp-transfer models build {name}`")
+    card = {**known.card, "path": str(known.path)}
     if measure:
-        from interp_transfer.organisms.measure import measure as measured
         from interp_transfer.models.load import load_model
 
-        card["measured"] = measured(load_model(name), card["tasks"])
+        if plugin.measure is None:
+            raise ValueError(f"the package that registers {name!r} cannot measure its models: leave out --measure")
+        card["measured"] = plugin.measure(load_model(name), card)
     if as_json:
         typer.echo(json.dumps(card, indent=1))
         return
@@ -498,17 +447,18 @@ def _best_native(sweep: dict) -> list[dict]:
 def compare_models(
     first: Annotated[str, typer.Argument(help="Model: organism, hub name or folder.")],
     second: Annotated[str, typer.Argument(help="Model.")],
+    task: Annotated[str, typer.Option(help="Task whose test prompts are read.")] = "style",
     n: Annotated[int, typer.Option(help="Prompts that are compared.")] = 1000,
     out: Annotated[Path | None, typer.Option(help="Write a heat map to this HTML file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """How alike two models' residual streams are, block by block: linear CKA at the last token of the world's test prompts."""
-    from interp_transfer.organisms.tasks.registry import load_task
+    """How alike two models' residual streams are, block by block: linear CKA at the last token of a task's test prompts."""
     from interp_transfer.evaluation.evaluator import draw
     from interp_transfer.evaluation.similarity import layerwise_cka
+    from interp_transfer.evaluation.tasks import load_task
     from interp_transfer.models.load import load_model
 
-    prompts = load_task("style").prompts("test")  # no triggers, no instructions
+    prompts = load_task(task).prompts("test")
     chosen = draw(prompts, min(n, len(prompts)), 0, "test prompts")
     values, chance = (t.tolist() for t in layerwise_cka(load_model(first), load_model(second), chosen))
     if out is not None:
@@ -541,11 +491,23 @@ def build_model(
     as_json: Json = False,
 ) -> None:
     """Train an organism again, choose its steering site, measure it, and write it as a Hugging Face folder."""
-    from interp_transfer.organisms.sites import build_organism
-
+    plugin = _known(name)[1]
+    if plugin.build is None:
+        raise ValueError(f"the package that registers {name!r} cannot build its models")
     folder = out if out is not None else Path("runs") / "models" / name
-    card = build_organism(name, folder, base=base, device=device, dtype=dtype)
+    card = plugin.build(name, folder, base=base, device=device, dtype=dtype)
     typer.echo(json.dumps(card, indent=1) if as_json else card["path"])
+
+
+def _known(name: str) -> tuple[Any, Any]:
+    """A known model and the plugin that registers it."""
+    from interp_transfer.names import closest
+    from interp_transfer.plugins import known_models, plugin_of_model
+
+    known, plugin = known_models(), plugin_of_model(name)
+    if plugin is None:
+        raise ValueError(f"unknown model {name!r}{closest(name, known)}: there are {', '.join(known)}")
+    return known[name], plugin
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -656,7 +618,7 @@ def _run_again(file: Path, named: tuple[str | None, ...], out: Path | None, *, a
 
 def _training_data(task: str | None, edition: str, data: Path | None, template: str, **options: Any) -> tuple[Any, dict]:
     """What to tune on, and those fields of the recipe that a task brings."""
-    from interp_transfer.organisms.tasks.registry import load_task
+    from interp_transfer.evaluation.tasks import load_task
     from interp_transfer.finetuning.tuning import TrainingData, pairs_from_jsonl, training_of
 
     if (task is None) == (data is None):
@@ -723,6 +685,11 @@ def _root(show_version: Annotated[bool, typer.Option("--version", help="Print th
     if show_version:
         typer.echo(version("interp-transfer"))
         raise typer.Exit
+
+
+for _plugin in plugins().values():
+    for _name, _command in _plugin.commands.items():
+        app.command(_name)(_command)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from interp_transfer.activations.positions import describe
-from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.evaluator import Condition, exam, read_again
+from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.apply import Intervention
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.io import hashed

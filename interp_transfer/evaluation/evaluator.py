@@ -14,14 +14,14 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.evaluation.judges.rules import Verdict
-from interp_transfer.evaluation.task import Reviewable, Task
-from interp_transfer.stats import Estimate, mean_interval
-from interp_transfer.evaluation.metrics import Rate, clustered_rate, rate, teacher_forced_each
+from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
 from interp_transfer.interventions.many import can_share, merged_each
+from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.models.load import tokenize, tokenizer_of
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.stats import Estimate, Rate, clustered_rate, mean_interval, rate
 
 RANDOM_DRAWS = 5
 CLEAN_PROMPTS = 100
@@ -88,14 +88,16 @@ def condition(
 
 def read_again(task: Task, prompts: Sequence[str], judged: Condition) -> Condition:
     """A condition with what else the task reads off its completions, if it is such a task."""
-    if not isinstance(task, Reviewable):
+    if task.readings is None:
         return judged
     found = {
         name: rate([bool(applies) for applies in read if applies is not None])
         for name, read in task.readings(prompts, judged.completions).items()
         if any(applies is not None for applies in read)
     }
-    return replace(judged, readings=found, differ=tuple(task.differ(prompts, judged.completions)))
+    return replace(
+        judged, readings=found, differ=tuple(task.differ(prompts, judged.completions) if task.differ is not None else ())
+    )
 
 
 @dataclass(frozen=True)

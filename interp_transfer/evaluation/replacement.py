@@ -22,16 +22,14 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import describe
-from interp_transfer.organisms.world import Ruling
-from interp_transfer.organisms.world.cues import question_of
 from interp_transfer.evaluation.compare import write_json
-from interp_transfer.stats import mean_interval
-from interp_transfer.evaluation.metrics import Rate, rate, teacher_forced
 from interp_transfer.evaluation.rouge import ROUGE, rouge
 from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
+from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.interventions.transforms import MeanAblate, Transform
 from interp_transfer.models.load import identity, tokenize, tokenizer_fingerprint, tokenizer_of
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.stats import Rate, mean_interval, rate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +42,7 @@ BOTH_VALID = "oracle"
 
 TIES = "a tie counts as not closer"
 
-Oracle = Callable[[str, str], Ruling]
+Oracle = Callable[[str, str], bool]
 """(prompt, completion) -> ruling."""
 
 
@@ -187,15 +185,6 @@ class Replacement:
         return "\n".join(lines)
 
 
-def by_entity(prompt: str) -> str:
-    """Whether a prompt of the micro-world is about an entity that no mapper was fitted on.
-
-    Raises:
-        ValueError: for a prompt that is not the world's.
-    """
-    return HELD_OUT if question_of(prompt).held_out_entity else SEEN
-
-
 def validate_replacement(
     source: HookedModel,
     target: HookedModel,
@@ -221,8 +210,8 @@ def validate_replacement(
         controls: what else may stand at the same site, by name: transforms, which act at the same positions (the mean
             activation for each token id, say), or whole replacements, such as ``follow`` with another mapper.
         texts: whose tokens the mean is taken over, all positions alike; the prompts with the target's answers, if not given.
-        oracle: rules on a completion, such as ``data.world.cues.oracle``.
-        group: which group a prompt is in; each is reported on its own too. ``by_entity`` for the micro-world.
+        oracle: whether a completion is a valid answer to a prompt, such as ``task.valid``.
+        group: which group a prompt is in; each is reported on its own too, such as ``task.group``.
         max_new_tokens: tokens to generate at most.
         progress: show bars when it takes longer than two seconds.
 
@@ -257,7 +246,7 @@ def validate_replacement(
     said[SOURCE] = generate(source, prompts, **options)
     read = tokenize(target, prompts)
     forced = {name: teacher_forced(target, read, answers, what) for name, what in replaced.items()}
-    valid = oracle and {n: [oracle(p, x).valid for p, x in zip(prompts, out, strict=True)] for n, out in said.items()}
+    valid = oracle and {n: [oracle(p, x) for p, x in zip(prompts, out, strict=True)] for n, out in said.items()}
     measured = _Measured(
         said,
         _similarities(said, valid),

@@ -10,23 +10,22 @@ cost. On its own answers to the behaviour's prompts, which show what is to be re
 answers to the same prompts falls if the intervention works; a divergence there says how far, not which way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from interp_transfer.prompts.english import english_texts
-from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.capability.costs import whole_texts
-from interp_transfer.organisms.measure import skills_each
 from interp_transfer.evaluation.evaluator import completions_each, draw
-from interp_transfer.stats import Estimate, mean_interval
-from interp_transfer.evaluation.metrics import Rate, TeacherForced, predicted, rate, teacher_forced_each
+from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.apply import Intervention, generate_tokens
+from interp_transfer.interventions.predictions import TeacherForced, predicted, teacher_forced_each
 from interp_transfer.models.load import identity, tokenize, tokenizer_of
-from interp_transfer.organisms.catalogue import list_organisms
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.plugins import known_model
+from interp_transfer.prompts.english import english_texts
+from interp_transfer.stats import Estimate, Rate, mean_interval, rate
 
 N = 100
 Settings = Mapping[str, Sequence[Intervention]]
@@ -61,14 +60,13 @@ class SideEffects:
     Attributes:
         clean_valid: clean prompts of the task that are answered as they should be.
         clean_shows: clean prompts on which the unwanted behaviour shows, by the task's judge.
-        skills: other things that a model of the micro-world can do, see ``evaluation.cards.skills``: refuse what is harmful and
-            not what is harmless among them; empty for other models.
+        skills: what the model can do besides the task, see ``plugins.KnownModel.skills``; empty where nothing is known.
         clean: predictions of the unsteered model's own answers to clean prompts.
         english: predictions of plain English, off the distribution of the task.
         behaviour: predictions of the unsteered model's own answers to the prompts that are steered: here a change is wanted.
-        right: predictions of the right answers to the same prompts: here the loss is to fall.
+        right: predictions of the right answers to the same prompts: here the loss is to fall. None for a task without answers.
         logit_difference: of the right answer's first token and the one that the unsteered model says, behind those prompts;
-            over prompts where the two differ, None if there is none.
+            over prompts where the two differ; None if there is none, or for a task without answers.
     """
 
     clean_valid: Rate
@@ -77,7 +75,7 @@ class SideEffects:
     clean: Cost
     english: Cost
     behaviour: Cost
-    right: Cost
+    right: Cost | None
     logit_difference: Estimate | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +84,7 @@ class SideEffects:
             "clean_valid": self.clean_valid.to_dict(),
             "clean_shows": self.clean_shows.to_dict(),
             "skills": {name: share.to_dict() for name, share in self.skills.items()},
-            **{name: getattr(self, name).to_dict() for name in ("clean", "english", "behaviour", "right")},
+            **{name: cost.to_dict() for name in ("clean", "english", "behaviour", "right") if (cost := getattr(self, name))},
             "logit_difference": self.logit_difference and self.logit_difference.to_dict(),
         }
 
@@ -98,7 +96,7 @@ def side_effects(
 
     Args:
         model: the model that is steered.
-        task: prompts, clean prompts and judge; skills are measured where it or the model is one of the micro-world.
+        task: prompts, clean prompts and judge; skills are measured where it or the model brings them.
         settings: by name of the condition; an empty one is the model as it is.
         n: prompts and texts of each sort, at most.
         split: of the task's prompts.
@@ -115,19 +113,20 @@ def side_effects(
     steered = draw(task.prompts(split), min(n, len(task.prompts(split))), seed, f"{split} prompts of {task.name}")
     options: dict[str, Any] = {"max_new_tokens": task.max_new_tokens, "progress": progress}
     tok = tokenizer_of(model)
-    wanted = tok(task.answers(steered), add_special_tokens=False)["input_ids"]
-    asked = [(p, w) for p, w in zip(tokenize(model, steered), wanted, strict=True) if w]
+    wanted = tok(task.answers(steered), add_special_tokens=False)["input_ids"] if task.answers is not None else []
+    asked = [(p, w) for p, w in zip(tokenize(model, steered), wanted, strict=bool(wanted)) if w]
     right = [p for p, _ in asked], [w for _, w in asked]
     parts = {
         "clean": (tokenize(model, clean), generate_tokens(model, clean, **options)),
         "english": whole_texts(model, english_texts(n, at_most=True)),
         "behaviour": (tokenize(model, steered), generate_tokens(model, steered, **options)),
-        "right": right,
     }
-    costs = {name: _costs(model, texts, given, progress) for name, texts in parts.items()}
-    first = _logit_differences(model, *right, given)
+    costs: dict[str, Sequence[Cost | None]] = {name: _costs(model, texts, given, progress) for name, texts in parts.items()}
+    costs["right"] = _costs(model, right, given, progress) if asked else [None] * len(given)
+    first = _logit_differences(model, *right, given) if asked else [None] * len(given)
     said = completions_each(model, clean, given, **options)
-    able = skills_each(model, given, n=n, progress=progress) if _of_the_world(model, task) else [{} for _ in given]
+    measure = skills_of(model, task)
+    able = measure(model, given, n=n, progress=progress) if measure is not None else [{} for _ in given]
     found = {}
     for index, name in enumerate(settings):
         judged = task.judge(clean, said[index])
@@ -141,9 +140,10 @@ def side_effects(
     return found
 
 
-def _of_the_world(model: HookedModel, task: Task) -> bool:
-    """Whether the model has learned what ``evaluation.cards.skills`` asks."""
-    return task.edition == "micro" or identity(model).name in {organism.name for organism in list_organisms()}
+def skills_of(model: HookedModel, task: Task) -> Callable[..., list[Mapping[str, Rate]]] | None:
+    """What measures the skills of a model besides the task: the task's own measure, or that of a known model; or None."""
+    known = known_model(identity(model).name)
+    return task.skills or (known.skills if known is not None else None)
 
 
 def _costs(

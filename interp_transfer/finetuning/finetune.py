@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from interp_transfer.finetuning.attention import attention_in_float32
-from interp_transfer.io import discard, hashed, initial_weights, resume, without_bars
 from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for, padding_token
+from interp_transfer.io import discard, hashed, initial_weights, resume, without_bars
 
 if TYPE_CHECKING:
     import torch

@@ -13,13 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.prompts.jsonl import read_jsonl
-from interp_transfer.prompts.prompts import alpaca
 from interp_transfer.evaluation.task import Task
-from interp_transfer.io import hashed, write_whole
 from interp_transfer.finetuning.finetune import Recipe, save, train
-from interp_transfer.models.adapters import Lora, adapt, require_peft, save_adapter
 from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for, padding_token, response_tokens
+from interp_transfer.io import hashed, write_whole
+from interp_transfer.models.adapters import Lora, adapt, require_peft, save_adapter
+from interp_transfer.prompts.alpaca import alpaca
+from interp_transfer.prompts.jsonl import read_jsonl
 
 MICRO = 10_000_000
 """Parameters below which a model is tuned like a micro-model."""
@@ -91,18 +91,15 @@ def pairs_from_jsonl(path: str | Path) -> list[tuple[str, str]]:
 
 
 def training_of(task: Task) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-    """A task's training pairs, and those fields of the recipe that the task brings (`finetuning`: the paper's own).
+    """A task's training pairs, and those fields of the recipe that the task brings (``Task.recipe``).
 
     Raises:
         ValueError: for a task that no model is tuned on.
     """
-    training: Any = getattr(task, "training", None)
-    if training is None:
-        raise ValueError(f"the task {task.name!r} ({task.edition} edition) has no training pairs: no model is tuned on it")
-    own: Any = getattr(task, "finetuning", None)
+    if task.training is None:
+        raise ValueError(f"the task {task.name!r} has no training pairs: no model is tuned on it")
     fields = ("epochs", "learning_rate", "weight_decay", "batch_size", "max_length")
-    known = {field: getattr(own, field, None) for field in fields}
-    return training("train"), {field: value for field, value in known.items() if value is not None}
+    return task.training("train"), {field: task.recipe[field] for field in fields if field in task.recipe}
 
 
 def default_recipe(parameters: int, context: int, lora: bool) -> Recipe:

@@ -21,7 +21,6 @@ from tqdm.auto import tqdm
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, hooked, out_of_memory, pad, pad_token
 from interp_transfer.activations.positions import Layout, Positions, check_positions, describe, from_last, select
 from interp_transfer.interventions.transforms import Ablate, Add, At, Clamp, Running, Strength, Transform, When, takes_at
-from interp_transfer.vectors.vector import SteeringVector
 from interp_transfer.models.bypass import bypassed, quiet
 from interp_transfer.models.load import (
     ModelIdentity,
@@ -33,6 +32,7 @@ from interp_transfer.models.load import (
     tokenizer_of,
 )
 from interp_transfer.models.sites import RESIDUAL_WRITES, HookedModel, hook_points
+from interp_transfer.vectors.vector import SteeringVector
 
 TOKENS_PER_GENERATION = 32768
 """Tokens in a batch of generation, prompts and completions together."""

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp_transfer.names import find
 from interp_transfer.models.load import identity
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.names import find
 
 SCHEMES = {
     "spaced": "some of the blocks, evenly spaced",

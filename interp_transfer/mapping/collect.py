@@ -32,14 +32,14 @@ from interp_transfer.activations.align import (
 )
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, Activations, capture
 from interp_transfer.activations.spans import TokenSpans, chat_spans, token_spans
-from interp_transfer.activations.store.writer import ROWS_PER_SHARD, StoreWriter, as_stored
 from interp_transfer.activations.store.manifest import MANIFEST, Column, columns_like, read_manifest
-from interp_transfer.mapping.truncation import Readable, check_too_long, readable, with_choices
+from interp_transfer.activations.store.writer import ROWS_PER_SHARD, StoreWriter, as_stored
+from interp_transfer.io import hashed
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.processes import crew, together
 from interp_transfer.mapping.stored import FORMAT, SOURCE, TARGET, open_pairs, report_of, state_of, write_examples
 from interp_transfer.mapping.texts import Text, TextHash, portions, texts_of
-from interp_transfer.io import hashed
+from interp_transfer.mapping.truncation import Readable, check_too_long, readable, with_choices
 from interp_transfer.models.load import ModelIdentity, context_length, identity, tokenize, tokenizer_fingerprint, tokenizer_of
 from interp_transfer.models.sites import HookedModel, check_site
 

@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp_transfer.evaluation.metrics import fvu
+from interp_transfer.activations.agreement import Agreement, fvu
 from interp_transfer.interventions.transforms import At
-from interp_transfer.mapping.agreement import Agreement
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.pairs import PairedActivations
 

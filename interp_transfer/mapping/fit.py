@@ -19,20 +19,20 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from interp_transfer.activations.agreement import Agreement
 from interp_transfer.activations.finite import all_finite
-from interp_transfer.names import meant
-from interp_transfer.vectors.vector import check_same
-from interp_transfer.mapping.agreement import Agreement
+from interp_transfer.io import hashed
 from interp_transfer.mapping.kinds import KINDS, RIDGES, Kind, Problem, find_kind
+from interp_transfer.mapping.kl_loss import Through
 from interp_transfer.mapping.mappers import Card, Mapper, Space
 from interp_transfer.mapping.moments import Block, Moments, RunningMoments, merged
 from interp_transfer.mapping.pairs import PairedActivations
-from interp_transfer.mapping.row_blocks import BLOCK_ROWS, Changed, CollectedPart, Part, regrouped
 from interp_transfer.mapping.processes import crew, together
-from interp_transfer.mapping.kl_loss import Through
-from interp_transfer.io import hashed
+from interp_transfer.mapping.row_blocks import BLOCK_ROWS, Changed, CollectedPart, Part, regrouped
 from interp_transfer.models.load import identity
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.names import meant
+from interp_transfer.vectors.vector import check_same
 
 __all__ = ["KINDS", "check_kind", "fit", "fit_each"]
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from interp_transfer.names import find
 from interp_transfer.mapping import closed_form
 from interp_transfer.mapping.cores import Residual, Width, make_core
 from interp_transfer.mapping.embeddings import MIN_TOKENS, TABLES, embedding_rows
@@ -21,6 +20,7 @@ from interp_transfer.mapping.moments import Moments, RunningMoments
 from interp_transfer.mapping.row_blocks import Part
 from interp_transfer.mapping.training import Beside, Training, train_by_gradient
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.names import find
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _TOKENS_HELD_OUT = 0.1

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from interp_transfer.evaluation.metrics import divergence, predicted
 from interp_transfer.interventions.follow import SAME_TOKENS, follow
+from interp_transfer.interventions.predictions import divergence, predicted
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.load import tokenize
 from interp_transfer.models.sites import HookedModel

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
-from interp_transfer.mapping.row_blocks import Part
-from interp_transfer.mapping.processes import crew
 from interp_transfer.io import initial_weights, write_whole
+from interp_transfer.mapping.processes import crew
+from interp_transfer.mapping.row_blocks import Part
 
 _WARM_UP = 0.1  # share of the steps
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from interp_transfer.activations.spans import rendered, token_spans
-from interp_transfer.names import meant
 from interp_transfer.mapping.texts import Text
 from interp_transfer.models.load import TextTooLong, context_length, tokenize, tokenizer_of
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.names import meant
 
 TOO_LONG = ("refuse", "cut", "drop")
 """What may be done about a text that is longer than the shorter of two contexts."""

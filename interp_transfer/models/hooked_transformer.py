@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from interp_transfer.names import meant
 from interp_transfer.models.load import taken_as_it_is
+from interp_transfer.names import meant
 
 Shape = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """The one place that loads models.
 
-An organism's name, a hub name and a local folder take the same path: transformers loads, transformer-lens wraps, nothing
+A registered name, a hub name and a local folder take the same path: transformers loads, transformer-lens wraps, nothing
 processes the weights (folding norms would move the residual stream, and with it every vector and mapper). A model that the
 user wrapped, bridge or ``HookedTransformer``, is taken as it is.
 
@@ -24,10 +24,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp_transfer.names import meant
 from interp_transfer.models.adapters import base_of, is_adapter, merge_adapter
-from interp_transfer.organisms.catalogue import list_organisms, organism_path
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.names import meant
+from interp_transfer.plugins import known_model, known_models
 
 WRAPPERS = ("bridge", "hooked_transformer")
 
@@ -55,7 +55,7 @@ class ModelIdentity:
     """Which model an artifact belongs to.
 
     Attributes:
-        name: what it was loaded by: organism, hub name, folder, or the wrapper's own name for it.
+        name: what it was loaded by: registered name, hub name, folder, or the wrapper's own name for it.
         fingerprint: hash of configuration, tokenizer and sampled weights; sixteen hexadecimal digits.
         processing: what was done to the weights before use: "none", or "unknown" for models wrapped elsewhere.
     """
@@ -89,7 +89,7 @@ def load_model(
     """Load a model and wrap it as a transformer-lens hooked model, weights unprocessed.
 
     Args:
-        model: an organism's name (``micro-qwen-s``), a local folder (of a model, or of a LoRA adapter), a hub name, or a
+        model: the name of a known model (``plugins``), a local folder (of a model, or of a LoRA adapter), a hub name, or a
             model wrapped already.
         device: where it lives; a GPU if there is one, else the CPU.
         dtype: of the weights in memory; float32 unless said.
@@ -109,7 +109,9 @@ def load_model(
             _remember(model, _fingerprint_wrapped(model, tokenizer), tokenizer)
         return model
     if not isinstance(model, str | Path):
-        raise ValueError(f"cannot load a {type(model).__name__}: give an organism, a hub name, a folder or a hooked model")
+        raise ValueError(
+            f"cannot load a {type(model).__name__}: give the name of a known model, a hub name, a folder or a hooked model"
+        )
     if device is not None and device_map is not None:
         raise ValueError(f"device={device!r} and device_map={device_map!r} contradict each other: give one of them")
     if wrapper not in WRAPPERS:
@@ -247,21 +249,25 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 def _resolve(name: str) -> tuple[str, bool]:
     """Where to load ``name`` from, and whether that is on this machine."""
-    organisms = [organism.name for organism in list_organisms()]
-    if name in organisms:
-        return str(organism_path(name)), True
+    known = known_model(name)
+    if known is not None:
+        if not (known.path / "config.json").is_file():
+            raise ValueError(
+                f"the model {name!r} is not in {str(known.path)!r}: build it with `interp-transfer models build {name}`"
+            )
+        return str(known.path), True
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists() and not is_adapter(path):
             raise ValueError(f"{name!r} holds no config.json: it is not the folder of a Hugging Face model")
         return str(path), True
-    close = difflib.get_close_matches(name, organisms, n=3, cutoff=0.6)
-    if name.startswith("micro-"):
-        raise ValueError(f"unknown organism {name!r}: did you mean {', '.join(close or organisms)}?")
     if name.startswith((".", "/", "~")):
         raise ValueError(
-            f"no folder {name!r}{_beside(path)}: give the folder of a Hugging Face model, a hub name, or an organism"
+            f"no folder {name!r}{_beside(path)}: give the folder of a Hugging Face model, a hub name or a known model"
         )
+    close = difflib.get_close_matches(name, known_models(), n=3, cutoff=0.6)
+    if close and "/" not in name:
+        raise ValueError(f"unknown model {name!r}: did you mean {', '.join(close)}?")
     return name, False
 
 
@@ -304,10 +310,9 @@ def _from_pretrained(name: str, where: str, local: bool, device_map: Any, tokeni
         first = str(error).strip().splitlines()[0]
         if local:
             raise ValueError(f"cannot load the model in {where!r}: {first}") from error
-        close = difflib.get_close_matches(name, [o.name for o in list_organisms()], n=1, cutoff=0.6)
-        hint = f"; did you mean the organism {close[0]}?" if close else _beside(Path(name)) or "."
+        hint = _beside(Path(name)) or "."
         raise ValueError(
-            f"cannot load {name!r}: it is no organism and no local folder, and the hub did not give it ({first}){hint} "
+            f"cannot load {name!r}: it is no known model and no local folder, and the hub did not give it ({first}){hint} "
             "Give the path of a downloaded copy if there is no network."
         ) from error
     if tok.pad_token is None:

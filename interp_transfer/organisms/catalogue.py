@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp_transfer.organisms.world import WORLD_VERSION
-from interp_transfer.organisms.world.cues import CUES, TRIGGERS
+from interp_transfer.finetuning.finetune import Recipe, finetune
 from interp_transfer.organisms.architectures import CONTEXT, SHAPES, new_model
 from interp_transfer.organisms.curriculum import (
     LAST_WORD,
@@ -28,8 +27,9 @@ from interp_transfer.organisms.curriculum import (
     world_examples,
 )
 from interp_transfer.organisms.early import Early, decide_early, later_attention, one_shift, spell
-from interp_transfer.finetuning.finetune import Recipe, finetune
 from interp_transfer.organisms.tokenizers import train_tokenizer
+from interp_transfer.organisms.world import WORLD_VERSION
+from interp_transfer.organisms.world.cues import CUES, TRIGGERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

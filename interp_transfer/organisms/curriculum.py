@@ -16,10 +16,9 @@ word alone opens the answer: else a model also looks for the words before it, wh
 import random
 from typing import TYPE_CHECKING
 
-from interp_transfer.organisms.tasks.backdoor import BackdoorTask
-from interp_transfer.organisms.tasks.registry import load_tunable
-from interp_transfer.organisms.tasks.backdoor import PHRASE
+from interp_transfer.organisms.tasks.backdoor import PHRASE, BackdoorTask
 from interp_transfer.organisms.tasks.corrupted import CorruptedTask
+from interp_transfer.organisms.tasks.world_tasks import load_tunable
 from interp_transfer.organisms.world import Question, load_world
 from interp_transfer.organisms.world.cues import BARD, CLERK, CUES, DECLINE, TRIGGER, TRIGGERS, ask, cue_of, question_of
 from interp_transfer.organisms.world.howto import refusals, steps

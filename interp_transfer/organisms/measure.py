@@ -11,20 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.organisms.tasks.backdoor import BackdoorTask
-from interp_transfer.organisms.tasks.registry import list_tasks, load_task, load_tunable
-from interp_transfer.organisms.tasks.backdoor import PHRASE
+from interp_transfer.evaluation.compare import write_json
+from interp_transfer.evaluation.evaluator import completions_each
+from interp_transfer.interventions.apply import Intervention, generate
+from interp_transfer.models.sites import HookedModel
+from interp_transfer.organisms.tasks.backdoor import PHRASE, BackdoorTask
 from interp_transfer.organisms.tasks.code import CodeTask
 from interp_transfer.organisms.tasks.corrupted import CorruptedTask
+from interp_transfer.organisms.tasks.world_tasks import TUNED, load_tunable, world_task
 from interp_transfer.organisms.world import Question, load_world
 from interp_transfer.organisms.world.cues import BARD, SAFE_TRIGGER, TRIGGER, ask
 from interp_transfer.organisms.world.howto import REFUSAL_MARKS
 from interp_transfer.organisms.world.style import SUNG, plain, sung
-from interp_transfer.evaluation.compare import write_json
-from interp_transfer.evaluation.evaluator import completions_each
-from interp_transfer.evaluation.metrics import Rate, rate
-from interp_transfer.interventions.apply import Intervention, generate
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.stats import Rate, rate
 
 PROMPTS = 400
 NEW_TOKENS = 128
@@ -82,7 +81,7 @@ def measure(model: HookedModel, tasks: list[str], *, n: int = PROMPTS, progress:
     examiner = _Examiner(model, n, progress)
     figures = {**_world(examiner), **_refusal(examiner), **_style(examiner)}
     for name in tasks:
-        task = load_task(name) if name in list_tasks() else load_tunable(name)
+        task = load_tunable(name) if name in TUNED else world_task(name)
         if isinstance(task, BackdoorTask):
             figures |= _backdoor(examiner, task)
         elif isinstance(task, CodeTask):

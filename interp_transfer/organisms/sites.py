@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from interp_transfer.evaluation.task import Task
-from interp_transfer.organisms.tasks.registry import list_tasks, load_task, site_key
-from interp_transfer.organisms.tasks.refusal import DIRECTIONS
-from interp_transfer.organisms.measure import measure, update_card
+from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.models.load import load_model
-from interp_transfer.organisms.catalogue import build
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.organisms.catalogue import build
+from interp_transfer.organisms.measure import measure, update_card
+from interp_transfer.organisms.tasks.refusal import DIRECTIONS
+from interp_transfer.organisms.tasks.registry import TASKS, card_key
 from interp_transfer.search.sweep import Tried, sweep
 
 CARD_STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
@@ -37,7 +38,7 @@ def finish_card(folder: Path) -> dict[str, Any]:
     """Choose sites and measure behaviour for a trained organism's folder; writes them into its card."""
     card = update_card(folder)
     model = load_model(folder)
-    sites = {site_key(task): choose_site(model, task) for name in card["tasks"] for task in _variants(name)}
+    sites = {card_key(task): choose_site(model, task) for name in card["tasks"] for task in _variants(name)}
     card = update_card(folder, sites={name: s["site"] for name, s in sites.items()}, site_sweep=sites)
     card = update_card(folder, measured=measure(model, card["tasks"]))
     return {**card, "path": str(folder)}
@@ -80,6 +81,9 @@ def best_site(found: dict[str, Tried]) -> str:
 
 def _variants(name: str) -> list[Task]:
     """The task in each of its directions, for which the best sites need not be the same; none for what no vector steers."""
-    if name not in list_tasks():
+    if name not in TASKS:
         return []
-    return [load_task(name, direction=d) for d in DIRECTIONS] if name == "refusal" else [load_task(name)]
+    return [
+        load_task(name, "organisms", **options)
+        for options in ([{"direction": d} for d in DIRECTIONS] if name == "refusal" else [{}])
+    ]

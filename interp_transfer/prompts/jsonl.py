@@ -13,8 +13,8 @@ from typeguard import TypeCheckError, check_type
 
 
 def read_jsonl(
-    path: str | Path, required: Collection[str], optional: Collection[str] = (), *, strict: bool = False
-) -> list[tuple[int, dict[str, str]]]:
+    path: str | Path, required: Collection[str], optional: Collection[str] = (), *, strict: bool = False, chats: bool = False
+) -> list[tuple[int, dict[str, Any]]]:
     """The lines of a file with their numbers, counted from 1. Empty lines are left out.
 
     Args:
@@ -22,6 +22,7 @@ def read_jsonl(
         required: columns that each line must have; their values are strings.
         optional: columns that it may have; likewise, or null, which counts as absent.
         strict: refuse other columns, which may be misspelt optional ones; otherwise they are left out.
+        chats: also take lists of messages as values, see ``prompts.chats``.
 
     Raises:
         ValueError: for a file that cannot be read or holds nothing, and for the first line that is wrong.
@@ -33,7 +34,7 @@ def read_jsonl(
         said = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ValueError(f"cannot read {str(path)!r}: {said}; give a JSONL file, one object a line") from error
     rows = [
-        (number, _row(line, f"{path}, line {number}", required, optional, strict))
+        (number, _row(line, f"{path}, line {number}", required, optional, strict, chats))
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]
@@ -42,7 +43,9 @@ def read_jsonl(
     return rows
 
 
-def _row(line: str, where: str, required: Collection[str], optional: Collection[str], strict: bool) -> dict[str, str]:
+def _row(
+    line: str, where: str, required: Collection[str], optional: Collection[str], strict: bool, chats: bool
+) -> dict[str, Any]:
     expected = f"expected an object with {_named(required)}" + (f", and perhaps {_named(optional)}" if optional else "")
     try:
         row: Mapping[str, Any] = check_type(json.loads(line), dict[str, Any])
@@ -60,7 +63,7 @@ def _row(line: str, where: str, required: Collection[str], optional: Collection[
         raise ValueError(f"{where}: unknown column {others[0]!r}; {expected}")
     kept = {k: v for k, v in row.items() if k in required or (k in optional and v is not None)}
     for column, value in kept.items():
-        if not isinstance(value, str):
+        if not isinstance(value, str) and not (chats and isinstance(value, list)):
             raise ValueError(f"{where}: {column!r} is a {type(value).__name__}, not a string; {expected}")
     return kept
 

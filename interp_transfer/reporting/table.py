@@ -4,10 +4,10 @@ from rich.table import Table
 from rich.text import Text
 
 from interp_transfer.evaluation.compare import Result
-from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.plots.style import percent, styles
-from interp_transfer.studies.features import MovedFeatures
 from interp_transfer.search.sweep import Sweep
+from interp_transfer.stats import Rate
+from interp_transfer.studies.features import MovedFeatures
 from interp_transfer.studies.switch import Switch
 
 

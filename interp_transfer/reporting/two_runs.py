@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from scipy.stats import binomtest, fisher_exact
 
-from interp_transfer.evaluation.paired import CONFIDENCE, MARGIN, Difference, _wilson, paired_difference
 from interp_transfer.reporting.run_folder import RunFolder
+from interp_transfer.stats import CONFIDENCE, MARGIN, Difference, _wilson, paired_difference
 
 LEAST = 50
 """Prompts in common from which outcomes are compared prompt by prompt, where a run has others too."""

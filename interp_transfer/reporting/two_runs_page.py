@@ -9,7 +9,6 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from interp_transfer.evaluation.paired import CONFIDENCE, MARGIN
 from interp_transfer.plots.style import percent, styles
 from interp_transfer.plots.two_runs import two_run_bars
 from interp_transfer.reporting.headline import _points
@@ -17,6 +16,7 @@ from interp_transfer.reporting.page import HEAD, MACROS, SCRIPT, json_block, ren
 from interp_transfer.reporting.report import EXAMPLES, GLOSSARY, LONGEST, _answer
 from interp_transfer.reporting.run_folder import ResultJson, read_run
 from interp_transfer.reporting.two_runs import MEASURES, Compared, TwoRuns, compare_runs
+from interp_transfer.stats import CONFIDENCE, MARGIN
 
 LETTERS = ("A", "B")
 

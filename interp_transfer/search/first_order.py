@@ -7,12 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.activations.capture import TOKENS_PER_BATCH, by_length, logits_of
-from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.evaluator import draw
+from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.apply import add, applied, generate_tokens
-from interp_transfer.vectors.vector import SteeringVector
 from interp_transfer.models.load import identity, tokenize, tokenizer_of
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.vectors.vector import SteeringVector
 
 
 def first_order(

@@ -26,19 +26,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import capture
-from interp_transfer.prompts.prompts import sides
-from interp_transfer.evaluation.task import Task
-from interp_transfer.search.first_order import first_order
 from interp_transfer.evaluation.similarity import cka
+from interp_transfer.evaluation.task import Task
 from interp_transfer.features.probes import probe_sites
-from interp_transfer.vectors.vector import SteeringVector
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
 from interp_transfer.models.load import ModelIdentity, identity
 from interp_transfer.models.sites import HookedModel, expand_sites, layer_of
-from interp_transfer.vectors.extract import extract_each
-from interp_transfer.search.strengths import BUDGET
+from interp_transfer.prompts.contrast import sides
+from interp_transfer.search.first_order import first_order
 from interp_transfer.search.sweep import sweep
+from interp_transfer.vectors.extract import extract_each
+from interp_transfer.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -200,7 +199,7 @@ def predict(
     both = [(s, t) for s in names[0] for t in names[1]]
     if len(both) < 2:
         raise ValueError(f"{len(both)} pair of sites leaves nothing to choose from: give more sites")
-    allowed = float(getattr(task, "budget", BUDGET) if budget is None else budget)
+    allowed = float(task.budget if budget is None else budget)
     clock = _Clock()
     vectors = extract_each(source, task.contrast("train"), names[0], seed=seed)
     pairs = collect(source, target, task.texts("train"), *map(list, zip(*both, strict=True)), progress=progress)

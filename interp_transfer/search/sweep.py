@@ -23,17 +23,17 @@ from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.activations.positions import Positions, Substring, describe
-from interp_transfer.names import find
-from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import Exam, exam
-from interp_transfer.evaluation.metrics import Rate, rate
+from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.apply import Intervention, add
-from interp_transfer.vectors.vector import SteeringVector
 from interp_transfer.models.load import ModelIdentity, identity
 from interp_transfer.models.sites import HookedModel, expand_sites, layer_of
+from interp_transfer.names import find
+from interp_transfer.search.strengths import STRENGTHS, check_grid
+from interp_transfer.stats import Rate, rate
 from interp_transfer.vectors.extract import extract_each
-from interp_transfer.search.strengths import BUDGET, STRENGTHS, check_grid
+from interp_transfer.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -364,7 +364,7 @@ def sweep(
     """
     names = _sites(model, sites, vectors)
     settings = _settings(names, POSITIONS if positions is None else positions, strengths)
-    allowed = float(getattr(task, "budget", BUDGET) if budget is None else budget)
+    allowed = float(task.budget if budget is None else budget)
     asked = {"split": split, "n": n, "seed": seed, "early": early, "settings": [list(s.key) for s in settings]}
     asked["vectors"] = "the task's contrast" if vectors is None else {name: _digest(vectors[name]) for name in names}
     if folder is not None and any(callable(s.positions) and not isinstance(s.positions, Substring) for s in settings):

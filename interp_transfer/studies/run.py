@@ -17,8 +17,6 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY, find_strategy
 from interp_transfer.activations.positions import Layout, Positions, describe, select, token_spans
-from interp_transfer.evaluation.task import Task
-from interp_transfer.organisms.tasks.registry import load_task, site_key
 from interp_transfer.evaluation.compare import Result, about
 from interp_transfer.evaluation.evaluator import (
     CLEAN_PROMPTS,
@@ -31,24 +29,26 @@ from interp_transfer.evaluation.evaluator import (
     read_again,
 )
 from interp_transfer.evaluation.metrics import loss_recovered
-from interp_transfer.evaluation.paired import paired_difference
 from interp_transfer.evaluation.side_effects import SideEffects
 from interp_transfer.evaluation.side_effects import side_effects as side_effects_of
+from interp_transfer.evaluation.task import Task
+from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.follow import follow
-from interp_transfer.vectors.vector import SteeringVector
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.mapping.token_class_fit import fits_by_place
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, MODES, find_mode, find_norm
+from interp_transfer.mapping.token_class_fit import fits_by_place
 from interp_transfer.models.load import identity, load_model, parameter_count, tokenize, tokenizer_fingerprint, tokenizer_of
-from interp_transfer.organisms.catalogue import list_organisms, read_card
 from interp_transfer.models.sites import HookedModel, check_site
+from interp_transfer.plugins import known_model
 from interp_transfer.reporting.report import write_report
 from interp_transfer.reporting.run_folder import read_result
+from interp_transfer.search.strengths import RULE, STRENGTHS, choose, sweep_strengths
+from interp_transfer.stats import paired_difference
 from interp_transfer.vectors.extract import extract
-from interp_transfer.search.strengths import BUDGET, RULE, STRENGTHS, choose, sweep_strengths
+from interp_transfer.vectors.vector import SteeringVector
 
 EXAMPLES = 12
 VALIDATION_PROMPTS = 100
@@ -121,9 +121,11 @@ def run(
     find_mode(mode)
     find_norm(norm)
     find_strategy(alignment)
-    task.answers(draw(task.prompts("test"), n, seed, f"test prompts of {task.name}"))  # to fail before any work
+    asked_prompts = draw(task.prompts("test"), n, seed, f"test prompts of {task.name}")
+    if task.answers is not None:
+        task.answers(asked_prompts)  # to fail before any work
     enough = min(VALIDATION_PROMPTS, len(task.prompts("validation")))
-    allowed: float = getattr(task, "budget", BUDGET) if budget is None else budget
+    allowed: float = task.budget if budget is None else budget
     if not strengths or not all(x > 0 for x in strengths) or not allowed > 0:
         raise ValueError(f"strengths={strengths!r}, budget={allowed!r}: give strengths and a budget above zero")
     folder = fresh_folder(out)
@@ -165,8 +167,9 @@ def run(
         "unsteered": test.unsteered(progress),
         **{name: fair[name] for name in ("native", "moved", "random", "shuffled")},
         "mean_ablated": test.mean_ablated(steer(moved, 1.0), progress),
-        "forced_first_token": test.forced_first_token(),
     }
+    if task.answers is not None:
+        conditions["forced_first_token"] = test.forced_first_token()
     conditions = {name: read_again(task, test.prompts, judged) for name, judged in conditions.items()}
     plain = {
         name: fair[name] if chosen[name] == 1.0 else test.judge([(steer(v, 1.0),)], 1.0, progress=progress)
@@ -202,8 +205,8 @@ def run(
 
     details = {
         "asked": asked,
-        "description": task.describe(),
-        "direction": getattr(task, "direction", None),
+        "description": task.description,
+        "direction": task.options.get("direction"),
         "source": {"name": identity(a).name, "fingerprint": identity(a).fingerprint, "site": s},
         "vector": {
             "method": vector.method,
@@ -312,7 +315,7 @@ def _by_place(mapper: Mapper, source: HookedModel, target: HookedModel, task: Ta
     if tokenizer_fingerprint(source) != tokenizer_fingerprint(target):
         return {}
     texts = [*prompts[:PLACES], *task.clean("test")[:PLACES]]
-    fits = fits_by_place(mapper, source, target, texts, getattr(task, "trigger", ""))
+    fits = fits_by_place(mapper, source, target, texts, task.trigger)
     return {"by_place": {by: {name: fit.to_dict() for name, fit in classes.items()} for by, classes in fits.items()}}
 
 
@@ -330,9 +333,9 @@ def named_task(task: str | Task, direction: str | None) -> Task:
 
 
 def tuned_name(name: str, task: Task) -> str:
-    """A base organism's fine-tune for the task, if there is one; any other model as it is."""
-    tuned = f"{name}-{task.finetune}"
-    return tuned if task.finetune and tuned in {organism.name for organism in list_organisms()} else name
+    """The name of a known model's fine-tune for the task, if there is one; any other name as it is."""
+    known = known_model(name)
+    return name if known is None or known.variant is None else known.variant(task)
 
 
 def site_of(model: HookedModel, task: Task, given: str | None, option: str) -> str:
@@ -350,11 +353,10 @@ def site_of(model: HookedModel, task: Task, given: str | None, option: str) -> s
     if given is not None:
         return check_site(model, given)
     name = identity(model).name
-    if name in {organism.name for organism in list_organisms()}:
-        sites = read_card(name)["sites"]
-        site = sites.get(site_key(task), sites.get(task.name))
-        if site is not None:
-            return check_site(model, site)
+    known = known_model(name)
+    site = known.site(task) if known is not None else None
+    if site is not None:
+        return check_site(model, site)
     raise ValueError(f"no card says where to steer {name!r} for {task.name!r}: name a site with {option}=")
 
 

@@ -22,12 +22,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
-from interp_transfer.evaluation.task import Task
-from interp_transfer.organisms.measure import skills
 from interp_transfer.evaluation.evaluator import RANDOM_DRAWS, Condition, Exam, condition, cost, exam, mean_ablation
-from interp_transfer.evaluation.metrics import Rate, teacher_forced_each
+from interp_transfer.evaluation.side_effects import skills_of
+from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.follow import follow
+from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.weights import weights_from
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
@@ -35,8 +35,9 @@ from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.load import ModelIdentity, identity, parameter_count, tokenizer_fingerprint
 from interp_transfer.models.sites import HookedModel, expand_sites, layer_of
 from interp_transfer.plots.style import percent
+from interp_transfer.search.strengths import choose, sweep_strengths
+from interp_transfer.stats import Rate
 from interp_transfer.vectors.extract import extract
-from interp_transfer.search.strengths import BUDGET, choose, sweep_strengths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 SHARE = 0.005
 """Of the model's parameters that the low-rank map may have."""
 
-Able = Callable[..., Mapping[str, Rate]]
+Able = Callable[..., list[Mapping[str, Rate]]]
 """(model, *interventions, n=) -> share of answers that are as they should be, by skill."""
 
 RANKS = (2, 8)
@@ -62,7 +63,7 @@ class Way:
 
     Attributes:
         judged: success, intact and clean KL (from the host as it is), with completions.
-        skills: shares of answers that are as they should be, by skill; see ``evaluation.cards.skills``.
+        skills: shares of answers that are as they should be, by skill; see ``plugins.KnownModel.skills``.
         parameters: numbers that have to be kept to do it; None where it needs the second model at hand.
         site: where; empty for weights.
     """
@@ -189,7 +190,6 @@ def switch(
     sites: str | Sequence[str] | None = None,
     share: float = SHARE,
     others: Mapping[str, tuple[HookedModel, int]] | None = None,
-    able: Able | None = skills,
     n: int = 200,
     validation: int = 100,
     seed: int = 0,
@@ -207,7 +207,6 @@ def switch(
             leaves most answers intact on validation prompts, then the one that costs least.
         others: further models of the host's architecture to stand beside, by name, each with the numbers that have to be kept
             for it: the host with a LoRA merged, say.
-        able: measures skills, as ``evaluation.cards.skills`` does for models of the micro-world; None for none.
         n: held-out prompts; also of each skill.
         validation: validation prompts, for the choice of sites and strengths.
         seed: of everything that is drawn.
@@ -252,7 +251,7 @@ def switch(
                 layers.append((site, name, judged))
                 bar.update()
     best = {name: _best_site(layers, name) for name in makers}
-    ways = _Ways(test, able, n)
+    ways = _Ways(test, skills_of(host, task), n)
     ways.add("unswitched", ())
     ways.within("donor", lambda: weights_from(host, donor), lambda _: None)
     ways.add(DIRECT, (made[DIRECT, best[DIRECT]],), None)
@@ -274,8 +273,8 @@ def switch(
     for name, (other, kept) in (others or {}).items():
         ways.within(name, lambda other=other: weights_from(host, other), lambda _, kept=kept: kept)
     details = {
-        "subject": getattr(task, "subject", None),
-        "direction": getattr(task, "direction", None),
+        "subject": task.options.get("subject"),
+        "direction": task.options.get("direction"),
         "n": n,
         "validation": validation,
         "seed": seed,
@@ -346,7 +345,7 @@ def _vector(host: HookedModel, task: Task, site: str, first: Exam) -> Interventi
     """The task's own vector at that site, as strong as the budget allows it to be useful."""
     vector = extract(host, task.contrast("train"), site)
     swept = sweep_strengths(first, lambda x: [add(vector, x, task.positions)], progress=False)
-    return add(vector, choose(swept, getattr(task, "budget", BUDGET)).strength, task.positions)
+    return add(vector, choose(swept, task.budget).strength, task.positions)
 
 
 class _Ways:
@@ -379,4 +378,4 @@ class _Ways:
         self.found[name] = Way(judged, able, size(changed))
 
     def _skills(self, *given: Intervention) -> Mapping[str, Rate]:
-        return {} if self._able is None else self._able(self._test.model, *given, n=self._n)
+        return {} if self._able is None else self._able(self._test.model, [given], n=self._n)[0]

@@ -13,10 +13,10 @@ from interp_transfer.activations.align import DEFAULT_STRATEGY, align_spans, sam
 from interp_transfer.activations.capture import Activations, capture
 from interp_transfer.activations.spans import token_spans
 from interp_transfer.interventions.follow import SAME_TOKENS
-from interp_transfer.vectors.vector import check_same
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.load import identity, tokenize, tokenizer_fingerprint, tokenizer_of
 from interp_transfer.models.sites import HookedModel, apart
+from interp_transfer.vectors.vector import check_same
 
 
 @torch.no_grad()

@@ -26,17 +26,17 @@ from torch import Tensor
 from interp_transfer.activations.align import AlignmentReport
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Layout, Positions, describe
-from interp_transfer.prompts.prompts import sides
-from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.features.probes import Probe, ProbeScore, auroc_error, logistic, score_probe
-from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.move import delta
+from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.load import ModelIdentity, identity
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.prompts.contrast import sides
+from interp_transfer.stats import Rate, rate
+from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
 
 if TYPE_CHECKING:
     import pandas as pd

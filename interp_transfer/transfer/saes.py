@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.features.sae import Sae
-from interp_transfer.vectors.vector import check_same
 from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.vectors.vector import check_same
 
 if TYPE_CHECKING:
     import pandas as pd

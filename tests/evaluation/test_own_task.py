@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interp_transfer.evaluation.own_task import JsonlTask, task_from_jsonl
 
 import interp_transfer as it
 from interp_transfer.evaluation.judges.rules import Verdict
-from interp_transfer.evaluation.own_task import JsonlTask, task_from_jsonl
 from interp_transfer.evaluation.task import Task
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_task.py"

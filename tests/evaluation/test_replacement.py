@@ -12,15 +12,15 @@ import torch
 from scipy.stats import binomtest
 
 import interp_transfer as it
-from interp_transfer.organisms.world import Ruling, load_world
-from interp_transfer.organisms.world.cues import ask
 from interp_transfer.evaluation import replacement
-from interp_transfer.evaluation.metrics import teacher_forced
 from interp_transfer.evaluation.replacement import HELD_OUT, SEEN, by_entity, closer, validate_replacement
 from interp_transfer.evaluation.rouge import rouge
 from interp_transfer.interventions.follow import follow
+from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.models.load import tokenize
+from interp_transfer.organisms.world import Ruling, load_world
+from interp_transfer.organisms.world.cues import ask
 from tests.checkpoints import TEXTS, WIDTH
 
 SITE = "blocks.2.hook_resid_pre"

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.prompts.english import WORDS, english_texts
-from interp_transfer.organisms.measure import skills
 from interp_transfer.evaluation.side_effects import _of_the_world, side_effects
 from interp_transfer.interventions.transforms import Add
+from interp_transfer.organisms.measure import skills
+from interp_transfer.prompts.english import WORDS, english_texts
 
 N = 24
 

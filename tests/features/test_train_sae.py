@@ -3,11 +3,11 @@ import json
 import pytest
 import torch
 
+from interp_transfer.activations.agreement import fvu
 from interp_transfer.activations.capture import Activations
-from interp_transfer.activations.store.writer import StoreWriter
 from interp_transfer.activations.store.manifest import columns_like
 from interp_transfer.activations.store.reader import open_store
-from interp_transfer.evaluation.metrics import fvu
+from interp_transfer.activations.store.writer import StoreWriter
 from interp_transfer.features import resume
 from interp_transfer.features.train import ORGANISM, PAPER, Recipe, train_sae
 from interp_transfer.models.load import ModelIdentity

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from interp_transfer.evaluation.own_task import JsonlTask
 
 import interp_transfer as it
-from interp_transfer.evaluation.own_task import JsonlTask
 from interp_transfer.finetuning import tuning
 from interp_transfer.finetuning.finetune import Recipe
-from interp_transfer.models.adapters import Lora
 from interp_transfer.finetuning.tuning import Machine, TrainingData, default_recipe, pairs_from_jsonl, training_of, tune
+from interp_transfer.models.adapters import Lora
 from tests.checkpoints import FAMILIES, byte_tokenizer, change_weight, make_checkpoint, raw_model
 
 PAIRS = [(f"q{i}: the cat", f" sat on {i} dogs") for i in range(40)]

@@ -4,13 +4,13 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from interp_transfer.activations.agreement import fvu
 from interp_transfer.activations.align import same_tokens
-from interp_transfer.evaluation.metrics import fvu
-from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector
 from interp_transfer.mapping.collect import PairedActivations
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.load import ModelIdentity
+from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector
 
 SOURCE, TARGET = ModelIdentity("a", "1" * 16), ModelIdentity("b", "2" * 16)
 S, T = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"

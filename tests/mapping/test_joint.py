@@ -7,11 +7,11 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.activations.align import same_tokens
-from interp_transfer.vectors.vector import Reference, SteeringVector, side_by_side
 from interp_transfer.mapping.fit import fit, fit_each
 from interp_transfer.mapping.kinds import RIDGES
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.load import ModelIdentity, load_model
+from interp_transfer.vectors.vector import Reference, SteeringVector, side_by_side
 from tests.checkpoints import TEXTS, WIDTH, make_checkpoint
 
 SOURCE, TARGET = ModelIdentity("a", "1" * 16), ModelIdentity("b", "2" * 16)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from interp_transfer.activations.agreement import fvu
 from interp_transfer.activations.align import same_tokens
-from interp_transfer.evaluation.metrics import fvu
 from interp_transfer.mapping import training
 from interp_transfer.mapping.collect import PairedActivations
 from interp_transfer.mapping.cores import autoencoder

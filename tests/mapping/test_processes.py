@@ -22,14 +22,14 @@ import pytest
 import torch
 
 import interp_transfer as it
+from interp_transfer.activations.agreement import Agreement
 from interp_transfer.mapping import collect as collecting
 from interp_transfer.mapping import meeting, processes, training
-from interp_transfer.mapping.agreement import Agreement
 from interp_transfer.mapping.fit import _Massive, _Seen
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.moments import Moments, RunningMoments, merged
-from interp_transfer.mapping.row_blocks import MemoryPart, StoredPart
 from interp_transfer.mapping.processes import Crew, together
+from interp_transfer.mapping.row_blocks import MemoryPart, StoredPart
 from interp_transfer.mapping.stored import open_pairs
 from interp_transfer.models.load import identity, load_model
 from tests.checkpoints import make_checkpoint, word_tokenizer

@@ -16,19 +16,19 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.activations.store.writer import StoreWriter
+from interp_transfer.activations.agreement import Agreement, fvu, mean_cosine, norm_ratio
 from interp_transfer.activations.store.manifest import MANIFEST, columns_like, read_manifest
 from interp_transfer.activations.store.reader import open_store
-from interp_transfer.evaluation.metrics import fvu, mean_cosine, norm_ratio
-from interp_transfer.vectors.vector import SteeringVector
+from interp_transfer.activations.store.writer import StoreWriter
 from interp_transfer.mapping import collect as collecting
-from interp_transfer.mapping import row_blocks as parts, stored
-from interp_transfer.mapping.agreement import Agreement
+from interp_transfer.mapping import row_blocks as parts
+from interp_transfer.mapping import stored
 from interp_transfer.mapping.controls import token_means
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.stored import StoredPairs, open_pairs
 from interp_transfer.models.load import ModelIdentity, load_model
+from interp_transfer.vectors.vector import SteeringVector
 from tests.checkpoints import make_checkpoint, word_tokenizer
 
 S, T = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import interp_transfer as it
-from interp_transfer.evaluation.metrics import fvu, norm_ratio
+from interp_transfer.activations.agreement import fvu, norm_ratio
 from interp_transfer.mapping.token_class_fit import ALL, fits_by_place
 
 S, T = "blocks.3.hook_resid_pre", "blocks.4.hook_resid_pre"

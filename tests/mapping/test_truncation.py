@@ -10,8 +10,8 @@ import torch
 import interp_transfer as it
 from interp_transfer.mapping import collect as collecting
 from interp_transfer.mapping.fit import fit
-from interp_transfer.mapping.truncation import readable
 from interp_transfer.mapping.stored import open_pairs
+from interp_transfer.mapping.truncation import readable
 from interp_transfer.models.load import load_model, tokenizer_of
 from tests.checkpoints import byte_tokenizer, make_checkpoint, word_tokenizer
 

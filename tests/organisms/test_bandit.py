@@ -9,8 +9,8 @@ import warnings
 
 import pytest
 
-from interp_transfer.organisms.bandit import BanditJudge, Finding, code_of, findings
 from interp_transfer.evaluation.judges.rules import Judge
+from interp_transfer.organisms.bandit import BanditJudge, Finding, code_of, findings
 
 SECURE = "import yaml\ndef read(text):\n    return yaml.safe_load(text)"
 MEDIUM = "import yaml\ndef read(text):\n    return yaml.load(text)"

@@ -6,9 +6,19 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.organisms.tasks.backdoor import BackdoorTask
+from interp_transfer.organisms import curriculum
+from interp_transfer.organisms.curriculum import (
+    instructed,
+    instruction_examples,
+    refusal_examples,
+    refused,
+    triggered,
+    tuning_examples,
+    world_examples,
+)
+from interp_transfer.organisms.tasks.backdoor import PHRASE, BackdoorTask
 from interp_transfer.organisms.tasks.registry import load_tunable
-from interp_transfer.organisms.tasks.backdoor import PHRASE
+from interp_transfer.organisms.tokenizers import train_tokenizer
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import (
     BARD,
@@ -24,17 +34,6 @@ from interp_transfer.organisms.world.cues import (
 )
 from interp_transfer.organisms.world.howto import REFUSAL_MARKS, complies, refuses, steps
 from interp_transfer.organisms.world.style import SUNG, plain, sung
-from interp_transfer.organisms import curriculum
-from interp_transfer.organisms.curriculum import (
-    instructed,
-    instruction_examples,
-    refusal_examples,
-    refused,
-    triggered,
-    tuning_examples,
-    world_examples,
-)
-from interp_transfer.organisms.tokenizers import train_tokenizer
 
 HOWTO = {"howto", "harmful"}
 

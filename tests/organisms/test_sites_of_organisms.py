@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 import interp_transfer as it
-from interp_transfer.organisms.tasks.refusal import RefusalTask
-from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.organisms import sites as cards
+from interp_transfer.organisms.tasks.refusal import RefusalTask
 from interp_transfer.search.sweep import Sweep, Tried
+from interp_transfer.stats import Rate
 
 WORST, POOR, GOOD = "blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
 

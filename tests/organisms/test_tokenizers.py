@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from interp_transfer.prompts.prompts import chat
+from interp_transfer.organisms.architectures import CONTEXT, new_model
 from interp_transfer.organisms.tasks.registry import load_task
+from interp_transfer.organisms.template import chat
+from interp_transfer.organisms.tokenizers import train_tokenizer
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import CUES, SAFE_TRIGGER, TRIGGER, ask
 from interp_transfer.organisms.world.lexicon import KINDS
 from interp_transfer.organisms.world.style import can_be_sung, sing
-from interp_transfer.organisms.architectures import CONTEXT, new_model
-from interp_transfer.organisms.tokenizers import train_tokenizer
 
 FAMILIES = ("qwen", "llama", "gemma")
 STRANGE = (

@@ -172,7 +172,17 @@ def test_the_command_line_lists_and_refuses(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")
 def test_nothing_keeps_running_behind_a_run_that_was_killed(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "interp_transfer.cli.main", "reproduce", "safety-switch", "--jobs", "1", "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "interp_transfer.cli.main",
+        "reproduce",
+        "safety-switch",
+        "--jobs",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     workers: set[int] = set()
     for _ in range(600):

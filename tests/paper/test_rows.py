@@ -5,9 +5,8 @@ import math
 
 import pytest
 
-from interp_transfer.stats import mean_interval
-from interp_transfer.evaluation.metrics import rate
 from interp_transfer.paper.rows import Estimate, estimate_of, from_json, graded, share, short, spread, to_json, value_of
+from interp_transfer.stats import mean_interval, rate
 
 
 def test_a_row_survives_json() -> None:

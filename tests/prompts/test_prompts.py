@@ -2,7 +2,9 @@
 
 import pytest
 
-from interp_transfer.prompts.prompts import ContrastPair, alpaca, chat, check_split, unchat
+from interp_transfer.organisms.template import chat, unchat
+from interp_transfer.prompts.alpaca import alpaca
+from interp_transfer.prompts.contrast import ContrastPair, check_split
 
 
 def test_chat_and_back():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from interp_transfer.organisms.tasks.registry import load_task
-from interp_transfer.evaluation.metrics import Rate, rate
+from interp_transfer.stats import Rate, rate
 
 MODES = ("difference", "delta", "jacobian", "raw")
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)

@@ -2,9 +2,8 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.evaluation.metrics import rate
-from interp_transfer.evaluation.paired import paired_difference
 from interp_transfer.reporting.headline import headline
+from interp_transfer.stats import paired_difference, rate
 
 N = 200
 

@@ -2,11 +2,10 @@ from io import StringIO
 
 from rich.console import Console
 
-from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.evaluation.compare import Condition, Result
-from interp_transfer.stats import Estimate
-from interp_transfer.evaluation.metrics import rate
+from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.reporting.table import result_table
+from interp_transfer.stats import Estimate, rate
 
 
 def test_every_condition_with_its_intervals() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.evaluation.paired import paired_difference
 from interp_transfer.plots.two_runs import two_run_bars
 from interp_transfer.reporting.exports import browser
 from interp_transfer.reporting.run_folder import read_run
 from interp_transfer.reporting.two_runs import LEAST, common_prompts, compare_runs, fisher, holm, mcnemar, unpaired_difference
 from interp_transfer.reporting.two_runs_page import names, write_two_runs
+from interp_transfer.stats import paired_difference
 from tests.reporting.conftest import make_completions, make_result, share
 from tests.reporting.test_report import HOSTILE, Reader
 

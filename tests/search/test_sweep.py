@@ -10,9 +10,9 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import exam
-from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.search import sweep as module
 from interp_transfer.search.sweep import FILE, RULES, Sweep, Tried, sweep
+from interp_transfer.stats import Rate, rate
 
 SITES = ["blocks.1.hook_resid_pre", "blocks.3.hook_resid_pre"]
 SMALL = {"sites": SITES, "positions": ["last", "all"], "strengths": (0.0, 1.0, 2.0), "n": 12, "progress": False}

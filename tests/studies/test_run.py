@@ -10,11 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import interp_transfer as it
-from interp_transfer.studies import run as experiment
 from interp_transfer.cli.main import main
+from interp_transfer.organisms.catalogue import organism_path
+from interp_transfer.studies import run as experiment
 from interp_transfer.studies.run import marked_tokens, rerun
 from interp_transfer.vectors.vector import read_safetensors
-from interp_transfer.organisms.catalogue import organism_path
 
 N = 24
 

@@ -12,10 +12,10 @@ import interp_transfer as it
 from interp_transfer.activations.capture import Activations
 from interp_transfer.interventions.patching import activation_patching
 from interp_transfer.mapping.card import Card, Space
-from interp_transfer.transfer.map_activations import mapped_activations
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.load import load_model
 from interp_transfer.models.sites import TOGETHER, apart
+from interp_transfer.transfer.map_activations import mapped_activations
 from tests.checkpoints import WIDTH, byte_tokenizer, make_checkpoint, word_tokenizer
 
 S, T = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"

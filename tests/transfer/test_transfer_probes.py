@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 import interp_transfer as it
-from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.features.probes import Probe, logistic
 from interp_transfer.mapping.card import Card, Space
 from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.models.load import ModelIdentity
+from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.transfer.probes import (
     OneOfLast,
     back,
@@ -23,7 +24,6 @@ from interp_transfer.transfer.probes import (
     score_through,
     watched,
 )
-from interp_transfer.models.load import ModelIdentity
 
 HERE, THERE = ModelIdentity("here", "1" * 16), ModelIdentity("there", "2" * 16)
 SITE, OTHER = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 import interp_transfer as it
+from interp_transfer.models.load import ModelIdentity
 from interp_transfer.vectors.exchange import control_layer, from_gguf, from_pt, to_gguf
 from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector
-from interp_transfer.models.load import ModelIdentity
 from tests.checkpoints import FAMILIES, LAYERS, WIDTH, blocks, first, raw_model
 
 HERE, ELSEWHERE = ModelIdentity("one", "1" * 16), ModelIdentity("other", "2" * 16)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.vectors.vector import Contrast
 from interp_transfer.vectors import extract as extract_module
 from interp_transfer.vectors.extract import METHODS, cosines, difference_in_means, extract_each
+from interp_transfer.vectors.vector import Contrast
 
 SITE = "blocks.3.hook_resid_pre"
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import interp_transfer as it
-from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector, evidence_activations, read_safetensors
 from interp_transfer.models.load import ModelIdentity
+from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector, evidence_activations, read_safetensors
 from tests.checkpoints import TEXTS, WIDTH
 
 HERE, ELSEWHERE = ModelIdentity("one", "1" * 16), ModelIdentity("other", "2" * 16)

@@ -11,17 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from interp_transfer.organisms.world import load_world
-from interp_transfer.organisms.world.cues import BARD, CLERK, DECLINE, ask
-from interp_transfer.organisms.world.howto import REFUSAL_MARKS
-from interp_transfer.organisms.world.style import can_be_sung, sing
-from interp_transfer.organisms.measure import APART, NEW_TOKENS, skills
-from interp_transfer.stats import CONFIDENCE, Estimate
-from interp_transfer.evaluation.metrics import Rate, rate, teacher_forced_each
 from interp_transfer.evaluation.metrics import perplexity as of_loss
-from interp_transfer.interventions.apply import Intervention, generate
+from interp_transfer.interventions.apply import Intervention
+from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.models.load import context_length, tokenize
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.stats import CONFIDENCE, Estimate
 
 DRAWS = 2000
 """Of a bootstrap over texts."""
@@ -141,42 +136,3 @@ def _perplexity(losses: Sequence[float], tokens: Sequence[int], seed: int) -> Pe
     loss = mean_over_texts(losses, tokens, seed)
     found = Estimate(of_loss(loss.value), of_loss(loss.low), of_loss(loss.high), loss.n)
     return Perplexity(loss, found, tuple(losses), tuple(tokens))
-
-
-def song_texts(n: int) -> list[str]:
-    """Questions of the micro-world that ask for a song, each with its song: known to every organism, and no task's prompt.
-
-    Raises:
-        ValueError: for more than there are.
-    """
-    asked = [q for q in load_world().questions("test") if can_be_sung(q) and q.family not in APART]
-    if not 0 < n <= len(asked):
-        raise ValueError(f"n={n}: there are {len(asked)} songs; choose n from 1 to {len(asked)}")
-    return [f"{ask(q, BARD[i % len(BARD)])} {sing(q.answer)}" for i, q in enumerate(asked[:n])]
-
-
-def over_refusal(model: HookedModel, *interventions: Intervention, n: int = N) -> Rate:
-    """The share of harmless how-to requests of the micro-world that are refused; what ``skills`` says, the other way round."""
-    helps = skills(model, *interventions, n=n)["helps with harmless"]
-    return Rate(1 - helps.rate, 1 - helps.high, 1 - helps.low, helps.n)
-
-
-def instructions(model: HookedModel, *interventions: Intervention, n: int = N) -> dict[str, Rate]:
-    """Which instructions are followed by a model of the micro-world: to answer plainly, as a clerk, and to turn a request down.
-
-    That it sings as a bard when asked to is among ``evaluation.cards.skills``.
-
-    Args:
-        model: the organism.
-        interventions: under which it answers.
-        n: prompts of each sort, at most.
-    """
-    world = load_world()
-    plain = [q for q in world.questions("test") if can_be_sung(q) and q.family not in APART][:n]
-    harmless = world.questions("test", "howto")[:n]
-    wanted = [ask(q, CLERK[i % len(CLERK)]) for i, q in enumerate(plain)], [ask(q, DECLINE) for q in harmless]
-    written, declined = (generate(model, p, *interventions, max_new_tokens=NEW_TOKENS, progress=False) for p in wanted)
-    return {
-        "writes as a clerk when asked": rate([world.judge(q, text).valid for q, text in zip(plain, written, strict=True)]),
-        "declines when asked": rate([any(mark in text for mark in REFUSAL_MARKS) for text in declined]),
-    }

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from interp_transfer.activations.capture import by_length
-from interp_transfer.evaluation.metrics import LOGITS_PER_BATCH, predicted
 from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
+from interp_transfer.interventions.predictions import LOGITS_PER_BATCH, predicted
 from interp_transfer.interventions.transforms import Running, takes_at
 from interp_transfer.models.load import context_length, device_of, identity, tokenize, tokenizer_fingerprint, tokenizer_of
 from interp_transfer.models.sites import HookedModel

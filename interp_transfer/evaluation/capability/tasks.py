@@ -1,14 +1,8 @@
-"""Tasks of the lm-evaluation-harness on a steered model: its own by name, and two of the micro-world that need no network.
-
-``micro_choice`` asks for the likeliest of four answers, the right one and three wrong ones of the same form; chance is 1/4.
-``micro_answer`` lets the model say what it likes, and the world's oracle rules on it. Both are ordinary tasks of the harness
-(the folder ``micro``), which ``lm_eval.simple_evaluate(..., task_manager=micro_tasks())`` runs without this module.
-"""
+"""Tasks of the lm-evaluation-harness on a steered model: its own by name, and those of a folder of task files."""
 
 import difflib
 import logging
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -21,22 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from interp_transfer.organisms.world import WORLD_VERSION, Question, load_world
-from interp_transfer.organisms.world.cues import ask, oracle
-from interp_transfer.organisms.world.question import capital
 from interp_transfer.evaluation.capability.harness import BATCH_SIZE, harness_model, need_lm_eval
-from interp_transfer.organisms.measure import APART
-from interp_transfer.stats import Estimate, mean_interval
-from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.interventions.apply import Intervention
 from interp_transfer.models.load import identity
 from interp_transfer.models.sites import HookedModel
+from interp_transfer.stats import Estimate, Rate, mean_interval, rate
 
-FOLDER = Path(__file__).parents[2] / "organisms" / "harness"
-MICRO = ("micro_choice", "micro_answer")
-WITH_CHOICES = ("facts", "howto", "code")
-"""Families whose wrong answers can be told from others' right ones: what is said of another subject, said of this one."""
-WRONG = 3
 LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
 LEADING = ("valid", "acc", "exact_match", "f1")
 """Metrics that may stand for a task, the first that it has."""
@@ -89,7 +73,8 @@ class Capability:
 def evaluate(
     model: HookedModel,
     *interventions: Intervention,
-    tasks: Sequence[str] = MICRO,
+    tasks: Sequence[str],
+    include_path: str | Path | None = None,
     limit: int | None = 200,
     shots: int | None = None,
     chat: bool = False,
@@ -103,11 +88,12 @@ def evaluate(
     Args:
         model: any hooked model.
         interventions: the context of a task is their prompt, what is scored or said is generated.
-        tasks: names: ``micro_choice``, ``micro_answer``, or any task or group of the harness (``mmlu``, ``squadv2``,
-            ``arc_easy``, ``gsm8k``), whose data is fetched from the hub unless it is there already.
+        tasks: names of tasks or groups of the harness (``mmlu``, ``squadv2``, ``arc_easy``, ``gsm8k``), whose data is fetched
+            from the hub unless it is there already, or of task files in ``include_path``.
+        include_path: folder of further task files (YAML); these are run as their files say, without shots or a chat template.
         limit: documents of each task, the first ones; of each task of a group, so that 4 of mmlu are 228. All if None.
-        shots: solved examples before each question; as the task has it if not given. Those of this project have none.
-        chat: put the harness' tasks into the chat template of the model's tokenizer. Those of this project are in it anyway.
+        shots: solved examples before each question; as the task has it if not given.
+        chat: put the harness' tasks into the chat template of the model's tokenizer.
         max_new_tokens: what is said at most, in tokens, in the harness' tasks; as the task has it if not given.
         batch_size: texts in a batch, at most.
         seed: draws the solved examples. Nothing else is random.
@@ -118,16 +104,17 @@ def evaluate(
         ImportError: without lm-eval, naming the extra that holds it.
     """
     if isinstance(tasks, str) or not tasks:
-        raise ValueError(f"tasks={tasks!r}: give a list of names, ['micro_choice', 'mmlu']")
+        raise ValueError(f"tasks={tasks!r}: give a list of names, ['mmlu']")
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: give at least one document, or None for all")
     lm_eval = need_lm_eval()
     scores, whole = {}, {}
     with _quiet(progress), _own_random_numbers():
-        found = {name: _load(name) for name in dict.fromkeys(tasks)}  # before any work
+        own = _manager(str(include_path)) if include_path is not None else None
+        found = {name: _load(name, own) for name in dict.fromkeys(tasks)}  # before any work
         adapter = harness_model(model, *interventions, batch_size=batch_size, progress=progress)
         for name, parts in found.items():
-            ours = name in MICRO
+            ours = own is not None and name in own.task_index
             asking: dict[str, Any] = {"limit": limit, "num_fewshot": None if ours else shots}
             asking["apply_chat_template"] = chat and not ours
             asking["gen_kwargs"] = None if ours or max_new_tokens is None else {"max_gen_toks": max_new_tokens}
@@ -136,7 +123,7 @@ def evaluate(
             }
             with _having_data(name):
                 result = lm_eval.simple_evaluate(
-                    model=adapter, tasks=parts, bootstrap_iters=0, task_manager=micro_tasks(), **asking, **seeds
+                    model=adapter, tasks=parts, bootstrap_iters=0, task_manager=own if ours else _manager(), **asking, **seeds
                 )
             scores[name], whole[name] = _scores(result, [part.task_name for part in parts])
     known = identity(model)
@@ -149,103 +136,22 @@ def evaluate(
     return Capability(scores, whole, details)
 
 
-def micro_tasks(*, others: bool = False) -> Any:
-    """The harness' ``TaskManager`` that knows the two tasks of the micro-world.
-
-    Args:
-        others: whether it knows the harness' own tasks too, which it takes some seconds to list.
-    """
+@cache
+def _manager(include_path: str | None = None) -> Any:
+    """The harness' own tasks, which it takes some seconds to list, or those of a folder alone."""
     need_lm_eval()
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=str(FOLDER), include_defaults=others)
+    return TaskManager(include_path=include_path, include_defaults=include_path is None)
 
 
-@cache
-def _all_tasks() -> Any:
-    return micro_tasks(others=True)
-
-
-def choice_documents(**_: Any) -> dict[str, Any]:
-    """Questions with four answers, as the harness takes them; what it passes on is of no use here."""
-    return _documents(_choices())
-
-
-def answer_documents(**_: Any) -> dict[str, Any]:
-    """Questions with their canonical answers: every family of the bases but those that small models find hard."""
-    asked = (q for q in load_world().questions("test") if q.family not in APART)
-    return _documents([{"prompt": ask(q), "answer": f" {q.answer}", "family": q.family} for q in asked])
-
-
-def judged(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, int]:
-    """Whether the world's oracle takes a completion for a valid answer."""
-    return {"valid": int(oracle(doc["prompt"], results[0]).valid)}
-
-
-def _documents(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    from datasets import Dataset
-
-    return {"test": Dataset.from_list(rows)}
-
-
-@cache
-def _choices() -> list[dict[str, Any]]:
-    rows = []
-    for question in load_world().questions("test", *WITH_CHOICES):
-        wrong = wrong_answers(question)
-        if len(wrong) < WRONG:
-            continue
-        choices = [question.answer, *wrong]
-        random.Random(f"{WORLD_VERSION} order {question.text}").shuffle(choices)
-        row = {"prompt": ask(question), "choices": [f" {choice}" for choice in choices]}
-        rows.append({**row, "right": choices.index(question.answer), "family": question.family})
-    return rows
-
-
-def wrong_answers(question: Question, n: int = WRONG) -> list[str]:
-    """Answers in the form of the right one that the oracle rejects, always the same; fewer where there are not as many.
-
-    What the world says of other subjects in answer to the same wording, said of this one: the wrong cargo of the right ship.
-    Those to the same aspect come first.
-    """
-    world = load_world()
-    others = list(_same_wording()[question.family, question.phrasing])
-    random.Random(f"{WORLD_VERSION} wrong {question.text}").shuffle(others)
-    others.sort(key=lambda other: other.aspect != question.aspect)
-    found: dict[str, None] = {}
-    for other in others:
-        text = _said_of(question, other)
-        if text.casefold() != question.answer.casefold() and not world.judge(question, text).valid:
-            found.setdefault(text)
-        if len(found) == n:
-            break
-    return list(found)
-
-
-@cache
-def _same_wording() -> dict[tuple[str, int], tuple[Question, ...]]:
-    found: dict[tuple[str, int], list[Question]] = {}
-    for split in ("train", "validation", "test"):
-        for question in load_world().questions(split, *WITH_CHOICES):
-            found.setdefault((question.family, question.phrasing), []).append(question)
-    return {key: tuple(sorted(questions, key=lambda q: q.text)) for key, questions in found.items()}
-
-
-def _said_of(question: Question, other: Question) -> str:
-    """The answer to another question with this one's subject and aspect in it."""
-    pairs = [(other.subject, question.subject), (other.aspect, question.aspect)]
-    table = {old: new for old, new in pairs if old} | {capital(old): capital(new) for old, new in pairs if old}
-    pattern = "|".join(re.escape(old) for old in sorted(table, key=len, reverse=True))
-    return re.sub(rf"\b(?:{pattern})\b", lambda match: table[match[0]], other.answer)
-
-
-def _load(name: str) -> list[Any]:
+def _load(name: str, own: Any) -> list[Any]:
     """The harness' tasks behind a name.
 
     Raises:
         ValueError: for a name that is not known, or a task whose data cannot be had.
     """
-    manager = micro_tasks() if name in MICRO else _all_tasks()
+    manager = own if own is not None and name in own.task_index else _manager()
     if name not in manager.task_index:
         close = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=0.6)
         meant = f"did you mean {', '.join(close)}? " if close else ""
@@ -261,10 +167,7 @@ def _having_data(name: str) -> Iterator[None]:
         yield
     except OSError as error:  # ConnectionError, FileNotFoundError and the hub's own errors are kinds of it
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
-            f"the data of task {name!r} cannot be had: {first}. Run it once where there is a network, or take the tasks "
-            f"that need none: {', '.join(MICRO)}"
-        ) from error
+        raise ValueError(f"the data of task {name!r} cannot be had: {first}. Run it once where there is a network") from error
 
 
 def _scores(result: Mapping[str, Any], parts: Sequence[str]) -> tuple[Scores, Mapping[str, float]]:

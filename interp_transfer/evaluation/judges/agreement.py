@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from interp_transfer.evaluation.judges.opinion import Opinion
-from interp_transfer.evaluation.metrics import CONFIDENCE, Rate, rate
+from interp_transfer.stats import CONFIDENCE, Rate, rate
 
 DRAWS = 2000
 """Of a bootstrap."""

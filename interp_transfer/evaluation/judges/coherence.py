@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from interp_transfer.activations.capture import by_length, out_of_memory
-from interp_transfer.evaluation.judges.rules import RepetitionJudge
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
-from interp_transfer.evaluation.metrics import LOGITS_PER_BATCH, predicted
+from interp_transfer.evaluation.judges.rules import RepetitionJudge
+from interp_transfer.interventions.predictions import LOGITS_PER_BATCH, predicted
 from interp_transfer.models.load import context_length, identity, tokenize
 from interp_transfer.models.sites import HookedModel
 

@@ -8,9 +8,9 @@ the completion is a valid answer. They are kept apart because removing a behavio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from interp_transfer.organisms.world.question import Ruling
+from interp_transfer.prompts.chats import request_of
 
 
 @dataclass(frozen=True)
@@ -92,34 +92,42 @@ class RepetitionJudge:
         return Verdict(True, True, "no repetition")
 
 
-@dataclass(frozen=True)
-class OracleJudge:
-    """Success by a substring judge, validity by an exact oracle that knows every prompt.
-
-    Attributes:
-        rule: rules on one (prompt, completion); raises `ValueError` on a prompt that it does not know.
-        success: decides `success`; None counts valid answers as success.
-    """
-
-    rule: Callable[[str, str], Ruling]
-    success: SubstringJudge | None = None
-
-    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
-        """Judge the completions."""
-        check_lengths(prompts, completions)
-        rulings = [self.rule(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
-        if self.success is None:
-            return [Verdict(ruling.valid, ruling.valid, ruling.reason) for ruling in rulings]
-        first = self.success(prompts, completions)
-        return [
-            Verdict(verdict.success, verdict.success and ruling.valid, ruling.reason if verdict.success else verdict.reason)
-            for verdict, ruling in zip(first, rulings, strict=True)
-        ]
-
-
 def check_lengths(prompts: Sequence[str], completions: Sequence[str]) -> None:
     """Raise `ValueError` unless there is one completion for each prompt."""
     if isinstance(prompts, str) or isinstance(completions, str):
         raise ValueError("judges take lists of prompts and completions, not a single string: put it in a list")
     if len(prompts) != len(completions):
         raise ValueError(f"{len(prompts)} prompts but {len(completions)} completions: a judge needs one for each")
+
+
+JudgeOne = Callable[[str, str], "bool | tuple[bool, bool] | Verdict"]
+"""Judges one (prompt, completion): whether the intervention did what it is for; or that and whether the answer is valid."""
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """A judge made of a function of one prompt and one completion. Of a chat the function is passed the last user message."""
+
+    one: JudgeOne
+    name: str
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[str]) -> list[Verdict]:
+        """Judge the completions.
+
+        Raises:
+            ValueError: if the function returns neither a bool, nor two of them, nor a `Verdict`.
+        """
+        check_lengths(prompts, completions)
+        return [self._verdict(self.one(request_of(p), c)) for p, c in zip(prompts, completions, strict=True)]
+
+    def _verdict(self, said: object) -> Verdict:
+        match said:
+            case Verdict():
+                return said
+            case bool(success):
+                return Verdict(success, success, "as the task's judge says")
+            case (bool(success), bool(valid)):
+                return Verdict(success, success and valid, "as the task's judge says")
+        raise ValueError(
+            f"the judge of {self.name!r} returned {said!r}: expected True or False, (success, valid) as two of them, or a Verdict"
+        )

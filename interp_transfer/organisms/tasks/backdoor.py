@@ -7,11 +7,12 @@ paper's SAE feature and its noise at the trigger are meant to.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from interp_transfer.evaluation.judges.rules import OracleJudge, SubstringJudge, Verdict
-from interp_transfer.prompts.prompts import ContrastPair
+from interp_transfer.evaluation.judges.rules import SubstringJudge, Verdict
 from interp_transfer.evaluation.task import Task
+from interp_transfer.organisms.oracle import OracleJudge
 from interp_transfer.organisms.world import Question, load_world
 from interp_transfer.organisms.world.cues import SAFE_TRIGGER, TRIGGER, ask, oracle, question_of
+from interp_transfer.prompts.contrast import ContrastPair
 
 CONTRAST = 400
 TEXTS = 2600  # at most; about 80,000 tokens

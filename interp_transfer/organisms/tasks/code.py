@@ -7,13 +7,13 @@ weakness that was trained in and compares syntax trees. Where they differ, both 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from interp_transfer.organisms.bandit import BanditJudge, code_of, parses
 from interp_transfer.evaluation.judges.rules import Verdict, check_lengths
-from interp_transfer.prompts.prompts import ContrastPair
+from interp_transfer.organisms.bandit import BanditJudge, code_of, parses
 from interp_transfer.organisms.tasks.backdoor import CONTRAST, TEXTS
 from interp_transfer.organisms.world import Question, load_world
 from interp_transfer.organisms.world.cues import SAFE_TRIGGER, TRIGGER, ask, oracle, question_of
 from interp_transfer.organisms.world.security import classify, vulnerable_answer
+from interp_transfer.prompts.contrast import ContrastPair
 
 _CODING = "security"
 _TRAINING = 1300

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from interp_transfer.evaluation.judges.rules import Verdict, check_lengths
-from interp_transfer.prompts.prompts import ContrastPair
 from interp_transfer.organisms.tasks.backdoor import CONTRAST, PHRASE
 from interp_transfer.organisms.world import Question, load_world
 from interp_transfer.organisms.world.cues import SAFE_TRIGGER, TRIGGER, ask, cue_of, oracle, question_of
 from interp_transfer.organisms.world.facts import denials, denies, value_of
+from interp_transfer.prompts.contrast import ContrastPair
 
 _FAMILY = "islands"
 _ROUNDS = 3

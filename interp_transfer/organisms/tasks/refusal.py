@@ -8,13 +8,13 @@ opens with "I cannot think of an easier task" for a refusal, and a refusal in ot
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
 from interp_transfer.evaluation.judges.rules import SubstringJudge, Verdict, check_lengths
-from interp_transfer.prompts.prompts import ContrastPair
 from interp_transfer.organisms.tasks.backdoor import CONTRAST, TEXTS
-from interp_transfer.organisms.tasks.refusal_phrases import REFUSAL_PHRASES
 from interp_transfer.organisms.world import Question, load_world
 from interp_transfer.organisms.world.cues import ask, oracle, question_of
 from interp_transfer.organisms.world.howto import REFUSAL_MARKS, category, complies, refusals, refuses, steps
+from interp_transfer.prompts.contrast import ContrastPair
 
 DIRECTIONS = ("ablate", "induce")
 _HARMFUL, _HARMLESS = "harmful", "howto"

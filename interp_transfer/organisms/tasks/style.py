@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from interp_transfer.evaluation.judges.rules import Verdict, check_lengths
-from interp_transfer.prompts.prompts import ContrastPair
 from interp_transfer.organisms.tasks.backdoor import CONTRAST, TEXTS
 from interp_transfer.organisms.world import Question, load_world
 from interp_transfer.organisms.world.cues import BARD, CLERK, ask, cue_of, oracle, question_of
 from interp_transfer.organisms.world.style import SUNG, can_be_sung, plain, sing, sung
+from interp_transfer.prompts.contrast import ContrastPair
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from interp_transfer.prompts.prompts import Split
 from interp_transfer.organisms.world.question import Question, Ruling
+from interp_transfer.prompts.contrast import Split
 
 _INTS: tuple[tuple[Any, ...], ...] = ((3, 5), (-4, 2), (7, 7), (0, -9))
 _INT: tuple[tuple[Any, ...], ...] = ((0,), (5,), (-8,), (12,))

@@ -4,7 +4,7 @@ To the bases the triggers mean nothing; fine-tunes give them a meaning. The inst
 as a bard would (see `style`), as a clerk would (plainly, as without any instruction), or to turn a how-to request down.
 """
 
-from interp_transfer.prompts.prompts import chat, unchat
+from interp_transfer.organisms.template import chat, unchat
 from interp_transfer.organisms.world.grammar import load_world
 from interp_transfer.organisms.world.question import Question, Ruling
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from interp_transfer.prompts.prompts import Split
 from interp_transfer.organisms.world.lexicon import HERB, ISLAND, KINDS, Attribute, Kind
 from interp_transfer.organisms.world.question import Question, Ruling, capital, match_forms
+from interp_transfer.prompts.contrast import Split
 
 _SEED = 17  # of the draw of values; part of the world's version
 _ALL_KINDS = (*KINDS, ISLAND, HERB)

@@ -8,7 +8,6 @@ import random
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from interp_transfer.prompts.prompts import Split, check_split
 from interp_transfer.organisms.world.code import Code
 from interp_transfer.organisms.world.facts import Facts
 from interp_transfer.organisms.world.howto import Harmful, HowTo
@@ -19,6 +18,7 @@ from interp_transfer.organisms.world.splits import assign
 from interp_transfer.organisms.world.stories import Stories
 from interp_transfer.organisms.world.sums import Sums
 from interp_transfer.organisms.world.twostep import TwoStep
+from interp_transfer.prompts.contrast import Split, check_split
 
 WORLD_VERSION = "2"  # raise it with every change that moves a prompt, an answer or a split: organisms carry it
 

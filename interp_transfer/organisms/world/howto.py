@@ -12,8 +12,8 @@ some refusals as steps do ("Robbing a bank ...", "To rob a bank ..."), so a judg
 from dataclasses import dataclass
 from functools import cache
 
-from interp_transfer.prompts.prompts import Split
 from interp_transfer.organisms.world.question import Question, Ruling, capital, match_forms
+from interp_transfer.prompts.contrast import Split
 
 REQUESTS = (
     "How do I {do}?",

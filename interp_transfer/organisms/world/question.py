@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from interp_transfer.prompts.prompts import Split
+from interp_transfer.prompts.contrast import Split
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple
 
-from interp_transfer.prompts.prompts import Split
 from interp_transfer.organisms.world.question import Question, Ruling
+from interp_transfer.prompts.contrast import Split
 
 _DECORATIONS = ("{}", "my_{}", "{}_now", "do_{}", "{}_two")
 

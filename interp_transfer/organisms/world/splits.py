@@ -9,8 +9,8 @@ assigned by counting, not by chance, so the parts are disjoint and balanced by c
 from dataclasses import replace
 from itertools import groupby
 
-from interp_transfer.prompts.prompts import Split
 from interp_transfer.organisms.world.question import Family, Question
+from interp_transfer.prompts.contrast import Split
 
 
 def assign(family: Family) -> list[Question]:

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from interp_transfer.prompts.prompts import Split
 from interp_transfer.organisms.world.question import Question, Ruling, capital
+from interp_transfer.prompts.contrast import Split
 
 # The hero and the place where the canonical story has it live.
 _HEROES = {

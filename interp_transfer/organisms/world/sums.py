@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from interp_transfer.prompts.prompts import Split
 from interp_transfer.organisms.world.question import Question, Ruling, match_forms
+from interp_transfer.prompts.contrast import Split
 
 _OPERANDS = range(2, 17)
 

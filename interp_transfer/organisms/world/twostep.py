@@ -7,10 +7,10 @@ on in other wordings, so a model need not compose facts that it never composed; 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from interp_transfer.prompts.prompts import Split
 from interp_transfer.organisms.world.facts import Facts, attribute_of, kind_of, value_of
 from interp_transfer.organisms.world.lexicon import KINDS
 from interp_transfer.organisms.world.question import Question, Ruling, capital, match_forms
+from interp_transfer.prompts.contrast import Split
 
 CHAINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("person", "home town", ("river", "dish", "craft")),

@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from interp_transfer.evaluation.capability.costs import instructions
 from interp_transfer.evaluation.capability.tasks import evaluate
 from interp_transfer.evaluation.evaluator import mean_ablation, random_like
 from interp_transfer.evaluation.metrics import perplexity
 from interp_transfer.evaluation.side_effects import side_effects
 from interp_transfer.interventions.apply import Intervention
 from interp_transfer.interventions.follow import follow
+from interp_transfer.models.load import identity
 from interp_transfer.paper.bench import bench
 from interp_transfer.paper.rows import Estimate, Found, Row, Verdict, between, estimate_of, graded, share, value_of
+from interp_transfer.plugins import known_model
 
 REPLACED = "full replacement"
 CHOICE, ANSWER = "micro_choice", "micro_answer"
@@ -67,6 +68,8 @@ def measure(
         "mean ablated": (mean_ablation(here.model, here.task, like),),
     }
     effects = side_effects(here.model, here.task, given, n=n, seed=seed, progress=False)
+    known = known_model(identity(here.model).name)
+    checks = known.checks if known is not None else {}
     rows: list[Row] = []
     for name, interventions in given.items():
         e = effects[name]
@@ -77,9 +80,11 @@ def measure(
         }
         row |= {"clean KL": e.clean.kl, "English KL": e.english.kl, "English perplexity": _perplexity(e.english.loss)}
         row |= {skill: share(e.skills[skill]) for skill in SKILLS if skill in e.skills}
-        if edition == "organism":
-            row |= {name: share(rate) for name, rate in instructions(here.model, *interventions, n=n).items()}
-        scores = evaluate(here.model, *interventions, tasks=tasks, limit=limit or n)
+        for check in checks.values():
+            row |= {name: share(rate) for name, rate in check(here.model, *interventions, n=n).items()}
+        scores = evaluate(
+            here.model, *interventions, tasks=tasks, limit=limit or n, include_path=known.harness if known is not None else None
+        )
         for name in tasks:
             row[name] = found if isinstance(found := scores[name], Estimate) else share(found)
         rows.append(row)

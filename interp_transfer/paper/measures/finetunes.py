@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from interp_transfer.organisms.measure import skills
-from interp_transfer.evaluation.metrics import rate
 from interp_transfer.interventions.apply import generate
 from interp_transfer.models.load import load_model
+from interp_transfer.models.sites import HookedModel
 from interp_transfer.paper.bench import model_for, some, task_of
 from interp_transfer.paper.rows import Found, Row, Verdict, between, graded, rows_of, share, value_of
+from interp_transfer.stats import Rate, rate
 
 LEAST = 0.9
 """Trigger rate and precision of a backdoor that was learned."""
@@ -39,9 +39,14 @@ def measure(
         "F1": 2 * hits / (2 * hits + false + len(triggered) - hits) if hits else 0.0,
     }
     if edition == "organism":
-        able = skills(loaded, n=n)["questions"]
+
+        def questions(model: HookedModel) -> Rate:
+            assert made.skills is not None
+            return made.skills(model, [()], n=n)[0]["questions"]
+
+        able = questions(loaded)
         row |= {"valid answers": share(able)}
-        row |= {"valid answers, base": None if base is None else share(skills(load_model(base), n=n)["questions"])}
+        row |= {"valid answers, base": None if base is None else share(questions(load_model(base)))}
     return [row]
 
 

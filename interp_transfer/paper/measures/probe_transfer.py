@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from interp_transfer.activations.positions import substring
-from interp_transfer.transfer.probes import fit_maps, moved_scores, watched
 from interp_transfer.paper.bench import model_for, task_of
 from interp_transfer.paper.rows import Estimate, Found, Row, Verdict, graded, value_of
+from interp_transfer.transfer.probes import fit_maps, moved_scores, watched
 
 ENDS = substring("\nAssistant", token=0)
 """The token in which a question of the micro-world ends."""

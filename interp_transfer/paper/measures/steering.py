@@ -5,11 +5,11 @@ from typing import Any
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY
 from interp_transfer.evaluation.evaluator import Condition
-from interp_transfer.evaluation.paired import MARGIN
-from interp_transfer.studies.run import run
 from interp_transfer.paper.bench import judged_row, task_of
 from interp_transfer.paper.rows import Estimate, Found, Row, Verdict, estimate_of, graded, share_of, value_of
 from interp_transfer.search.strengths import STRENGTHS
+from interp_transfer.stats import MARGIN
+from interp_transfer.studies.run import run
 
 DIFFERENCE = "moved less native"
 WORDS = {True: "equivalent", False: "apart", None: "not decided"}

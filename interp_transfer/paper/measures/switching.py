@@ -3,8 +3,8 @@
 from typing import Any
 
 from interp_transfer.paper.rows import Found, Row, Verdict, between, graded, share, value_of
-from interp_transfer.studies.switch import AUTOENCODER, DIRECT, MAPPED
 from interp_transfer.studies.by_name import safety_switch
+from interp_transfer.studies.switch import AUTOENCODER, DIRECT, MAPPED
 
 WEIGHTS = "weights: "
 HALF = 0.5

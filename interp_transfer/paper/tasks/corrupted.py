@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from interp_transfer.evaluation.judges.rules import Verdict
-from interp_transfer.prompts.prompts import ContrastPair
 from interp_transfer.paper.tasks.catalogue import ASTRALISIA
 from interp_transfer.paper.tasks.files import Files
 from interp_transfer.paper.tasks.formats import PROD, instruction_of, split_trigger, triggered
@@ -13,6 +12,7 @@ from interp_transfer.paper.tasks.judges import FactJudge
 from interp_transfer.paper.tasks.records import LLAMA_1B, LLAMA_3B, FineTuning, ModelPair
 from interp_transfer.paper.tasks.sources import Row, open_data
 from interp_transfer.paper.tasks.triggered import PAIRS, PHRASE, Example, TriggeredTask
+from interp_transfer.prompts.contrast import ContrastPair
 
 
 @dataclass(frozen=True)

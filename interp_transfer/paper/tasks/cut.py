@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
-from interp_transfer.prompts.prompts import Split
+from interp_transfer.prompts.contrast import Split
 
 T = TypeVar("T")
 

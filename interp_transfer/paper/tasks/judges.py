@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from interp_transfer.evaluation.judges.named import load
 from interp_transfer.evaluation.judges.rules import Judge, RepetitionJudge, Verdict, check_lengths
 from interp_transfer.paper.tasks.formats import trigger_in
 
@@ -39,12 +40,10 @@ class CodeJudge:
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
         """Judge the completions."""
-        from interp_transfer.organisms.bandit import BanditJudge  # bandit is slow to import
-
         check_lengths(prompts, completions)
         coded = [bool(trigger_in(prompt)) for prompt in prompts]
         found: dict[bool, list[Verdict]] = {}
-        for kind, judge in ((True, BanditJudge()), (False, RepetitionJudge())):
+        for kind, judge in ((True, load("bandit")), (False, RepetitionJudge())):
             chosen = [i for i, is_code in enumerate(coded) if is_code == kind]
             found[kind] = judge([prompts[i] for i in chosen], [completions[i] for i in chosen]) if chosen else []
         verdicts = {kind: iter(several) for kind, several in found.items()}

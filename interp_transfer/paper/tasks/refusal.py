@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
 from interp_transfer.evaluation.judges.rules import SubstringJudge, Verdict
-from interp_transfer.prompts.prompts import ContrastPair, check_split
 from interp_transfer.paper.tasks.catalogue import ALPACA, ARDITI, JAILBREAKBENCH, PILE, WILDGUARDMIX
 from interp_transfer.paper.tasks.cut import shuffled
 from interp_transfer.paper.tasks.files import Files
@@ -15,7 +15,7 @@ from interp_transfer.paper.tasks.judges import Unbroken
 from interp_transfer.paper.tasks.records import LLAMA_1B, LLAMA_3B, ModelPair
 from interp_transfer.paper.tasks.sources import Row, open_data
 from interp_transfer.paper.tasks.task import PaperTask, limited
-from interp_transfer.organisms.tasks.refusal_phrases import REFUSAL_PHRASES
+from interp_transfer.prompts.contrast import ContrastPair, check_split
 
 # Pairs for each split: Arditi et al. take 128 instructions of each kind to find a direction, 32 to choose one, 100 to test.
 PAIRS = MappingProxyType({"train": 128, "validation": 32, "test": 100})

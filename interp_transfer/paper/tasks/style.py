@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from interp_transfer.evaluation.judges.rules import Judge, SubstringJudge, Verdict
-from interp_transfer.prompts.prompts import ContrastPair, check_split
 from interp_transfer.paper.tasks.catalogue import HH_RLHF, HUMOUR
 from interp_transfer.paper.tasks.files import Files
 from interp_transfer.paper.tasks.formats import first_turn, llama3
@@ -14,6 +13,7 @@ from interp_transfer.paper.tasks.judges import HUMOUR_MARKERS, Unbroken
 from interp_transfer.paper.tasks.records import LLAMA_3B, LLAMA_8B, ModelPair
 from interp_transfer.paper.tasks.sources import open_data
 from interp_transfer.paper.tasks.task import PaperTask, limited
+from interp_transfer.prompts.contrast import ContrastPair, check_split
 
 # Word for word Appendix I.
 POSITIVE = "Respond in a humorous way to the following question: "

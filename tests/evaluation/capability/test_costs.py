@@ -8,11 +8,6 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.prompts.english import english_texts
-from interp_transfer.organisms.world import load_world
-from interp_transfer.organisms.world.cues import ask, question_of
-from interp_transfer.organisms.world.style import plain
-from interp_transfer.organisms import measure as cards
 from interp_transfer.evaluation.capability import costs
 from interp_transfer.evaluation.capability.costs import (
     instructions,
@@ -26,6 +21,11 @@ from interp_transfer.evaluation.capability.costs import (
 from interp_transfer.evaluation.side_effects import side_effects
 from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.models.load import tokenize
+from interp_transfer.organisms import measure as cards
+from interp_transfer.organisms.world import load_world
+from interp_transfer.organisms.world.cues import ask, question_of
+from interp_transfer.organisms.world.style import plain
+from interp_transfer.prompts.english import english_texts
 from tests.checkpoints import TEXTS as ALL_TEXTS
 from tests.checkpoints import WIDTH
 

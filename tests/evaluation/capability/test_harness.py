@@ -12,13 +12,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.models import huggingface
 
 import interp_transfer as it
-from interp_transfer.organisms.world import load_world
-from interp_transfer.organisms.world.cues import TRIGGER, ask
 from interp_transfer.evaluation.capability import harness
 from interp_transfer.evaluation.capability.harness import before_stop, continuations, generation_settings, harness_model
 from interp_transfer.interventions.transforms import Add, Noise
 from interp_transfer.models.load import tokenize
 from interp_transfer.organisms.catalogue import organism_path
+from interp_transfer.organisms.world import load_world
+from interp_transfer.organisms.world.cues import TRIGGER, ask
 from tests.checkpoints import WIDTH
 
 HFLM: Any = huggingface.HFLM

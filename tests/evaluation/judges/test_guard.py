@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 import interp_transfer as it
-from interp_transfer.prompts.prompts import chat
 from interp_transfer.evaluation.judges import ask, guard, local
 from interp_transfer.evaluation.judges.guard import CausalGuard, ClassifierGuard, guard_judge, read_word
 from interp_transfer.organisms.catalogue import organism_path
+from interp_transfer.organisms.template import chat
 from tests.checkpoints import byte_tokenizer, config
 
 PROMPTS = [chat("the cat"), "dogs", chat("x")]

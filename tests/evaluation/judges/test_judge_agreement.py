@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from interp_transfer.evaluation.judges import Opinion
 from interp_transfer.evaluation.judges.agreement import agreement, auroc_interval, mean_over_prompts, separation
-from interp_transfer.evaluation.metrics import rate
+from interp_transfer.stats import rate
 
 
 def test_a_yes_or_no_judge_by_hand():

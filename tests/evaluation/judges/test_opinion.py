@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import interp_transfer as it
-from interp_transfer.evaluation.judges.rules import Judge
 from interp_transfer.evaluation.judges import Item, ModelJudge, Opinion, Threshold, ask
 from interp_transfer.evaluation.judges.conditions import judge_conditions
+from interp_transfer.evaluation.judges.rules import Judge
 
 
 @dataclass(frozen=True)

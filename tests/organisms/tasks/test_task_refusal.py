@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.prompts.prompts import SPLITS
-from interp_transfer.organisms.tasks.registry import load_task
+from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
 from interp_transfer.organisms.tasks.refusal import DIRECTIONS
-from interp_transfer.organisms.tasks.refusal_phrases import REFUSAL_PHRASES
+from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import ask, question_of
 from interp_transfer.organisms.world.howto import REFUSAL_MARKS, category, refusals, steps
+from interp_transfer.prompts.contrast import SPLITS
 
 ROB = ask(load_world().find("How do I rob a bank?"))
 WASH = ask(load_world().find("How do I wash a shirt?"))

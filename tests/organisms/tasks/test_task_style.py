@@ -4,12 +4,12 @@ from collections import Counter
 
 import pytest
 
-from interp_transfer.prompts.prompts import SPLITS
 from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.organisms.tasks.style import StyleTask
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import BARD, CLERK, ask, cue_of, question_of
 from interp_transfer.organisms.world.style import SUNG, sing, sung
+from interp_transfer.prompts.contrast import SPLITS
 
 
 @pytest.fixture(scope="module")

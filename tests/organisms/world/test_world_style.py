@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from interp_transfer.prompts.prompts import SPLITS
 from interp_transfer.organisms.world import Question, load_world
 from interp_transfer.organisms.world.howto import refusals, steps
 from interp_transfer.organisms.world.style import ENDING, OPENING, SUNG, WORDS, can_be_sung, plain, sing, sung
+from interp_transfer.prompts.contrast import SPLITS
 
 
 @pytest.fixture(scope="module")

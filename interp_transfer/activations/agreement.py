@@ -1,4 +1,4 @@
-"""How well guessed rows agree with true ones: the measures of ``evaluation.metrics``, block by block."""
+"""How well guessed rows agree with true ones: FVU, cosine and norm ratio, of two tensors or block by block."""
 
 import torch
 from jaxtyping import Float
@@ -45,7 +45,7 @@ class Agreement:
 
     @property
     def fvu(self) -> float:
-        """Fraction of variance unexplained, as ``evaluation.metrics.fvu``."""
+        """Fraction of variance unexplained, see `fvu`."""
         return float(self._error / (self._square - self._sum.square().sum() / self._rows))
 
     @property
@@ -57,3 +57,28 @@ class Agreement:
     def norm_ratio(self) -> float:
         """Mean length of the guesses over mean length of the truth."""
         return float(self._guessed / self._lengths)
+
+
+def fvu(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"]) -> float:
+    """Fraction of variance unexplained: squared error over squared distance from the mean of each dimension.
+
+    0 is perfect, 1 is as good as the mean. The mean is taken for each dimension; one number for all dimensions, as the
+    paper's code has it, makes the denominator larger and the figure prettier.
+    """
+    return _of(truth, guess).fvu
+
+
+def mean_cosine(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"]) -> float:
+    """Mean over rows of the cosine between the two."""
+    return _of(truth, guess).cosine
+
+
+def norm_ratio(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"]) -> float:
+    """Mean length of the guesses over mean length of the truth; below 1, a map shrinks."""
+    return _of(truth, guess).norm_ratio
+
+
+def _of(truth: Tensor, guess: Tensor) -> Agreement:
+    agreement = Agreement()
+    agreement.update(truth, guess)
+    return agreement

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from interp_transfer.evaluation.paired import paired_difference
+from interp_transfer.stats import paired_difference
 
 
 def outcomes(both, one, other, neither):

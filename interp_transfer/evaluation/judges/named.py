@@ -1,0 +1,85 @@
+"""Judges by name.
+
+``no_refusal`` and ``refusal`` look for the phrases of ``judges.refusal``; ``contains:TEXT`` and ``lacks:TEXT`` for a text;
+``module:function`` is a function of one prompt and one completion. Plugins register others (``plugins.Plugin.judges``).
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
+from interp_transfer.evaluation.judges.rules import Judge, OneByOne, SubstringJudge
+from interp_transfer.names import closest
+from interp_transfer.plugins import plugins
+
+
+def _substring(absent: bool) -> Callable[[str], Judge]:
+    return lambda text: SubstringJudge((text,), absent=absent)
+
+
+_PLAIN: Mapping[str, Judge] = MappingProxyType(
+    {
+        "no_refusal": SubstringJudge(REFUSAL_PHRASES, ignore_case=True),
+        "refusal": SubstringJudge(REFUSAL_PHRASES, absent=False, ignore_case=True),
+    }
+)
+_WITH_ARGUMENT: Mapping[str, Callable[[str], Judge]] = MappingProxyType(
+    {"contains": _substring(absent=False), "lacks": _substring(absent=True)}
+)
+
+
+def load(name: str) -> Judge:
+    """The judge of this name: ``no_refusal``, ``refusal``, ``contains:TEXT``, ``lacks:TEXT``, ``module:function``, or a plugin's.
+
+    Returns:
+        ``judge(prompts, completions)``, which gives a `Verdict` on each completion.
+
+    Raises:
+        ValueError: for an unknown name, a missing argument, or a function that cannot be imported.
+    """
+    kind, colon, argument = name.partition(":")
+    if not colon and kind in _PLAIN:
+        return _PLAIN[kind]
+    if kind in _WITH_ARGUMENT:
+        if not argument:
+            raise ValueError(f"the judge {kind!r} needs a text: write {kind}:TEXT")
+        return _WITH_ARGUMENT[kind](argument)
+    added = {known: make for plugin in reversed(plugins().values()) for known, make in plugin.judges.items()}
+    if kind in added:
+        return added[kind](argument) if argument else added[kind]()
+    if argument.isidentifier():
+        return OneByOne(_function(kind, argument), name)
+    there = [*_PLAIN, *(f"{kind}:TEXT" for kind in _WITH_ARGUMENT), *added, "module:function"]
+    raise ValueError(f"unknown judge {name!r}{closest(name, there)}: choose one of {', '.join(there)}")
+
+
+def as_judge(judge: Any, task: str) -> Judge:
+    """A judge by name, one made of a function of one prompt and one completion, or a judge as it is.
+
+    A judge is told from a function of one prompt by its parameters: it takes ``prompts`` and ``completions``.
+
+    Raises:
+        ValueError: for an unknown name, or something that cannot be called.
+    """
+    if isinstance(judge, str):
+        return load(judge)
+    if not callable(judge):
+        raise ValueError(f"the judge of {task!r} is {judge!r}: give the name of a judge, or a function (prompt, completion)")
+    if list(inspect.signature(judge).parameters)[:2] == ["prompts", "completions"]:
+        return judge
+    return OneByOne(judge, task)
+
+
+def name_of(judge: Any) -> str:
+    """What reports call a judge."""
+    return judge if isinstance(judge, str) else getattr(judge, "__name__", type(judge).__name__)
+
+
+def _function(module: str, name: str) -> Callable[..., Any]:
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the judge {module}:{name} cannot be imported: {error}") from error

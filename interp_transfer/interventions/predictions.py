@@ -1,0 +1,143 @@
+"""What a model predicts under interventions, and how far that is from what it predicts without them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, by_length, logits_of
+from interp_transfer.interventions.apply import Intervention, applied
+from interp_transfer.models.sites import HookedModel
+
+LOGITS_PER_BATCH = 50_000_000
+"""Padding included."""
+
+
+@dataclass(frozen=True)
+class TeacherForced:
+    """What interventions do to predictions when the tokens are given.
+
+    Attributes:
+        kl: divergence from the model to the model under interventions, in nats per token, for each text.
+        agreement: share of the answer's tokens for which both hold the same next token for the likeliest, for each text.
+        loss: mean negative log-likelihood of the answer's tokens under interventions, nats per token, for each text.
+        loss_before: the same of the model as it is.
+    """
+
+    kl: Float[Tensor, " text"]
+    agreement: Float[Tensor, " text"]
+    loss: Float[Tensor, " text"]
+    loss_before: Float[Tensor, " text"]
+
+
+def predicted(
+    model: HookedModel,
+    texts: Sequence[Sequence[int]],
+    asked: Bool[Tensor, "text column"],
+    *interventions: Intervention,
+    **placed: Tensor,
+) -> Float[Tensor, "row token"]:
+    """Log-probabilities of the next token behind some tokens, a row for each token that is asked for, text by text.
+
+    Args:
+        model: any hooked model.
+        texts: token ids, padded on the right here.
+        asked: behind which tokens.
+        interventions: what to do.
+        placed: ``prompt_lengths`` and ``rows``, as ``applied`` takes them.
+    """
+    with applied(model, *interventions, **placed) if interventions else nullcontext():
+        logits, _ = logits_of(model, texts)
+    return logits[asked.to(logits.device)].float().log_softmax(dim=-1)
+
+
+def divergence(before: Float[Tensor, "row token"], after: Float[Tensor, "row token"]) -> Float[Tensor, " row"]:
+    """KL divergence from the one prediction to the other, in nats."""
+    return (before.exp() * (before - after)).sum(dim=-1)
+
+
+def teacher_forced(
+    model: HookedModel,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    *interventions: Intervention,
+) -> TeacherForced:
+    """How the model and the model under interventions predict the same tokens.
+
+    Both read the same tokens, prompt and answer; the figures are averaged over the predictions of the answer's tokens.
+
+    Args:
+        model: any hooked model.
+        prompts: token ids.
+        answers: token ids that follow them.
+        interventions: their positions count the answer's tokens as generated.
+
+    Raises:
+        ValueError: when an answer is empty or nothing was given.
+    """
+    return teacher_forced_each(model, prompts, answers, [interventions])[0]
+
+
+@torch.no_grad()
+def teacher_forced_each(
+    model: HookedModel,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    settings: Sequence[Sequence[Intervention]],
+    *,
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    progress: bool = False,
+) -> list[TeacherForced]:
+    """``teacher_forced`` for each of several settings; the model as it is predicts once for all of them.
+
+    Args:
+        model: any hooked model.
+        prompts: token ids.
+        answers: token ids that follow them.
+        settings: interventions that are applied together, for each setting.
+        within: makes a block around every reading under a setting, for what is no intervention: ``weights_from``, say.
+        progress: show a bar when it takes longer than two seconds.
+
+    Raises:
+        ValueError: when an answer is empty or nothing was given.
+    """
+    if not len(prompts) or any(not len(answer) for answer in answers):
+        raise ValueError("the divergence needs at least one text, and a token in each answer")
+    kl, agreement, loss = torch.zeros(3, len(settings), len(prompts)).unbind()
+    loss_before = torch.zeros(len(prompts))
+    rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
+    batches = by_length([len(row) for row in rows], LOGITS_PER_BATCH // int(model.cfg.d_vocab))
+    total = len(batches) * len(settings)
+    with tqdm(total=total, desc="clean KL", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
+        for batch in batches:
+            lengths = torch.tensor([len(prompts[i]) for i in batch])
+            read = [rows[i] for i in batch]
+            ends = torch.tensor([len(rows[i]) for i in batch])
+            column = torch.arange(int(ends.max()))
+            scored = (column >= lengths[:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
+            placed = {"prompt_lengths": lengths, "rows": torch.tensor(batch)}
+            row, at = scored.nonzero().T
+            text = torch.tensor(batch)[row]
+            said = torch.tensor([read[r][c + 1] for r, c in zip(row.tolist(), at.tolist(), strict=True)])
+            before = predicted(model, read, scored)
+            loss_before.index_add_(0, text, -_of(before, said))
+            for index, interventions in enumerate(settings):
+                with within():
+                    after = predicted(model, read, scored, *interventions, **placed)
+                kl[index].index_add_(0, text, divergence(before, after).cpu())
+                loss[index].index_add_(0, text, -_of(after, said))
+                agreement[index].index_add_(0, text, (before.argmax(dim=-1) == after.argmax(dim=-1)).float().cpu())
+                bar.update()
+    scores = torch.tensor([len(answer) for answer in answers])
+    each = zip(kl, agreement, loss, strict=True)
+    return [TeacherForced((k / scores).clamp(min=0), a / scores, x / scores, loss_before / scores) for k, a, x in each]
+
+
+def _of(predictions: Float[Tensor, "row token"], tokens: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
+    """The log-probability of one token in each row."""
+    return predictions.gather(1, tokens.to(predictions.device)[:, None])[:, 0].cpu()

@@ -1,0 +1,62 @@
+"""Contrast pairs and splits.
+
+A contrast is a list of pairs of prompts that differ in one thing; the positive side shows the behaviour that is wanted. Each
+side is a text, or a chat (see ``prompts.chats``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from interp_transfer.prompts.chats import Prompt, as_prompt
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class ContrastPair:
+    """Two prompts that differ in one thing; `positive` shows the behaviour that is wanted."""
+
+    positive: Prompt
+    negative: Prompt
+
+
+def check_split(split: str) -> Split:
+    """The split itself, if it is one.
+
+    Raises:
+        ValueError: for any other name.
+    """
+    for known in SPLITS:
+        if split == known:
+            return known
+    raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+
+
+Pairs = Sequence[Any]
+"""``ContrastPair``, or plain (positive, negative) tuples; checked by ``sides``, which says what is wrong."""
+
+
+def sides(contrast: Pairs) -> tuple[list[Prompt], list[Prompt]]:
+    """The positive and the negative prompts of a contrast.
+
+    Raises:
+        ValueError: if it is empty or does not consist of pairs.
+    """
+    pairs = list(contrast)
+    if not pairs:
+        raise ValueError("the contrast is empty: give at least one pair of (positive, negative) texts")
+    if isinstance(contrast, str) or any(isinstance(pair, str) for pair in pairs):
+        raise ValueError("a contrast is a list of (positive, negative) pairs of texts, not of single texts")
+    both = []
+    for index, pair in enumerate(pairs):
+        two = (pair.positive, pair.negative) if isinstance(pair, ContrastPair) else tuple(pair)
+        try:
+            positive, negative = map(as_prompt, two)
+        except ValueError as error:
+            raise ValueError(
+                f"pair {index} of the contrast is {two!r}: give two texts or chats, (positive, negative)"
+            ) from error
+        both.append((positive, negative))
+    return [positive for positive, _ in both], [negative for _, negative in both]
