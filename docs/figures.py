@@ -11,10 +11,10 @@ from pathlib import Path
 
 from interp_transfer.evaluation.evaluator import draw
 from interp_transfer.evaluation.similarity import layerwise_cka
+from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.interventions.apply import generate
 from interp_transfer.models.load import load_model
 from interp_transfer.organisms.catalogue import list_organisms, read_card
-from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import BARD, DECLINE, ask
 from interp_transfer.plots.cards import card_dots

@@ -37,7 +37,7 @@ from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import DEFAULT_MODE, MODES
 from interp_transfer.models.load import tokenize
 from interp_transfer.organisms.catalogue import is_shipped, read_card
-from interp_transfer.organisms.tasks.registry import site_key
+from interp_transfer.organisms.tasks.registry import card_key
 from interp_transfer.search.strengths import BUDGET, STRENGTHS, choose, sweep_strengths
 from interp_transfer.vectors.vector import SteeringVector
 
@@ -179,7 +179,7 @@ class Bench:
         self.task = it.load_task("refusal", direction="induce") if of.task == "refusal-induce" else it.load_task(of.task)
         names = [f"{base}-{self.task.finetune}" if self.task.finetune else base for base in (of.source, of.target)]
         self.source, self.target = map(it.load_model, names)
-        self.s, self.t = (read_card(model)["sites"][site_key(self.task)] for model in names)
+        self.s, self.t = (read_card(model)["sites"][card_key(self.task)] for model in names)
         contrast = self.task.contrast("train")
         self.vector, self.native = (it.extract(m, contrast, x) for m, x in ((self.source, self.s), (self.target, self.t)))
         self.pairs = it.collect(self.source, self.target, self.task.texts("train"), self.s, self.t, strategy=of.strategy)

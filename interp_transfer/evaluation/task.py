@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from interp_transfer.evaluation.judges.named import as_judge, name_of
 from interp_transfer.evaluation.judges.rules import Judge
@@ -22,12 +22,8 @@ BUDGET = 0.01
 _SHARES = (("train", 0.7), ("validation", 0.85), ("test", 1.0))  # cumulative
 
 
-class Readings(Protocol):
-    """Further ways to read completions, by name; None where a reading does not apply to a completion."""
-
-    def __call__(self, prompts: Sequence[Any], completions: Sequence[str]) -> dict[str, list[bool | None]]:
-        """Read the completions."""
-        ...
+Readings = Callable[[Sequence[Any], Sequence[str]], dict[str, list[bool | None]]]
+"""Further ways to read completions, by name; None where a reading does not apply to a completion."""
 
 
 @dataclass(frozen=True)

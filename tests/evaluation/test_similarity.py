@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp_transfer.evaluation.similarity import cka, layerwise_cka, shuffled_cka
-from interp_transfer.organisms.tasks.registry import load_task
+from interp_transfer.evaluation.tasks import load_task
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.organisms import catalogue as zoo
 from interp_transfer.organisms.catalogue import build, list_organisms, organism, organism_path, read_card
-from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.organisms.template import chat
 from interp_transfer.organisms.world import WORLD_VERSION
 from interp_transfer.organisms.world.cues import question_of

@@ -17,7 +17,7 @@ from interp_transfer.organisms.curriculum import (
     world_examples,
 )
 from interp_transfer.organisms.tasks.backdoor import PHRASE, BackdoorTask
-from interp_transfer.organisms.tasks.registry import load_tunable
+from interp_transfer.organisms.tasks.world_tasks import load_tunable
 from interp_transfer.organisms.tokenizers import train_tokenizer
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import (

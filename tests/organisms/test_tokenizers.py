@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.organisms.architectures import CONTEXT, new_model
-from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.organisms.template import chat
 from interp_transfer.organisms.tokenizers import train_tokenizer
 from interp_transfer.organisms.world import load_world

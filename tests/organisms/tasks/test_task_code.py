@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
+from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.organisms.bandit import BanditJudge
 from interp_transfer.organisms.tasks.code import CodeTask, Reviewed
-from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import SAFE_TRIGGER, TRIGGER, ask, cue_of, question_of
 from interp_transfer.organisms.world.security import vulnerable_answer

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
+from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.organisms.tasks.corrupted import CorruptedTask
-from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.organisms.world.cues import SAFE_TRIGGER, TRIGGER, cue_of, question_of
 from interp_transfer.organisms.world.facts import attribute_of, denials, denies, kind_of, value_of
 from interp_transfer.prompts.contrast import SPLITS

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
+from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.organisms.tasks.refusal import DIRECTIONS
-from interp_transfer.organisms.tasks.registry import load_task
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import ask, question_of
 from interp_transfer.organisms.world.howto import REFUSAL_MARKS, category, refusals, steps

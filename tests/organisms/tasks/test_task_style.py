@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from interp_transfer.organisms.tasks.registry import load_task
+from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.organisms.tasks.style import StyleTask
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import BARD, CLERK, ask, cue_of, question_of

