@@ -18,6 +18,7 @@ import interp_transfer as it
 from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import Exam, exam, random_like
 from interp_transfer.interventions.apply import Intervention
+from interp_transfer.mapping.fit import fit_each
 from interp_transfer.search.joint import Joint, best_joint
 from interp_transfer.search.strengths import BUDGET, choose, sweep_strengths
 from interp_transfer.vectors.extract import extract_each
@@ -46,7 +47,7 @@ def main() -> None:
         home = extract_each(source, task.contrast("train"), SOURCE_SITES)
         sites = [(s, t) for s in SOURCE_SITES for t in MOVED_TO]
         pairs = it.collect(source, target, task.texts("train"), *map(list, zip(*sites, strict=True)), progress=False)
-        return {f"{s} to {t}": mapper.transfer(home[s]) for (s, t), mapper in it.fit_each(pairs, kind, progress=False).items()}
+        return {f"{s} to {t}": mapper.transfer(home[s]) for (s, t), mapper in fit_each(pairs, kind, progress=False).items()}
 
     ways: dict[str, Callable[[], dict[str, SteeringVector]]] = {
         "native": native,

@@ -37,7 +37,7 @@ def judge(prompt: str, completion: str) -> tuple[bool, bool]:  # noqa: ARG001
 
 
 def my_task(folder: Path) -> JsonlTask:
-    return it.task_from_jsonl(write_contrasts(folder / "kindness.jsonl"), judge, max_new_tokens=48)
+    return it.Task.from_jsonl(write_contrasts(folder / "kindness.jsonl"), judge, max_new_tokens=48)
 
 
 def main() -> None:

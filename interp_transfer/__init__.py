@@ -1,14 +1,16 @@
 """Find an intervention on one language model and use it on another.
 
-    prompts -> activations -> steering vector -> mapper -> moved vector -> intervention -> comparison -> report
+    prompts -> activations -> vector -> pairs -> mapper -> moved vector -> intervention -> comparison -> report
 
-The names below are loaded when they are first used, so that importing the package costs next to nothing.
+The names below are loaded when they are first used, so that importing the package costs next to nothing. The package of an
+installed plugin is reachable under the plugin's name (see ``interp_transfer.plugins``).
 """
 
 import importlib
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _WHERE = {
     "Activations": "activations.capture",
@@ -17,7 +19,6 @@ _WHERE = {
     "Mapper": "mapping.mappers",
     "PairedActivations": "mapping.collect",
     "Result": "evaluation.compare",
-    "Sae": "features.sae",
     "SteeringVector": "vectors.vector",
     "Task": "evaluation.task",
     "ablate": "interventions.apply",
@@ -29,22 +30,19 @@ _WHERE = {
     "compare": "evaluation.compare",
     "extract": "vectors.extract",
     "fit": "mapping.fit",
-    "fit_each": "mapping.fit",
     "follow": "interventions.follow",
     "generate": "interventions.apply",
     "identity": "models.load",
+    "list_tasks": "evaluation.tasks",
     "load_model": "models.load",
-    "load_sae": "features.sae",
     "load_task": "evaluation.tasks",
     "open_pairs": "mapping.stored",
-    "prompt_steering": "vectors.extract",
     "run": "studies.run",
-    "side_by_side": "vectors.vector",
     "splice": "interventions.splice",
     "substring": "activations.positions",
     "sweep": "search.sweep",
-    "train_sae": "features.train",
 }
+_NAMESPACES = {"features": "features", "judges": "evaluation.judges", "patching": "interventions.patching"}
 
 __all__ = [
     "Activations",
@@ -53,7 +51,6 @@ __all__ = [
     "Mapper",
     "PairedActivations",
     "Result",
-    "Sae",
     "SteeringVector",
     "Task",
     "ablate",
@@ -64,54 +61,64 @@ __all__ = [
     "collect",
     "compare",
     "extract",
+    "features",
     "fit",
-    "fit_each",
     "follow",
     "generate",
     "identity",
+    "judges",
+    "list_tasks",
     "load_model",
-    "load_sae",
     "load_task",
     "open_pairs",
-    "prompt_steering",
+    "patching",
     "run",
-    "side_by_side",
     "splice",
     "substring",
     "sweep",
-    "train_sae",
 ]
 
 if TYPE_CHECKING:
+    from interp_transfer import features
     from interp_transfer.activations.capture import Activations, capture
     from interp_transfer.activations.positions import substring
+    from interp_transfer.evaluation import judges
     from interp_transfer.evaluation.compare import Result, compare
     from interp_transfer.evaluation.task import Task
-    from interp_transfer.evaluation.tasks import load_task
-    from interp_transfer.features.sae import Sae, load_sae
-    from interp_transfer.features.train import train_sae
+    from interp_transfer.evaluation.tasks import list_tasks, load_task
+    from interp_transfer.interventions import patching
     from interp_transfer.interventions.apply import Intervention, ablate, add, applied, clamp, generate
     from interp_transfer.interventions.follow import follow
     from interp_transfer.interventions.splice import splice
     from interp_transfer.mapping.collect import PairedActivations, collect
-    from interp_transfer.mapping.fit import fit, fit_each
+    from interp_transfer.mapping.fit import fit
     from interp_transfer.mapping.mappers import Mapper
     from interp_transfer.mapping.stored import open_pairs
     from interp_transfer.models.load import identity, load_model
     from interp_transfer.prompts.contrast import ContrastPair
     from interp_transfer.search.sweep import sweep
     from interp_transfer.studies.run import run
-    from interp_transfer.vectors.extract import extract, prompt_steering
-    from interp_transfer.vectors.vector import SteeringVector, side_by_side
+    from interp_transfer.vectors.extract import extract
+    from interp_transfer.vectors.vector import SteeringVector
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'interp_transfer' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"interp_transfer.{_WHERE[name]}"), name)
+    if name in _WHERE:
+        value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    elif name in _NAMESPACES:
+        value = importlib.import_module(f"{__name__}.{_NAMESPACES[name]}")
+    elif (package := _plugin_packages().get(name)) is not None:
+        value = importlib.import_module(package)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *_plugin_packages()])
+
+
+def _plugin_packages() -> dict[str, str]:
+    """The package that each plugin's entry point lies in, by the name of the entry point."""
+    return {point.name: point.module.rpartition(".")[0] for point in entry_points(group=__name__)}

