@@ -3,8 +3,9 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 BIN := .venv/bin
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: .venv demo test lint docs bench reproduce quick clean
+.PHONY: .venv demo test test-all lint docs bench size reproduce quick clean
 
 .venv: .venv/.made
 
@@ -23,11 +24,20 @@ lint: .venv
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# Lint, types, and every test that is not slow: at most 8 minutes on two cores.
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
+
+# The slow tests too: training, notebooks, killed processes.
+test-all: test
+	$(BIN)/pytest $(PARALLEL) -m slow
 
 bench: .venv
 	$(BIN)/python -m benchmarks
+
+# Lines of Python by folder.
+size: .venv
+	@$(BIN)/python docs/house.py
 
 # The page of results, from what docs/results holds; what is missing there is measured.
 reproduce: .venv
