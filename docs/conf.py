@@ -29,6 +29,13 @@ def tutorial(_app: Any) -> None:
     write_pages(HERE.parent / "examples", HERE / "tutorial")
 
 
+def picture(_app: Any) -> None:
+    """Draws the picture of the house from the imports as they are."""
+    import house
+
+    (HERE / "made" / "house.svg").write_text(house.picture())
+
+
 def script(app: Any, exception: Exception | None) -> None:
     """Puts plotly's script beside the pages, which the figures of the tutorial need: built pages fetch nothing."""
     from plotly.offline import get_plotlyjs
@@ -40,4 +47,5 @@ def script(app: Any, exception: Exception | None) -> None:
 def setup(app: Any) -> None:
     """Sphinx calls this."""
     app.connect("builder-inited", tutorial)
+    app.connect("builder-inited", picture)
     app.connect("build-finished", script)
