@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 import interp_transfer as it
 from benchmarks.measure import Result, ratio
 from benchmarks.models import SHAPES, VOCABULARY, make, texts
-from interp_transfer.models.load import tokenizer_of
+from interp_transfer.models.tokens import tokenizer_of
 
 TEXTS, LENGTH = {"d256 x 6 layers": 16, "the shape of Qwen2.5-0.5B": 4}, 128
 

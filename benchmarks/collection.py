@@ -19,7 +19,7 @@ import interp_transfer as it
 from benchmarks.measure import CPU, Clock, Result, ratio
 from benchmarks.models import SHAPES, VOCABULARY, make, texts
 from interp_transfer.activations.capture import TOKENS_PER_BATCH
-from interp_transfer.models.load import tokenizer_of
+from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.organisms.catalogue import organism_path
 
 ORGANISMS = {"micro-qwen-s": 3, "micro-qwen-m": 4}

@@ -22,7 +22,7 @@ print(time.perf_counter() - start)
 LOAD = """
 import sys, threading, time
 import interp_transfer as it
-from interp_transfer.models.load import huggingface_model
+from interp_transfer.models.hooked_model import huggingface_model
 import torch, transformers, transformer_lens, accelerate
 
 def status(key):

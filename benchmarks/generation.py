@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 import interp_transfer as it
 from benchmarks.measure import Result, ratio
 from benchmarks.models import SHAPES, VOCABULARY, make, texts
-from interp_transfer.interventions.apply import generate_tokens
-from interp_transfer.models.load import tokenizer_of
+from interp_transfer.interventions.generation import generate_tokens
+from interp_transfer.models.tokens import tokenizer_of
 
 PROMPTS, LENGTH = 16, 32
 NEW = {"d256 x 6 layers": 64, "the shape of Qwen2.5-0.5B": 16}

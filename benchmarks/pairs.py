@@ -4,7 +4,7 @@ import torch
 
 from interp_transfer.activations.align import AlignmentReport
 from interp_transfer.mapping.pairs import PairedActivations
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 
 SITE = "blocks.0.hook_resid_pre"
 _ROWS_PER_TEXT = 20

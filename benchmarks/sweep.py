@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 import interp_transfer as it
 from benchmarks.measure import CPU, Result, circumstances
 from interp_transfer.evaluation.evaluator import Exam, exam
-from interp_transfer.models.load import tokenizer_of
+from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.organisms.catalogue import organism_path
 from interp_transfer.search.sweep import Sweep, sweep
 from interp_transfer.stats import rate

@@ -12,7 +12,7 @@ from pathlib import Path
 from interp_transfer.evaluation.evaluator import draw
 from interp_transfer.evaluation.similarity import layerwise_cka
 from interp_transfer.evaluation.tasks import load_task
-from interp_transfer.interventions.apply import generate
+from interp_transfer.interventions.generation import generate
 from interp_transfer.models.load import load_model
 from interp_transfer.organisms.catalogue import list_organisms, read_card
 from interp_transfer.organisms.world import load_world

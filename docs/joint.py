@@ -17,7 +17,7 @@ from typing import Any
 import interp_transfer as it
 from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import Exam, exam, random_like
-from interp_transfer.interventions.apply import Intervention
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.mapping.fit import fit_each
 from interp_transfer.search.joint import Joint, best_joint
 from interp_transfer.search.strengths import BUDGET, choose, sweep_strengths

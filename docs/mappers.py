@@ -29,13 +29,14 @@ from interp_transfer.activations.align import DEFAULT_STRATEGY, STRATEGIES
 from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import Exam, draw, exam, random_like
 from interp_transfer.evaluation.replacement import HELD_OUT, SEEN, by_entity, validate_replacement
-from interp_transfer.interventions.apply import Intervention, generate_tokens
+from interp_transfer.interventions.generation import generate_tokens
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.mapping.controls import token_means
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import DEFAULT_MODE, MODES
-from interp_transfer.models.load import tokenize
+from interp_transfer.models.tokens import tokenize
 from interp_transfer.organisms.catalogue import is_shipped, read_card
 from interp_transfer.organisms.tasks.registry import card_key
 from interp_transfer.search.strengths import BUDGET, STRENGTHS, choose, sweep_strengths

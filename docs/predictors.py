@@ -13,7 +13,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.compare import write_json
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.organisms.catalogue import list_organisms
 from interp_transfer.search.predict import PREDICTORS, Predictions, predict
 from interp_transfer.stats import rate

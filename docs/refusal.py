@@ -11,7 +11,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import draw, exam, random_like
-from interp_transfer.interventions.apply import Intervention
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Ablate
 from interp_transfer.models.sites import RESIDUAL_WRITES
 from interp_transfer.organisms.catalogue import read_card

@@ -15,24 +15,24 @@ __version__ = "0.2.0"
 _WHERE = {
     "Activations": "activations.capture",
     "ContrastPair": "prompts.contrast",
-    "Intervention": "interventions.apply",
+    "Intervention": "interventions.intervention",
     "Mapper": "mapping.mappers",
     "PairedActivations": "mapping.collect",
     "Result": "evaluation.compare",
     "SteeringVector": "vectors.vector",
     "Task": "evaluation.task",
-    "ablate": "interventions.apply",
-    "add": "interventions.apply",
-    "applied": "interventions.apply",
+    "ablate": "interventions.intervention",
+    "add": "interventions.intervention",
+    "applied": "interventions.hooks",
     "capture": "activations.capture",
-    "clamp": "interventions.apply",
+    "clamp": "interventions.intervention",
     "collect": "mapping.collect",
     "compare": "evaluation.compare",
     "extract": "vectors.extract",
     "fit": "mapping.fit",
     "follow": "interventions.follow",
-    "generate": "interventions.apply",
-    "identity": "models.load",
+    "generate": "interventions.generation",
+    "identity": "models.identity",
     "list_tasks": "evaluation.tasks",
     "load_model": "models.load",
     "load_task": "evaluation.tasks",
@@ -87,14 +87,17 @@ if TYPE_CHECKING:
     from interp_transfer.evaluation.task import Task
     from interp_transfer.evaluation.tasks import list_tasks, load_task
     from interp_transfer.interventions import patching
-    from interp_transfer.interventions.apply import Intervention, ablate, add, applied, clamp, generate
     from interp_transfer.interventions.follow import follow
+    from interp_transfer.interventions.generation import generate
+    from interp_transfer.interventions.hooks import applied
+    from interp_transfer.interventions.intervention import Intervention, ablate, add, clamp
     from interp_transfer.interventions.splice import splice
     from interp_transfer.mapping.collect import PairedActivations, collect
     from interp_transfer.mapping.fit import fit
     from interp_transfer.mapping.mappers import Mapper
     from interp_transfer.mapping.stored import open_pairs
-    from interp_transfer.models.load import identity, load_model
+    from interp_transfer.models.identity import identity
+    from interp_transfer.models.load import load_model
     from interp_transfer.prompts.contrast import ContrastPair
     from interp_transfer.search.sweep import sweep
     from interp_transfer.studies.run import run

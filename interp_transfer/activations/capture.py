@@ -18,8 +18,10 @@ from tqdm.auto import tqdm
 from interp_transfer.activations.finite import all_finite
 from interp_transfer.activations.positions import Layout, Positions, check_positions, select
 from interp_transfer.models.bypass import bypassed, quiet
-from interp_transfer.models.load import ModelIdentity, device_of, huggingface_model, identity, tokenize, tokenizer_of
-from interp_transfer.models.sites import HookedModel, hook_points
+from interp_transfer.models.hooked_model import HookedModel, device_of, huggingface_model
+from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.sites import hook_points
+from interp_transfer.models.tokens import tokenize, tokenizer_of
 
 TOKENS_PER_BATCH = 8192
 FULL_BATCH = 1024

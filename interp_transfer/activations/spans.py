@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Bool, Int
 
-from interp_transfer.models.load import without_doubles
+from interp_transfer.models.tokens import without_doubles
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -18,11 +18,11 @@ from torch import Tensor
 from interp_transfer.activations.positions import describe
 from interp_transfer.evaluation.evaluator import Condition, exam, read_again
 from interp_transfer.evaluation.task import Task
-from interp_transfer.interventions.apply import Intervention
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.io import hashed
-from interp_transfer.models.load import identity
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import identity
 
 if TYPE_CHECKING:
     import pandas as pd

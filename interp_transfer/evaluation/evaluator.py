@@ -15,12 +15,13 @@ from torch import Tensor
 from interp_transfer.activations.capture import capture
 from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.evaluation.task import Task
-from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
-from interp_transfer.interventions.many import can_share, merged_each
+from interp_transfer.interventions.generation import generate, generate_tokens
+from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.interventions.merging import can_share, merged_each
 from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import Add, MeanAblate
-from interp_transfer.models.load import tokenize, tokenizer_of
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.stats import Estimate, Rate, clustered_rate, mean_interval, rate
 
 RANDOM_DRAWS = 5

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from interp_transfer.interventions.apply import Intervention
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import teacher_forced_each
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
 
 
 def perplexity(loss: float) -> float:

@@ -19,10 +19,12 @@ import torch
 from interp_transfer.evaluation.capability.costs import whole_texts
 from interp_transfer.evaluation.evaluator import completions_each, draw
 from interp_transfer.evaluation.task import Task
-from interp_transfer.interventions.apply import Intervention, generate_tokens
+from interp_transfer.interventions.generation import generate_tokens
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import TeacherForced, predicted, teacher_forced_each
-from interp_transfer.models.load import identity, tokenize, tokenizer_of
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import identity
+from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.plugins import known_model
 from interp_transfer.prompts.english import english_texts
 from interp_transfer.stats import Estimate, Rate, mean_interval, rate

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.activations.capture import capture
-from interp_transfer.models.sites import HookedModel, residual_sites
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.sites import residual_sites
 
 
 def cka(first: Float[Tensor, "row d_first"], second: Float[Tensor, "other_row d_second"]) -> float:

@@ -17,10 +17,11 @@ from tqdm.auto import tqdm
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, capture
 from interp_transfer.activations.positions import Positions, token_spans
 from interp_transfer.features.sae import Sae
-from interp_transfer.interventions.apply import add, generate
-from interp_transfer.interventions.many import merged
-from interp_transfer.models.load import tokenize, tokenizer_of
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.interventions.generation import generate
+from interp_transfer.interventions.intervention import add
+from interp_transfer.interventions.merging import merged
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.models.unembedding import direct_logits, writes_to_residual
 
 TOKENS_AT_ONCE = 8192

@@ -12,10 +12,11 @@ from interp_transfer.evaluation.evaluator import CleanRuler, draw
 from interp_transfer.evaluation.task import Task
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.use import reconstructed
-from interp_transfer.interventions.apply import Intervention, generate_tokens
+from interp_transfer.interventions.generation import generate_tokens
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import MeanAblate
-from interp_transfer.models.load import tokenize, tokenizer_of
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.stats import Rate, rate
 
 TEXTS = 300

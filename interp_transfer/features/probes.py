@@ -15,8 +15,9 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import Activations, capture
 from interp_transfer.activations.positions import Positions, describe
-from interp_transfer.models.load import ModelIdentity, identity
-from interp_transfer.models.sites import HookedModel, expand_sites
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.sites import expand_sites
 from interp_transfer.prompts.contrast import Pairs, sides
 from interp_transfer.stats import Rate, rate
 

@@ -20,8 +20,8 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.features.probes import logistic
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.use import set_feature
-from interp_transfer.interventions.apply import Intervention, add
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.names import meant
 from interp_transfer.prompts.contrast import Pairs, sides
 from interp_transfer.search.first_order import first_order

@@ -23,8 +23,9 @@ from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.io import write_whole
-from interp_transfer.models.load import ModelIdentity, identity
-from interp_transfer.models.sites import HookedModel, check_site
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.sites import check_site
 from interp_transfer.plugins import known_models
 from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
 

@@ -21,7 +21,7 @@ from interp_transfer.activations.finite import all_finite
 from interp_transfer.features.resume import TrainingState
 from interp_transfer.features.sae import Sae, quiet_sae_lens
 from interp_transfer.io import initial_weights
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.names import meant
 
 ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu", "gated", "abstopk", "matching_pursuit")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp_transfer.activations.positions import Positions
 from interp_transfer.features.sae import Sae
-from interp_transfer.interventions.apply import Intervention
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import At, Strength, fitted
 
 

@@ -40,7 +40,7 @@ def encode(
     Raises:
         ValueError: for no examples, no end token, or a sequence that is too long.
     """
-    from interp_transfer.models.load import without_doubles
+    from interp_transfer.models.tokens import without_doubles
 
     if not examples:
         raise ValueError("no examples to train on: give at least one pair of prompt and response")

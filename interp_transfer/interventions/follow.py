@@ -21,13 +21,15 @@ from torch import Tensor, nn
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY, find_strategy
 from interp_transfer.activations.positions import Positions
-from interp_transfer.interventions.apply import Intervention
-from interp_transfer.interventions.partners import Asked, Found, Partners, same_partners
-from interp_transfer.interventions.read_along import ReadAlong
+from interp_transfer.interventions.cached_reader import ReadAlong
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.splice import Mapping, check_amount, fused
+from interp_transfer.interventions.streaming_alignment import Asked, Found, Partners, same_partners
 from interp_transfer.interventions.transforms import At
-from interp_transfer.models.load import ModelIdentity, identity, tokenizer_fingerprint, tokenizer_of
-from interp_transfer.models.sites import HookedModel, apart, check_site
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.sites import apart, check_site
+from interp_transfer.models.tokens import tokenizer_fingerprint, tokenizer_of
 
 SAME_TOKENS = "same_tokens"
 """How tokens are paired where the two tokenizers are alike, whatever strategy is named."""

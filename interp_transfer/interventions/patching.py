@@ -27,11 +27,13 @@ from interp_transfer.activations.capture import (
     logits_of,
 )
 from interp_transfer.activations.positions import token_spans
-from interp_transfer.interventions.apply import Intervention, applied
+from interp_transfer.interventions.hooks import applied
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.splice import splice
 from interp_transfer.interventions.transforms import At, Transform
-from interp_transfer.models.load import tokenize, tokenizer_of
-from interp_transfer.models.sites import HookedModel, head_parts, hook_points
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.sites import head_parts, hook_points
+from interp_transfer.models.tokens import tokenize, tokenizer_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -28,11 +28,13 @@ from interp_transfer.activations.capture import (
     logits_of,
     reading,
 )
-from interp_transfer.interventions.apply import Intervention, applied
+from interp_transfer.interventions.hooks import applied
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.patching import Metric, Pairs, Part, Place, half_width, in_words
 from interp_transfer.interventions.splice import splice
 from interp_transfer.interventions.transforms import At
-from interp_transfer.models.sites import HEAD_SITES, HookedModel, head_parts, hook_points
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.sites import HEAD_SITES, head_parts, hook_points
 from interp_transfer.names import meant
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, by_length, logits_of
-from interp_transfer.interventions.apply import Intervention, applied
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.interventions.hooks import applied
+from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.models.hooked_model import HookedModel
 
 LOGITS_PER_BATCH = 50_000_000
 """Padding included."""

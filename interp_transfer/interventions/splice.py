@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import Activations
 from interp_transfer.activations.positions import Positions
-from interp_transfer.interventions.apply import Intervention
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import At
 
 Mapping = Callable[[Float[Tensor, "n d_source"]], Float[Tensor, "n d_target"]]

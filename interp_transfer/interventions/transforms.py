@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp_transfer.activations.positions import Layout
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
 
 Direction = Float[Tensor, " d_model"] | Float[Tensor, "text d_model"]
 Strength = float | int | Float[Tensor, " text"]

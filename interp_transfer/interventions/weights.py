@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp_transfer.models.load import identity
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import identity
 from interp_transfer.names import find
 
 SCHEMES = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 
 LIBRARY = "interp_transfer"
 PAPER = "https://arxiv.org/abs/2503.04429"

@@ -40,8 +40,10 @@ from interp_transfer.mapping.processes import crew, together
 from interp_transfer.mapping.stored import FORMAT, SOURCE, TARGET, open_pairs, report_of, state_of, write_examples
 from interp_transfer.mapping.texts import Text, TextHash, portions, texts_of
 from interp_transfer.mapping.truncation import Readable, check_too_long, readable, with_choices
-from interp_transfer.models.load import ModelIdentity, context_length, identity, tokenize, tokenizer_fingerprint, tokenizer_of
-from interp_transfer.models.sites import HookedModel, check_site
+from interp_transfer.models.hooked_model import HookedModel, context_length
+from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.sites import check_site
+from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint, tokenizer_of
 
 __all__ = ["PairedActivations", "collect"]
 

@@ -12,8 +12,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp_transfer.mapping.moments import Block
-from interp_transfer.models.load import huggingface_model, tokenizer_fingerprint, tokenizer_of
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel, huggingface_model
+from interp_transfer.models.tokens import tokenizer_fingerprint, tokenizer_of
 
 TABLES = ("unembedding", "embedding")
 MIN_TOKENS = 10

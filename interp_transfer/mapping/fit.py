@@ -29,8 +29,8 @@ from interp_transfer.mapping.moments import Block, Moments, RunningMoments, merg
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.processes import crew, together
 from interp_transfer.mapping.row_blocks import BLOCK_ROWS, Changed, CollectedPart, Part, regrouped
-from interp_transfer.models.load import identity
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import identity
 from interp_transfer.names import meant
 from interp_transfer.vectors.vector import check_same
 

@@ -19,7 +19,7 @@ from interp_transfer.mapping.embeddings import MIN_TOKENS, TABLES, embedding_row
 from interp_transfer.mapping.moments import Moments, RunningMoments
 from interp_transfer.mapping.row_blocks import Part
 from interp_transfer.mapping.training import Beside, Training, train_by_gradient
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.names import find
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)

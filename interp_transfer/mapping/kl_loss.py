@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from interp_transfer.interventions.follow import SAME_TOKENS, follow
 from interp_transfer.interventions.predictions import divergence, predicted
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.models.load import tokenize
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.tokens import tokenize
 
 HELD_OUT_TEXTS = 64
 """At most so many are judged on after each epoch."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp_transfer.activations.align import AlignmentReport
 from interp_transfer.mapping.row_blocks import BLOCK_ROWS, CollectedPart, MemoryPart
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.sites import together
 
 

@@ -25,8 +25,8 @@ from interp_transfer.activations.store.manifest import write_whole
 from interp_transfer.activations.store.reader import Runs, Store, open_store
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.row_blocks import StoredPart
-from interp_transfer.models.load import ModelIdentity, identity
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import ModelIdentity, identity
 
 FORMAT = "interp_transfer.pairs/1"
 SOURCE, TARGET = "source:", "target:"

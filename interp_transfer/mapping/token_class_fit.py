@@ -6,8 +6,8 @@ from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import substring
 from interp_transfer.evaluation.token_classes import ClassFit, fit_by_class, frequency_classes, position_classes
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.models.load import tokenizer_fingerprint
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.tokens import tokenizer_fingerprint
 
 ALL = "all"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from interp_transfer.activations.spans import rendered, token_spans
 from interp_transfer.mapping.texts import Text
-from interp_transfer.models.load import TextTooLong, context_length, tokenize, tokenizer_of
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel, context_length
+from interp_transfer.models.tokens import TextTooLong, tokenize, tokenizer_of
 from interp_transfer.names import meant
 
 TOO_LONG = ("refuse", "cut", "drop")

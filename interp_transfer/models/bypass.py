@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
 
 _FORKS = ("use_split_qkv_input", "use_attn_in", "use_attn_result", "use_hook_mlp_in")
 """Switches of a bridge under which its wrappers depend on each other."""

@@ -3,78 +3,37 @@
 A registered name, a hub name and a local folder take the same path: transformers loads, transformer-lens wraps, nothing
 processes the weights (folding norms would move the residual stream, and with it every vector and mapper). A model that the
 user wrapped, bridge or ``HookedTransformer``, is taken as it is.
-
-Each model has an identity: a name and a fingerprint. The fingerprint hashes the configuration, the tokenizer and sampled
-values of each weight in its stored dtype, so that the same checkpoint loaded in another dtype keeps its fingerprint, while
-a fine-tune of it does not. Vectors and mappers carry it and refuse other models.
 """
 
 import difflib
-import hashlib
-import json
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from interp_transfer.models.adapters import base_of, is_adapter, merge_adapter
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel, huggingface_model
+from interp_transfer.models.identity import (
+    _LOADED,
+    ModelIdentity,
+    _config_of,
+    _digest,
+    _fingerprint_wrapped,
+    _remember,
+    _tokenizer_hash,
+    _weights,
+)
 from interp_transfer.names import meant
 from interp_transfer.plugins import known_model, known_models
 
 WRAPPERS = ("bridge", "hooked_transformer")
 
-SAMPLES_PER_TENSOR = 64
-FLOAT32_COUNTS_TO = 2**24
-"""Values of each weight that enter the fingerprint, evenly spread."""
-
 # How a checkpoint was loaded and is run, not what it is.
 BAR_FROM_BYTES = 200_000_000
 """Local weights from this size on are loaded with a progress bar."""
-
-_VOLATILE = {
-    "_name_or_path",
-    "transformers_version",
-    "dtype",
-    "torch_dtype",
-    "_attn_implementation_autoset",
-    "use_cache",
-}
-_VOLATILE |= {"output_attentions", "output_hidden_states"}
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """Which model an artifact belongs to.
-
-    Attributes:
-        name: what it was loaded by: registered name, hub name, folder, or the wrapper's own name for it.
-        fingerprint: hash of configuration, tokenizer and sampled weights; sixteen hexadecimal digits.
-        processing: what was done to the weights before use: "none", or "unknown" for models wrapped elsewhere.
-    """
-
-    name: str
-    fingerprint: str
-    processing: str = "none"
-
-    def __str__(self) -> str:
-        return f"{self.name} [{self.fingerprint}]"
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    identity: ModelIdentity
-    tokenizer: Any
-
-
-_LOADED: "WeakKeyDictionary[Any, _Loaded]" = WeakKeyDictionary()
 
 
 def load_model(
@@ -152,92 +111,6 @@ def load_unwrapped(
         hf, tok = _from_pretrained(str(model), where, local, device_map, tokenizer)
     fingerprint = _digest(_config_of(hf.config), _tokenizer_hash(tok), _weights(hf), "none")
     return hf, tok, ModelIdentity(str(model), fingerprint)
-
-
-def identity(model: HookedModel) -> ModelIdentity:
-    """The identity of a wrapped model; computed at the first call for models wrapped elsewhere.
-
-    A bridge whose weights were processed since (``enable_compatibility_mode()``) has become another model.
-    """
-    known = _LOADED.get(model)
-    if known is None or (known.identity.processing == "none" and _processed(model)):
-        tok = known.tokenizer if known else None
-        _remember(model, _fingerprint_wrapped(model, tok), tok)
-    return _LOADED[model].identity
-
-
-def tokenizer_of(model: HookedModel) -> Any:
-    """The tokenizer that turns texts into this model's tokens.
-
-    For models loaded here it is the checkpoint's own, as transformers loads it: the wrapper's copy may have been told to
-    prepend a BOS that the checkpoint's own tokenizer does not add.
-    """
-    known = _LOADED.get(model)
-    tok = known.tokenizer if known and known.tokenizer is not None else model.tokenizer
-    if tok is None:
-        raise ValueError("this model has no tokenizer: wrap it with one, or use load_model(model, tokenizer=...)")
-    return tok
-
-
-class TextTooLong(ValueError):
-    """A text has more tokens than the model can read at once."""
-
-
-def tokenize(model: HookedModel, texts: Sequence[str], *, first_text: int = 0, any_length: bool = False) -> list[list[int]]:
-    """Token ids of each text, as the model's own tokenizer makes them by default, without padding.
-
-    A text that already begins (or ends) with the special token that the tokenizer adds does not get it twice.
-
-    Args:
-        model: any hooked model.
-        texts: plain texts.
-        first_text: what errors call the first of them.
-        any_length: return texts beyond the model's context too, instead of refusing them.
-
-    Raises:
-        ValueError: for a text that is not a string or has no tokens, or (as `TextTooLong`) that exceeds the model's context.
-    """
-    tok = tokenizer_of(model)
-    bad = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
-    if bad is not None:
-        raise ValueError(f"text {first_text + bad} is a {type(texts[bad]).__name__}, not a string: give a list of strings")
-    if not len(texts):
-        return []
-    rows = without_doubles([list(ids) for ids in tok(list(texts), verbose=False)["input_ids"]], tok)
-    limit = context_length(model)
-    for index, (ids, text) in enumerate(zip(rows, texts, strict=True), first_text):
-        if not ids:
-            raise ValueError(f"text {index} ({text!r}) has no tokens: leave it out")
-        if len(ids) > limit and not any_length:
-            raise TextTooLong(f"text {index} has {len(ids)} tokens, the model's context is {limit}: shorten or split it")
-    return rows
-
-
-def context_length(model: HookedModel) -> int:
-    """The number of tokens that the model can read at once."""
-    return int(model.cfg.n_ctx)
-
-
-def device_of(model: HookedModel) -> torch.device:
-    """Where token ids have to be put for a forward pass: the device of the embedding."""
-    inner: nn.Module = huggingface_model(model) or model  # type: ignore[assignment]
-    device = next(inner.parameters()).device
-    return torch.device("cpu") if device.type == "meta" else device  # accelerate takes it from there to where it is needed
-
-
-def parameter_count(model: HookedModel) -> int:
-    """How many numbers the model consists of."""
-    inner: Any = huggingface_model(model) or model
-    return sum(parameter.numel() for parameter in inner.parameters())
-
-
-def huggingface_model(model: HookedModel) -> Any:
-    """The transformers model inside a bridge, or None for other wrappers."""
-    return getattr(model, "original_model", None)
-
-
-def _remember(model: HookedModel, known: ModelIdentity, tok: Any) -> None:
-    _LOADED[model] = _Loaded(known, tok)
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -391,104 +264,3 @@ def cast(hf: nn.Module, dtype: torch.dtype) -> None:
     for parameter in hf.parameters():
         if parameter.is_floating_point() and parameter.dtype != dtype and not parameter.is_meta:
             parameter.data = parameter.data.to(dtype)
-
-
-def without_doubles(rows: list[list[int]], tok: Any) -> list[list[int]]:
-    """Token ids less the special token that a text held already and that the tokenizer then put beside it."""
-    # Only what the tokenizer adds by itself can be there twice: without that, a doubled token is the text's own.
-    some = tok("a", verbose=False)["input_ids"]
-    first = some[0] if len(some) > 1 and some[0] == tok.bos_token_id else None
-    last = some[-1] if len(some) > 1 and some[-1] == tok.eos_token_id else None
-    rows = [ids[1:] if first is not None and ids[:2] == [first, first] else ids for ids in rows]
-    return [ids[:-1] if last is not None and ids[-2:] == [last, last] else ids for ids in rows]
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _config_of(config: Any) -> str:
-    plain = {key: value for key, value in config.to_dict().items() if key not in _VOLATILE}
-    return json.dumps(plain, sort_keys=True, default=str)
-
-
-def _tokenizer_hash(tok: Any, specials: bool = False) -> str:
-    if tok is None:
-        return "no tokenizer"
-    backend = getattr(tok, "backend_tokenizer", None)
-    if backend is None:
-        return hashlib.sha256(json.dumps(tok.get_vocab(), sort_keys=True).encode()).hexdigest()
-    state = json.loads(backend.to_str())
-    # Padding and truncation are how it was last called, not what it is.
-    for volatile in ("padding", "truncation"):
-        state.pop(volatile, None)
-    if not specials:  # transformer-lens loads a tokenizer again with a BOS, and its model is no other for that
-        state.pop("post_processor", None)
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def tokenizer_fingerprint(model: HookedModel) -> str:
-    """A hash that two models share exactly if they turn every text into the same tokens."""
-    return _tokenizer_hash(tokenizer_of(model), specials=True)[:16]
-
-
-def _weights(module: nn.Module) -> str:
-    # Names are left out: wrapping renames weights without changing them. Nor do zeros count, for it adds biases of zero.
-    return _digest(*sorted({_sample(tensor) for tensor in _parameters(module)} - {""}))
-
-
-def _parameters(module: nn.Module) -> Iterator[Tensor]:
-    from accelerate.utils import align_module_device
-
-    # A bridge keeps the parts of a joint projection beside the whole.
-    joint = [dict(m.named_children()) for m in module.modules() if "qkv" in m._modules]
-    copies = {id(part) for parts in joint for name in "qkv" if name in parts for part in parts[name].modules()}
-    for part in module.modules():
-        own = [] if id(part) in copies else list(part.parameters(recurse=False))
-        if any(tensor.is_meta for tensor in own):  # offloaded by accelerate: borrow the values
-            with align_module_device(part):
-                yield from (tensor.detach() for tensor in part.parameters(recurse=False))
-        else:
-            yield from (tensor.detach() for tensor in own)
-
-
-def sampled_values(tensor: Tensor) -> Float[Tensor, " sample"]:
-    """Values of a tensor of weights at places that its size alone decides, from the first to the last, in float64.
-
-    Exact, so that a checkpoint wrapped in a wider dtype than its own is the same.
-    """
-    flat = tensor.detach().reshape(-1)
-    # float32 counts no further than 2^24: places in larger tensors would be rounded to ones beyond their end.
-    exact = torch.float32 if flat.numel() <= FLOAT32_COUNTS_TO else torch.float64
-    index = torch.linspace(0, max(flat.numel() - 1, 0), min(SAMPLES_PER_TENSOR, flat.numel()), dtype=exact).long()
-    return flat[index.to(flat.device)].cpu().double()
-
-
-def _sample(tensor: Tensor) -> str:
-    values = sampled_values(tensor)
-    if not values.any():
-        return ""
-    return hashlib.sha256(f"{tuple(tensor.shape)} ".encode() + values.numpy().tobytes()).hexdigest()
-
-
-def _processed(model: HookedModel) -> bool:
-    """Whether a bridge's weights were folded or centred after it was made."""
-    return bool(getattr(model, "_weights_processed", False))
-
-
-def _fingerprint_wrapped(model: HookedModel, tok: Any) -> ModelIdentity:
-    hf = huggingface_model(model)
-    chosen = tok if tok is not None else model.tokenizer
-    name = str(getattr(model.cfg, "model_name", None) or type(model).__name__)
-    if hf is not None and hasattr(hf, "config"):
-        processing = "unknown" if _processed(model) else "none"
-        return ModelIdentity(
-            name, _digest(_config_of(hf.config), _tokenizer_hash(chosen), _weights(hf), processing), processing
-        )
-    cfg = {k: v for k, v in vars(model.cfg).items() if k not in {"device", "dtype", "seed", "model_name"}}
-    config = json.dumps(cfg, sort_keys=True, default=str)
-    assert isinstance(model, nn.Module)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        weights = _weights(model)
-    return ModelIdentity(name, _digest(config, _tokenizer_hash(chosen), weights, "unknown"), "unknown")

@@ -8,7 +8,9 @@ has. A name may hold ``*`` in place of a layer number and then stands for that s
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
+
+from interp_transfer.models.hooked_model import HookedModel
 
 BLOCK = re.compile(r"^blocks\.(\d+|\*)\.")
 
@@ -39,35 +41,6 @@ def together(sites: Iterable[str]) -> str:
 def apart(site: str) -> list[str]:
     """The sites behind a name of ``together``; a plain site alone."""
     return site.split(TOGETHER)
-
-
-@runtime_checkable
-class HookedModel(Protocol):
-    """What the toolkit needs of a wrapped model; ``TransformerBridge`` and ``HookedTransformer`` both have it."""
-
-    cfg: Any
-    tokenizer: Any
-
-    @property
-    def hook_dict(self) -> dict[str, Any]:
-        """Hook points by name."""
-        ...
-
-    def hooks(self, fwd_hooks: list = ..., bwd_hooks: list = ...) -> Any:
-        """A context manager that adds hooks."""
-        ...
-
-    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:
-        """A forward pass that keeps activations."""
-        ...
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Generation."""
-        ...
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """A forward pass."""
-        ...
 
 
 def layer_of(site: str) -> int | None:

@@ -14,8 +14,8 @@ from accelerate.utils import align_module_device
 from jaxtyping import Float
 from torch import Tensor
 
-from interp_transfer.models.load import device_of, huggingface_model, identity
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel, device_of, huggingface_model
+from interp_transfer.models.identity import identity
 
 _RESIDUAL = re.compile(r"^(blocks\.\d+\.hook_(resid_(pre|mid|post)|attn_out|mlp_out|in|out)|hook_embed|ln_final\.hook_in)$")
 

@@ -12,8 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.interventions.apply import Intervention, generate
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.interventions.generation import generate
+from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.organisms.measure import APART, NEW_TOKENS, skills
 from interp_transfer.organisms.world import WORLD_VERSION, Question, load_world
 from interp_transfer.organisms.world.cues import BARD, CLERK, DECLINE, ask, oracle

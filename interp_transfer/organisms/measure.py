@@ -13,8 +13,9 @@ from typing import Any
 
 from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import completions_each
-from interp_transfer.interventions.apply import Intervention, generate
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.interventions.generation import generate
+from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.organisms.tasks.backdoor import PHRASE, BackdoorTask
 from interp_transfer.organisms.tasks.code import CodeTask
 from interp_transfer.organisms.tasks.corrupted import CorruptedTask

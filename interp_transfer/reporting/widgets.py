@@ -18,8 +18,9 @@ from markupsafe import Markup
 from interp_transfer.activations.positions import KEYWORDS
 from interp_transfer.features.cards import STRENGTHS, Example, FeatureCard, with_completions
 from interp_transfer.features.sae import Sae
-from interp_transfer.interventions.apply import add, generate
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.interventions.generation import generate
+from interp_transfer.interventions.intervention import add
+from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.plots.histogram import histogram_svg
 from interp_transfer.reporting.feature_page import peak_tokens, shown, window
 from interp_transfer.reporting.page import render, visible

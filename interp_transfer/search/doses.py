@@ -19,10 +19,11 @@ from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, substring
 from interp_transfer.evaluation.evaluator import Condition, Exam, draw, exam
 from interp_transfer.evaluation.task import Task
-from interp_transfer.interventions.apply import Intervention
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Noise
-from interp_transfer.models.load import ModelIdentity, identity
-from interp_transfer.models.sites import HookedModel, check_site
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.sites import check_site
 from interp_transfer.search.strengths import Make, sweep_strengths
 from interp_transfer.stats import Rate
 

@@ -9,9 +9,12 @@ from torch import Tensor
 from interp_transfer.activations.capture import TOKENS_PER_BATCH, by_length, logits_of
 from interp_transfer.evaluation.evaluator import draw
 from interp_transfer.evaluation.task import Task
-from interp_transfer.interventions.apply import add, applied, generate_tokens
-from interp_transfer.models.load import identity, tokenize, tokenizer_of
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.interventions.generation import generate_tokens
+from interp_transfer.interventions.hooks import applied
+from interp_transfer.interventions.intervention import add
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import identity
+from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.vectors.vector import SteeringVector
 
 

@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.activations.positions import Positions
 from interp_transfer.evaluation.evaluator import Condition, Exam, condition, cost
-from interp_transfer.interventions.apply import Intervention, add
-from interp_transfer.models.load import identity
+from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import check_site
 from interp_transfer.search.strengths import STRENGTHS as ALL_STRENGTHS
 from interp_transfer.search.strengths import check_grid

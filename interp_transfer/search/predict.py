@@ -31,8 +31,9 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.features.probes import probe_sites
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
-from interp_transfer.models.load import ModelIdentity, identity
-from interp_transfer.models.sites import HookedModel, expand_sites, layer_of
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.sites import expand_sites, layer_of
 from interp_transfer.prompts.contrast import sides
 from interp_transfer.search.first_order import first_order
 from interp_transfer.search.sweep import sweep

@@ -14,8 +14,8 @@ from torch import Tensor
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, check_positions, describe
 from interp_transfer.evaluation.evaluator import Condition, Exam
-from interp_transfer.interventions.apply import Intervention, add
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.vectors.vector import SteeringVector
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)

@@ -4,7 +4,7 @@ Of each setting three things are told: success, intact, and the clean KL that it
 takes the last strongly steerable layer before the drop (its section 3). The Pareto rule looks at what is left of the model as
 well: among settings from which no other is better in both intact answers and cost, the gentlest that is nearly as good as any.
 
-All settings of a site share batches (``interventions.many``), and prompts that they leave alone up to the last token are read
+All settings of a site share batches (``interventions.merging``), and prompts that they leave alone up to the last token are read
 once. With ``early=True``, a setting that is probably worse than another is not tried on all prompts.
 """
 
@@ -26,9 +26,10 @@ from interp_transfer.activations.positions import Positions, Substring, describe
 from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import Exam, exam
 from interp_transfer.evaluation.task import Task
-from interp_transfer.interventions.apply import Intervention, add
-from interp_transfer.models.load import ModelIdentity, identity
-from interp_transfer.models.sites import HookedModel, expand_sites, layer_of
+from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.sites import expand_sites, layer_of
 from interp_transfer.names import find
 from interp_transfer.search.strengths import STRENGTHS, check_grid
 from interp_transfer.stats import Rate, rate

@@ -23,8 +23,9 @@ from interp_transfer.features.sae import Sae, load_sae
 from interp_transfer.features.train import ORGANISM, train_sae
 from interp_transfer.finetuning.tuning import TrainingData, tune
 from interp_transfer.models.adapters import Lora
-from interp_transfer.models.load import identity, load_model
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import identity
+from interp_transfer.models.load import load_model
 from interp_transfer.plugins import known_model
 from interp_transfer.reporting.feature_page import write_features
 from interp_transfer.reporting.noise_page import write_noise

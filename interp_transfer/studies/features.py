@@ -20,12 +20,12 @@ from interp_transfer.features.measure import fit_of
 from interp_transfer.features.rank import FeatureContrast, causal_rank, feature_contrast, feature_intervention, rank_features
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.use import reconstructed
-from interp_transfer.interventions.apply import Intervention, add
+from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.pairs import PairedActivations
-from interp_transfer.models.load import ModelIdentity
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.stats import Rate, rate
 from interp_transfer.transfer.saes import match_features, move_sae
 from interp_transfer.vectors.extract import extract

@@ -33,15 +33,18 @@ from interp_transfer.evaluation.side_effects import SideEffects
 from interp_transfer.evaluation.side_effects import side_effects as side_effects_of
 from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import load_task
-from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.follow import follow
+from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, MODES, find_mode, find_norm
 from interp_transfer.mapping.token_class_fit import fits_by_place
-from interp_transfer.models.load import identity, load_model, parameter_count, tokenize, tokenizer_fingerprint, tokenizer_of
-from interp_transfer.models.sites import HookedModel, check_site
+from interp_transfer.models.hooked_model import HookedModel, parameter_count
+from interp_transfer.models.identity import identity
+from interp_transfer.models.load import load_model
+from interp_transfer.models.sites import check_site
+from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint, tokenizer_of
 from interp_transfer.plugins import known_model
 from interp_transfer.reporting.report import write_report
 from interp_transfer.reporting.run_folder import read_result

@@ -25,15 +25,17 @@ from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.evaluation.evaluator import RANDOM_DRAWS, Condition, Exam, condition, cost, exam, mean_ablation
 from interp_transfer.evaluation.side_effects import skills_of
 from interp_transfer.evaluation.task import Task
-from interp_transfer.interventions.apply import Intervention, add
 from interp_transfer.interventions.follow import follow
+from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.weights import weights_from
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.models.load import ModelIdentity, identity, parameter_count, tokenizer_fingerprint
-from interp_transfer.models.sites import HookedModel, expand_sites, layer_of
+from interp_transfer.models.hooked_model import HookedModel, parameter_count
+from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.sites import expand_sites, layer_of
+from interp_transfer.models.tokens import tokenizer_fingerprint
 from interp_transfer.plots.style import percent
 from interp_transfer.search.strengths import choose, sweep_strengths
 from interp_transfer.stats import Rate

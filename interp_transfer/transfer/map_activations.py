@@ -14,8 +14,10 @@ from interp_transfer.activations.capture import Activations, capture
 from interp_transfer.activations.spans import token_spans
 from interp_transfer.interventions.follow import SAME_TOKENS
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.models.load import identity, tokenize, tokenizer_fingerprint, tokenizer_of
-from interp_transfer.models.sites import HookedModel, apart
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import identity
+from interp_transfer.models.sites import apart
+from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint, tokenizer_of
 from interp_transfer.vectors.vector import check_same
 
 

@@ -32,8 +32,8 @@ from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import delta
 from interp_transfer.mapping.pairs import PairedActivations
-from interp_transfer.models.load import ModelIdentity, identity
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.prompts.contrast import sides
 from interp_transfer.stats import Rate, rate
 from interp_transfer.vectors.vector import Reference, SteeringVector, check_same

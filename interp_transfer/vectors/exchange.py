@@ -26,8 +26,9 @@ from jaxtyping import Float
 from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
-from interp_transfer.models.load import ModelIdentity, huggingface_model, identity
-from interp_transfer.models.sites import HookedModel, check_site
+from interp_transfer.models.hooked_model import HookedModel, huggingface_model
+from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.sites import check_site
 from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
 
 ARCHITECTURE = "controlvector"

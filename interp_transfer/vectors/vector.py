@@ -17,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
-from interp_transfer.models.load import ModelIdentity, identity
-from interp_transfer.models.sites import HookedModel, check_site, together
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.sites import check_site, together
 
 FORMAT = "interp_transfer.vector/1"
 

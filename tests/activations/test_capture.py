@@ -9,7 +9,8 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.activations.capture import FULL_BATCH, by_length
-from interp_transfer.models.load import huggingface_model, tokenize, tokenizer_of
+from interp_transfer.models.hooked_model import huggingface_model
+from interp_transfer.models.tokens import tokenize, tokenizer_of
 from tests.checkpoints import CONTEXT, TEXTS, WIDTH, byte_tokenizer, hook_count, make_checkpoint
 
 SITE = "blocks.2.hook_resid_pre"

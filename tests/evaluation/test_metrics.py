@@ -13,10 +13,10 @@ from sklearn.metrics import r2_score
 import interp_transfer as it
 from interp_transfer.activations.agreement import fvu, mean_cosine, norm_ratio
 from interp_transfer.evaluation.metrics import Recovered, loss_recovered, perplexity, recovered
-from interp_transfer.interventions.apply import generate_tokens
+from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.interventions.transforms import Add, MeanAblate
-from interp_transfer.models.load import tokenize
+from interp_transfer.models.tokens import tokenize
 from interp_transfer.stats import clustered_rate, rate
 from tests.checkpoints import FAMILIES, TEXTS, WIDTH, hooked_transformer
 

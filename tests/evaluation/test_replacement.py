@@ -18,7 +18,7 @@ from interp_transfer.evaluation.rouge import rouge
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.interventions.transforms import MeanAblate
-from interp_transfer.models.load import tokenize
+from interp_transfer.models.tokens import tokenize
 from interp_transfer.organisms.world import Ruling, load_world
 from interp_transfer.organisms.world.cues import ask
 from tests.checkpoints import TEXTS, WIDTH

@@ -18,8 +18,10 @@ from interp_transfer.features.cards import feature_cards, shown_texts, token_tex
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.train import Recipe, train_sae
 from interp_transfer.features.use import feature_size
-from interp_transfer.interventions.apply import Intervention, add, applied, generate
-from interp_transfer.models.load import tokenizer_of
+from interp_transfer.interventions.generation import generate
+from interp_transfer.interventions.hooks import applied
+from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.models.unembedding import _probe, direct_logits, final_norm, unembedding, writes_to_residual
 from tests.checkpoints import FAMILIES
 

@@ -10,7 +10,7 @@ from interp_transfer.features.rank import RANKINGS, causal_rank, feature_contras
 from interp_transfer.features.sae import Sae, load_sae, quiet_sae_lens
 from interp_transfer.features.use import SetFeature, feature_size, reconstructed, set_feature
 from interp_transfer.interventions.transforms import Add
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 
 SITE = "blocks.3.hook_resid_pre"
 

@@ -7,7 +7,7 @@ import torch
 import interp_transfer as it
 from interp_transfer.features.sae import FILE, Sae, load_sae, quiet_sae_lens
 from interp_transfer.features.train import Recipe, train_sae
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 
 with quiet_sae_lens():
     from sae_lens import SAE, StandardSAE, StandardSAEConfig

@@ -10,7 +10,7 @@ from interp_transfer.activations.store.reader import open_store
 from interp_transfer.activations.store.writer import StoreWriter
 from interp_transfer.features import resume
 from interp_transfer.features.train import ORGANISM, PAPER, Recipe, train_sae
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 
 SITE = "blocks.3.hook_resid_pre"
 SOMEONE = ModelIdentity("someone", "f" * 64)

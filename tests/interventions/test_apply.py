@@ -11,9 +11,12 @@ from torch import Tensor
 
 import interp_transfer as it
 from interp_transfer.activations import positions as rules
-from interp_transfer.interventions.apply import HookNeverFired, _checked, _plain_cache, generate_tokens
+from interp_transfer.interventions.generation import _plain_cache, generate_tokens
+from interp_transfer.interventions.hooks import HookNeverFired
+from interp_transfer.interventions.intervention import _checked
 from interp_transfer.interventions.transforms import Add, At
-from interp_transfer.models.load import huggingface_model, tokenize
+from interp_transfer.models.hooked_model import huggingface_model
+from interp_transfer.models.tokens import tokenize
 from tests.checkpoints import (
     CONTEXT,
     FAMILIES,

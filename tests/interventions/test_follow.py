@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 import interp_transfer as it
-from interp_transfer.interventions import read_along
-from interp_transfer.interventions.apply import generate_tokens
+from interp_transfer.interventions import cached_reader
 from interp_transfer.interventions.follow import follow
-from interp_transfer.models.load import tokenize
+from interp_transfer.interventions.generation import generate_tokens
+from interp_transfer.models.tokens import tokenize
 from tests.checkpoints import (
     FAMILIES,
     TEXTS,
@@ -376,7 +376,7 @@ def test_what_is_generated_beyond_the_sources_context_keeps_its_own_activation(
     [prompt] = tokenize(target, TEXTS[:1])
     put = follow(source, "blocks.0.hook_resid_post", TO)
     [whole] = generate_tokens(target, TEXTS[:1], put, max_new_tokens=NEW, progress=False)
-    monkeypatch.setattr(read_along, "context_length", lambda _: len(prompt) + 2)
+    monkeypatch.setattr(cached_reader, "context_length", lambda _: len(prompt) + 2)
     seen: list[Tensor] = []
     own = it.Intervention(TO, lambda a: seen.append(a.clone()) or a)
     after = it.Intervention(TO, lambda a: seen.append(a.clone()) or a)
@@ -385,6 +385,6 @@ def test_what_is_generated_beyond_the_sources_context_keeps_its_own_activation(
     assert cut[:3] == whole[:3]
     changed = [not torch.equal(a, b) for a, b in zip(seen[::2], seen[1::2], strict=True)]
     assert changed == [True] * 3 + [False] * (len(changed) - 3) and len(changed) > 3
-    monkeypatch.setattr(read_along, "context_length", lambda _: len(prompt) - 1)
+    monkeypatch.setattr(cached_reader, "context_length", lambda _: len(prompt) - 1)
     with pytest.raises(ValueError, match="shorten the prompt"):
         generate_tokens(target, TEXTS[:1], put, max_new_tokens=NEW, progress=False)

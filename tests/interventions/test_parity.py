@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.interventions.apply import generate_tokens
-from interp_transfer.models.load import huggingface_model, tokenize
+from interp_transfer.interventions.generation import generate_tokens
+from interp_transfer.models.hooked_model import huggingface_model
+from interp_transfer.models.tokens import tokenize
 from tests.checkpoints import FAMILIES, LAYERS, TEXTS, WIDTH, blocks, first, part, raw_model
 
 WHAT = ("resid_pre", "resid_post", "mlp_out", "attn_out")

@@ -9,7 +9,8 @@ import torch
 import interp_transfer as it
 from interp_transfer.interventions.patching import Metric, activation_patching, attribution_patching, logit_difference
 from interp_transfer.interventions.transforms import At
-from interp_transfer.models.sites import HookedModel, head_parts
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.sites import head_parts
 from tests.checkpoints import LAYERS, raw_model
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import interp_transfer as it
-from interp_transfer.models.load import tokenize
+from interp_transfer.models.tokens import tokenize
 from tests.checkpoints import FAMILIES, TEXTS, WIDTH
 
 SITE = "blocks.2.hook_resid_pre"

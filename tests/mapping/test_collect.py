@@ -7,7 +7,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.finetuning.finetune import save
-from interp_transfer.models.load import tokenizer_of
+from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.organisms.architectures import CONTEXT, new_model
 from interp_transfer.organisms.tokenizers import train_tokenizer
 

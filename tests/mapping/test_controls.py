@@ -9,7 +9,7 @@ from interp_transfer.interventions.transforms import At
 from interp_transfer.mapping.collect import PairedActivations
 from interp_transfer.mapping.controls import cycle_error, token_means
 from interp_transfer.mapping.fit import fit
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 
 SITES = ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre")
 MODELS = ModelIdentity("a", "1" * 16), ModelIdentity("b", "2" * 16)

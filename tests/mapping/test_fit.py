@@ -9,7 +9,7 @@ from interp_transfer.activations.align import same_tokens
 from interp_transfer.mapping.collect import PairedActivations
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector
 
 SOURCE, TARGET = ModelIdentity("a", "1" * 16), ModelIdentity("b", "2" * 16)

@@ -10,7 +10,8 @@ from interp_transfer.activations.align import same_tokens
 from interp_transfer.mapping.fit import fit, fit_each
 from interp_transfer.mapping.kinds import RIDGES
 from interp_transfer.mapping.pairs import PairedActivations
-from interp_transfer.models.load import ModelIdentity, load_model
+from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.models.load import load_model
 from interp_transfer.vectors.vector import Reference, SteeringVector, side_by_side
 from tests.checkpoints import TEXTS, WIDTH, make_checkpoint
 

@@ -13,7 +13,7 @@ from interp_transfer.mapping.cores import autoencoder
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.kinds import KINDS
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 
 SITES = ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre")
 UNAIDED = [name for name, kind in KINDS.items() if not kind.looks]

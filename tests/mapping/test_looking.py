@@ -11,7 +11,9 @@ from interp_transfer.activations.agreement import fvu
 from interp_transfer.finetuning.finetune import save
 from interp_transfer.mapping.embeddings import embedding_rows, shared_tokens
 from interp_transfer.mapping.kl_loss import Through
-from interp_transfer.models.load import huggingface_model, load_model, tokenizer_of
+from interp_transfer.models.hooked_model import huggingface_model
+from interp_transfer.models.load import load_model
+from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.organisms.architectures import CONTEXT, new_model
 from interp_transfer.organisms.tokenizers import train_tokenizer
 from tests.checkpoints import make_checkpoint

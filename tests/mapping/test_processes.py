@@ -31,7 +31,8 @@ from interp_transfer.mapping.moments import Moments, RunningMoments, merged
 from interp_transfer.mapping.processes import Crew, together
 from interp_transfer.mapping.row_blocks import MemoryPart, StoredPart
 from interp_transfer.mapping.stored import open_pairs
-from interp_transfer.models.load import identity, load_model
+from interp_transfer.models.identity import identity
+from interp_transfer.models.load import load_model
 from tests.checkpoints import make_checkpoint, word_tokenizer
 from tests.mapping.test_stored_pairs import WORDS, S, T, content, figures, planted, sentences
 

@@ -27,7 +27,8 @@ from interp_transfer.mapping.controls import token_means
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.stored import StoredPairs, open_pairs
-from interp_transfer.models.load import ModelIdentity, load_model
+from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.models.load import load_model
 from interp_transfer.vectors.vector import SteeringVector
 from tests.checkpoints import make_checkpoint, word_tokenizer
 

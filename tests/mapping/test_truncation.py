@@ -12,7 +12,8 @@ from interp_transfer.mapping import collect as collecting
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.stored import open_pairs
 from interp_transfer.mapping.truncation import readable
-from interp_transfer.models.load import load_model, tokenizer_of
+from interp_transfer.models.load import load_model
+from interp_transfer.models.tokens import tokenizer_of
 from tests.checkpoints import byte_tokenizer, make_checkpoint, word_tokenizer
 
 S, T = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"

@@ -12,16 +12,10 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import interp_transfer as it
+from interp_transfer.models.hooked_model import context_length, huggingface_model
 from interp_transfer.models.hooked_transformer import as_hooked_transformer
-from interp_transfer.models.load import (
-    SAMPLES_PER_TENSOR,
-    context_length,
-    huggingface_model,
-    sampled_values,
-    tokenize,
-    tokenizer_fingerprint,
-    tokenizer_of,
-)
+from interp_transfer.models.identity import SAMPLES_PER_TENSOR, sampled_values
+from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint, tokenizer_of
 from tests.checkpoints import (
     CONTEXT,
     FAMILIES,
@@ -241,7 +235,7 @@ def test_device_map(family: str, folder: Callable[[str], Path], wrapped: Callabl
 @pytest.mark.parametrize(
     ("model", "options", "match"),
     [
-        ("micro-qwen-x-ihi", {}, "unknown organism 'micro-qwen-x-ihi': did you mean micro-qwen-"),
+        ("micro-qwen-x-ihi", {}, "unknown model 'micro-qwen-x-ihi': did you mean micro-qwen-"),
         ("micro-nothing", {}, "unknown organism"),
         ("./no/such/folder", {}, "no folder './no/such/folder'"),
         ("nobody/nothing-of-this-name", {}, "cannot load 'nobody/nothing-of-this-name'.*downloaded copy"),

@@ -7,15 +7,8 @@ from typing import Any
 import pytest
 
 import interp_transfer as it
-from interp_transfer.models.sites import (
-    RESIDUAL_WRITES,
-    HookedModel,
-    check_site,
-    expand_sites,
-    hook_points,
-    layer_of,
-    residual_sites,
-)
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.sites import RESIDUAL_WRITES, check_site, expand_sites, hook_points, layer_of, residual_sites
 from tests.checkpoints import LAYERS, hooked_transformer
 
 

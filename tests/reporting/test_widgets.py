@@ -17,7 +17,8 @@ from interp_transfer.activations.capture import capture
 from interp_transfer.features.cards import Example, FeatureCard, feature_cards, with_completions
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.train import Recipe, train_sae
-from interp_transfer.interventions.apply import add, generate
+from interp_transfer.interventions.generation import generate
+from interp_transfer.interventions.intervention import add
 from interp_transfer.reporting.widgets import VIEW, Explorer, explore, feature_view, tokens_view
 
 SITE, THERE = "blocks.3.hook_resid_pre", "blocks.4.hook_resid_pre"

@@ -9,7 +9,7 @@ from interp_transfer.evaluation import evaluator as exams
 from interp_transfer.evaluation.evaluator import CleanRuler, Condition, Exam, exam
 from interp_transfer.interventions.transforms import Ablate, Noise
 from interp_transfer.mapping.fit import fit_each
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.organisms.tasks.backdoor import BackdoorTask
 from interp_transfer.search import joint as module
 from interp_transfer.search.joint import Joint, best_joint

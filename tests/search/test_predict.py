@@ -9,8 +9,9 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import draw, exam
-from interp_transfer.interventions.apply import generate_tokens
-from interp_transfer.models.load import ModelIdentity, tokenize
+from interp_transfer.interventions.generation import generate_tokens
+from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.models.tokens import tokenize
 from interp_transfer.search import predict as module
 from interp_transfer.search.first_order import first_order
 from interp_transfer.search.predict import PREDICTORS, Predictions, predict

@@ -11,7 +11,7 @@ import interp_transfer as it
 from interp_transfer.cli.main import main
 from interp_transfer.evaluation.evaluator import exam
 from interp_transfer.interventions.weights import weights_from
-from interp_transfer.models.load import parameter_count
+from interp_transfer.models.hooked_model import parameter_count
 from interp_transfer.organisms.measure import skills
 from interp_transfer.organisms.tasks.switch import SwitchTask
 from interp_transfer.studies.switch import ACTIVATIONS, DIRECT, MAPPED, Switch, largest_rank, mapped, random_change, switch

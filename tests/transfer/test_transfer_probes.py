@@ -11,7 +11,7 @@ from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.features.probes import Probe, logistic
 from interp_transfer.mapping.card import Card, Space
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.transfer.probes import (
     OneOfLast,
     back,

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import interp_transfer as it
-from interp_transfer.models.load import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector, evidence_activations, read_safetensors
 from tests.checkpoints import TEXTS, WIDTH
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from interp_transfer.evaluation.metrics import perplexity as of_loss
-from interp_transfer.interventions.apply import Intervention
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import teacher_forced_each
-from interp_transfer.models.load import context_length, tokenize
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel, context_length
+from interp_transfer.models.tokens import tokenize
 from interp_transfer.stats import CONFIDENCE, Estimate
 
 DRAWS = 2000

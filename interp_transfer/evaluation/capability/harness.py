@@ -12,11 +12,13 @@ from typing import Any
 import torch
 
 from interp_transfer.activations.capture import by_length
-from interp_transfer.interventions.apply import Intervention, generate, generate_tokens
+from interp_transfer.interventions.generation import generate, generate_tokens
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import LOGITS_PER_BATCH, predicted
 from interp_transfer.interventions.transforms import Running, takes_at
-from interp_transfer.models.load import context_length, device_of, identity, tokenize, tokenizer_fingerprint, tokenizer_of
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel, context_length, device_of
+from interp_transfer.models.identity import identity
+from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint, tokenizer_of
 
 BATCH_SIZE = 64
 """Texts in a batch; fewer where their logits would take too much memory."""

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from interp_transfer.evaluation.capability.harness import BATCH_SIZE, harness_model, need_lm_eval
-from interp_transfer.interventions.apply import Intervention
-from interp_transfer.models.load import identity
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import identity
 from interp_transfer.stats import Estimate, Rate, mean_interval, rate
 
 LOGGERS = ("lm_eval", "datasets", "huggingface_hub")

@@ -20,8 +20,9 @@ from interp_transfer.activations.capture import by_length, out_of_memory
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
 from interp_transfer.evaluation.judges.rules import RepetitionJudge
 from interp_transfer.interventions.predictions import LOGITS_PER_BATCH, predicted
-from interp_transfer.models.load import context_length, identity, tokenize
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel, context_length
+from interp_transfer.models.identity import identity
+from interp_transfer.models.tokens import tokenize
 
 Surprise = tuple[float, int]
 """Nats per token, and the number of tokens."""

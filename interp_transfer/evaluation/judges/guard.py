@@ -18,8 +18,10 @@ from interp_transfer.activations.capture import TOKENS_PER_BATCH, by_length
 from interp_transfer.evaluation.judges.local import answered
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
 from interp_transfer.evaluation.judges.weights import weights_digest
-from interp_transfer.models.load import identity, load_model, tokenizer_of
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import identity
+from interp_transfer.models.load import load_model
+from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.plugins import known_model
 from interp_transfer.prompts.chats import request_of
 

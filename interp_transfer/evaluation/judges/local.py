@@ -3,9 +3,9 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from interp_transfer.interventions.apply import generate
-from interp_transfer.models.load import context_length, tokenize
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.interventions.generation import generate
+from interp_transfer.models.hooked_model import HookedModel, context_length
+from interp_transfer.models.tokens import tokenize
 
 PORTION = 32
 """Texts that are answered before the answers are handed on, and opinions kept."""

@@ -16,8 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from interp_transfer.evaluation.judges.local import Answer, answered
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
-from interp_transfer.models.load import identity, tokenizer_of
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import identity
+from interp_transfer.models.tokens import tokenizer_of
 
 Message = dict[str, str]
 """``role`` and ``content``, as OpenAI-compatible endpoints and chat templates take them."""

@@ -4,7 +4,7 @@ import hashlib
 
 from torch import nn
 
-from interp_transfer.models.load import sampled_values
+from interp_transfer.models.identity import sampled_values
 
 
 def weights_digest(module: nn.Module) -> str:

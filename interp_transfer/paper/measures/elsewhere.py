@@ -12,9 +12,9 @@ from interp_transfer.evaluation.capability.tasks import evaluate
 from interp_transfer.evaluation.evaluator import mean_ablation, random_like
 from interp_transfer.evaluation.metrics import perplexity
 from interp_transfer.evaluation.side_effects import side_effects
-from interp_transfer.interventions.apply import Intervention
 from interp_transfer.interventions.follow import follow
-from interp_transfer.models.load import identity
+from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.models.identity import identity
 from interp_transfer.paper.bench import bench
 from interp_transfer.paper.rows import Estimate, Found, Row, Verdict, between, estimate_of, graded, share, value_of
 from interp_transfer.plugins import known_model

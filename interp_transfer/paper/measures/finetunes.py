@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from interp_transfer.interventions.apply import generate
+from interp_transfer.interventions.generation import generate
+from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
-from interp_transfer.models.sites import HookedModel
 from interp_transfer.paper.bench import model_for, some, task_of
 from interp_transfer.paper.rows import Found, Row, Verdict, between, graded, rows_of, share, value_of
 from interp_transfer.stats import Rate, rate

@@ -5,7 +5,7 @@ from typing import Any
 
 from interp_transfer.activations.positions import substring
 from interp_transfer.evaluation.evaluator import exam
-from interp_transfer.interventions.apply import Intervention, add
+from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.sites import layer_of, residual_sites
 from interp_transfer.paper.bench import model_for, task_of
 from interp_transfer.paper.rows import Found, Row, Verdict, graded, share, value_of

@@ -11,12 +11,13 @@ from typing import Any
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY
 from interp_transfer.evaluation.evaluator import random_like
-from interp_transfer.interventions.apply import Intervention, generate_tokens
 from interp_transfer.interventions.follow import follow
+from interp_transfer.interventions.generation import generate_tokens
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.mapping.move import DEFAULT_MODE
-from interp_transfer.models.load import tokenize
+from interp_transfer.models.tokens import tokenize
 from interp_transfer.paper.bench import bench, some
 from interp_transfer.paper.rows import Estimate, Found, Row, Verdict, between, estimate_of, graded, share, spread, value_of
 from interp_transfer.stats import mean_interval

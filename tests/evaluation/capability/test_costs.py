@@ -20,7 +20,7 @@ from interp_transfer.evaluation.capability.costs import (
 )
 from interp_transfer.evaluation.side_effects import side_effects
 from interp_transfer.interventions.transforms import Add, MeanAblate
-from interp_transfer.models.load import tokenize
+from interp_transfer.models.tokens import tokenize
 from interp_transfer.organisms import measure as cards
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import ask, question_of

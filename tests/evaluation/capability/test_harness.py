@@ -15,7 +15,7 @@ import interp_transfer as it
 from interp_transfer.evaluation.capability import harness
 from interp_transfer.evaluation.capability.harness import before_stop, continuations, generation_settings, harness_model
 from interp_transfer.interventions.transforms import Add, Noise
-from interp_transfer.models.load import tokenize
+from interp_transfer.models.tokens import tokenize
 from interp_transfer.organisms.catalogue import organism_path
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import TRIGGER, ask

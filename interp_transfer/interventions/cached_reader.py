@@ -18,8 +18,8 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import forward, pad, pad_token, reading
 from interp_transfer.models.bypass import bypassed
-from interp_transfer.models.load import context_length, device_of, huggingface_model
-from interp_transfer.models.sites import HookedModel, apart, hook_points
+from interp_transfer.models.hooked_model import HookedModel, context_length, device_of, huggingface_model
+from interp_transfer.models.sites import apart, hook_points
 
 
 @dataclass

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from interp_transfer.activations.align import align
-from interp_transfer.interventions.partners import Asked, Partners, same_partners
+from interp_transfer.interventions.streaming_alignment import Asked, Partners, same_partners
 from interp_transfer.organisms.tokenizers import train_tokenizer
 from tests.checkpoints import byte_tokenizer
 

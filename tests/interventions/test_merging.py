@@ -7,11 +7,11 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.activations.positions import substring
-from interp_transfer.interventions.apply import Intervention, add
-from interp_transfer.interventions.many import can_merge, can_share, merged, merged_each
+from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.interventions.merging import can_merge, can_share, merged, merged_each
 from interp_transfer.interventions.transforms import Ablate, Add
-from interp_transfer.models.load import identity
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import identity
 from interp_transfer.vectors.vector import SteeringVector
 
 SITE = "blocks.1.hook_resid_pre"

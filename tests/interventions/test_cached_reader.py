@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp_transfer.interventions.read_along import ReadAlong
-from interp_transfer.models.load import huggingface_model
+from interp_transfer.interventions.cached_reader import ReadAlong
+from interp_transfer.models.hooked_model import huggingface_model
 from tests.checkpoints import CONTEXT, FAMILIES, raw_model
 
 SITE, LAYER = "blocks.2.hook_resid_pre", 2

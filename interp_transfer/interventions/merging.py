@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from interp_transfer.activations.positions import Layout, Positions, from_last, select
-from interp_transfer.interventions.apply import Intervention
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Add
 
 
