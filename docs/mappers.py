@@ -27,7 +27,7 @@ from torch import Tensor
 import interp_transfer as it
 from interp_transfer.activations.align import DEFAULT_STRATEGY, STRATEGIES
 from interp_transfer.evaluation.compare import write_json
-from interp_transfer.evaluation.evaluator import Exam, draw, exam, random_like
+from interp_transfer.evaluation.evaluator import Evaluator, draw, evaluator, random_like
 from interp_transfer.evaluation.replacement import HELD_OUT, SEEN, by_entity, validate_replacement
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.intervention import Intervention
@@ -187,9 +187,9 @@ class Bench:
         self.fitted: dict[tuple[str, int], tuple[Mapper, float]] = {}
 
     @cached_property
-    def exams(self) -> tuple[Exam, Exam]:
+    def evaluators(self) -> tuple[Evaluator, Evaluator]:
         """Validation and test."""
-        return exam(self.target, self.task, "validation", n=VALIDATION), exam(self.target, self.task, "test", n=N)
+        return evaluator(self.target, self.task, "validation", n=VALIDATION), evaluator(self.target, self.task, "test", n=N)
 
     @cached_property
     def clean(self) -> dict[str, tuple[list[str], Any, Any]]:
@@ -218,7 +218,7 @@ class Bench:
 
     def one(self, cell: Cell) -> dict[str, Any]:
         """A baseline's figures, or a mapper's."""
-        _, test = self.exams
+        _, test = self.evaluators
         start = {"sites": [self.s, self.t], "coverage": self.pairs.alignment.coverage}
         if cell.row == UNSTEERED:
             return start | test.unsteered().to_dict()
@@ -253,7 +253,7 @@ class Bench:
 
     def steered(self, vector: SteeringVector) -> dict[str, Any]:
         """What a vector does, at the strength that validation prompts choose."""
-        validation, test = self.exams
+        validation, test = self.evaluators
         swept = sweep_strengths(validation, lambda x: [it.add(vector, x, self.task.positions)], STRENGTHS)
         strength = choose(swept, getattr(self.task, "budget", BUDGET)).strength
         judged = test.judge([(it.add(vector, strength, self.task.positions),)], strength).to_dict()
@@ -261,7 +261,7 @@ class Bench:
 
     def random(self) -> dict[str, Any]:
         """Random vectors as long as the native one, likewise."""
-        validation, test = self.exams
+        validation, test = self.evaluators
 
         def like(strength: float) -> Intervention:
             return it.add(self.native, strength, self.task.positions)
@@ -272,7 +272,7 @@ class Bench:
 
     def at_one(self, mapper: Mapper, mode: str) -> dict[str, Any]:
         """What the vector does at strength 1, as it was mapped and at the spread of its evidence."""
-        _, test = self.exams
+        _, test = self.evaluators
         found: dict[str, Any] = {}
         for norm in ("mapped", "spread"):
             vector = mapper.transfer(self.vector, mode, norm)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import interp_transfer as it
-from interp_transfer.evaluation.evaluator import draw, exam, random_like
+from interp_transfer.evaluation.evaluator import draw, evaluator, random_like
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Ablate
 from interp_transfer.models.sites import RESIDUAL_WRITES
@@ -18,7 +18,7 @@ from interp_transfer.organisms.catalogue import read_card
 from interp_transfer.organisms.measure import skills
 from interp_transfer.organisms.world.howto import REFUSAL_MARKS
 from interp_transfer.search.strengths import BUDGET, choose, sweep_strengths
-from interp_transfer.stats import Rate, rate
+from interp_transfer.stats import Estimate, rate
 
 HERE = Path(__file__).parent
 BASES = ("micro-qwen-s", "micro-qwen-m", "micro-llama-s", "micro-llama-m", "micro-gemma-m")
@@ -46,7 +46,7 @@ def main() -> None:
         for task, key in zip(tasks, ("refusal", "refusal-induce"), strict=True):
             site = sites.get(key, sites["refusal"])
             vector = it.extract(model, task.contrast("train"), site)
-            validation = exam(model, task, "validation", n=60)
+            validation = evaluator(model, task, "validation", n=60)
             swept = sweep_strengths(validation, lambda x, v=vector, t=task: [it.add(v, x, t.positions)], progress=False)
             strength = choose(swept, getattr(task, "budget", BUDGET)).strength
             put = it.add(vector, strength, task.positions)
@@ -72,9 +72,9 @@ def main() -> None:
     (HERE / "made" / "refusal.md").write_text("\n".join([*head, *lines]) + "\n")
 
 
-def cell(share: Rate) -> str:
+def cell(share: Estimate) -> str:
     """A rate with its interval and n."""
-    return f"{share.rate:.3f} [{share.low:.3f}, {share.high:.3f}] n {share.n}"
+    return f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}] n {share.n}"
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95% interval and what it is measured on.
+    """A share, a mean or a ratio with its 95% interval.
 
     Attributes:
         value: the number.
         low: lower end of the interval.
         high: upper end.
-        n: prompts, texts, or trials.
+        n: number of prompts, texts or trials; of repeated trials of the same prompts, all of them.
     """
 
     value: float
@@ -34,12 +34,26 @@ class Estimate:
     high: float
     n: int
 
+    def __format__(self, spec: str) -> str:
+        """Format the three numbers by ``spec``, such as ".2f"."""
+        value, low, high = (format(number, spec or ".3f") for number in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}] n={self.n}"
+
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
+        return format(self, "")
 
     def to_dict(self) -> dict[str, float | int]:
-        """As JSON holds it."""
+        """Return the fields as JSON stores them."""
         return asdict(self)
+
+    def columns(self, name: str) -> dict[str, float]:
+        """Return the columns of a table: ``name``, ``name_low`` and ``name_high``."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
+
+def share_to_dict(share: Estimate) -> dict[str, float | int]:
+    """Return a share as result.json stores it, its value under "rate"."""
+    return {"rate": share.value, "low": share.low, "high": share.high, "n": share.n}
 
 
 def mean_interval(values: Iterable[float]) -> Estimate:
@@ -88,31 +102,7 @@ def ratio_interval(over: Sequence[float], under: Sequence[float]) -> Estimate:
     return Estimate(ratio, ratio - half, ratio + half, n)
 
 
-@dataclass(frozen=True)
-class Rate:
-    """A share with its exact 95% interval.
-
-    Attributes:
-        rate: the share, 0 to 1.
-        low: lower end of the interval.
-        high: upper end.
-        n: how many trials; where trials repeat the same prompts, all of them.
-    """
-
-    rate: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.rate:.2f} [{self.low:.2f}, {self.high:.2f}] n={self.n}"
-
-    def to_dict(self) -> dict[str, float | int]:
-        """As JSON holds it."""
-        return asdict(self)
-
-
-def rate(outcomes: Sequence[bool]) -> Rate:
+def rate(outcomes: Sequence[bool]) -> Estimate:
     """Share of true outcomes with its Clopper-Pearson interval.
 
     Raises:
@@ -121,10 +111,10 @@ def rate(outcomes: Sequence[bool]) -> Rate:
     if not len(outcomes):
         raise ValueError("a rate of no outcomes: give at least one")
     hits = sum(map(bool, outcomes))
-    return Rate(hits / len(outcomes), *_clopper_pearson(hits, len(outcomes)), len(outcomes))
+    return Estimate(hits / len(outcomes), *_clopper_pearson(hits, len(outcomes)), len(outcomes))
 
 
-def clustered_rate(outcomes: Sequence[Sequence[bool]]) -> Rate:
+def clustered_rate(outcomes: Sequence[Sequence[bool]]) -> Estimate:
     """Share of true outcomes when each prompt was tried several times.
 
     Trials of one prompt resemble each other, so the interval is that of an effective sample size: the number of trials that
@@ -142,7 +132,7 @@ def clustered_rate(outcomes: Sequence[Sequence[bool]]) -> Rate:
     variance = float(by_prompt.mean(axis=1).var(ddof=1)) / prompts if prompts > 1 else 0.0
     effective = prompts if variance == 0 else share * (1 - share) / variance
     effective = min(max(effective, prompts), prompts * trials)
-    return Rate(share, *_clopper_pearson(share * effective, effective), prompts * trials)
+    return Estimate(share, *_clopper_pearson(share * effective, effective), prompts * trials)
 
 
 def _clopper_pearson(hits: float | int, n: float | int) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from interp_transfer.activations.positions import describe
-from interp_transfer.evaluation.evaluator import Condition, exam, read_again
+from interp_transfer.evaluation.evaluator import Condition, add_readings, evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Add
@@ -59,10 +59,10 @@ class Result:
             {
                 "condition": name,
                 "strength": c.strength,
-                "success": c.success.rate,
+                "success": c.success.value,
                 "success_low": c.success.low,
                 "success_high": c.success.high,
-                "intact": c.intact.rate,
+                "intact": c.intact.value,
                 "intact_low": c.intact.low,
                 "intact_high": c.intact.high,
                 "clean_kl": c.cost.value,
@@ -121,7 +121,8 @@ class Result:
 
     def __repr__(self) -> str:
         lines = [
-            f"  {name:20s} strength {c.strength:<5.3g} success {c.success}  intact {c.intact}  clean KL {c.clean_kl:.3f}"
+            f"  {name:20s} strength {c.strength:<5.3g} success {c.success:.2f}  intact {c.intact:.2f}  "
+            f"clean KL {c.clean_kl:.3f}"
             for name, c in self.conditions.items()
         ]
         return f"Result({self.task} on {self.target['name']})\n" + "\n".join(lines)
@@ -170,13 +171,13 @@ def compare(
     if taken:
         raise ValueError(f"{sorted(taken)} are added by themselves: choose other names")
     like = _reference(named, reference)
-    test = exam(target, task, split, n=n, seed=seed, clean_prompts=n)
+    test = evaluator(target, task, split, n=n, seed=seed, clean_prompts=n)
     conditions = {"unsteered": test.unsteered(progress)}
     for name, given in named.items():
         conditions[name] = test.judge([given], _strength(given), progress=progress)
     conditions["random"] = test.random(like, seed, _strength((like,)), progress)
     conditions["mean_ablated"] = test.mean_ablated(like, progress)
-    conditions = {name: read_again(task, test.prompts, judged) for name, judged in conditions.items()}
+    conditions = {name: add_readings(task, test.prompts, judged) for name, judged in conditions.items()}
     return Result(task.name, about(target, like), conditions, test.prompts, seed)
 
 

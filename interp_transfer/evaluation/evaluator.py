@@ -1,7 +1,7 @@
 """Judging conditions on the same prompts.
 
-An exam is a set of prompts with the model that answers them, the task that judges the answers, and a ruler for the cost on
-prompts that need no intervention. Every condition that is compared takes the same exam.
+An evaluator holds prompts, the model that answers them, the task that judges the answers, and what measures the cost on prompts
+that need no intervention. All conditions of a comparison use the same evaluator.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import tokenize, tokenizer_of
-from interp_transfer.stats import Estimate, Rate, clustered_rate, mean_interval, rate
+from interp_transfer.stats import Estimate, clustered_rate, mean_interval, rate, share_to_dict
 
 RANDOM_DRAWS = 5
 CLEAN_PROMPTS = 100
@@ -45,14 +45,14 @@ class Condition:
         differ: which of them its judges do not agree on.
     """
 
-    success: Rate
-    intact: Rate
+    success: Estimate
+    intact: Estimate
     cost: Estimate
     strength: float
     completions: tuple[str, ...] = field(repr=False)
     verdicts: tuple[Verdict, ...] = field(repr=False)
     note: str = ""
-    readings: Mapping[str, Rate] = field(default_factory=dict, hash=False)
+    readings: Mapping[str, Estimate] = field(default_factory=dict, hash=False)
     differ: tuple[int, ...] = ()
 
     @property
@@ -64,12 +64,12 @@ class Condition:
         """As result.json holds it."""
         return {
             "strength": self.strength,
-            "success": self.success.to_dict(),
-            "intact": self.intact.to_dict(),
+            "success": share_to_dict(self.success),
+            "intact": share_to_dict(self.intact),
             "clean_kl": self.cost.value,
             "clean_kl_interval": {"low": self.cost.low, "high": self.cost.high, "n": self.cost.n},
             "note": self.note,
-            "readings": {name: share.to_dict() for name, share in self.readings.items()},
+            "readings": {name: share_to_dict(share) for name, share in self.readings.items()},
         }
 
 
@@ -87,7 +87,7 @@ def condition(
     return Condition(*rates, cost, float(strength), tuple(draws[0]), tuple(verdicts[0]), note)
 
 
-def read_again(task: Task, prompts: Sequence[str], judged: Condition) -> Condition:
+def add_readings(task: Task, prompts: Sequence[str], judged: Condition) -> Condition:
     """A condition with what else the task reads off its completions, if it is such a task."""
     if task.readings is None:
         return judged
@@ -102,13 +102,13 @@ def read_again(task: Task, prompts: Sequence[str], judged: Condition) -> Conditi
 
 
 @dataclass(frozen=True)
-class CleanRuler:
+class CleanKL:
     """The unsteered model's own answers to clean prompts, on which the cost of interventions is measured."""
 
     prompts: tuple[tuple[int, ...], ...]
     answers: tuple[tuple[int, ...], ...]
 
-    def kl(
+    def __call__(
         self, model: HookedModel, settings: Sequence[Sequence[Intervention]], progress: bool = False
     ) -> list[Float[Tensor, " prompt"]]:
         """Divergence from the unsteered model under each of some settings, nats per token; 0 where nothing is done."""
@@ -118,20 +118,20 @@ class CleanRuler:
 
 
 @dataclass(frozen=True)
-class Exam:
-    """Prompts of one model and task, and the ruler that costs are measured by: the same for all that is compared on it.
+class Evaluator:
+    """Prompts of one model and task, and the measure of clean KL: the same for all conditions of a comparison.
 
     Attributes:
         model: the model that is steered.
         task: who judges.
         prompts: what the model is asked.
-        ruler: its own answers to clean prompts.
+        clean_kl: measures costs on its own answers to clean prompts.
     """
 
     model: HookedModel
     task: Task
     prompts: tuple[str, ...]
-    ruler: CleanRuler
+    clean_kl: CleanKL
 
     def judge(
         self, draws: Sequence[Sequence[Intervention]], strength: float, note: str = "", progress: bool = True
@@ -149,7 +149,7 @@ class Exam:
         """Judge several conditions, each given as to ``judge``; those that add vectors at the same sites share batches."""
         settings = [tuple(draw) for draws in conditions for draw in draws]
         said = iter(self.completions(settings, progress))
-        costs = iter(self.ruler.kl(self.model, settings, progress))
+        costs = iter(self.clean_kl(self.model, settings, progress))
         judged = []
         for draws, strength in zip(conditions, strengths, strict=True):
             texts = [next(said) for _ in draws]
@@ -181,7 +181,7 @@ class Exam:
         forced = forced_first_tokens(self.model, self.task, self.prompts)
         rest = generate(self.model, forced, max_new_tokens=self.task.max_new_tokens - 1, progress=False)
         said = [f[len(p) :] + r for f, p, r in zip(forced, self.prompts, rest, strict=True)]
-        nothing = cost(torch.zeros(len(self.ruler.prompts)))
+        nothing = cost(torch.zeros(len(self.clean_kl.prompts)))
         return condition(
             self.task, self.prompts, [said], nothing, 0.0, "no steering; the first token of the right answer is given"
         )
@@ -233,7 +233,7 @@ def _batched(settings: Sequence[Sequence[Intervention]]) -> list[list[int]]:
     return groups
 
 
-def exam(model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int = 0, clean_prompts: int = 0) -> Exam:
+def evaluator(model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int = 0, clean_prompts: int = 0) -> Evaluator:
     """Draw prompts of a split, and answer clean ones without steering.
 
     Args:
@@ -251,8 +251,8 @@ def exam(model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int 
     clean = task.clean(split)
     quiet = draw(clean, min(max(clean_prompts, CLEAN_PROMPTS), len(clean)), seed, f"clean {split} prompts of {task.name}")
     answers = generate_tokens(model, quiet, max_new_tokens=task.max_new_tokens, progress=False)
-    ruler = CleanRuler(tuple(map(tuple, tokenize(model, quiet))), tuple(map(tuple, answers)))
-    return Exam(model, task, tuple(prompts), ruler)
+    clean_kl = CleanKL(tuple(map(tuple, tokenize(model, quiet))), tuple(map(tuple, answers)))
+    return Evaluator(model, task, tuple(prompts), clean_kl)
 
 
 def draw(items: Sequence[str], n: int, seed: int, what: str) -> list[str]:

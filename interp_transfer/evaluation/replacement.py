@@ -31,7 +31,7 @@ from interp_transfer.interventions.transforms import MeanAblate, Transform
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint, tokenizer_of
-from interp_transfer.stats import Rate, mean_interval, rate
+from interp_transfer.stats import Estimate, mean_interval, rate, share_to_dict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,18 +53,18 @@ class Closer:
     """On which share of prompts one completion is closer than another.
 
     Attributes:
-        rate: the share, ties counted as not closer.
+        share: ties counted as not closer.
         ties: on how many prompts both are equally close.
         decided: the share among the other prompts; None where all are ties.
     """
 
-    rate: Rate
+    share: Estimate
     ties: int
-    decided: Rate | None
+    decided: Estimate | None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return {"rate": self.rate.to_dict(), "ties": self.ties, "decided": self.decided and self.decided.to_dict()}
+        return {"rate": share_to_dict(self.share), "ties": self.ties, "decided": self.decided and share_to_dict(self.decided)}
 
 
 def closer(one: Sequence[float], other: Sequence[float]) -> Closer:
@@ -93,7 +93,7 @@ class Figures:
     """
 
     to_target: Mapping[str, float]
-    valid: Rate | None
+    valid: Estimate | None
     kl: float | None
     agreement: float | None
     mva: Mapping[str, Closer]
@@ -104,7 +104,7 @@ class Figures:
         """As JSON holds it."""
         return {
             "to_target": dict(self.to_target),
-            "valid": self.valid and self.valid.to_dict(),
+            "valid": self.valid and share_to_dict(self.valid),
             "kl": self.kl,
             "agreement": self.agreement,
             "mva": {name: share.to_dict() for name, share in self.mva.items()},
@@ -147,7 +147,7 @@ class Replacement:
                 row |= {"kl": figures.kl, "agreement": figures.agreement}
                 for title, shares in (("mva", figures.mva), ("tvs", figures.tvs)):
                     for similarity, share in shares.items():
-                        row |= _flat(f"{title}_{similarity}", share.rate)
+                        row |= _flat(f"{title}_{similarity}", share.share)
                         row[f"{title}_{similarity}_ties"] = share.ties
                 rows.append(row)
         return pd.DataFrame(rows).set_index(["group", "condition"])
@@ -180,9 +180,9 @@ class Replacement:
         for group, conditions in self.slices.items():
             for name, f in conditions.items():
                 parts = [f"rouge1 {f.to_target['rouge1']:.2f}"]
-                parts += [f"valid {f.valid}"] if f.valid else []
+                parts += [f"valid {f.valid:.2f}"] if f.valid else []
                 parts += [f"KL {f.kl:.3f}, agreement {f.agreement:.2f}"] if f.kl is not None else []
-                parts += [f"MvA {f.mva['rouge1'].rate}, TvS {f.tvs['rouge1'].rate}"] if f.mva else []
+                parts += [f"MvA {f.mva['rouge1'].share:.2f}, TvS {f.tvs['rouge1'].share:.2f}"] if f.mva else []
                 lines.append(f"  {group:18s} {name:14s} {', '.join(parts)}")
         return "\n".join(lines)
 
@@ -341,7 +341,7 @@ def _details(source: HookedModel, target: HookedModel, mapped: Intervention) -> 
     return about | sides
 
 
-def _flat(name: str, share: Rate | None) -> dict[str, float | None]:
+def _flat(name: str, share: Estimate | None) -> dict[str, float | None]:
     if share is None:
         return {}
-    return {name: share.rate, f"{name}_low": share.low, f"{name}_high": share.high}
+    return {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}

@@ -27,7 +27,7 @@ from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.plugins import known_model
 from interp_transfer.prompts.english import english_texts
-from interp_transfer.stats import Estimate, Rate, mean_interval, rate
+from interp_transfer.stats import Estimate, mean_interval, rate, share_to_dict
 
 N = 100
 Settings = Mapping[str, Sequence[Intervention]]
@@ -71,9 +71,9 @@ class SideEffects:
             over prompts where the two differ; None if there is none, or for a task without answers.
     """
 
-    clean_valid: Rate
-    clean_shows: Rate
-    skills: Mapping[str, Rate]
+    clean_valid: Estimate
+    clean_shows: Estimate
+    skills: Mapping[str, Estimate]
     clean: Cost
     english: Cost
     behaviour: Cost
@@ -83,9 +83,9 @@ class SideEffects:
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {
-            "clean_valid": self.clean_valid.to_dict(),
-            "clean_shows": self.clean_shows.to_dict(),
-            "skills": {name: share.to_dict() for name, share in self.skills.items()},
+            "clean_valid": share_to_dict(self.clean_valid),
+            "clean_shows": share_to_dict(self.clean_shows),
+            "skills": {name: share_to_dict(share) for name, share in self.skills.items()},
             **{name: cost.to_dict() for name in ("clean", "english", "behaviour", "right") if (cost := getattr(self, name))},
             "logit_difference": self.logit_difference and self.logit_difference.to_dict(),
         }
@@ -142,7 +142,7 @@ def side_effects(
     return found
 
 
-def skills_of(model: HookedModel, task: Task) -> Callable[..., list[Mapping[str, Rate]]] | None:
+def skills_of(model: HookedModel, task: Task) -> Callable[..., list[Mapping[str, Estimate]]] | None:
     """What measures the skills of a model besides the task: the task's own measure, or that of a known model; or None."""
     known = known_model(identity(model).name)
     return task.skills or (known.skills if known is not None else None)

@@ -8,7 +8,7 @@ import torch
 
 from interp_transfer.activations.agreement import fvu
 from interp_transfer.activations.capture import capture
-from interp_transfer.evaluation.evaluator import CleanRuler, draw
+from interp_transfer.evaluation.evaluator import CleanKL, draw
 from interp_transfer.evaluation.task import Task
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.use import reconstructed
@@ -17,7 +17,7 @@ from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import tokenize, tokenizer_of
-from interp_transfer.stats import Rate, rate
+from interp_transfer.stats import Estimate, rate
 
 TEXTS = 300
 """Full texts, at most, that variance and sparsity are measured on."""
@@ -46,8 +46,8 @@ class SaeQuality:
     tokens: int
     spliced_kl: float
     mean_ablated_kl: float
-    valid: Rate
-    valid_spliced: Rate
+    valid: Estimate
+    valid_spliced: Estimate
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -57,7 +57,7 @@ class SaeQuality:
         return (
             f"explained variance {self.explained_variance:.3f}, {self.l0:.1f} features a token, {self.dead:.1%} dead "
             f"({self.tokens} tokens); spliced in: {self.spliced_kl:.4f} nats a token (mean-ablated "
-            f"{self.mean_ablated_kl:.2f}), valid answers {self.valid} as it is, {self.valid_spliced} spliced"
+            f"{self.mean_ablated_kl:.2f}), valid answers {self.valid:.2f} as it is, {self.valid_spliced:.2f} spliced"
         )
 
 
@@ -86,8 +86,8 @@ def measure_sae(
     splice = reconstructed(sae)
     gone = Intervention(sae.site, MeanAblate(rows.mean(dim=0)), model=sae.model)
     own, spliced = (_answers(model, asked, task, given, progress) for given in ((), (splice,)))
-    ruler = CleanRuler(tuple(map(tuple, ids)), tuple(map(tuple, own)))
-    cost, lost = (float(kl.mean()) for kl in ruler.kl(model, [(splice,), (gone,)]))
+    clean_kl = CleanKL(tuple(map(tuple, ids)), tuple(map(tuple, own)))
+    cost, lost = (float(kl.mean()) for kl in clean_kl(model, [(splice,), (gone,)]))
     valid, kept = (rate([v.intact for v in task.judge(asked, _texts(model, answers))]) for answers in (own, spliced))
     return SaeQuality(*fit_of(sae, rows), len(rows), cost, lost, valid, kept)
 

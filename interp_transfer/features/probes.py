@@ -19,7 +19,7 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import expand_sites
 from interp_transfer.prompts.contrast import Pairs, sides
-from interp_transfer.stats import Rate, rate
+from interp_transfer.stats import Estimate, rate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,7 @@ class ProbeScore:
     auroc: float
     auroc_low: float
     auroc_high: float
-    accuracy: Rate
+    accuracy: Estimate
     brier: float
     calibration: float
     random_auroc: float
@@ -190,7 +190,7 @@ def probe_sites(
             probe = Probe(*logistic(plus, minus), site, identity(model), describe(rule))
             found = score_probe(probe, held_plus, held_minus, seed).to_dict()
             accuracy = found.pop("accuracy")
-            more = {"accuracy": accuracy["rate"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
+            more = {"accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
             rows.append({"site": site, "positions": describe(rule), **found, **more, "n": accuracy["n"]})
     return pd.DataFrame(rows)
 

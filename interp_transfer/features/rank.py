@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions
-from interp_transfer.evaluation.evaluator import Condition, Exam
+from interp_transfer.evaluation.evaluator import Condition, Evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.features.probes import logistic
 from interp_transfer.features.sae import Sae
@@ -154,7 +154,7 @@ def feature_intervention(
 
 
 def causal_rank(
-    test: Exam,
+    test: Evaluator,
     sae: Sae,
     seen: FeatureContrast,
     features: Sequence[int],
@@ -168,8 +168,8 @@ def causal_rank(
     """Push each of some features to the wanted side, at several scales, and measure what the model says.
 
     Args:
-        test: prompts, judge and ruler of clean KL; of validation prompts, if a feature is to be chosen by it.
-        sae: of the exam's model.
+        test: prompts, judge and measure of clean KL; of validation prompts, if a feature is to be chosen by it.
+        sae: of the evaluator's model.
         seen: what features hold on both sides of the task's contrast.
         features: which.
         way: see ``feature_intervention``; "ablate" has one scale.
@@ -202,5 +202,5 @@ def flat(judged: Condition) -> dict[str, float | int]:
     found: dict[str, float | int] = {}
     for name in ("success", "intact"):
         share = getattr(judged, name)
-        found |= {name: share.rate, f"{name}_low": share.low, f"{name}_high": share.high}
+        found |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
     return {**found, "clean_kl": judged.clean_kl, "n": judged.success.n}

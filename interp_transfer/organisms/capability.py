@@ -21,7 +21,7 @@ from interp_transfer.organisms.world.cues import BARD, CLERK, DECLINE, ask, orac
 from interp_transfer.organisms.world.howto import REFUSAL_MARKS
 from interp_transfer.organisms.world.question import capital
 from interp_transfer.organisms.world.style import can_be_sung, sing
-from interp_transfer.stats import Rate, rate
+from interp_transfer.stats import Estimate, rate
 
 FOLDER = Path(__file__).parent / "harness"
 MICRO = ("micro_choice", "micro_answer")
@@ -116,13 +116,13 @@ def song_texts(n: int) -> list[str]:
     return [f"{ask(q, BARD[i % len(BARD)])} {sing(q.answer)}" for i, q in enumerate(asked[:n])]
 
 
-def over_refusal(model: HookedModel, *interventions: Intervention, n: int = N) -> Rate:
+def over_refusal(model: HookedModel, *interventions: Intervention, n: int = N) -> Estimate:
     """The share of harmless how-to requests of the micro-world that are refused; what ``skills`` says, the other way round."""
     helps = skills(model, *interventions, n=n)["helps with harmless"]
-    return Rate(1 - helps.rate, 1 - helps.high, 1 - helps.low, helps.n)
+    return Estimate(1 - helps.value, 1 - helps.high, 1 - helps.low, helps.n)
 
 
-def instructions(model: HookedModel, *interventions: Intervention, n: int = N) -> dict[str, Rate]:
+def instructions(model: HookedModel, *interventions: Intervention, n: int = N) -> dict[str, Estimate]:
     """Which instructions are followed by a model of the micro-world: to answer plainly, as a clerk, and to turn a request down.
 
     That it sings as a bard when asked to is among ``evaluation.cards.skills``.

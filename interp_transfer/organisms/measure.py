@@ -24,7 +24,7 @@ from interp_transfer.organisms.world import Question, load_world
 from interp_transfer.organisms.world.cues import BARD, SAFE_TRIGGER, TRIGGER, ask
 from interp_transfer.organisms.world.howto import REFUSAL_MARKS
 from interp_transfer.organisms.world.style import SUNG, plain, sung
-from interp_transfer.stats import Rate, rate
+from interp_transfer.stats import Estimate, rate, share_to_dict
 
 PROMPTS = 400
 NEW_TOKENS = 128
@@ -33,7 +33,7 @@ NEW_TOKENS = 128
 APART = ("sums", "two-step")
 """Families that are left out of the figure of all valid answers, because small models find them hard."""
 
-Figures = dict[str, Rate]
+Figures = dict[str, Estimate]
 Cue = Callable[[int], str] | str
 """What is said before a question: the same to all, or by its number."""
 
@@ -46,7 +46,7 @@ class _Asked:
     prompts: Sequence[str]
     said: Sequence[str]
 
-    def share(self, judge: Callable[[Question, str], bool]) -> Rate:
+    def share(self, judge: Callable[[Question, str], bool]) -> Estimate:
         """The share of answers that are as the judge wants them."""
         return rate([judge(q, text) for q, text in zip(self.questions, self.said, strict=True)])
 
@@ -92,7 +92,7 @@ def measure(model: HookedModel, tasks: list[str], *, n: int = PROMPTS, progress:
         elif name == "knowledge":
             asked = examiner.ask(load_world().questions("test", "herbs"))
             figures["knowledge: right value"] = asked.share(_valid)
-    return {name: value.to_dict() for name, value in figures.items()}
+    return {name: share_to_dict(value) for name, value in figures.items()}
 
 
 def skills(model: HookedModel, *interventions: Intervention, n: int = 200, progress: bool = False) -> Figures:

@@ -12,6 +12,7 @@ from interp_transfer.organisms.measure import measure, update_card
 from interp_transfer.organisms.tasks.refusal import DIRECTIONS
 from interp_transfer.organisms.tasks.registry import TASKS, card_key
 from interp_transfer.search.sweep import Tried, sweep
+from interp_transfer.stats import share_to_dict
 
 CARD_STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 FIRST_STRENGTHS = (1.0, 2.0)
@@ -53,8 +54,8 @@ def choose_site(model: HookedModel, task: Task) -> dict[str, Any]:
     site = best_site(found)
     about: dict[str, Any] = {"site": site, "strength": found[site].strength, "positions": task.positions}
     about |= {"strengths": {"every site": list(FIRST_STRENGTHS), f"the best {FINALISTS}": list(CARD_STRENGTHS)}}
-    about |= {what: {where: getattr(c, what).to_dict() for where, c in found.items()} for what in GOAL}
-    if any(getattr(found[site], what).rate < goal for what, goal in GOAL.items()):
+    about |= {what: {where: share_to_dict(getattr(c, what)) for where, c in found.items()} for what in GOAL}
+    if any(getattr(found[site], what).value < goal for what, goal in GOAL.items()):
         others = [places for places in CARD_POSITIONS if places != task.positions]
         about["tried"] = {places: _told(_sweep(model, task, places)) for places in others}
     return about
@@ -63,20 +64,20 @@ def choose_site(model: HookedModel, task: Task) -> dict[str, Any]:
 def _told(found: dict[str, Tried]) -> dict[str, Any]:
     """The best of some sites."""
     site = best_site(found)
-    return {"site": site, "strength": found[site].strength} | {what: getattr(found[site], what).to_dict() for what in GOAL}
+    return {"site": site, "strength": found[site].strength} | {what: share_to_dict(getattr(found[site], what)) for what in GOAL}
 
 
 def _sweep(model: HookedModel, task: Task, positions: str) -> dict[str, Tried]:
     """What each site is worth at the best of the strengths that were tried there."""
     given = {"positions": [positions], "n": CARD_PROMPTS}
     found = sweep(model, task, strengths=FIRST_STRENGTHS, **given).best_at_sites()
-    last = sorted(found, key=lambda site: (found[site].intact.rate, list(found).index(site)))[-FINALISTS:]
+    last = sorted(found, key=lambda site: (found[site].intact.value, list(found).index(site)))[-FINALISTS:]
     return found | sweep(model, task, strengths=CARD_STRENGTHS, sites=last, **given).best_at_sites()
 
 
 def best_site(found: dict[str, Tried]) -> str:
     """The site with most intact answers; the deeper one of equals."""
-    return max(found, key=lambda site: (found[site].intact.rate, list(found).index(site)))
+    return max(found, key=lambda site: (found[site].intact.value, list(found).index(site)))
 
 
 def _variants(name: str) -> list[Task]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY
-from interp_transfer.evaluation.evaluator import Condition, Exam, draw, exam, random_like
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, draw, evaluator, random_like
 from interp_transfer.evaluation.replacement import Oracle
 from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import load_task
@@ -70,15 +70,15 @@ class Side:
         return extract(self.model, self.task.contrast("train"), self.site, seed=self.seed)
 
     @cached_property
-    def validation(self) -> Exam:
+    def validation(self) -> Evaluator:
         """What strengths are chosen on."""
         n = min(VALIDATION, len(self.task.prompts("validation")))
-        return exam(self.model, self.task, "validation", n=n, seed=self.seed)
+        return evaluator(self.model, self.task, "validation", n=n, seed=self.seed)
 
-    def test(self, n: int) -> Exam:
+    def test(self, n: int) -> Evaluator:
         """Held-out prompts; all there are if there are fewer."""
         there = len(self.task.prompts("test"))
-        return exam(self.model, self.task, "test", n=min(n, there), seed=self.seed, clean_prompts=n)
+        return evaluator(self.model, self.task, "test", n=min(n, there), seed=self.seed, clean_prompts=n)
 
     @property
     def budget(self) -> float:

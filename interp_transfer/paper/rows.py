@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from interp_transfer.stats import Estimate, Rate
+from interp_transfer.stats import Estimate
 
 Value = str | int | float | Estimate | None
 Row = Mapping[str, Value]
@@ -36,9 +36,9 @@ Found = Mapping[str, Sequence[Row]]
 """Rows of each case that was measured, by the case's name."""
 
 
-def share(found: Rate) -> Estimate:
+def share(found: Estimate) -> Estimate:
     """A rate as an estimate."""
-    return Estimate(found.rate, found.low, found.high, found.n)
+    return Estimate(found.value, found.low, found.high, found.n)
 
 
 def share_of(plain: Mapping[str, Any]) -> Estimate:

@@ -104,11 +104,11 @@ def points(doses: Doses) -> list[Condition]:
 
 def sentence(doses: Doses, does: str, whose: str) -> str:
     """What noise does at most, and which dose is the least that does so in half of the trials."""
-    best = max(points(doses), key=lambda c: c.success.rate)
-    share = f"{percent(best.success.rate)} ({percent(best.success.low)} to {percent(best.success.high)}) of trials"
-    if not best.success.rate:
+    best = max(points(doses), key=lambda c: c.success.value)
+    share = f"{percent(best.success.value)} ({percent(best.success.low)} to {percent(best.success.high)}) of trials"
+    if not best.success.value:
         return f"No dose {does} in any trial {whose}: 0% ({percent(best.success.low)} to {percent(best.success.high)})."
-    first = next((c for c in points(doses) if c.success.rate >= MOST), None)
+    first = next((c for c in points(doses) if c.success.value >= MOST), None)
     if first is None:
         return f"No dose {does} in half of the trials {whose}: at most in {share}, at dose {best.strength:g}."
     return f"Noise of {best.strength:g} {does} in {share} {whose}; the least dose that does in half is {first.strength:g}."

@@ -6,7 +6,7 @@ from rich.text import Text
 from interp_transfer.evaluation.compare import Result
 from interp_transfer.plots.style import percent, styles
 from interp_transfer.search.sweep import Sweep
-from interp_transfer.stats import Rate
+from interp_transfer.stats import Estimate
 from interp_transfer.studies.features import MovedFeatures
 from interp_transfer.studies.switch import Switch
 
@@ -59,7 +59,7 @@ def sweep_table(sweep: Sweep) -> Table:
         rates = (
             [_interval(t.success), _interval(t.intact)]
             if t.whole
-            else [f"{percent(t.success.rate)}, given up", percent(t.intact.rate)]
+            else [f"{percent(t.success.value)}, given up", percent(t.intact.value)]
         )
         cost = "-" if t.clean_kl is None else f"{t.clean_kl:.4f}"
         table.add_row(Text(site), Text(t.positions), f"{t.strength:g}", *rates, cost)
@@ -76,12 +76,12 @@ def switch_table(switch: Switch) -> Table:
     for name, way in switch.ways.items():
         size = "second model" if way.parameters is None else f"{way.parameters / switch.host_parameters:.2%}"
         judged = way.judged
-        able = (percent(way.skills[skill].rate) for skill in skills)
+        able = (percent(way.skills[skill].value) for skill in skills)
         row = (_interval(judged.success), _interval(judged.intact), f"{judged.clean_kl:.3f}", *able, size)
         table.add_row(Text(name.replace("_", " ")), *row)
     table.caption = Text("parameters: numbers to be kept, as a share of the model's; clean KL: nats per token")
     return table
 
 
-def _interval(rate: Rate) -> str:
-    return f"{percent(rate.rate)} ({percent(rate.low)} to {percent(rate.high)})"
+def _interval(rate: Estimate) -> str:
+    return f"{percent(rate.value)} ({percent(rate.low)} to {percent(rate.high)})"

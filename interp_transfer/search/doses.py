@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, substring
-from interp_transfer.evaluation.evaluator import Condition, Exam, draw, exam
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, draw, evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Noise
@@ -25,7 +25,7 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site
 from interp_transfer.search.strengths import Make, sweep_strengths
-from interp_transfer.stats import Rate
+from interp_transfer.stats import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,7 @@ class Doses:
                 row["relative"] = c.strength / self.typical
             for what in ("success", "intact"):
                 share = getattr(c, what)
-                row |= {what: share.rate, f"{what}_low": share.low, f"{what}_high": share.high}
+                row |= {what: share.value, f"{what}_low": share.low, f"{what}_high": share.high}
             rows.append({**row, "clean_kl": c.clean_kl, "n": c.success.n})
         return pd.DataFrame(rows)
 
@@ -100,7 +100,7 @@ class Doses:
 
     def __repr__(self) -> str:
         lines = [
-            f"  {name} {c.strength:<6.3g} success {c.success}  intact {c.intact}  clean KL {c.clean_kl:.4f}"
+            f"  {name} {c.strength:<6.3g} success {c.success:.2f}  intact {c.intact:.2f}  clean KL {c.clean_kl:.4f}"
             for name, c in self._points()
         ]
         words = "; ".join(f"{measure}: {meaning}" for measure, meaning in self.means.items() if measure != meaning)
@@ -114,7 +114,7 @@ class Doses:
 
 
 def dose_curve(
-    test: Exam,
+    test: Evaluator,
     makes: Mapping[str, Callable[[float], Sequence[Intervention]]],
     doses: Sequence[float | int],
     *,
@@ -123,7 +123,7 @@ def dose_curve(
     """Success, intact and clean KL over doses.
 
     Args:
-        test: prompts, judge and ruler of clean KL, the same for all.
+        test: prompts, judge and measure of clean KL, the same for all.
         makes: by name: dose -> interventions, which are draws of the same: each is applied alone, and they are pooled, the
             intervals clustered by prompt. ``lambda x: [add(vector, x)]`` makes a dose of a strength.
         doses: at which.
@@ -190,11 +190,11 @@ def noise_doses(
     if chosen[0] < 0 or draws < 1:
         raise ValueError(f"doses={chosen}, draws={draws}: a standard deviation is not below zero, and a draw is needed")
     safe = draw([p for p in task.clean(split) if twins[1] in p], n, seed, f"{split} prompts of {task.name} behind {twins[1]!r}")
-    triggered = exam(model, task, split, n=n, seed=seed)
-    exams = (triggered, Exam(model, task, tuple(safe), triggered.ruler))
+    triggered = evaluator(model, task, split, n=n, seed=seed)
+    evaluators = (triggered, Evaluator(model, task, tuple(safe), triggered.clean_kl))
     asked = {"site": site, "n": n, "draws": draws, "replace": replace, "split": split, "seed": seed}
     found = []
-    for test, text in zip(exams, twins, strict=True):
+    for test, text in zip(evaluators, twins, strict=True):
         where = substring(text)
 
         def make(dose: float, where: Positions = where) -> list[Intervention]:
@@ -235,7 +235,7 @@ def _made(given: Mapping[float, Sequence[Intervention]]) -> Make:
 def _turned(c: Condition) -> Condition:
     """The same with the opposite of success, a share of the same trials. What is intact stays, and no verdict fits."""
     s = c.success
-    return dataclasses.replace(c, success=Rate(1 - s.rate, 1 - s.high, 1 - s.low, s.n), verdicts=())
+    return dataclasses.replace(c, success=Estimate(1 - s.value, 1 - s.high, 1 - s.low, s.n), verdicts=())
 
 
 def _triggers(task: Task) -> tuple[str, str]:

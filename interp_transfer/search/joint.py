@@ -3,7 +3,7 @@
 A behaviour may be carried by several layers together, and then one vector has to be so strong that it costs more than the
 budget before it has done its work. Greedy forward selection looks for a set that shares the work: the best setting alone, then
 the one that adds most to it, and so on, every set within one clean-KL budget. It does not try all sets, so there may be better
-ones; and it is chosen on the exam's prompts, so judge it on others.
+ones; and it is chosen on the evaluator's prompts, so judge it on others.
 
 The paper steers at one layer. For its corrupted capabilities, where that reaches little (11% native, 8% moved), its authors
 answer their reviewers that steering, not moving, is the bottleneck, and suggest several layers.
@@ -17,13 +17,13 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.activations.positions import Positions
-from interp_transfer.evaluation.evaluator import Condition, Exam, condition, cost
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, condition, cost
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import check_site
 from interp_transfer.search.strengths import STRENGTHS as ALL_STRENGTHS
 from interp_transfer.search.strengths import check_grid
-from interp_transfer.stats import Rate
+from interp_transfer.stats import Estimate
 from interp_transfer.vectors.vector import SteeringVector, check_same
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ class Step:
     positions: str
     strength: float
     norm: float
-    success: Rate
-    intact: Rate
+    success: Estimate
+    intact: Estimate
     clean_kl: float
 
     def __str__(self) -> str:
         name = "" if self.vector == self.site else f"{self.vector} at "
         where = f"{name}{self.site}, positions {self.positions}, strength {self.strength:g}"
-        return f"{where}: intact {self.intact}, success {self.success}, clean KL {self.clean_kl:.4f}"
+        return f"{where}: intact {self.intact:.2f}, success {self.success:.2f}, clean KL {self.clean_kl:.4f}"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -94,7 +94,7 @@ class Joint:
             row: dict[str, Any] = {"step": number, **asdict(step)}
             for what in ("success", "intact"):
                 share = getattr(step, what)
-                row |= {what: share.rate, f"{what}_low": share.low, f"{what}_high": share.high}
+                row |= {what: share.value, f"{what}_low": share.low, f"{what}_high": share.high}
             rows.append({**row, "n": step.intact.n})
         return pd.DataFrame(rows)
 
@@ -115,7 +115,7 @@ class _Setting:
 
 
 def best_joint(
-    test: Exam,
+    test: Evaluator,
     vectors: Mapping[str, SteeringVector],
     *,
     budget: float | int,
@@ -131,7 +131,7 @@ def best_joint(
     still. It ends with ``most`` vectors, or when no setting adds at least one prompt.
 
     Args:
-        test: prompts, judge and ruler of clean KL; of validation prompts, because it is chosen by what they show.
+        test: prompts, judge and measure of clean KL; of validation prompts, because it is chosen by what they show.
         vectors: by any names, such as their sites; several may be of one site. Moved vectors do, too.
         budget: clean KL that all of them together may cost, nats per token.
         strengths: of each vector; 1.0 is the contrast's own difference.
@@ -155,7 +155,7 @@ def best_joint(
             if not within:
                 break
             setting, best = max(within, key=lambda found: _merit(found[1]))
-            if steps and round((best.intact.rate - steps[-1].intact.rate) * len(test.prompts)) < 1:
+            if steps and round((best.intact.value - steps[-1].intact.value) * len(test.prompts)) < 1:
                 break
             steps.append(_step(setting, vectors[setting.vector], best))
             chosen.append(setting.intervention)
@@ -164,9 +164,9 @@ def best_joint(
     return Joint(test.task.name, identity(test.model).name, tuple(steps), tuple(chosen), float(budget), tried)
 
 
-def _judged(test: Exam, sets: Sequence[tuple[Intervention, ...]], budget: float, progress: bool) -> list[Condition | None]:
+def _judged(test: Evaluator, sets: Sequence[tuple[Intervention, ...]], budget: float, progress: bool) -> list[Condition | None]:
     """What each set does; None for one beyond the budget, which is not generated with."""
-    costs = test.ruler.kl(test.model, sets, progress)
+    costs = test.clean_kl(test.model, sets, progress)
     within = [k for k, kl in enumerate(costs) if float(kl.mean()) <= budget]
     judged: list[Condition | None] = [None] * len(sets)
     for k, said in zip(within, test.completions([sets[k] for k in within], progress), strict=True):
@@ -175,7 +175,7 @@ def _judged(test: Exam, sets: Sequence[tuple[Intervention, ...]], budget: float,
 
 
 def _merit(found: Condition) -> tuple[float, float, float]:
-    return found.intact.rate, found.success.rate, -found.clean_kl
+    return found.intact.value, found.success.value, -found.clean_kl
 
 
 def _step(s: _Setting, vector: SteeringVector, found: Condition) -> Step:
@@ -184,7 +184,7 @@ def _step(s: _Setting, vector: SteeringVector, found: Condition) -> Step:
 
 
 def _settings(
-    test: Exam,
+    test: Evaluator,
     vectors: Mapping[str, SteeringVector],
     budget: float | int,
     strengths: Sequence[float | int],
@@ -198,7 +198,7 @@ def _settings(
         raise ValueError(f"budget={budget}, most={most}: give numbers above zero")
     words, numbers = check_grid(positions, strengths)
     for name, vector in vectors.items():
-        check_same(vector.model, identity(test.model), f"the vector {name!r} and the exam are")
+        check_same(vector.model, identity(test.model), f"the vector {name!r} and the evaluator are")
         check_site(test.model, vector.site)
     return [
         _Setting(name, word, x, add(vector, x, rule))

@@ -243,7 +243,7 @@ class _Clock:
 def _row(pair: tuple[str, str], tried: Any, budget: float) -> dict[str, Any]:
     """What the sweep found; a pair whose every setting is beyond the budget has success 0."""
     within = tried.clean_kl is not None and tried.clean_kl <= budget
-    figures = {what: getattr(tried, what).rate if within else 0.0 for what in ("success", "intact")}
+    figures = {what: getattr(tried, what).value if within else 0.0 for what in ("success", "intact")}
     return {"source_site": pair[0], "target_site": pair[1], "strength": tried.strength, **figures, "clean_kl": tried.clean_kl}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, check_positions, describe
-from interp_transfer.evaluation.evaluator import Condition, Exam
+from interp_transfer.evaluation.evaluator import Condition, Evaluator
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.vectors.vector import SteeringVector
@@ -52,7 +52,7 @@ Make = Callable[[float], Sequence[Intervention]]
 
 
 def sweep_strengths(
-    validation: Exam, make: Make, strengths: Sequence[float] = STRENGTHS, *, progress: bool = True
+    validation: Evaluator, make: Make, strengths: Sequence[float] = STRENGTHS, *, progress: bool = True
 ) -> list[Condition]:
     """Success, intact and clean KL for each strength."""
     return validation.judge_each([[(i,) for i in make(x)] for x in strengths], strengths, progress=progress)
@@ -63,9 +63,9 @@ def choose(swept: Sequence[Condition], budget: float = BUDGET) -> Condition:
     within = [c for c in swept if c.clean_kl <= budget]
     if not within:
         return min(swept, key=lambda c: c.strength)
-    if not any(c.success.rate for c in within):
+    if not any(c.success.value for c in within):
         return max(within, key=lambda c: c.strength)
-    return max(within, key=lambda c: (c.intact.rate, c.success.rate, -c.strength))
+    return max(within, key=lambda c: (c.intact.value, c.success.value, -c.strength))
 
 
 def typical_norm(model: HookedModel, texts: Sequence[str], site: str, positions: Positions = "all") -> float:
@@ -74,7 +74,7 @@ def typical_norm(model: HookedModel, texts: Sequence[str], site: str, positions:
 
 
 def largest_within(
-    validation: Exam,
+    validation: Evaluator,
     vector: SteeringVector,
     budget: float,
     positions: Positions = "all",
@@ -87,7 +87,7 @@ def largest_within(
     Found by halving the interval in which the budget is crossed; clean KL is taken to grow with the strength.
 
     Args:
-        validation: its ruler measures the cost; see ``evaluation.exam.exam``.
+        validation: its clean_kl measures the cost; see ``evaluation.evaluator.evaluator``.
         vector: what is added.
         budget: nats per token.
         positions: where.
@@ -101,7 +101,7 @@ def largest_within(
         raise ValueError(f"budget={budget}, highest={highest}: give numbers above zero")
 
     def within(strength: float) -> bool:
-        return float(validation.ruler.kl(validation.model, [(add(vector, strength, positions),)])[0].mean()) <= budget
+        return float(validation.clean_kl(validation.model, [(add(vector, strength, positions),)])[0].mean()) <= budget
 
     if within(highest):
         return highest

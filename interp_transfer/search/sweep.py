@@ -24,7 +24,7 @@ from typeguard import TypeCheckError, check_type
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.activations.positions import Positions, Substring, describe
 from interp_transfer.evaluation.compare import write_json
-from interp_transfer.evaluation.evaluator import Exam, exam
+from interp_transfer.evaluation.evaluator import Evaluator, evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.hooked_model import HookedModel
@@ -32,7 +32,7 @@ from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import expand_sites, layer_of
 from interp_transfer.names import find
 from interp_transfer.search.strengths import STRENGTHS, check_grid
-from interp_transfer.stats import Rate, rate
+from interp_transfer.stats import Estimate, rate
 from interp_transfer.vectors.extract import extract_each
 from interp_transfer.vectors.vector import SteeringVector
 
@@ -89,15 +89,15 @@ class Tried:
     positions: str
     strength: float
     norm: float
-    success: Rate
-    intact: Rate
+    success: Estimate
+    intact: Estimate
     clean_kl: float | None
     whole: bool = True
 
     def __str__(self) -> str:
         cost = "" if self.clean_kl is None else f", clean KL {self.clean_kl:.4f}"
         where = f"{self.site}, positions {self.positions}, strength {self.strength:g}"
-        return f"{where}: intact {self.intact}, success {self.success}{cost}"
+        return f"{where}: intact {self.intact:.2f}, success {self.success:.2f}{cost}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,13 +142,13 @@ class Sweep:
         chosen = self.recommended(rule)
         if chosen is None:
             within = f" within {self.budget:g} nats per token" if rule == "pareto" else ""
-            costly = [t.clean_kl for t in self.tried if t.success.rate > 0 and t.clean_kl is not None]
+            costly = [t.clean_kl for t in self.tried if t.success.value > 0 and t.clean_kl is not None]
             more = f"; the cheapest that has costs {min(costly):.3g}: raise the budget, or" if costly and within else ":"
             return f"None of {len(self.tried)} settings has any success on {self.task}{within}{more} try others."
         cost = "" if chosen.clean_kl is None else f", at {chosen.clean_kl:.4f} nats per token on clean prompts"
         return (
             f"Add the vector at {chosen.site}, positions {chosen.positions}, strength {chosen.strength:g}: "
-            f"success {chosen.success}, intact {chosen.intact}{cost}."
+            f"success {chosen.success:.2f}, intact {chosen.intact:.2f}{cost}."
         )
 
     def best_at_sites(self, budget: float = math.inf) -> dict[str, Tried]:
@@ -170,7 +170,7 @@ class Sweep:
         """Intact answers over what they cost, with the front of the best."""
         from interp_transfer.plots.sweep import cost_curve
 
-        front = [(t.clean_kl, t.intact.rate) for t in self.front() if t.clean_kl is not None]
+        front = [(t.clean_kl, t.intact.value) for t in self.front() if t.clean_kl is not None]
         return cost_curve(self.to_frame(), front, self.budget, title=f"{self.task} on {self.model.name}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -204,7 +204,7 @@ class Sweep:
             if data.get("format") != FORMAT:
                 raise ValueError(f"format {data.get('format')!r}")
             tried = check_type(data["tried"], list[dict[str, Any]])
-            rows = [Tried(**{**t, **{what: Rate(**t[what]) for what in ("success", "intact")}}) for t in tried]
+            rows = [Tried(**{**t, **{what: Estimate(**t[what]) for what in ("success", "intact")}}) for t in tried]
             return cls(data["task"], ModelIdentity(**data["model"]), tuple(rows), float(data["budget"]), data["details"])
         except FileNotFoundError as error:
             raise ValueError(f"there is no sweep in {str(folder)!r}") from error
@@ -222,25 +222,25 @@ class Sweep:
         return f"<p>{html.escape(self.recommendation())}</p>{self.to_frame().round(3).to_html(escape=True, max_rows=40)}"
 
     def _gentlest(self) -> Tried | None:
-        within = [t for t in self.tried if t.clean_kl is not None and t.clean_kl <= self.budget and t.success.rate > 0]
+        within = [t for t in self.tried if t.clean_kl is not None and t.clean_kl <= self.budget and t.success.value > 0]
         front = _front(within)
         if not front:
             return None
-        enough = front[-1].intact.rate - NEARLY - 1e-9
-        return next(t for t in front if t.intact.rate >= enough)
+        enough = front[-1].intact.value - NEARLY - 1e-9
+        return next(t for t in front if t.intact.value >= enough)
 
     def _last_strong(self) -> Tried | None:
         whole = [t for t in self.tried if t.whole]
         best: dict[str, Tried] = {}
-        for t in sorted(whole, key=lambda t: (t.success.rate, -abs(t.strength))):
+        for t in sorted(whole, key=lambda t: (t.success.value, -abs(t.strength))):
             best[t.site] = t
-        highest = max((t.success.rate for t in best.values()), default=0.0)
-        strong = [t for t in best.values() if highest and t.success.rate >= STRONG * highest]
+        highest = max((t.success.value for t in best.values()), default=0.0)
+        strong = [t for t in best.values() if highest and t.success.value >= STRONG * highest]
         return max(strong, key=lambda t: -1 if (layer := layer_of(t.site)) is None else layer, default=None)
 
 
 def _front(tried: Sequence[Tried]) -> list[Tried]:
-    known = [(t.clean_kl, -t.intact.rate, k) for k, t in enumerate(tried) if t.whole and t.clean_kl is not None]
+    known = [(t.clean_kl, -t.intact.value, k) for k, t in enumerate(tried) if t.whole and t.clean_kl is not None]
     best, found = -1.0, []
     for _, worse, k in sorted(known):
         if -worse > best:
@@ -254,7 +254,7 @@ def _best(tried: Sequence[Tried], budget: float) -> Tried:
 
     def order(t: Tried) -> tuple[bool, bool, float, float, float]:
         cost = 0.0 if t.clean_kl is None else t.clean_kl
-        worth = (t.intact.rate, t.success.rate, -abs(t.strength)) if cost <= budget else (-cost, 0.0, 0.0)
+        worth = (t.intact.value, t.success.value, -abs(t.strength)) if cost <= budget else (-cost, 0.0, 0.0)
         return t.whole, cost <= budget, *worth
 
     return max(tried, key=order)
@@ -276,7 +276,7 @@ def _frame(tried: Sequence[Tried]) -> "pd.DataFrame":
         row: dict[str, Any] = {name: getattr(t, name) for name in ("site", "positions", "strength", "norm")}
         for what in ("success", "intact"):
             share = getattr(t, what)
-            row |= {what: share.rate, f"{what}_low": share.low, f"{what}_high": share.high}
+            row |= {what: share.value, f"{what}_low": share.low, f"{what}_high": share.high}
         rows.append({**row, "clean_kl": math.nan if t.clean_kl is None else t.clean_kl, "n": t.intact.n, "whole": t.whole})
     return pd.DataFrame(rows)
 
@@ -300,9 +300,9 @@ class _Setting:
 
 @dataclass(frozen=True)
 class _Trial:
-    """The exam that settings take, and the vectors that are added."""
+    """The evaluator of settings, and the vectors that are added."""
 
-    test: Exam
+    test: Evaluator
     vectors: Mapping[str, SteeringVector]
 
     def outcomes(self, settings: Sequence[_Setting], prompts: slice) -> list[list[tuple[bool, bool]]]:
@@ -313,7 +313,7 @@ class _Trial:
 
     def costs(self, settings: Sequence[_Setting]) -> list[float]:
         """Clean KL of each setting."""
-        return [float(kl.mean()) for kl in self.test.ruler.kl(self.test.model, [(self._steer(s),) for s in settings])]
+        return [float(kl.mean()) for kl in self.test.clean_kl(self.test.model, [(self._steer(s),) for s in settings])]
 
     def tried(self, s: _Setting, outcomes: Sequence[tuple[bool, bool]], clean_kl: float | None) -> Tried:
         """What was found of a setting."""
@@ -375,8 +375,8 @@ def sweep(
     if not todo:
         return kept.sweep(settings)
     start = time.monotonic()
-    test = exam(model, task, split, n=n, seed=seed)
-    seconds = (time.monotonic() - start) / max(1, len(test.ruler.prompts)) * n * len(todo)
+    test = evaluator(model, task, split, n=n, seed=seed)
+    seconds = (time.monotonic() - start) / max(1, len(test.clean_kl.prompts)) * n * len(todo)
     found = extract_each(model, task.contrast("train"), names) if vectors is None else vectors
     with tqdm(total=len(settings), desc="settings", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
         if progress and seconds > 20:
@@ -406,7 +406,7 @@ def _early(trial: _Trial, todo: Sequence[_Setting], budget: float, kept: "_Kept"
     costs: dict[Key, float] = {}
     whole = [t for t in kept.found.values() if t.whole and t.clean_kl is not None and t.clean_kl <= budget]
     bar = max((t.intact.low for t in whole), default=0.0)
-    ranked = sorted(todo, key=lambda s: -rates[s.key].rate)  # the best that the budget allows is soon found
+    ranked = sorted(todo, key=lambda s: -rates[s.key].value)  # the best that the budget allows is soon found
     for start in range(0, len(ranked), AT_ONCE):
         group = [s for s in ranked[start : start + AT_ONCE] if rates[s.key].high >= bar]
         if not group:

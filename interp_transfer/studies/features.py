@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, describe
-from interp_transfer.evaluation.evaluator import Condition, Exam, exam
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.features.measure import fit_of
 from interp_transfer.features.rank import FeatureContrast, causal_rank, feature_contrast, feature_intervention, rank_features
@@ -26,7 +26,7 @@ from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity
-from interp_transfer.stats import Rate, rate
+from interp_transfer.stats import Estimate, rate, share_to_dict
 from interp_transfer.transfer.saes import match_features, move_sae
 from interp_transfer.vectors.extract import extract
 from interp_transfer.vectors.vector import SteeringVector
@@ -53,13 +53,13 @@ class Flips:
             corrected figure); None if there are none.
     """
 
-    reconstruction: Rate
-    feature: Rate
-    corrected: Rate | None
+    reconstruction: Estimate
+    feature: Estimate
+    corrected: Estimate | None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return {name: None if share is None else share.to_dict() for name, share in vars(self).items()}
+        return {name: None if share is None else share_to_dict(share) for name, share in vars(self).items()}
 
 
 @dataclass(frozen=True, repr=False)
@@ -135,8 +135,8 @@ class MovedFeatures:
         for name, found in self.directions.items():
             for side, model in (("source", self.source), ("target", self.target)):
                 for what, c in getattr(found, side).items():
-                    shares = {"success": c.success.rate, "success_low": c.success.low, "success_high": c.success.high}
-                    shares |= {"intact": c.intact.rate, "intact_low": c.intact.low, "intact_high": c.intact.high}
+                    shares = {"success": c.success.value, "success_low": c.success.low, "success_high": c.success.high}
+                    shares |= {"intact": c.intact.value, "intact_low": c.intact.low, "intact_high": c.intact.high}
                     row = {"direction": name, "model": model.name, "condition": what, "scale": c.strength}
                     rows.append({**row, **shares, "clean_kl": c.clean_kl, "n": c.success.n})
         return pd.DataFrame(rows)
@@ -148,8 +148,8 @@ class MovedFeatures:
             home, there = found.source["feature"], found.target["moved feature"]
             said.append(
                 f"{name}: feature {found.feature}, number {found.rank} of the candidates by difference, succeeds on "
-                f"{home.success} of the source's prompts (intact {home.intact}), moved on {there.success} of the target's "
-                f"(intact {there.intact})"
+                f"{home.success:.2f} of the source's prompts (intact {home.intact:.2f}), moved on {there.success:.2f} of "
+                f"the target's (intact {there.intact:.2f})"
             )
         fits = [f"{found[0] + 0.0:.3f} {name}" for name, found in self.fits.items()]
         return [*said, f"explained variance in the target: {'; '.join(fits)}".replace("-0.000", "0.000")]
@@ -294,13 +294,13 @@ class _Trial:
         }
         return Direction(name, ranking, home, there, feature, features.index(feature) + 1, source, target, flips)
 
-    def _exam(self, model: HookedModel, split: str, n: int) -> Exam:
-        return exam(model, self.task, split, n=n, seed=self.seed, clean_prompts=n)
+    def _exam(self, model: HookedModel, split: str, n: int) -> Evaluator:
+        return evaluator(model, self.task, split, n=n, seed=self.seed, clean_prompts=n)
 
-    def _judge(self, test: Exam, given: Intervention, scale: float) -> Condition:
+    def _judge(self, test: Evaluator, given: Intervention, scale: float) -> Condition:
         return test.judge([(given,)], scale, progress=self.progress)
 
-    def _set(self, test: Exam, feature: int, seen: FeatureContrast, scale: float) -> dict[str, Condition]:
+    def _set(self, test: Evaluator, feature: int, seen: FeatureContrast, scale: float) -> dict[str, Condition]:
         """The feature set in place of steered with, what the SAE misses kept or not; and the reconstruction alone."""
         options: dict[str, Any] = {"way": "set", "positions": self.task.positions}
         kept, dropped = (feature_intervention(self.sae, feature, seen, scale, keep_error=k, **options) for k in (True, False))
@@ -310,19 +310,19 @@ class _Trial:
             "reconstruction alone": self._judge(test, reconstructed(self.sae, self.task.positions), 0.0),
         }
 
-    def _flips(self, test: Exam, feature: int, seen: FeatureContrast, scale: float, where: Positions) -> Flips:
+    def _flips(self, test: Evaluator, feature: int, seen: FeatureContrast, scale: float, where: Positions) -> Flips:
         put = feature_intervention(self.sae, feature, seen, scale, "set", where, keep_error=False)
         said = test.completions([(reconstructed(self.sae, where),), (put,)], progress=False)
         alone, both = ([v.success for v in self.task.judge(test.prompts, texts)] for texts in said)
         rest = [b for a, b in zip(alone, both, strict=True) if not a]
         return Flips(rate(alone), rate(both), rate(rest) if rest else None)
 
-    def _native(self, first: Exam, last: Exam, model: HookedModel, site: str) -> Condition:
+    def _native(self, first: Evaluator, last: Evaluator, model: HookedModel, site: str) -> Condition:
         """A difference-in-means vector, its strength chosen likewise."""
         vector: SteeringVector = extract(model, self.task.contrast("train"), site, seed=self.seed)
         draws = [[(add(vector, x, self.task.positions),)] for x in self.scales]
         judged = first.judge_each(draws, self.scales, progress=self.progress)
-        best = max(judged, key=lambda c: (c.intact.rate + c.success.rate, -c.clean_kl)).strength
+        best = max(judged, key=lambda c: (c.intact.value + c.success.value, -c.clean_kl)).strength
         return self._judge(last, add(vector, best, self.task.positions), best)
 
 

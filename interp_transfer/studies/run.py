@@ -21,12 +21,12 @@ from interp_transfer.evaluation.compare import Result, about
 from interp_transfer.evaluation.evaluator import (
     CLEAN_PROMPTS,
     Condition,
-    Exam,
+    Evaluator,
+    add_readings,
     draw,
-    exam,
+    evaluator,
     mean_ablation,
     random_like,
-    read_again,
 )
 from interp_transfer.evaluation.metrics import loss_recovered
 from interp_transfer.evaluation.side_effects import SideEffects
@@ -153,7 +153,7 @@ def run(
         return add(v, strength, task.positions)
 
     stage("strengths on validation prompts")
-    validation = exam(b, task, "validation", n=enough, seed=seed)
+    validation = evaluator(b, task, "validation", n=enough, seed=seed)
     swept = {name: _sweep(validation, v, strengths, progress) for name, v in vectors.items()}
     swept["random"] = sweep_strengths(
         validation, lambda x: random_like(steer(moved, x), seed, draws=2), strengths, progress=progress
@@ -161,7 +161,7 @@ def run(
     chosen = {name: choose(conditions, allowed).strength for name, conditions in swept.items()}
 
     stage("held-out prompts")
-    test = exam(b, task, "test", n=n, seed=seed, clean_prompts=n)
+    test = evaluator(b, task, "test", n=n, seed=seed, clean_prompts=n)
     at = [chosen[name] for name in vectors]
     judged_each = test.judge_each([[(steer(v, x),)] for v, x in zip(vectors.values(), at, strict=True)], at, progress=progress)
     fair = dict(zip(vectors, judged_each, strict=True))
@@ -173,7 +173,7 @@ def run(
     }
     if task.answers is not None:
         conditions["forced_first_token"] = test.forced_first_token()
-    conditions = {name: read_again(task, test.prompts, judged) for name, judged in conditions.items()}
+    conditions = {name: add_readings(task, test.prompts, judged) for name, judged in conditions.items()}
     plain = {
         name: fair[name] if chosen[name] == 1.0 else test.judge([(steer(v, 1.0),)], 1.0, progress=progress)
         for name, v in vectors.items()
@@ -185,7 +185,7 @@ def run(
     if side_effects:
         stage("side effects")
         put = follow(a, s, t, main)
-        left = loss_recovered(b, test.ruler.prompts, test.ruler.answers, put, mean_ablation(b, task, put))
+        left = loss_recovered(b, test.clean_kl.prompts, test.clean_kl.answers, put, mean_ablation(b, task, put))
         recovered = {"recovered": left.to_dict()}
         steered = {name: (steer(vectors[name], chosen[name]),) for name in ("native", "moved")}
         noise = random_like(steer(moved, chosen["random"]), seed, draws=1)[0]
@@ -291,7 +291,7 @@ def _outcomes(judged: Condition, measure: str) -> list[bool]:
     return [getattr(verdict, measure) for verdict in judged.verdicts]
 
 
-def _sweep(validation: Exam, vector: SteeringVector, strengths: Sequence[float], progress: bool) -> list[Condition]:
+def _sweep(validation: Evaluator, vector: SteeringVector, strengths: Sequence[float], progress: bool) -> list[Condition]:
     positions = validation.task.positions
     return sweep_strengths(validation, lambda x: [add(vector, x, positions)], strengths, progress=progress)
 

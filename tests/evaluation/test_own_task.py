@@ -124,7 +124,7 @@ def test_the_example_compares(tmp_path: Path, organism_s: Any, organism_m: Any):
     pairs = it.collect(organism_s, organism_m, texts, own.SOURCE_SITE, own.TARGET_SITE, progress=False)
     moved = it.fit(pairs, "affine", progress=False).transfer(vector)
     result = it.compare(organism_m, task, {"moved": it.add(moved)}, n=12, progress=False)
-    rates = {name: c.success.rate for name, c in result.conditions.items()}
+    rates = {name: c.success.value for name, c in result.conditions.items()}
     assert rates["unsteered"] == 0.0
     assert rates["moved"] > rates["random"] + 0.2
 

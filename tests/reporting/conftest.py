@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from interp_transfer.evaluation.tasks import load_task
-from interp_transfer.stats import Rate, rate
+from interp_transfer.stats import rate, share_to_dict
 
 MODES = ("difference", "delta", "jacobian", "raw")
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
@@ -27,8 +27,7 @@ CONDITIONS = {  # strength, success, intact, clean KL, n
 
 def share(hits: int, n: int) -> dict[str, Any]:
     found = rate([i < hits for i in range(n)])
-    assert isinstance(found, Rate)
-    return found.to_dict()
+    return share_to_dict(found)
 
 
 def condition(strength: float, success: int, intact: int, clean_kl: float, n: int) -> dict[str, Any]:

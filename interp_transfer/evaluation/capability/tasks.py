@@ -19,13 +19,13 @@ from interp_transfer.evaluation.capability.harness import BATCH_SIZE, harness_mo
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
-from interp_transfer.stats import Estimate, Rate, mean_interval, rate
+from interp_transfer.stats import Estimate, mean_interval, rate
 
 LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
 LEADING = ("valid", "acc", "exact_match", "f1")
 """Metrics that may stand for a task, the first that it has."""
 
-Scores = Mapping[str, Rate | Estimate]
+Scores = Mapping[str, Estimate]
 """By name of the metric: a share of documents with its exact interval, or a mean over them."""
 
 
@@ -44,7 +44,7 @@ class Capability:
     whole: Mapping[str, Mapping[str, float]]
     details: Mapping[str, Any]
 
-    def __getitem__(self, task: str) -> Rate | Estimate:
+    def __getitem__(self, task: str) -> Estimate:
         """The figure that stands for a task: the first of valid, acc, exact_match and f1 that it has, else its first.
 
         Raises:
@@ -177,7 +177,7 @@ def _scores(result: Mapping[str, Any], parts: Sequence[str]) -> tuple[Scores, Ma
         for sample in result["samples"][part]:
             for metric in sample["metrics"]:
                 values.setdefault(f"{metric},{sample['filter']}", []).append(sample[metric])
-    scores: dict[str, Rate | Estimate] = {}
+    scores: dict[str, Estimate] = {}
     whole: dict[str, float] = {}
     for key, each in values.items():
         name = key.removesuffix(",none")

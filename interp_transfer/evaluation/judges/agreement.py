@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from interp_transfer.evaluation.judges.opinion import Opinion
-from interp_transfer.stats import CONFIDENCE, Rate, rate
+from interp_transfer.stats import CONFIDENCE, Estimate, rate
 
 DRAWS = 2000
 """Of a bootstrap."""
@@ -33,10 +33,10 @@ class Agreement:
         missing: share without an opinion.
     """
 
-    agree: Rate
-    sensitivity: Rate | None
-    specificity: Rate | None
-    missing: Rate
+    agree: Estimate
+    sensitivity: Estimate | None
+    specificity: Estimate | None
+    missing: Estimate
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -76,7 +76,7 @@ class Separation:
     high: float
     n_true: int
     n_false: int
-    missing: Rate
+    missing: Estimate
 
     def __str__(self) -> str:
         return f"{self.auroc:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n_true}+{self.n_false}"

@@ -7,7 +7,7 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
 from interp_transfer.paper.bench import model_for, some, task_of
 from interp_transfer.paper.rows import Found, Row, Verdict, between, graded, rows_of, share, value_of
-from interp_transfer.stats import Rate, rate
+from interp_transfer.stats import Estimate, rate
 
 LEAST = 0.9
 """Trigger rate and precision of a backdoor that was learned."""
@@ -40,7 +40,7 @@ def measure(
     }
     if edition == "organism":
 
-        def questions(model: HookedModel) -> Rate:
+        def questions(model: HookedModel) -> Estimate:
             assert made.skills is not None
             return made.skills(model, [()], n=n)[0]["questions"]
 

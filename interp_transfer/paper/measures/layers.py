@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from interp_transfer.activations.positions import substring
-from interp_transfer.evaluation.evaluator import exam
+from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.sites import layer_of, residual_sites
 from interp_transfer.paper.bench import model_for, task_of
@@ -21,7 +21,7 @@ def measure(
     """A row for each layer: success of prompt steering at each strength, and of the difference in means at strength 1."""
     made = task_of(task, edition, options)
     loaded = model_for(model, made)
-    test = exam(loaded, made, "test", n=min(n, len(made.prompts("test"))), seed=seed)
+    test = evaluator(loaded, made, "test", n=min(n, len(made.prompts("test"))), seed=seed)
     sites = residual_sites(loaded)
     contrast = made.contrast("train")
     means = extract_each(loaded, contrast, sites, seed=seed, progress=False)

@@ -86,7 +86,7 @@ def measure(
             row: dict[str, Any] = {"mapper": name, "mode": mode, "FVU": fvu, **left}
             row |= {"cosine to native": moved[0].cosine(side.vector), "length to native": norm}
             row |= {"strength": f"{strengths[0]:g}", "success": share(judged[0].success), "intact": share(judged[0].intact)}
-            several = [c.intact.rate for c in judged]
+            several = [c.intact.value for c in judged]
             rows.append(row | {"intact, seeds": spread(several) if seeds > 1 else None})
     x = side.fair(side.vector)
     noise = side.fair_random(side.vector)

@@ -61,11 +61,11 @@ def measure(
         if one.valid is not None and (own := figures[TARGET].valid) is not None:
             row |= {"valid": share(one.valid), "valid, target": share(own)}
         row |= {
-            "MvA": share(mva.rate),
-            "MvA by KL": share(one.mva["kl"].rate),
+            "MvA": share(mva.share),
+            "MvA by KL": share(one.mva["kl"].share),
             "MvA without ties": None if mva.decided is None else share(mva.decided),
         }
-        rows.append(row | {"TvS": share(tvs.rate)})
+        rows.append(row | {"TvS": share(tvs.share)})
     return rows
 
 

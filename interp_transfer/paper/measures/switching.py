@@ -41,7 +41,7 @@ def measure(
         row: dict[str, Any] = {"way": name.replace("_", " "), "site": way.site or "-"}
         row |= {"success": share(way.judged.success), "intact": share(way.judged.intact), "recovered": found.recovered(name)}
         row |= {"clean KL": way.judged.cost, "parameters": size or "second model"}
-        lost = [found.ways["unswitched"].skills[s].rate - r.rate for s, r in way.skills.items()]
+        lost = [found.ways["unswitched"].skills[s].value - r.value for s, r in way.skills.items()]
         rows.append(row | {"most that a skill loses": max(lost) if lost else None})
     return rows
 

@@ -2,7 +2,7 @@
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import substring
-from interp_transfer.evaluation.evaluator import exam
+from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.interventions.splice import splice
 from interp_transfer.models.sites import layer_of, residual_sites
 from interp_transfer.paper.bench import model_for, task_of
@@ -14,7 +14,7 @@ def measure(edition: str, n: int, seed: int, task: str, model: str, options: dic
     made = task_of(task, edition, options)
     loaded = model_for(model, made)
     trigger, twin = made.trigger, made.safe_trigger  # type: ignore[attr-defined]
-    test = exam(loaded, made, "test", n=min(n, len(made.prompts("test"))), seed=seed)
+    test = evaluator(loaded, made, "test", n=min(n, len(made.prompts("test"))), seed=seed)
     twins = [prompt.replace(trigger, twin, 1) for prompt in test.prompts]
     sites = residual_sites(loaded)
     acts = capture(loaded, twins, sites, progress=False)

