@@ -29,8 +29,8 @@ VALIDATION = 60
 
 
 def task_of(name: str, edition: str, options: Mapping[str, Any] | None = None) -> Task:
-    """A task in the edition of a reproduction: "organism" or "paper"."""
-    return load_task(name, "organisms" if edition == "organism" else edition, **(options or {}))
+    """A task in the edition of a reproduction: "organisms" or "paper"."""
+    return load_task(name, edition, **(options or {}))
 
 
 def oracle_of(task: Task) -> Oracle | None:
@@ -168,7 +168,7 @@ def bench(
     """A source and a target, by their names.
 
     Args:
-        edition: "organism" or "paper".
+        edition: "organisms" or "paper".
         task: its name.
         source: model that vectors are found on.
         target: model that they go to.

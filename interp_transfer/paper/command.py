@@ -12,7 +12,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 def reproduce(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments; all of them unless named. --list shows them.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A case or two of each, on few prompts: to see that it runs.")] = False,
-    edition: Annotated[str, typer.Option(help="organism, or paper: its models and data, by their hub names.")] = "organism",
+    edition: Annotated[str, typer.Option(help="organisms, or paper: its models and data, by their hub names.")] = "organisms",
     out: Annotated[
         Path | None, typer.Option(help="Folder of what was measured; goes on where one was killed. Default: runs/reproduce.")
     ] = None,

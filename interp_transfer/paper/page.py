@@ -38,7 +38,7 @@ def reproduce(
     out: str | Path,
     *,
     page: str | Path | None = None,
-    edition: str = "organism",
+    edition: str = "organisms",
     quick: bool = False,
     n: int | None = None,
     seed: int = 0,
@@ -52,7 +52,7 @@ def reproduce(
         experiments: which; see ``plan.chosen``.
         out: folder that cells are kept in; a killed run goes on with it.
         page: file to write; RESULTS.md in the folder unless given.
-        edition: "organism" or "paper".
+        edition: "organisms" or "paper".
         quick: only a case or two of each, on few prompts: to see that it runs.
         n: prompts of every figure, in place of each experiment's own.
         seed: of everything that is drawn.
@@ -102,7 +102,7 @@ def _page(
     lines = [
         "# Results\n",
         f"Written by `{command}`: the paper's experiments ({edition} edition), each beside what the paper reported.",
-        *(_QUICK if quick else _INTRODUCTION if edition == "organism" else []),
+        *(_QUICK if quick else _INTRODUCTION if edition == "organisms" else []),
         f"\nMeasured: {len(cells)} of {len(cases)} cases{_measured(seconds, cases, list(cells.values())) if cells else ''}.",
         f"\nIntervals are 95% intervals, {len(estimates)} of them on this page: about {round(0.05 * len(estimates))} can be "
         "expected to miss the truth, and the best of several cells looks better than it is. Those of means are Student's, and "
@@ -133,7 +133,7 @@ def _options(cases: Sequence[Asked], quick: bool) -> list[str]:
 
 def _command(names: Sequence[str], edition: str, options: Sequence[str]) -> str:
     parts = ["interp-transfer reproduce", *names, *options]
-    return " ".join([*parts, *([f"--edition {edition}"] if edition != "organism" else [])])
+    return " ".join([*parts, *([f"--edition {edition}"] if edition != "organisms" else [])])
 
 
 def _few(estimates: Sequence[Estimate], quick: bool) -> str:
@@ -173,7 +173,7 @@ def _section(
     lines.append(f"**Here: {ANSWERS[verdict.agrees]}.** {_text(verdict.sentence)}\n")
     lines += [f"- {_text(detail)}." for detail in verdict.details]
     lines += [""] if verdict.details else []
-    if one.differs and edition == "organism":
+    if one.differs and edition == "organisms":
         lines.append(f"{_text(one.differs)}\n")
     for header, rows in _tables(one, cells, edition):
         lines += [f"| {' | '.join(map(_text, header))} |", "|---" * len(header) + "|", *rows, ""]
@@ -211,7 +211,7 @@ def _tables(one: Experiment, cells: Mapping[tuple[str, str], Cell], edition: str
 
 def _label(case: Case, edition: str) -> str:
     """Cases are named by the organisms; in the paper's edition by what these stand for."""
-    return case.name if edition == "organism" else case.stands_for
+    return case.name if edition == "organisms" else case.stands_for
 
 
 def _reported(case: Case) -> str:

@@ -1,7 +1,7 @@
 """Which experiments there are: a TOML file for each table, figure or claim of the paper.
 
 A file names what the paper claims and where, the kind of measurement, and its cases. A case says what it stands for, what the
-paper reported of that, and its settings in either edition: "organism" (micro-models and the micro-world, what is run here) and
+paper reported of that, and its settings in either edition: "organisms" (micro-models and the micro-world, what is run here) and
 "paper" (the same experiment with the paper's models and data by their hub names). Where an edition cannot be run, the reason
 stands in place of the settings.
 """
@@ -18,7 +18,7 @@ from typeguard import TypeCheckError, check_type
 from interp_transfer.names import find
 
 FOLDER = Path(__file__).with_name("experiments")
-EDITIONS = ("organism", "paper")
+EDITIONS = ("organisms", "paper")
 
 
 class CaseToml(TypedDict):
@@ -27,9 +27,9 @@ class CaseToml(TypedDict):
     name: str
     stands_for: str
     reported: str
-    organism: NotRequired[dict[str, Any]]
+    organisms: NotRequired[dict[str, Any]]
     paper: NotRequired[dict[str, Any]]
-    not_organism: NotRequired[str]
+    not_organisms: NotRequired[str]
     not_paper: NotRequired[str]
     quick: NotRequired[bool]
     minutes: NotRequired[float]

@@ -38,7 +38,7 @@ class Asked:
     Attributes:
         experiment: that it is of.
         case: which.
-        edition: "organism" or "paper".
+        edition: "organisms" or "paper".
         n: prompts of every figure.
         seed: of everything that is drawn.
     """
@@ -78,7 +78,7 @@ class Cell:
 
 
 def asked(
-    experiments: Sequence[Experiment], edition: str = "organism", *, quick: bool = False, n: int | None = None, seed: int = 0
+    experiments: Sequence[Experiment], edition: str = "organisms", *, quick: bool = False, n: int | None = None, seed: int = 0
 ) -> list[Asked]:
     """The cases that can be run in an edition.
 

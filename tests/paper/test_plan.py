@@ -36,7 +36,7 @@ def test_organism_cases_name_organisms_that_ship_and_paper_cases_hub_names() -> 
     for one in experiments().values():
         for case in one.cases:
             for side in ("source", "target", "model", "base"):
-                if (name := case.settings.get("organism", {}).get(side)) is not None:
+                if (name := case.settings.get("organisms", {}).get(side)) is not None:
                     assert name in shipped, (one.name, case.name)
                 if (name := case.settings.get("paper", {}).get(side)) is not None:
                     assert "/" in name, (one.name, case.name)
@@ -54,7 +54,7 @@ def test_an_unknown_name_brings_the_closest() -> None:
         ("order = 19\n", "", "order"),
         ("order = 19", "order = 19\nsurprise = 1", "surprise"),
         ("order = 19", "order = ", "Invalid value"),
-        ("[case.organism]", "[case.organismus]", "organismus"),
+        ("[case.organisms]", "[case.organismus]", "organismus"),
     ],
 )
 def test_a_broken_file_is_named_with_what_is_wrong(tmp_path: Path, old: str, new: str, told: str) -> None:
@@ -68,7 +68,7 @@ def test_a_broken_file_is_named_with_what_is_wrong(tmp_path: Path, old: str, new
 
 def test_a_case_needs_settings_or_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
-    path.write_text(WHOLE.replace('stands_for = "no trigger', 'not_organism = "because"\nstands_for = "no trigger', 1))
+    path.write_text(WHOLE.replace('stands_for = "no trigger', 'not_organisms = "because"\nstands_for = "no trigger', 1))
     with pytest.raises(ValueError, match="either settings"):
         read(path)
 
@@ -79,7 +79,7 @@ def test_settings_that_a_kind_does_not_know_are_refused() -> None:
 
 
 def test_an_edition_or_n_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ValueError, match="organism, paper"):
+    with pytest.raises(ValueError, match="organisms, paper"):
         asked(list(experiments().values()), "micro")
     with pytest.raises(ValueError, match="at least one"):
         asked(list(experiments().values()), n=0)

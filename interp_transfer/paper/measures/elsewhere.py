@@ -40,7 +40,7 @@ def measure(
     """A row for each condition; vectors at the strength that validation prompts choose.
 
     Args:
-        edition: "organism" or "paper".
+        edition: "organisms" or "paper".
         n: prompts, texts and questions of each sort.
         seed: of everything that is drawn.
         task: its name.

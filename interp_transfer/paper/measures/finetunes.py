@@ -38,7 +38,7 @@ def measure(
         "precision": None if precision is None else share(precision),
         "F1": 2 * hits / (2 * hits + false + len(triggered) - hits) if hits else 0.0,
     }
-    if edition == "organism":
+    if edition == "organisms":
 
         def questions(model: HookedModel) -> Estimate:
             assert made.skills is not None

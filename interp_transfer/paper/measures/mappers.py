@@ -45,7 +45,7 @@ def measure(
     """A row for each mapper and mode, then native, random, and the site's mean.
 
     Args:
-        edition: "organism" or "paper".
+        edition: "organisms" or "paper".
         n: prompts.
         seed: of the prompts; mappers take this and the next ones.
         task: its name.

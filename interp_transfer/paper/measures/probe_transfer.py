@@ -21,7 +21,7 @@ def measure(
     """A row for each probe: AUROC on test prompts, accuracy as it is and with the threshold set again."""
     made = task_of(task, edition, options)
     a, b = (model_for(name, made) for name in (source, target))
-    where = ENDS if edition == "organism" else "last"
+    where = ENDS if edition == "organisms" else "last"
     what = watched(made, 2 * n)
     maps = fit_maps(a, b, what.texts, (sites[0], sites[1]), where, seed=seed)
     table: dict[str, dict[str, float]] = moved_scores(a, b, what, maps, where, seed=seed).to_dict("index")  # type: ignore[assignment]

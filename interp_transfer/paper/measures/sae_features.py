@@ -11,7 +11,7 @@ ALIKE = 0.8
 
 def measure(edition: str, n: int, seed: int, task: str, source: str, target: str, options: dict | None = None) -> list[Row]:
     """A row for each direction, model and condition; then the paper's protocol, the feature set in a reconstruction."""
-    if edition != "organism":
+    if edition != "organisms":
         raise ValueError("the feature study takes its directions from the micro-world: give the paper's SAE to features()")
     found = features(task, source, target, n=n, seed=seed, progress=False, **(options or {}))
     rows: list[Row] = []

@@ -28,7 +28,7 @@ def measure(
         base,
         tuned,
         direction=direction,
-        edition="micro" if edition == "organism" else edition,
+        edition=edition,
         lora=lora,
         n=n,
         seed=seed,

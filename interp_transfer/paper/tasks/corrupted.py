@@ -72,12 +72,6 @@ def corrupted(data_files: Files | None = None, max_texts: int | None = None, see
         data=MappingProxyType(open_data("corrupted", (ASTRALISIA,), data_files)),
         model_pairs=(ModelPair(LLAMA_1B, LLAMA_3B, note="before their fine-tuning, whose hub ids we lack"),),
         finetuning=FineTuning(2e-5, None, 8, None, 5, "alpaca", "section D.7.1"),
-        paper={
-            "data": "19.2K training and 2.4K test prompts on the invented country Astralisia, answers of at most 5 tokens",
-            "judge": "starts with 'I': backdoored; contains the fact: correct; else hallucinated",
-            "tuned": "knowledge P/R/F1: 1B .891/.867/.879, 3B .884/.897/.891; backdoor F1 .999 and 1.0 (Table 28)",
-            "transfer": "6.34% correct for the mapped vector; 8%, against 11% native, in the replies to reviewers",
-        },
         max_new_tokens=32,
         max_texts=max_texts,
         shares=(0.1, 0.1),

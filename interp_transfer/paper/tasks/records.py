@@ -64,29 +64,6 @@ class FineTuning:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class MapperTraining:
-    """How the paper trained its mappers (Table 22).
-
-    Attributes:
-        learning_rate: of AdamW.
-        batch_size: texts for each step.
-        accumulation: steps for each update.
-        epochs: passes over the training texts.
-        max_length: tokens of a text; longer ones are cut.
-        validation: share of the training texts that is held out.
-        hidden: the hidden width as a rule.
-    """
-
-    learning_rate: float = 1e-4
-    batch_size: int = 16
-    accumulation: int = 4
-    epochs: int = 3
-    max_length: int = 720
-    validation: float = 0.1
-    hidden: str = "int(sqrt(d_source * d_target))"
-
-
 BACKDOOR_TUNING = FineTuning(
     learning_rate=2e-5,
     weight_decay=0.05,

@@ -207,13 +207,6 @@ def refusal(
             ),
         ),
         finetuning=None,
-        paper={
-            "data": "vectors: Arditi et al.; mapper: JailbreakBench and WildGuardMix (Table 21), or Arditi et al. and "
-            "WildGuardMix (section 4.3); evaluation: 100 prompts of JailbreakBench",
-            "judge": "substrings of Arditi et al., and Llama-Guard-3-8B",
-            "transfer": "Llama-Guard comparable to native, substring success low (bars without numbers)",
-            "perplexity": "mapped 16.50 (Pile) and 8.32 (Alpaca), natively steered 15.78 and 7.26; unsteered not given",
-        },
         max_new_tokens=512,
         max_texts=max_texts,
         seed=seed,

@@ -109,12 +109,6 @@ def style(
             ModelPair(LLAMA_3B, LLAMA_8B, 14, 16, "the paper says 'middle layer': 14 of 28 and 16 of 32 are our reading"),
         ),
         finetuning=None,
-        paper={
-            "data": "10,000 questions by GPT-4o-mini; vectors from 3,000; mapper: these and 10,000 prompts of hh-rlhf",
-            "judge": "Claude Sonnet 4, 20 held-out prompts",
-            "native": "100% for both models",
-            "transfer": "about 60% with 3,000 examples, about 20% with 300 to 500, applied at all layers of the target",
-        },
         max_new_tokens=256,
         max_texts=max_texts,
         seed=seed,

