@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import interp_transfer as it
-from interp_transfer.features.measure import fit_of, measure_sae, with_quality
+from interp_transfer.evaluation.sae_quality import fit_of, measure_sae, with_quality
 from interp_transfer.features.sae import SHIPPED, Sae, load_sae
 from interp_transfer.features.train import ORGANISM, train_sae
 from interp_transfer.mapping.fit import fit

@@ -19,7 +19,7 @@ from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import Evaluator, evaluator, random_like
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.mapping.fit import fit_each
-from interp_transfer.search.joint import Joint, best_joint
+from interp_transfer.paper.joint import Joint, best_joint
 from interp_transfer.search.strengths import BUDGET, choose, sweep_strengths
 from interp_transfer.stats import share_to_dict
 from interp_transfer.vectors.extract import extract_each

@@ -20,12 +20,10 @@ from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import expand_sites
 from interp_transfer.prompts.contrast import Pairs, sides
 from interp_transfer.stats import Estimate, rate
+from interp_transfer.vectors.logistic import logistic
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PENALTY = 1.0
-"""Of scikit-learn's ``C``: the inverse of the weight of the squared norm, on standardised coordinates."""
 
 RANDOM_DIRECTIONS = 100
 BINS = 10
@@ -84,27 +82,6 @@ class ProbeScore:
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)
-
-
-def logistic(
-    positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model"], penalty: float = PENALTY
-) -> tuple[Float[Tensor, " d_model"], float]:
-    """Weights and intercept of a logistic regression, for rows as they are (coordinates are standardised inside).
-
-    Raises:
-        ValueError: for an empty side.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    if not len(positive) or not len(negative):
-        raise ValueError(f"{len(positive)} positive and {len(negative)} negative rows: a probe needs some of both")
-    rows = torch.cat([positive, negative]).double().numpy()
-    labels = [1] * len(positive) + [0] * len(negative)
-    scaler = StandardScaler().fit(rows)
-    fitted = LogisticRegression(C=penalty, max_iter=2000).fit(scaler.transform(rows), labels)
-    weights = fitted.coef_[0] / scaler.scale_
-    return torch.from_numpy(weights).to(positive.dtype), float(fitted.intercept_[0] - weights @ scaler.mean_)
 
 
 def fit_probe(model: HookedModel, contrast: Pairs, site: str, positions: Positions = "last") -> Probe:

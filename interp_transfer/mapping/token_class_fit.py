@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import substring
-from interp_transfer.evaluation.token_classes import ClassFit, fit_by_class, frequency_classes, position_classes
 from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.mapping.token_classes import ClassFit, fit_by_class, frequency_classes, position_classes
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import tokenizer_fingerprint
 

@@ -10,11 +10,11 @@ from interp_transfer.evaluation.evaluator import Condition, Evaluator, draw, eva
 from interp_transfer.evaluation.replacement import Oracle
 from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import load_task
-from interp_transfer.evaluation.token_classes import fit_by_class
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.mapping.collect import PairedActivations, collect
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.mapping.token_classes import fit_by_class
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
 from interp_transfer.paper.rows import Row, share

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, describe
 from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator
+from interp_transfer.evaluation.sae_quality import fit_of
 from interp_transfer.evaluation.task import Task
-from interp_transfer.features.measure import fit_of
-from interp_transfer.features.rank import FeatureContrast, causal_rank, feature_contrast, feature_intervention, rank_features
+from interp_transfer.features.contrast import FeatureContrast, feature_contrast, feature_intervention
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.use import reconstructed
 from interp_transfer.interventions.intervention import Intervention, add
@@ -26,6 +26,7 @@ from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.search.feature_ranking import causal_rank, rank_features
 from interp_transfer.stats import Estimate, rate, share_to_dict
 from interp_transfer.transfer.saes import match_features, move_sae
 from interp_transfer.vectors.extract import extract
@@ -69,7 +70,7 @@ class Direction:
     Attributes:
         name: "remove", "induce", ...; the task's name for one without directions.
         ranking: features that differ, the largest difference first, with their means on both sides; candidates are the first.
-        home: what each candidate does in the source, at each scale (``features.rank.causal_rank``), on validation prompts.
+        home: what each candidate does in the source, at each scale (``search.feature_ranking.causal_rank``), on validation prompts.
         there: what each does in the target, moved.
         feature: the best in the source.
         rank: which place the best has among the candidates, from 1.

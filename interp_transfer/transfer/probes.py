@@ -26,7 +26,7 @@ from torch import Tensor
 from interp_transfer.activations.align import AlignmentReport
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Layout, Positions, describe
-from interp_transfer.features.probes import Probe, ProbeScore, auroc_error, logistic, score_probe
+from interp_transfer.features.probes import Probe, ProbeScore, auroc_error, score_probe
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
@@ -36,6 +36,7 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.prompts.contrast import sides
 from interp_transfer.stats import Estimate, rate
+from interp_transfer.vectors.logistic import logistic
 from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
 
 if TYPE_CHECKING:

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, describe, substring
-from interp_transfer.features.probes import logistic
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import check_site, head_parts
 from interp_transfer.names import find
 from interp_transfer.prompts.contrast import Pairs, sides
+from interp_transfer.vectors.logistic import logistic
 from interp_transfer.vectors.vector import Contrast, SteeringVector
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.features.probes import Probe, fit_probe, logistic, probe_sites, score_probe
+from interp_transfer.features.probes import Probe, fit_probe, probe_sites, score_probe
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.prompts.contrast import sides
+from interp_transfer.vectors.logistic import logistic
 
 SITE = "blocks.3.hook_resid_pre"
 

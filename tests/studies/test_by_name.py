@@ -8,7 +8,7 @@ import pytest
 import interp_transfer as it
 from interp_transfer.cli.main import main
 from interp_transfer.evaluation import evaluator as module
-from interp_transfer.features.rank import feature_contrast
+from interp_transfer.features.contrast import feature_contrast
 from interp_transfer.features.sae import load_sae
 from interp_transfer.features.train import ORGANISM, train_sae
 from interp_transfer.studies import by_name as studies

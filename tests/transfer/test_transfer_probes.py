@@ -8,7 +8,7 @@ from torch import nn
 
 import interp_transfer as it
 from interp_transfer.evaluation.tasks import load_task
-from interp_transfer.features.probes import Probe, logistic
+from interp_transfer.features.probes import Probe
 from interp_transfer.mapping.card import Card, Space
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.identity import ModelIdentity
@@ -24,6 +24,7 @@ from interp_transfer.transfer.probes import (
     score_through,
     watched,
 )
+from interp_transfer.vectors.logistic import logistic
 
 HERE, THERE = ModelIdentity("here", "1" * 16), ModelIdentity("there", "2" * 16)
 SITE, OTHER = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"

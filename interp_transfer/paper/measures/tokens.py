@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from interp_transfer.evaluation.token_classes import LAST, QUARTERS
 from interp_transfer.mapping.token_class_fit import ALL, fits_by_place
+from interp_transfer.mapping.token_classes import LAST, QUARTERS
 from interp_transfer.paper.bench import bench, some
 from interp_transfer.paper.rows import Found, Row, Verdict, graded, value_of
 

@@ -8,7 +8,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.activations.agreement import fvu, mean_cosine
-from interp_transfer.evaluation.token_classes import QUARTERS, fit_by_class, frequency_classes, position_classes
+from interp_transfer.mapping.token_classes import QUARTERS, fit_by_class, frequency_classes, position_classes
 
 SITE = "blocks.1.hook_resid_pre"
 

@@ -5,12 +5,13 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import evaluator
-from interp_transfer.features.measure import fit_of, measure_sae
-from interp_transfer.features.rank import RANKINGS, causal_rank, feature_contrast, feature_intervention, rank_features
+from interp_transfer.evaluation.sae_quality import fit_of, measure_sae
+from interp_transfer.features.contrast import feature_contrast, feature_intervention
 from interp_transfer.features.sae import Sae, load_sae, quiet_sae_lens
 from interp_transfer.features.use import SetFeature, feature_size, reconstructed, set_feature
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.search.feature_ranking import RANKINGS, causal_rank, rank_features
 
 SITE = "blocks.3.hook_resid_pre"
 
