@@ -2,7 +2,7 @@
 
 Task `corrupted`, from the small organism to the medium one. Vectors of several sites, native ones and ones that were moved
 through affine maps or autoencoders between several pairs of sites, are chosen on 60 validation prompts within the task's
-clean-KL budget (`steering.joint.best_joint`); the best single one and the best set are judged on 300 test prompts, beside
+clean-KL budget (`paper.joint.best_joint`); the best single one and the best set are judged on 300 test prompts, beside
 random vectors of the same norms at the same sites and tokens, the mean activation at the first site, and the best single one
 with its strength chosen in finer steps, because a set has more strengths to come close to the budget with. What is in
 runs/joint already is read and not measured again.
