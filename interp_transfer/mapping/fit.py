@@ -12,6 +12,7 @@ over the rows, those that are trained one more for each epoch, and held-out rows
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from torch import Tensor, nn
 from interp_transfer.activations.agreement import Agreement
 from interp_transfer.activations.finite import all_finite
 from interp_transfer.io import hashed
+from interp_transfer.mapping.distributed import check_same as check_same_in_all_ranks
+from interp_transfer.mapping.distributed import from_first, gathered, rank_and_size, summed
 from interp_transfer.mapping.kinds import KINDS, RIDGES, Kind, Problem, find_kind
 from interp_transfer.mapping.kl_loss import Through
 from interp_transfer.mapping.mappers import Card, Mapper, Space
-from interp_transfer.mapping.moments import Block, Moments, RunningMoments, merged
+from interp_transfer.mapping.moments import Block, Moments, RunningMoments, all_reduced
 from interp_transfer.mapping.pairs import PairedActivations
-from interp_transfer.mapping.processes import crew, together
 from interp_transfer.mapping.row_blocks import BLOCK_ROWS, Changed, CollectedPart, Part, regrouped
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
@@ -40,7 +42,6 @@ MASSIVE = 10.0
 """Rows longer than so many times the median length are set apart."""
 
 
-@together
 def fit(
     pairs: PairedActivations,
     kind: str = "autoencoder",
@@ -95,9 +96,8 @@ def fit(
     pair, x, y = pairs.rows(sites)
     source, target = Space(pairs.source_model, pair[0], x.shape[1]), Space(pairs.target_model, pair[1], y.shape[1])
     judged = pairs.held_out(held_out, seed)
-    company = crew()
-    if company.count > 1:
-        company.agree(_asked(pairs, pair, kind, chosen) | {"seed": seed, "held_out": held_out, "massive": massive})
+    if rank_and_size()[1] > 1:
+        check_same_in_all_ranks(_request(pairs, pair, kind, chosen) | {"seed": seed, "held_out": held_out, "massive": massive})
     train, judge = pairs.part(~judged, pair), pairs.part(judged, pair)
     apart = _Massive(train, massive)
     seen, seen_held = (_Seen(part, apart, (source.d, target.d)) for part in (train, judge))
@@ -133,12 +133,12 @@ def fit(
             models,
             beside,
         )
-        core, used, curve = company.from_first(known.solve(problem, chosen), "solution")
+        core, used, curve = from_first(known.solve(problem, chosen))
     mapper = assemble(core).eval().requires_grad_(False)
     agreement = Agreement()
-    for rows, truth in held.blocks(company.bounds):
+    for rows, truth in held.blocks(*rank_and_size()):
         agreement.update(truth, mapper(rows))
-    agreement = company.merged(agreement, Agreement.add, "agreement")
+    agreement = reduce(Agreement.add, gathered(agreement))
     mapper.card = replace(
         blank,
         parameters=sum(parameter.numel() for parameter in core.parameters()) or target.d,
@@ -215,8 +215,8 @@ def _check_models(
         check_same(identity(model), known, f"the {side} given and that of the pairs are")
 
 
-def _asked(pairs: PairedActivations, pair: tuple[str, str], kind: str, settings: Any) -> dict[str, Any]:
-    """What has to be the same in all processes."""
+def _request(pairs: PairedActivations, pair: tuple[str, str], kind: str, settings: Any) -> dict[str, Any]:
+    """Arguments that must agree across ranks."""
     plain = {name: value for name, value in vars(settings).items() if isinstance(value, int | float | str | None)}
     ends = [column[at].tolist() for column in pairs.rows(pair)[1:] for at in (0, -1)]
     models = pairs.source_model.fingerprint, pairs.target_model.fingerprint
@@ -229,7 +229,7 @@ class _Massive:
     def __init__(self, train: CollectedPart, multiple: float) -> None:
         lengths = zip(*((x.norm(dim=1), y.norm(dim=1)) for x, y in train.sample()), strict=True)
         longest = tuple(multiple * float(torch.cat(side).median()) for side in lengths)
-        self.longest = crew().from_first(longest, "median lengths")
+        self.longest = from_first(longest)
 
     def long(self, rows: Tensor, side: int) -> Bool[Tensor, " row"]:
         """Which rows of the source (0) or of the target (1) are."""
@@ -255,18 +255,17 @@ class _Seen:
 
     def __init__(self, part: CollectedPart, massive: _Massive, widths: tuple[int, int]) -> None:
         self.rows, self.bad, self.apart, self.long = len(part), [0, 0], 0, 0
-        self.opposite = torch.zeros((), dtype=torch.float64)
+        self.opposite = torch.zeros(widths[1], dtype=torch.float64)
         running = RunningMoments(*widths)
         for x, y in regrouped(self._ordinary(part, massive), BLOCK_ROWS):
             running.update(x, y)
-        self.moments = crew().merged(running.result(), merged, "moments")
-        counts = torch.tensor([*self.bad, self.apart, self.long])
-        *self.bad, self.apart, self.long = crew().merged(counts, torch.add, "counts").tolist()
-        self.opposite = crew().merged(self.opposite, torch.add, "rows opposite massive ones")
+        self.moments = all_reduced(running.result())
+        *self.bad, self.apart, self.long = summed(torch.tensor([*self.bad, self.apart, self.long])).tolist()
+        self.opposite = summed(self.opposite)
         self.part: Part = part.where(massive.ordinary, self.moments.rows) if self.apart else part
 
     def _ordinary(self, part: CollectedPart, massive: _Massive) -> Iterator[Block]:
-        for x, y in part.blocks(crew().bounds):
+        for x, y in part.blocks(*rank_and_size()):
             for side, rows in enumerate((x, y)):
                 if not all_finite(rows):
                     self.bad[side] += int((~torch.isfinite(rows).all(dim=1)).sum())

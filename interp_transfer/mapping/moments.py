@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp_transfer.mapping.distributed import rank_and_size, summed
+
 Block = tuple[Float[Tensor, "_ d_source"], Float[Tensor, "_ d_target"]]
 """Source rows with their target rows."""
 
@@ -99,14 +101,6 @@ class RunningMoments:
         for start in range(0, len(x), WORK_ROWS):
             self._update(x[start : start + WORK_ROWS], y[start : start + WORK_ROWS])
 
-    def add(self, other: Moments) -> None:
-        """Add the rows that another's moments were taken of, as from another process."""
-        if not other.rows:
-            return
-        self._merge(other.rows, torch.cat([other.mean_x, other.mean_y]).to(self._mean))
-        self._products += torch.cat([other.xx, other.xy], dim=1).to(self._products)
-        self._yy += other.yy.to(self._yy)
-
     def result(self) -> Moments:
         """What has been gathered; a copy."""
         parts = (
@@ -138,12 +132,21 @@ class RunningMoments:
         self._rows = total
 
 
-def merged(one: Moments, other: Moments) -> Moments:
-    """The moments of the rows of both."""
-    running = RunningMoments(len(one.mean_x), len(one.mean_y), one.xx.device)
-    running.add(one)
-    running.add(other)
-    return running.result()
+def all_reduced(own: Moments) -> Moments:
+    """Return the moments of the rows of all ranks, given those of this rank's rows."""
+    if rank_and_size()[1] == 1:
+        return own
+    rows = int(summed(torch.tensor(own.rows)))
+    mean_x, mean_y = (summed(own.rows * mean) / max(rows, 1) for mean in (own.mean_x, own.mean_y))
+    off_x, off_y = own.mean_x - mean_x, own.mean_y - mean_y  # each rank's sums are about its own means
+    return Moments(
+        rows,
+        mean_x,
+        mean_y,
+        summed(own.xx + own.rows * off_x[:, None] * off_x),
+        summed(own.xy + own.rows * off_x[:, None] * off_y),
+        summed(own.yy + own.rows * off_y.square()),
+    )
 
 
 def moments(blocks: Iterable[Block]) -> Moments:

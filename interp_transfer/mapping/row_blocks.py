@@ -20,18 +20,14 @@ Keep = Callable[[Block], Bool[Tensor, " row"]]
 """Which rows of a block are wanted."""
 
 
-Share = Callable[[int], tuple[int, int]]
-"""Of so many rows, which: the first, and the one behind the last; as `processes.Crew.bounds`."""
-
-
 @runtime_checkable
 class Part(Protocol):
     """Paired rows, in float32. ``len`` says how many."""
 
     def __len__(self) -> int: ...
 
-    def blocks(self, share: Share | None = None) -> Iterator[Block]:
-        """All rows in order, a block at a time; or one process's share of them."""
+    def blocks(self, rank: int = 0, size: int = 1) -> Iterator[Block]:
+        """Iterate over all rows in order, a block at a time; of several ranks, over this rank's share."""
         ...
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
@@ -67,9 +63,9 @@ class MemoryPart:
     def __len__(self) -> int:
         return len(self.x)
 
-    def blocks(self, share: Share | None = None) -> Iterator[Block]:
+    def blocks(self, rank: int = 0, size: int = 1) -> Iterator[Block]:
         """Slices of the rows."""
-        first, last = (0, len(self)) if share is None else share(len(self))
+        first, last = _share(len(self), rank, size)
         for start in range(first, last, BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, last)
             yield self.x[start:stop], self.y[start:stop]
@@ -115,9 +111,9 @@ class StoredPart:
     def __len__(self) -> int:
         return sum(stop - start for start, stop in self.runs) if self.kept is None else self.kept
 
-    def blocks(self, share: Share | None = None) -> Iterator[Block]:
-        """Read in order; cut where those of a `MemoryPart` of the same rows are."""
-        runs = self.runs if share is None else _within(self.runs, *share(sum(stop - start for start, stop in self.runs)))
+    def blocks(self, rank: int = 0, size: int = 1) -> Iterator[Block]:
+        """Rows in order, in the same blocks as a `MemoryPart` of the same rows."""
+        runs = _within(self.runs, *_share(sum(stop - start for start, stop in self.runs), rank, size))
         return regrouped(self._kept(self.store.blocks(columns=self._columns, rows=runs)), BLOCK_ROWS)
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
@@ -167,9 +163,9 @@ class Changed:
     def __len__(self) -> int:
         return len(self.part)
 
-    def blocks(self, share: Share | None = None) -> Iterator[Block]:
-        """The other's blocks, changed."""
-        return map(self.change, self.part.blocks(share))
+    def blocks(self, rank: int = 0, size: int = 1) -> Iterator[Block]:
+        """The changed blocks of the part."""
+        return map(self.change, self.part.blocks(rank, size))
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
         """The other's batches, changed."""
@@ -191,6 +187,11 @@ def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
                 held, room = [], size
     if held:
         yield _joined(held)
+
+
+def _share(rows: int, rank: int, size: int) -> tuple[int, int]:
+    """A rank's share of so many rows: the first, and the one after the last."""
+    return rows * rank // size, rows * (rank + 1) // size
 
 
 def _within(runs: Runs, first: int, last: int) -> Runs:

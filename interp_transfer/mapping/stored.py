@@ -21,8 +21,9 @@ from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.align import AlignmentReport, Example
 from interp_transfer.activations.spans import TokenSpans
-from interp_transfer.activations.store.manifest import write_whole
+from interp_transfer.activations.store.manifest import join, read_manifest, write_manifest, write_whole
 from interp_transfer.activations.store.reader import Runs, Store, open_store
+from interp_transfer.io import hashed
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.row_blocks import StoredPart
 from interp_transfer.models.hooked_model import HookedModel
@@ -230,6 +231,26 @@ def open_pairs(
         dropped=store.manifest.dropped,
         store=store,
     )
+
+
+def rank_folder(rank: int) -> str:
+    """Return the name of the folder, within a store, that a rank writes its own store to."""
+    return f"rank-{rank}"
+
+
+def merge_ranks(folder: Path, size: int) -> None:
+    """Write one manifest that lists the shards of all ranks' stores, in the order of ranks.
+
+    Raises:
+        ValueError: for a rank whose store is not there.
+    """
+    names = [rank_folder(rank) for rank in range(size)]
+    manifests = [read_manifest(folder / name) for name in names]
+    reports = [report_of(one.meta["strategy"], one.state) for one in manifests]
+    texts = hashed([one.state["texts"] for one in manifests])
+    merged = join(dict(zip(names, manifests, strict=True)))
+    meta = {name: value for name, value in merged.meta.items() if name != "rank"} | {"ranks": size}
+    write_manifest(folder, replace(merged, meta=meta, state=state_of(sum(reports[1:], reports[0]), texts)))
 
 
 def report_of(strategy: str, state: Mapping[str, Any]) -> AlignmentReport:

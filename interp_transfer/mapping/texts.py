@@ -17,31 +17,46 @@ TEXTS_PER_PORTION = 4096
 Text = str | Conversation
 
 
-def texts_of(given: Iterable[Any], column: str, most: int | None) -> Iterator[Text]:
-    """The texts of anything that has some. What can be refused before the first is taken is refused here.
+def texts_of(texts: Iterable[Any], column: str, most: int | None, rank: int = 0, size: int = 1) -> Iterator[Text]:
+    """Return the texts of a list, a generator or a dataset, or a rank's share of them.
 
     Args:
-        given: strings, conversations, or rows (mappings) that hold either in a column, such as a dataset's.
-        column: which column of the rows.
-        most: how many texts to take; all, unless said.
+        texts: strings, conversations, or rows (mappings) that hold either in a column, such as a dataset's.
+        column: the column of the rows.
+        most: maximum number of texts in all ranks together; all texts if None.
+        rank: the rank, from 0.
+        size: number of ranks. Each gets every ``size``-th text, or its own shards of a streamed dataset with enough of them.
 
     Raises:
-        ValueError: for a single string, a dataset with splits, a column that is not there, or (as they come) for what is no
-            text, or texts of two kinds.
+        ValueError: at once for a single string, a dataset with splits, or an unknown column; while iterating for an item that
+            is no text, or texts of two kinds.
     """
     if most is not None and most < 1:
         raise ValueError(f"max_texts={most}: give at least 1, or None for all of them")
-    if isinstance(given, str):
+    if isinstance(texts, str):
         raise ValueError(
             "no texts to collect from: one string was given, give a list of the texts that both models should read"
         )
-    if isinstance(given, Mapping):
-        raise ValueError(f"texts is a {type(given).__name__} of {', '.join(map(str, given))}: give one of them, texts[...]")
-    names = getattr(given, "column_names", None)
+    if isinstance(texts, Mapping):
+        raise ValueError(f"texts is a {type(texts).__name__} of {', '.join(map(str, texts))}: give one of them, texts[...]")
+    names = getattr(texts, "column_names", None)
     if isinstance(names, list) and names:
         _check_column(column, names)
-        given = given.select_columns([column]) if hasattr(given, "select_columns") else given  # type: ignore[attr-defined]
-    return _of_one_kind(islice(given, most), column)
+        texts = texts.select_columns([column]) if hasattr(texts, "select_columns") else texts  # type: ignore[attr-defined]
+    if size > 1:
+        texts, most = _share(texts, rank, size), None if most is None else len(range(rank, most, size))
+    return _of_one_kind(islice(texts, most), column)
+
+
+def _share(texts: Any, rank: int, size: int) -> Iterable[Any]:
+    from datasets import IterableDataset
+    from datasets.distributed import split_dataset_by_node
+
+    # Not a map-style dataset: it is split into stretches, whose limits move when texts are added to it.
+    texts = texts.to_iterable_dataset() if hasattr(texts, "to_iterable_dataset") else texts
+    if isinstance(texts, IterableDataset):
+        return split_dataset_by_node(texts, rank, size)
+    return islice(texts, rank, None, size)
 
 
 def portions(texts: Iterable[Text], characters: int) -> Iterator[list[Text]]:
@@ -73,9 +88,9 @@ class TextHash:
         return self._hash.hexdigest()
 
 
-def _of_one_kind(given: Iterable[Any], column: str) -> Iterator[Text]:
+def _of_one_kind(texts: Iterable[Any], column: str) -> Iterator[Text]:
     kind: type | None = None
-    for index, item in enumerate(given):
+    for index, item in enumerate(texts):
         text = item
         if isinstance(item, Mapping):
             _check_column(column, list(item))

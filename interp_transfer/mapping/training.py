@@ -6,7 +6,6 @@ with the epoch that it was in.
 """
 
 import json
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.io import initial_weights, write_whole
-from interp_transfer.mapping.processes import crew
+from interp_transfer.mapping.distributed import data_parallel, rank_and_size, summed
 from interp_transfer.mapping.row_blocks import Part
 
 _WARM_UP = 0.1  # share of the steps
@@ -109,9 +108,9 @@ def train_by_gradient(
     )
     state = _State(core, optimizer, schedule, {**asdict(settings), "seed": seed, "rows": len(train)}, checkpoint)
     state.resume()
-    company = crew()
-    progress = progress and company.first
-    bar: dict[str, Any] = {"unit": "epoch", "delay": SECONDS_BEFORE_PROGRESS, "disable": not progress, "leave": False}
+    rank, size = rank_and_size()
+    model, visible = data_parallel(core), progress and rank == 0
+    bar: dict[str, Any] = {"unit": "epoch", "delay": SECONDS_BEFORE_PROGRESS, "disable": not visible, "leave": False}
     epochs = tqdm(range(len(state.curve), settings.epochs), desc="fit", **bar)
     for epoch in epochs:
         if _waited(state.curve) >= settings.patience:
@@ -120,13 +119,13 @@ def train_by_gradient(
         order = seed * 10_007 + epoch
         texts = None if beside is None else beside.batches(settings.kl_texts, order)
         for batch in train.batches(settings.batch_size, order):
-            x, y = (rows[slice(*company.bounds(len(rows)))] for rows in batch)
-            loss = (core(x) - y).square().mean()
+            x, y = (rows[rank::size] for rows in batch)
+            # The mean over ranks of these losses is the mean over the batch, though the ranks' shares may differ in length.
+            loss = (model(x) - y).square().sum() / (batch[1].numel() / size)
             if beside is not None and texts is not None:
                 loss = loss + settings.kl * beside.loss(core, next(texts))
             optimizer.zero_grad()
             torch.autograd.backward(loss, inputs=parameters)  # no others, such as those of the model that is looked through
-            company.average(parameters, len(x) / len(batch[0]))
             optimizer.step()
             schedule.step()
         core.eval()
@@ -142,8 +141,8 @@ def train_by_gradient(
 @torch.no_grad()
 def _error(core: nn.Module, judge: Part) -> float:
     """Mean squared error, without holding all rows at once."""
-    mine = sum(float((core(x) - y).square().mean()) * len(x) for x, y in judge.blocks(crew().bounds))
-    return crew().merged(mine, operator.add, "held-out error") / len(judge)
+    own = sum(float((core(x) - y).square().mean()) * len(x) for x, y in judge.blocks(*rank_and_size()))
+    return float(summed(torch.tensor(own, dtype=torch.float64))) / len(judge)
 
 
 def _waited(curve: list[float]) -> int:
@@ -165,12 +164,12 @@ class _State:
         self.curve.append(error)
         if error <= min(self.curve):
             self.best = {name: tensor.clone() for name, tensor in self._core.state_dict().items()}
-        if self._folder is not None and crew().first:
+        if self._folder is not None and rank_and_size()[0] == 0:
             self._write(self._folder)
 
     def resume(self) -> None:
-        """Take up what an interrupted training left; of several processes, the first reads it for all."""
-        found = crew().from_first(self._left() if crew().first else None, "checkpoint")
+        """Load what an interrupted training left."""
+        found = self._left()
         if found is None:
             return
         plain, tensors = found

@@ -83,8 +83,8 @@ def readable(models: Sequence[HookedModel], texts: Sequence[Text], too_long: str
 
 
 @contextmanager
-def with_choices() -> Iterator[None]:
-    """Where a text is refused for its length, say what else can be done about it."""
+def suggest_truncation() -> Iterator[None]:
+    """Add the choices of ``too_long`` to the error about a text that is too long."""
     try:
         yield
     except TextTooLong as error:

@@ -52,16 +52,6 @@ def test_what_was_handed_out_does_not_change_with_further_rows() -> None:
     assert_same(running.result(), direct(x, y))
 
 
-def test_parts_of_several_processes_add_up() -> None:
-    x, y = made()
-    parts = [direct(a, b) for a, b in zip(x.split(123), y.split(123), strict=True)]
-    running = RunningMoments(5, 4)
-    for part in parts:
-        running.add(part)
-    running.add(RunningMoments(5, 4).result())
-    assert_same(running.result(), direct(x, y))
-
-
 def test_scaled_moments_are_those_of_scaled_rows() -> None:
     x, y = made()
     shift, scale, low, unit = x.mean(0) + 1, x.std(0), y.mean(0) - 2, torch.tensor(3.0, dtype=torch.float64)

@@ -20,9 +20,8 @@ from interp_transfer.activations.agreement import Agreement, fvu, mean_cosine, n
 from interp_transfer.activations.store.manifest import MANIFEST, columns_like, read_manifest
 from interp_transfer.activations.store.reader import open_store
 from interp_transfer.activations.store.writer import StoreWriter
-from interp_transfer.mapping import collect as collecting
+from interp_transfer.mapping import pair_reader, stored
 from interp_transfer.mapping import row_blocks as parts
-from interp_transfer.mapping import stored
 from interp_transfer.mapping.controls import token_means
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.pairs import PairedActivations
@@ -57,7 +56,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     """So small that some dozen texts are many."""
-    monkeypatch.setattr(collecting, "ROWS_PER_PORTION", 50)
+    monkeypatch.setattr(pair_reader, "ROWS_PER_PORTION", 50)
 
 
 def collected(models: dict[str, Any], texts: Any, store: Path | None = None, pair: str = "ab", **kwargs: Any) -> Any:
@@ -107,7 +106,7 @@ def planted(rows: int, folder: Path, shard_rows: int = 700, massive: bool = Fals
     return memory, found
 
 
-# --- collecting
+# --- pair_reader
 
 
 @pytest.mark.parametrize("pair", ["ab", "cb", "bc"])
@@ -126,7 +125,7 @@ def test_a_store_holds_what_memory_holds(models: dict[str, Any], tmp_path: Path,
 
 def test_a_portion_is_as_good_as_all_at_once(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     small = collected(models, TEXTS, None, "cb")
-    monkeypatch.setattr(collecting, "ROWS_PER_PORTION", 10**6)
+    monkeypatch.setattr(pair_reader, "ROWS_PER_PORTION", 10**6)
     whole = collected(models, TEXTS, None, "cb")
     assert figures(small) == figures(whole)
     for name, rows in content(whole).items():
@@ -184,14 +183,14 @@ def test_what_is_no_text_is_refused_before_any_work(models: dict[str, Any], tmp_
         ([*TEXTS, "dogs " * 100], {}, "text 48 has .* tokens, the model's context is 96"),
         ([*TEXTS, ""], {}, "text 48 .* has no tokens"),
     ]
-    read = collecting._Request.read
+    read = pair_reader.PairReader.read
     seen: list[int] = []
 
     def watched(self: Any, texts: Any, *args: Any) -> Any:
         seen.append(len(texts))
         return read(self, texts, *args)
 
-    monkeypatch.setattr(collecting._Request, "read", watched)
+    monkeypatch.setattr(pair_reader.PairReader, "read", watched)
     for index, (texts, how, said) in enumerate(cases):
         with pytest.raises(ValueError, match=said):
             collected(models, texts, tmp_path / str(index), **how)
@@ -248,7 +247,7 @@ def test_another_request_is_refused_by_name(models: dict[str, Any], tmp_path: Pa
 
 def spoil(monkeypatch: pytest.MonkeyPatch) -> None:
     """The target's last row of text 31 holds NaN, the source's of text 44 infinity."""
-    capture = collecting.capture
+    capture = pair_reader.capture
 
     def spoiled(model: Any, given: Any, sites: Any, **kwargs: Any) -> Any:
         acts = capture(model, given, sites, **kwargs)
@@ -258,7 +257,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> None:
                 acts.sites[site][mine[-1], 3] = value
         return acts
 
-    monkeypatch.setattr(collecting, "capture", spoiled)
+    monkeypatch.setattr(pair_reader, "capture", spoiled)
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
@@ -283,13 +282,13 @@ def test_bad_rows_are_refused_or_dropped_and_counted(
 def collect_and_tell(models: dict[str, Any], texts: list[str], folder: Path, go: Any) -> None:
     """Collect, and say so before each portion is read."""
     torch.set_num_threads(1)
-    read = collecting._Request.read
+    read = pair_reader.PairReader.read
 
     def told(self: Any, *args: Any) -> Any:
         go.send_bytes(b"go")
         return read(self, *args)
 
-    collecting._Request.read = told  # type: ignore[method-assign]
+    pair_reader.PairReader.read = told  # type: ignore[method-assign]
     collected(models, texts, folder, "cb")
 
 
@@ -379,7 +378,7 @@ def test_a_full_disk_leaves_what_was_in(models: dict[str, Any], tmp_path: Path) 
 
 
 def test_a_second_collection_into_one_store_is_refused(models: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
-    read, refused = collecting._Request.read, []
+    read, refused = pair_reader.PairReader.read, []
 
     def meanwhile(self: Any, texts: Any, first_text: int, *args: Any) -> Any:
         if first_text >= 20 and not refused:
@@ -389,7 +388,7 @@ def test_a_second_collection_into_one_store_is_refused(models: dict[str, Any], t
             assert 0 < open_pairs(tmp_path).store.manifest.upto <= first_text, "it can be read meanwhile"
         return read(self, texts, first_text, *args)
 
-    monkeypatch.setattr(collecting._Request, "read", meanwhile)
+    monkeypatch.setattr(pair_reader.PairReader, "read", meanwhile)
     found = collected(models, TEXTS, tmp_path)
     assert refused
     assert_same(found, collected(models, TEXTS))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.mapping import collect as collecting
+from interp_transfer.mapping import pair_reader
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.stored import open_pairs
 from interp_transfer.mapping.truncation import readable
@@ -44,7 +44,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collecting, "ROWS_PER_PORTION", 60)
+    monkeypatch.setattr(pair_reader, "ROWS_PER_PORTION", 60)
 
 
 def collected(models: dict[str, Any], pair: str, texts: Any, too_long: str = "refuse", **kwargs: Any) -> Any:
@@ -127,7 +127,7 @@ def test_a_store_goes_on_with_the_same_choice(models: dict[str, Any], tmp_path: 
     other = {"cut": "drop", "drop": "cut"}[too_long]
     with pytest.raises(ValueError, match=rf"meta\['too_long'\] is '{too_long}' in the store, and '{other}' is asked for"):
         collected(models, "wb", TEXTS, other, store=tmp_path)
-    with pytest.raises(ValueError, match=rf"meta\['too_long'\] is '{too_long}' in the store, and not given"):
+    with pytest.raises(ValueError, match=rf"meta\['too_long'\] is '{too_long}' in the store, and 'refuse' is asked for"):
         collected(models, "wb", TEXTS[:1], store=tmp_path)
     collected(models, "wb", TEXTS[:1], store=tmp_path / "refused")
     with pytest.raises(ValueError, match=rf"meta\['too_long'\] is not in the store, and '{too_long}' is asked for"):

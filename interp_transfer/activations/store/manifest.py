@@ -8,9 +8,11 @@ the ``OSError`` that it is.
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NotRequired, TypedDict
 
@@ -20,6 +22,7 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 FORMAT = "interp_transfer.store/1"
 MANIFEST = "manifest.json"
+_SUBFOLDER = re.compile(r"[\w-]*")  # of a store that several ranks have written; never a path out of the store
 
 # By what a column may be stored as: torch's dtype, and how a safetensors header calls it.
 _DTYPES: dict[str, tuple[torch.dtype, str]] = {
@@ -163,14 +166,31 @@ def read_manifest(folder: str | Path) -> Manifest:
             raise ValueError(f"its format is {plain['format']!r}, and this version reads {FORMAT!r}")
         said = check_type(plain, _PlainManifest, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
         shards = tuple(Shard(**shard) for shard in said["shards"])
-        if [shard.file for shard in shards] != [file_name(i) for i in range(len(shards))]:
-            raise ValueError("its shards are not numbered from 0 without a gap")
+        for folder_name, files in groupby((shard.file for shard in shards), lambda file: file.rpartition("/")[0]):
+            numbered = [f"{folder_name}/{file_name(i)}".lstrip("/") for i in range(len(shards))]
+            if not _SUBFOLDER.fullmatch(folder_name) or (names := list(files)) != numbered[: len(names)]:
+                raise ValueError("its shards are not numbered from 0 without a gap")
         columns = {name: Column(**column) for name, column in said["columns"].items()}
     except (ValueError, RecursionError, TypeCheckError) as error:
         raise ValueError(
             f"{str(path)!r} is damaged or foreign: {error}; restore it from a copy, the shards cannot be read without it"
         ) from error
     return Manifest(columns, said["meta"], shards, said["upto"], said["dropped"], said.get("state", {}))
+
+
+def join(manifests: Mapping[str, Manifest]) -> Manifest:
+    """Return the manifest of a store that is made of others, in its subfolders; meta and state are those of the first.
+
+    Args:
+        manifests: by the name of the subfolder; all with the same columns.
+    """
+    first, *_ = manifests.values()
+    shards: list[Shard] = []
+    texts = 0
+    for name, part in manifests.items():
+        shards += [replace(shard, file=f"{name}/{shard.file}", upto=texts + shard.upto) for shard in part.shards]
+        texts += part.upto
+    return replace(first, shards=tuple(shards), upto=texts, dropped=sum(part.dropped for part in manifests.values()))
 
 
 def damage(folder: Path, shard: Shard, checksum: Callable[[Path], str] | None = None) -> str | None:
