@@ -35,6 +35,30 @@ def write_whole(file: Path, value: Any) -> None:
     half.replace(file)
 
 
+def write_files(files: Mapping[Path, bytes]) -> list[Path]:
+    """Write files; missing folders are made. All are written under temporary names first, so an error replaces none of them.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        ValueError: when one cannot be written.
+    """
+    temporary = {file: file.with_name(f".{file.name}.part") for file in files}
+    file = None
+    try:
+        for file, content in files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary[file].write_bytes(content)
+        for file, part in temporary.items():
+            part.replace(file)
+    except OSError as error:
+        for part in temporary.values():
+            part.unlink(missing_ok=True)
+        raise ValueError(f"cannot write {file} ({error.strerror}): make the folder writable or copy it elsewhere") from error
+    return list(files)
+
+
 def resume(checkpoints: Path, asked: Mapping[str, Any]) -> str | None:
     """The last whole checkpoint, if the run that left it was asked for the same; half-written ones are removed."""
     for folder in sorted(checkpoints.glob("checkpoint-*"), key=lambda f: -int(f.name.split("-")[-1])):

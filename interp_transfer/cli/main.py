@@ -177,7 +177,7 @@ def switch(
     from interp_transfer.reporting.table import switch_table
 
     console = _console()
-    console.print(switch_table(found))
+    console.print(switch_table(found.to_dict()))
     console.print(found.sentence(), highlight=False, markup=False)
     if out is not None:
         console.print(f"Open {out / 'switch.html'}", highlight=False, soft_wrap=True, markup=False)
@@ -243,7 +243,7 @@ def features(
     from interp_transfer.reporting.table import features_table
 
     console = _console()
-    console.print(features_table(found))
+    console.print(features_table(found.to_dict()))
     for sentence in found.sentences():
         console.print(sentence, highlight=False, markup=False)
     if out is not None:
@@ -268,7 +268,8 @@ def report(
         return
     if out is not None:
         raise ValueError("--out goes with --against: a run's own report is report.html in its folder")
-    from interp_transfer.reporting.exports import write_csv, write_png
+    from interp_transfer.reporting.csv_export import write_csv
+    from interp_transfer.reporting.png_export import write_png
     from interp_transfer.reporting.report import write_report
 
     drawn = write_png(folder) if png else []  # first, for it is what may fail
@@ -576,7 +577,7 @@ def _show_judged(found: Any, file: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from interp_transfer.reporting.page import visible
+    from interp_transfer.reporting.render import visible
 
     beside = f", compared with {visible(found.against).replace('_', ' ')}" if found.against else ""
     table = Table(title=Text(f"{found.judge}{beside}"), caption=Text(found.scale))

@@ -9,7 +9,7 @@ from interp_transfer.paper.plan import Case, Experiment
 from interp_transfer.paper.plan import experiments as known
 from interp_transfer.paper.rows import Estimate, Found, Row, Value, Verdict, short
 from interp_transfer.paper.runner import QUICK_N, Asked, Cell, asked, kept, measure_missing
-from interp_transfer.reporting.page import visible, write_page
+from interp_transfer.reporting.render import visible, write_page
 
 SAME = "the same"
 """What a case stands for that stands for the same as the one above it."""

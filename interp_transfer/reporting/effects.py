@@ -1,7 +1,7 @@
-"""Effect on one side, cost on the other: what a report shows of a run's side effects, and the measures behind them.
+"""Side effects of a run: what a vector does on the task, and what the model pays for it elsewhere.
 
-Three figures lead every report: success, intact, clean KL. Here the first two stand beside what is paid for them elsewhere, for
-the native vector, the moved one and a random one; the rest is a table of all measures, and one of the mapper by class of token.
+Success, intact and clean KL lead every report. Here success and intact are shown with their costs elsewhere, on a card each for
+the native vector, the moved one and a random one. Tables hold all measures, and the mapper's fit by class of token.
 """
 
 import math
@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from interp_transfer.plots.style import percent
+from interp_transfer.reporting.formats import interval, short
 from interp_transfer.reporting.headline import LOST, abilities
-from interp_transfer.reporting.page import short
 from interp_transfer.reporting.run_folder import ResultJson
 
 CARDS = ("native", "moved", "random")
-"""Conditions whose effect and cost are shown on a card; the unsteered model is what they are held against."""
+"""Conditions that have a card; each is compared with the unsteered model."""
 CLASSES = (
     *("all", "first", "trigger", "last", "rest"),
     *("rarest quarter", "second quarter", "third quarter", "most frequent quarter"),
 )
 """Classes of tokens in the order in which they are shown; others follow."""
 LARGEST_LOSS = 700.0
-"""Nats whose exponential a float still holds."""
+"""The largest loss, in nats, whose exponential is a finite float."""
 WHOLE, HUGE = 100, 1e7
-"""From where perplexities are shown as whole numbers, and as powers of ten."""
+"""Perplexities from ``WHOLE`` on are shown as whole numbers, from ``HUGE`` on as powers of ten."""
 MEASURES = (
     ("right answers to the task\u2019s prompts", "loss, nats per token", "right", "loss"),
     ("own answers to the task\u2019s prompts", "KL, nats per token", "behaviour", "kl"),
@@ -35,11 +35,11 @@ MEASURES = (
     ("plain English", "next-token agreement", "english", "agreement"),
     ("plain English", "loss, nats per token", "english", "loss"),
 )
-"""Which tokens are read, what is measured, and where ``side_effects`` has it."""
+"""The text that is read, the measure, and the two keys of ``side_effects`` under which it is stored."""
 
 
 def sides(result: ResultJson) -> Iterator[dict[str, Any]]:
-    """A card for each condition: what it does on one side, what that costs on the other."""
+    """For each of ``CARDS``: what the condition does on the task, and what it costs elsewhere."""
     conditions: Mapping[str, Any] = result["conditions"]
     effects: Mapping[str, Any] = result.get("side_effects", {})
     if not ("unsteered" in conditions and "unsteered" in effects):
@@ -47,73 +47,65 @@ def sides(result: ResultJson) -> Iterator[dict[str, Any]]:
     plain, before = conditions["unsteered"], effects["unsteered"]
     able = abilities(before)
     for name in (name for name in CARDS if name in conditions and name in effects):
-        judged, found = conditions[name], effects[name]
+        judged, after = conditions[name], effects[name]
         does = [_share(measure, judged[measure], plain[measure]) for measure in ("success", "intact")]
-        does.append(_nats("loss of right answers, nats", found["right"]["loss"], before["right"]["loss"]["value"]))
-        if behaviour := found.get("behaviour"):
+        does.append(_nats("loss of right answers, nats", after["right"]["loss"], before["right"]["loss"]["value"]))
+        if behaviour := after.get("behaviour"):
             does.append(_nats("KL on own answers, nats", behaviour["kl"]))
-        costs = [_nats("clean KL, nats", found["clean"]["kl"]), _nats("KL on plain English, nats", found["english"]["kl"])]
-        costs += [_share(what, share, able[what]) for what, share in abilities(found).items() if what in able]
-        n = found["clean_valid"]["n"]
+        costs = [_nats("clean KL, nats", after["clean"]["kl"]), _nats("KL on plain English, nats", after["english"]["kl"])]
+        costs += [_share(what, share, able[what]) for what, share in abilities(after).items() if what in able]
+        n = after["clean_valid"]["n"]
         yield {"name": name, "strength": judged["strength"], "does": does, "costs": costs, "n": n}
 
 
 def _share(what: str, share: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    change = share["rate"] - before["rate"]
     return {
         "what": what,
         "value": percent(share["rate"]),
-        "interval": f"{percent(share['low'])} to {percent(share['high'])}",
+        "interval": interval(share),
         "before": f"was {percent(before['rate'])}",
-        "bar": {"at": _place(share["rate"]), "before": _place(before["rate"])},
-        "lost": -change > LOST,
+        "bar": {"at": _css_length(share["rate"]), "before": _css_length(before["rate"])},
+        "lost": before["rate"] - share["rate"] > LOST,
     }
 
 
 def _nats(what: str, mean: Mapping[str, Any], before: float | None = None) -> dict[str, Any]:
-    return {
-        "what": what,
-        "value": short(mean["value"]),
-        "interval": _interval(mean),
-        "before": "" if before is None else f"was {short(before)}",
-        "bar": None,
-        "lost": False,
-    }
+    was = "" if before is None else f"was {short(before)}"
+    return {"what": what, **_cell(mean), "before": was, "bar": None, "lost": False}
 
 
-def _place(share: float) -> str:
-    """Where a share lies on a bar, as a length of CSS."""
+def _css_length(share: float) -> str:
     return f"{100 * min(max(share, 0.0), 1.0):.1f}%"
 
 
-def _interval(mean: Mapping[str, Any]) -> str:
-    return f"{short(mean['low'])} to {short(mean['high'])}"
-
-
 def measures(result: ResultJson) -> dict[str, Any]:
-    """All measures of predictions, a row each, a cell for each condition; empty where there are none."""
+    """A row for each measure of predictions with a cell for each condition; empty where nothing was measured."""
     effects: Mapping[str, Any] = result.get("side_effects", {})
     if not effects:
         return {}
-    rows: list[dict[str, Any]] = []
+    rows = []
     for read, what, part, measure in MEASURES:
-        means = [found[part][measure] if part in found else None for found in effects.values()]
-        rows.append({"read": read, "what": what, "cells": [_cell(mean) for mean in means], "n": _n(means)})
+        means = [each[part][measure] if part in each else None for each in effects.values()]
+        rows.append(_row(read, what, means))
         if (part, measure) == ("english", "loss"):
-            rows.append({**rows[-1], "what": "perplexity", "cells": [_cell(mean, _perplexity) for mean in means]})
-    logits = [found["logit_difference"] for found in effects.values()]
-    first = "first token of the right answer less that of the model\u2019s own"
-    rows.insert(1, {"read": first, "what": "difference of logits", "cells": [_cell(m) for m in logits], "n": _n(logits)})
-    shows = [found["clean_shows"] for found in effects.values()]
-    ends = [{"value": percent(s["rate"]), "interval": f"{percent(s['low'])} to {percent(s['high'])}"} for s in shows]
-    rows.append({"read": "clean prompts", "what": "unwanted behaviour shows", "cells": ends, "n": _n(shows)})
-    return {"names": list(effects), "rows": [row for row in rows if any(row["cells"])]}
+            rows.append(_row(read, "perplexity", means, _perplexity))
+    logits = [each["logit_difference"] for each in effects.values()]
+    first_token = "first token of the right answer less that of the model\u2019s own"
+    rows.insert(1, _row(first_token, "difference of logits", logits))
+    shares = [{**each["clean_shows"], "value": each["clean_shows"]["rate"]} for each in effects.values()]
+    rows.append(_row("clean prompts", "unwanted behaviour shows", shares, percent))
+    return {"names": [name.replace("_", " ") for name in effects], "rows": [row for row in rows if any(row["cells"])]}
 
 
-def _cell(mean: Mapping[str, Any] | None, show: Callable[[float], str] = short) -> dict[str, str] | None:
-    if mean is None:
-        return None
-    return {"value": show(mean["value"]), "interval": f"{show(mean['low'])} to {show(mean['high'])}"}
+def _row(
+    read: str, what: str, means: Sequence[Mapping[str, Any] | None], show: Callable[[float], str] = short
+) -> dict[str, Any]:
+    cells = [None if mean is None else _cell(mean, show) for mean in means]
+    return {"read": read, "what": what, "cells": cells, "n": max((mean["n"] for mean in means if mean), default=None)}
+
+
+def _cell(mean: Mapping[str, Any], show: Callable[[float], str] = short) -> dict[str, Any]:
+    return {"value": show(mean["value"]), "interval": interval(mean, show)}
 
 
 def _perplexity(loss: float) -> str:
@@ -123,17 +115,13 @@ def _perplexity(loss: float) -> str:
     return short(value) if value < WHOLE else f"{value:,.0f}" if value < HUGE else f"{value:.1e}"
 
 
-def _n(means: Sequence[Mapping[str, Any] | None]) -> int | None:
-    return max((mean["n"] for mean in means if mean), default=None)
-
-
 def fits(result: ResultJson) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """How well the mapper reproduces which tokens: group, class, figures."""
-    named = {"tokens": "all tokens", "place": "by where the token stands", "frequency": "by how often the token occurs"}
+    """How well the mapper reproduces each class of tokens: group, class, figures."""
+    groups = {"tokens": "all tokens", "place": "by where the token stands", "frequency": "by how often the token occurs"}
     mapper = result.get("mapper")
-    given = mapper.get("by_place", {}) if mapper else {}
+    by_group = mapper.get("by_place", {}) if mapper else {}
     return [
-        (named.get(by) or by, name, classes[name])
-        for by, classes in given.items()
+        (groups.get(group) or group, name, classes[name])
+        for group, classes in by_group.items()
         for name in sorted(classes, key=lambda name: CLASSES.index(name) if name in CLASSES else len(CLASSES))
     ]

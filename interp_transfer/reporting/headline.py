@@ -1,8 +1,9 @@
-"""What happened, in a sentence that does not flatter.
+"""The outcome of a run in one sentence that does not flatter, and the numbers that it rests on.
 
-A moved vector is judged by its intact answers, against the native vector, which is what could at best be expected, and against
-controls that know nothing of the behaviour. When a control does as well as the native vector the task is too easy to say
-anything; when the native vector fails there is nothing to compare with. Both are said before anything else.
+A moved vector is judged by its intact answers. It is compared with the native vector, which is the best that can be expected,
+and with controls that know nothing of the behaviour. Two outcomes are reported before anything else: a control that does as
+well as the native vector (the task is too easy to conclude anything), and a native vector that fails (there is nothing to
+compare with).
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,16 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from interp_transfer.plots.style import percent
+from interp_transfer.reporting.formats import interval, points
 
 AS_GOOD = 0.8
-"""A control with at least this share of a vector's intact answers does about as well, whatever the intervals say."""
+"""A control with at least this share of a vector's intact answers counts as good as it, whatever the intervals are."""
 EDGE = 0.5
-"""Share of the budget below which the largest strength that was tried leaves room for larger ones."""
+"""Share of the budget. If the largest strength costs less, larger ones may do more."""
 ABOUT_EQUAL = (0.95, 0.9)
 """Shares of native's success and of its intact answers from which a moved vector works about as well."""
+_MEASURES = ("success", "intact")
 
 LOST = 0.1
-"""What the moved vector may cost of an ability before the headline says so."""
+"""Share of an ability that the moved vector may cost before the headline reports it."""
 ABILITIES: Mapping[str, str] = {
     "clean": "clean prompts answered validly",
     "questions": "other questions answered validly",
@@ -27,7 +30,7 @@ ABILITIES: Mapping[str, str] = {
     "helps with harmless": "harmless requests helped with",
     "sings when asked": "songs sung when asked for",
 }
-"""What a model can do beside what the intervention is for, by name in ``side_effects``."""
+"""Abilities of a model other than the task, by name in ``side_effects``."""
 
 CONTROLS: Mapping[str, str] = {
     "random": "a random vector of the same norm",
@@ -45,24 +48,24 @@ _IN_NUMBERS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Headline:
-    """A verdict in one sentence, and the numbers that it rests on, in a few."""
+    """A verdict in one sentence, and a few sentences with the numbers that it rests on."""
 
     verdict: str
     numbers: tuple[str, ...]
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """What happened, in plain words with numbers, number of prompts and baselines.
+    """The outcome in plain words, with intervals, number of prompts and baselines.
 
     Args:
-        result: what `result.json` holds.
+        result: the content of `result.json`.
     """
-    said = summarise(result)
-    return " ".join((said.verdict, *said.numbers))
+    summary = summarise(result)
+    return " ".join((summary.verdict, *summary.numbers))
 
 
 def summarise(result: Mapping[str, Any]) -> Headline:
-    """The headline's two parts."""
+    """The headline's verdict and numbers."""
     conditions = result["conditions"]
     target = result["target"]["name"]
     if not {"unsteered", "native", "moved"} <= conditions.keys():
@@ -73,21 +76,21 @@ def summarise(result: Mapping[str, Any]) -> Headline:
 
 
 def abilities(effects: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Shares of prompts on which a model does what it should beside what the intervention is for, in words."""
+    """Shares of prompts on which a model does what it should, for clean prompts and each skill, by name in words."""
     shares = {"clean": effects["clean_valid"], **effects["skills"]}
     return {ABILITIES.get(name, name): share for name, share in shares.items()}
 
 
 def _lost(effects: Mapping[str, Any]) -> Iterator[str]:
-    """What the moved vector costs, if that is more than ``LOST`` of any ability."""
+    """A sentence on abilities of which the moved vector costs more than ``LOST``."""
     if not {"unsteered", "moved"} <= effects.keys():
         return
     before, after = (abilities(effects[name]) for name in ("unsteered", "moved"))
     native = abilities(effects["native"]) if "native" in effects else {}
     parts = []
     for what in (what for what in before if what in after and before[what]["rate"] - after[what]["rate"] > LOST):
-        beside = f", native {percent(native[what]['rate'])}" if what in native else ""
-        rates = f"{percent(before[what]['rate'])} without it, {percent(after[what]['rate'])} with it{beside}"
+        of_native = f", native {percent(native[what]['rate'])}" if what in native else ""
+        rates = f"{percent(before[what]['rate'])} without it, {percent(after[what]['rate'])} with it{of_native}"
         parts.append(f"{what} {rates} (n = {after[what]['n']})")
     if parts:
         yield f"But the moved vector costs other abilities: {'; '.join(parts)}."
@@ -126,7 +129,7 @@ def _verdict(result: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:
 
 
 def _as_good(control: Mapping[str, Any], vector: Mapping[str, Any]) -> bool:
-    """Whether a control's intact answers come near a vector's: in their share, or because the intervals overlap."""
+    """Whether a control's intact answers are nearly as many as a vector's, or their intervals overlap."""
     a, b = control["intact"], vector["intact"]
     return a["high"] >= b["low"] or a["rate"] >= AS_GOOD * b["rate"]
 
@@ -138,68 +141,56 @@ def _relation(native: Mapping[str, Any], moved: Mapping[str, Any]) -> str:
     return "about as well as" if success and intact else "less well than"
 
 
-_MEASURES = ("success", "intact")
-
-
-def _numbers(conditions: Mapping[str, Any], against: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _numbers(conditions: Mapping[str, Any], differences: Mapping[str, Any] | None) -> tuple[str, ...]:
     native, moved = conditions["native"], conditions["moved"]
     baselines = ", ".join(
         f"{percent(conditions[name]['intact']['rate'])} {words}" for name, words in _IN_NUMBERS.items() if name in conditions
     )
-    whatever = ", ".join(
+    successes = ", ".join(
         f"{name} {percent(conditions[name]['success']['rate'])}" for name in ("moved", "native", "random") if name in conditions
     )
     return (
         f"On {moved['intact']['n']} held-out prompts the moved vector did what it is for, and left a valid answer, on "
-        f"{_with_interval(moved['intact'])}; the native one on {_with_interval(native['intact'])}.",
-        *([] if against is None else [_against(against)]),
+        f"{_intact(moved)}; the native one on {_intact(native)}.",
+        *([] if differences is None else [_paired(differences)]),
         f"Baselines: {baselines}.",
-        f"If answers may be broken: {whatever}. Cost on clean prompts, in nats per token: moved {moved['clean_kl']:.2g}, "
+        f"If answers may be broken: {successes}. Cost on clean prompts, in nats per token: moved {moved['clean_kl']:.2g}, "
         f"native {native['clean_kl']:.2g}.",
     )
 
 
 def _at_the_edge(moved: Mapping[str, Any], rule: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """That larger strengths may do more, where the largest that was tried was chosen and costs little."""
-    if (
-        rule is None
-        or moved["strength"] < max(rule["strengths"])
-        or not moved["clean_kl"] < EDGE * rule["budget_nats_per_token"]
-    ):
+    """A sentence for a moved vector whose chosen strength is the largest that was tried and costs little."""
+    if rule is None or moved["strength"] < max(rule["strengths"]):
+        return ()
+    budget = rule["budget_nats_per_token"]
+    if not moved["clean_kl"] < EDGE * budget:
         return ()
     return (
         f"The moved vector's strength, {moved['strength']:g}, is the largest that was tried, and costs "
-        f"{moved['clean_kl']:.2g} of the {rule['budget_nats_per_token']:g} nats per token that it may: larger ones may do more "
-        "(--strengths).",
+        f"{moved['clean_kl']:.2g} of the {budget:g} nats per token that it may: larger ones may do more (--strengths).",
     )
 
 
-def _against(differences: Mapping[str, Any]) -> str:
+def _paired(differences: Mapping[str, Any]) -> str:
     """Whether moved is as good as native, prompt by prompt."""
-    parts = [
-        f"{name} {_points(d['difference'])} points ({_points(d['low'])} to {_points(d['high'])})"
-        for name, d in differences.items()
-    ]
-    found, margin = [d["equivalent"] for d in differences.values()], next(iter(differences.values()))["margin"]
-    if all(found):
-        so = f"as good as the native one, to within {100 * margin:g} points"
-    elif False in found:
-        so = f"further apart than {100 * margin:g} points"
+    parts = [f"{name} {points(d['difference'])} points ({interval(d, points)})" for name, d in differences.items()]
+    equivalent = [d["equivalent"] for d in differences.values()]
+    margin = f"{100 * next(iter(differences.values()))['margin']:g} points"
+    if all(equivalent):
+        conclusion = f"as good as the native one, to within {margin}"
+    elif False in equivalent:
+        conclusion = f"further apart than {margin}"
     else:
-        so = f"not shown to be as good to within {100 * margin:g} points, nor to be worse; that takes more prompts"
-    return f"Moved less native, prompt by prompt: {', '.join(parts)}: {so}."
-
-
-def _points(share: float) -> str:
-    """In percentage points, signed."""
-    return f"{100 * share:+.1f}".replace("-", "\u2212").replace("+0.0", "0").removesuffix(".0")
+        conclusion = f"not shown to be as good to within {margin}, nor to be worse; that takes more prompts"
+    return f"Moved less native, prompt by prompt: {', '.join(parts)}: {conclusion}."
 
 
 def _plain_numbers(conditions: Mapping[str, Any]) -> str:
-    shares = {name.replace("_", " "): c["intact"] for name, c in conditions.items()}
-    parts = [f"{name} {_with_interval(share)}, n = {share['n']}" for name, share in shares.items()]
+    parts = [f"{name.replace('_', ' ')} {_intact(c)}, n = {c['intact']['n']}" for name, c in conditions.items()]
     return f"Prompts on which each did what it is for and left a valid answer: {'; '.join(parts)}."
 
 
-def _with_interval(rate: Mapping[str, Any]) -> str:
-    return f"{percent(rate['rate'])} (95% interval {percent(rate['low'])} to {percent(rate['high'])})"
+def _intact(judged: Mapping[str, Any]) -> str:
+    share = judged["intact"]
+    return f"{percent(share['rate'])} (95% interval {interval(share)})"

@@ -1,35 +1,28 @@
-"""A run as one HTML page that opens offline: what happened, how sure that is, what the model said, and how to do it again.
+"""A run as one HTML page that opens offline: what happened, how certain it is, what the model said, and how to repeat it.
 
-Built from `result.json` and `completions.json` alone, so that a run can be drawn again without its models. Everything in those
-files is foreign text: model names come from hubs, completions from models.
+The page is built from `result.json` and `completions.json` alone, so it can be drawn again without the models. Every text in
+these files is foreign: model names come from hubs, completions from models.
 """
 
-import json
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from plotly.graph_objects import Figure
-from plotly.offline import get_plotlyjs
 
 from interp_transfer.plots.conditions import condition_bars
 from interp_transfer.plots.strength import strength_curves
 from interp_transfer.plots.style import percent, styles
+from interp_transfer.reporting.completions import differing, examples
 from interp_transfer.reporting.effects import fits, measures, sides
+from interp_transfer.reporting.formats import number_of_answers
 from interp_transfer.reporting.headline import headline, summarise
-from interp_transfer.reporting.page import SCRIPT, json_block, render, short, write_page
+from interp_transfer.reporting.provenance import cards, command
+from interp_transfer.reporting.render import render, write_page
 from interp_transfer.reporting.run_folder import CompletionsJson, ResultJson, read_run
 
 __all__ = ["headline", "write_report"]
-
-EXAMPLES = 12
-DIFFERING = 2
-"""Completions of a condition that are shown because its judges differ."""
-SIDE_BY_SIDE = ("unsteered", "native", "moved", "random")
-LONGEST = 600
-"""Characters of a completion that are shown."""
 
 GLOSSARY: Mapping[str, str] = {
     "unsteered": "the target model, nothing done to it",
@@ -53,7 +46,7 @@ def write_report(folder: Path) -> Path:
     """Write `report.html` into a run folder, from its `result.json` and `completions.json`.
 
     Returns:
-        The page's path. An older page is replaced, all at once.
+        The page's path. An older page is replaced at once.
 
     Raises:
         ValueError: when one of the two files is missing or damaged, or the page cannot be written.
@@ -65,43 +58,60 @@ def write_report(folder: Path) -> Path:
 
 def page(result: ResultJson, completions: CompletionsJson) -> str:
     """The whole page."""
-    conditions = result["conditions"]
-    figures = {"figure-conditions": condition_bars(_frame(conditions))}
-    if result.get("sweep"):
-        figures["figure-strength"] = _strengths(result)
-    examples = list(_examples(completions))
-    tokens = completions.get("tokens", [])[: len(examples)]
-    context = {
-        "title": f"{result['task']}: {_models(result)}",
-        "result": {"description": "", "sweep": [], "at_strength_one": {}, "strength_rule": {}, **result},
-        "said": summarise(result),
-        "route": list(_route(result)),
-        "sections": _sections(result),
-        "figures": {name: json_block(_plain(figure)) for name, figure in figures.items()},
-        "looks": styles([*conditions, *completions["conditions"], *(row["condition"] for row in result.get("sweep", []))]),
-        "counted": _counted(conditions),
-        "glossary": {name: GLOSSARY.get(name, c.get("note", "")) for name, c in conditions.items()},
-        "sides": list(sides(result)),
-        "measures": measures(result),
-        "fits": fits(result),
-        "recovered": _recovered(result),
-        "swept": [(row["condition"], row) for row in result.get("sweep", [])],
-        "variants": list(_variants(result)),
-        "modes": MODES.items(),
-        "readings": _readings(conditions),
-        "differing": list(_differing(completions)),
-        "examples": examples,
-        "asked": len(completions["prompts"]),
-        "marked": bool(tokens),
-        "generated": "steered too" if any(t["generated_steered"] for t in tokens) else "not steered",
-        "cards": list(_cards(result)),
-        "command": _command(result),
+    conditions, sweep = result["conditions"], result.get("sweep", [])
+    readings = _readings(conditions)
+    effects: dict[str, Any] = {"measures": measures(result), "fits": fits(result), "recovered": _recovered(result)}
+    optional = {
+        "side-effects": ("Side effects", any(effects.values())),
+        "strength": ("Strength", bool(sweep)),
+        "variants": ("Other ways of moving", bool(result.get("variants"))),
+        "readings": ("Other readings", bool(readings)),
     }
-    return render(context, [get_plotlyjs(), SCRIPT])
+    present = [(name, label) for name, (label, there) in optional.items() if there]
+    shown = list(examples(completions))
+    tokens = completions.get("tokens", [])[: len(shown)]
+    return render(
+        "run.html.j2",
+        figures={f"figure-{name}": figure for name, figure in figures(result).items()},
+        title=f"{result['task']}: {models_of(result)}",
+        result={"description": "", "sweep": [], "at_strength_one": {}, "strength_rule": {}, **result},
+        headline=summarise(result),
+        route=list(_route(result)),
+        links=[("conditions", "Conditions"), *present, ("completions", "Completions"), ("provenance", "Provenance")],
+        looks=styles([*conditions, *completions["conditions"], *(row["condition"] for row in sweep)]),
+        answers_per_condition=f"Answers per condition: {number_of_answers(conditions)}; 95% intervals below each share",
+        glossary={name: GLOSSARY.get(name, c.get("note", "")) for name, c in conditions.items()},
+        sides=list(sides(result)),
+        **effects,
+        swept=[(row["condition"], row) for row in sweep],
+        variants=list(_variants(result)),
+        modes=MODES.items(),
+        readings=readings,
+        differing=list(differing(completions)),
+        examples=shown,
+        n_prompts=len(completions["prompts"]),
+        marked=bool(tokens),
+        generated="steered too" if any(t["generated_steered"] for t in tokens) else "not steered",
+        cards=list(cards(result)),
+        command=command(result),
+    )
 
 
-def _plain(figure: Figure) -> str:
-    return str(figure.to_json())
+def figures(result: ResultJson) -> dict[str, Figure]:
+    """The figures of a run's report: "conditions", and "strength" if strengths were swept."""
+    conditions, sweep, rule = result["conditions"], result.get("sweep"), result.get("strength_rule")
+    drawn = {"conditions": condition_bars(_frame(conditions))}
+    if sweep:
+        budget = rule["budget_nats_per_token"] if rule else None
+        chosen = {name: c["strength"] for name, c in conditions.items()} if rule else None
+        drawn["strength"] = strength_curves(sweep, budget=budget, chosen=chosen)
+    return drawn
+
+
+def models_of(result: ResultJson) -> str:
+    """The models of a run in words."""
+    source, target = result.get("source"), result["target"]["name"]
+    return f"from {source['name']} to {target}" if source else f"on {target}"
 
 
 def _frame(conditions: Mapping[str, Any]) -> pd.DataFrame:
@@ -114,47 +124,16 @@ def _frame(conditions: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("condition")
 
 
-def _strengths(result: ResultJson) -> Figure:
-    rule = result.get("strength_rule")
-    chosen = {name: c["strength"] for name, c in result["conditions"].items()}
-    return strength_curves(
-        result.get("sweep", []), budget=rule["budget_nats_per_token"] if rule else None, chosen=chosen if rule else None
-    )
-
-
-def _models(result: ResultJson) -> str:
-    source, target = result.get("source"), result["target"]["name"]
-    return f"from {source['name']} to {target}" if source else f"on {target}"
-
-
-def _counted(conditions: Mapping[str, Any]) -> str:
-    counts = {name.replace("_", " "): c["intact"]["n"] for name, c in conditions.items()}
-    usual = max(counts.values(), key=list(counts.values()).count)
-    others = [f"{name} n = {n}" for name, n in counts.items() if n != usual]
-    return f"n = {usual} answers a condition{' (' + ', '.join(others) + ')' if others else ''}; 95% intervals below each share"
-
-
 def _route(result: ResultJson) -> Iterator[dict[str, str]]:
-    source, mapper, target = result.get("source"), result.get("mapper"), result["target"]
+    source, mapper, vector, target = result.get("source"), result.get("mapper"), result.get("vector"), result["target"]
     if not source or not mapper:
         return
-    vector = result.get("vector")
-    found = f"{vector['method']}, positions: {vector['positions']}" if vector else ""
-    yield {"what": "found on", "who": source["name"], "site": source.get("site", ""), "how": found}
+    method = f"{vector['method']}, positions: {vector['positions']}" if vector else ""
+    yield {"what": "found on", "who": source["name"], "site": source.get("site", ""), "how": method}
     how = f"mode {mapper['mode']}; leaves {percent(mapper['fvu'])} of the variance of held-out activations unexplained"
     yield {"what": "carried over by", "who": mapper["kind"], "site": "", "how": how}
-    at = f"added, positions: {target['positions']}" if "positions" in target else ""
-    yield {"what": "used on", "who": target["name"], "site": target.get("site", ""), "how": at}
-
-
-def _sections(result: ResultJson) -> list[tuple[str, str]]:
-    named = [("conditions", "Conditions"), ("side-effects", "Side effects"), ("strength", "Strength")]
-    named.append(("variants", "Other ways of moving"))
-    named.append(("readings", "Other readings"))
-    there = {"conditions": True, "strength": bool(result.get("sweep")), "variants": bool(result.get("variants"))}
-    there["side-effects"] = bool(measures(result) or fits(result) or _recovered(result))
-    there["readings"] = any(c.get("readings") for c in result["conditions"].values())
-    return [*(item for item in named if there[item[0]]), ("completions", "Completions"), ("provenance", "Provenance")]
+    how = f"added, positions: {target['positions']}" if "positions" in target else ""
+    yield {"what": "used on", "who": target["name"], "site": target.get("site", ""), "how": how}
 
 
 def _recovered(result: ResultJson) -> Mapping[str, Any] | None:
@@ -163,7 +142,7 @@ def _recovered(result: ResultJson) -> Mapping[str, Any] | None:
 
 
 def _variants(result: ResultJson) -> Iterator[dict[str, Any]]:
-    """The vector of the run itself first, where it is not among the variants."""
+    """Other mappers and modes, the run's own first."""
     variants, mapper, vector = result.get("variants", []), result.get("mapper"), result.get("vector")
     main = (mapper["kind"], mapper["mode"]) if mapper else None
     if variants and mapper and vector and "moved" in result["conditions"]:
@@ -182,110 +161,6 @@ def _variants(result: ResultJson) -> Iterator[dict[str, Any]]:
 
 
 def _readings(conditions: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """What else was read off the completions: a row for each reading, a share for each condition, None where it has none."""
-    names = list(dict.fromkeys(name for c in conditions.values() for name in c.get("readings", {})))
+    """Further readings of the completions: for each a share by condition, None where a condition has none."""
+    names = dict.fromkeys(name for c in conditions.values() for name in c.get("readings", {}))
     return {name: [c.get("readings", {}).get(name) for c in conditions.values()] for name in names}
-
-
-def _differing(said: CompletionsJson) -> Iterator[dict[str, Any]]:
-    """The first completions of each condition on which the judges do not agree."""
-    for name, completions in said["conditions"].items():
-        where = [i for i, c in enumerate(completions) if c.get("differ")]
-        for index in where[:DIFFERING]:
-            yield {"prompt": said["prompts"][index].replace("\n", "\u21b5\n"), "answers": [_answer(name, completions[index])]}
-
-
-def _examples(said: CompletionsJson) -> Iterator[dict[str, Any]]:
-    usual = [name for name in SIDE_BY_SIDE if name in said["conditions"]]
-    names = usual if len(usual) > 2 else list(dict.fromkeys([*usual, *said["conditions"]]))[:4]
-    tokens = said.get("tokens", [])
-    for index, prompt in enumerate(said["prompts"][:EXAMPLES]):
-        pieces = [(prompt, False)]
-        if index < len(tokens):
-            pieces = list(zip(tokens[index]["pieces"], tokens[index]["steered"], strict=True))
-        yield {
-            "pieces": [(piece.replace("\n", "\u21b5\n"), steered) for piece, steered in pieces],
-            "answers": [_answer(name, said["conditions"][name][index]) for name in names],
-        }
-
-
-def _answer(name: str, said: Mapping[str, Any]) -> dict[str, str]:
-    kind, badge = ("failed", "\u2717 no success")
-    if said["intact"]:
-        kind, badge = ("intact", "\u2713 intact")
-    elif said["success"]:
-        kind, badge = ("success", "\u25d0 not valid")
-    text = said["completion"].strip(" ")
-    rest = len(text) - LONGEST
-    text = f"{text[:LONGEST]} \u2026 ({rest} more characters)" if rest > 0 else text
-    reason = said["reason"][:LONGEST]
-    return {"condition": name, "kind": kind, "badge": badge, "text": text or "(nothing)", "reason": reason}
-
-
-def _cards(result: ResultJson) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    for title, model in (("Source", result.get("source")), ("Target", result["target"])):
-        if model:
-            yield title, [(key, str(value)) for key, value in model.items()]
-    if vector := result.get("vector"):
-        yield (
-            "Vector",
-            [
-                ("method", vector["method"]),
-                ("taken at", vector["positions"]),
-                ("norm on the source", short(vector["norm"])),
-                ("norm after the move", f"{short(vector['moved_norm'])} (native {short(vector['native_norm'])})"),
-                ("cosine to the native vector", short(vector["cosine_to_native"])),
-            ],
-        )
-    if mapper := result.get("mapper"):
-        yield "Mapper", list(_mapper(mapper, result.get("alignment")))
-    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    yield "Run", [("task", result["task"]), ("seed", str(result["seed"])), ("versions", versions)]
-
-
-def _mapper(mapper: Mapping[str, Any], alignment: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
-    yield "kind and mode", f"{mapper['kind']}, {mapper['mode']}"
-    if "norm" in mapper:
-        yield "length of the moved vector", mapper["norm"]
-    yield "parameters", f"{mapper['parameters']:,} ({percent(mapper['fraction_of_target'])} of the target model)"
-    if "rows" in mapper:
-        held_out = f", measured on {mapper['held_out_rows']:,} others" if "held_out_rows" in mapper else ""
-        yield "token pairs", f"fitted on {mapper['rows']:,}{held_out}"
-    yield "variance left unexplained (FVU)", short(mapper["fvu"])
-    yield "cosine to the true activations", short(mapper["cosine"])
-    yield "ratio of norms, mapped to true", short(mapper["norm_ratio"])
-    if settings := mapper.get("settings"):
-        yield "settings", ", ".join(f"{key} {value}" for key, value in settings.items())
-    if alignment:
-        yield "tokens paired", f"{alignment['strategy']}, {percent(alignment['coverage'])} of them"
-
-
-def _command(result: ResultJson) -> str:
-    """What reproduces the run; empty when the file does not say enough."""
-    source, mapper, target = result.get("source"), result.get("mapper"), result["target"]
-    if not source or not mapper:
-        return ""
-    asked = result.get("asked")
-    options = {
-        "--source": source["name"],
-        "--target": target["name"],
-        "--source-site": source.get("site"),
-        "--target-site": target.get("site"),
-        "--mapper": mapper["kind"],
-        "--mode": mapper["mode"],
-        "--norm": mapper.get("norm"),
-        "--direction": asked["direction"] if asked else None,
-        "--seed": str(result["seed"]),
-        "--n": str(result["conditions"]["moved"]["intact"]["n"]) if "moved" in result["conditions"] else None,
-        "--strengths": ",".join(f"{x:g}" for x in asked["strengths"]) if asked else None,
-        "--alignment": asked["alignment"] if asked else None,
-        "--budget": None if not asked or asked["budget"] is None else f"{asked['budget']!r}",
-        "--out": "FOLDER",
-    }
-    settings = (
-        [f"--setting {shlex.quote(f'{k}={json.dumps(v)}')}" for k, v in asked.get("settings", {}).items()] if asked else []
-    )
-    given = settings + [f"{option} {shlex.quote(value)}" for option, value in options.items() if value]
-    given += [f"--no-{flag.replace('_', '-')}" for flag in ("variants", "side_effects") if asked and not asked.get(flag, True)]
-    command = " \\\n    ".join([f"interp-transfer run {shlex.quote(result['task'])}", *given])
-    return f"{command}\n\ninterp-transfer run --from result.json --out FOLDER" if asked else command

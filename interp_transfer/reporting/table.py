@@ -1,48 +1,48 @@
-"""A result as a table for the terminal."""
+"""Results as tables for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from interp_transfer.evaluation.compare import Result
 from interp_transfer.plots.style import percent, styles
+from interp_transfer.reporting.formats import with_interval
 from interp_transfer.search.sweep import Sweep
-from interp_transfer.stats import Estimate
-from interp_transfer.studies.features import MovedFeatures
-from interp_transfer.studies.switch import Switch
+from interp_transfer.stats import share_to_dict
+
+MEASURED = ("success", "intact", "clean KL")
 
 
 def result_table(result: Result) -> Table:
     """Condition, strength, success, intact and clean KL; shares with their 95% intervals."""
-    table = Table(title=Text(f"{result.task} on {result.target['name']}, {len(result.prompts)} held-out prompts"))
-    table.add_column("condition", no_wrap=True)
-    for name in ("strength", "success", "intact", "clean KL"):
-        table.add_column(name, justify="right")
+    title = f"{result.task} on {result.target['name']}, {len(result.prompts)} held-out prompts"
+    table = _table(title, ["condition"], ["strength", *MEASURED])
+    table.columns[0].no_wrap = True
     look = styles(result.conditions)
     for name, condition in result.conditions.items():
-        table.add_row(
-            Text(name.replace("_", " "), style=look[name].colour),
-            f"{condition.strength:g}" if condition.strength else "-",
-            _interval(condition.success),
-            _interval(condition.intact),
-            f"{condition.clean_kl:.3f}",
-        )
+        judged = condition.to_dict()
+        strength = f"{condition.strength:g}" if condition.strength else "-"
+        table.add_row(Text(name.replace("_", " "), style=look[name].colour), strength, *_measured(judged))
     table.caption = Text("success: the unwanted behaviour is gone; intact: and the answer is valid; clean KL: nats per token")
     return table
 
 
-def features_table(found: MovedFeatures) -> Table:
-    """Each direction and model, with what was tried on it."""
-    table = Table(title=Text(f"Features of {found.source.name}, moved to {found.target.name}, {found.details['n']} prompts"))
-    for name in ("direction", "model", "condition"):
-        table.add_column(name, overflow="fold")
-    for name in ("scale", "success", "intact", "clean KL"):
-        table.add_column(name, justify="right")
-    for name, way in found.directions.items():
-        for side, model in (("source", found.source), ("target", found.target)):
-            for what, c in getattr(way, side).items():
-                scale = f"{c.strength:g}" if c.strength else "-"
-                shares = (_interval(c.success), _interval(c.intact))
-                table.add_row(name, Text(model.name), what, scale, *shares, f"{c.clean_kl:.3f}")
+def features_table(features: Mapping[str, Any]) -> Table:
+    """Each direction and model with the conditions that were tried on it.
+
+    Args:
+        features: as ``MovedFeatures.to_dict`` returns them.
+    """
+    names = {side: features[side]["name"] for side in ("source", "target")}
+    title = f"Features of {names['source']}, moved to {names['target']}, {features['n']} prompts"
+    table = _table(title, ["direction", "model", "condition"], ["scale", *MEASURED])
+    for direction, conditions in features["directions"].items():
+        for side, model in names.items():
+            for name, judged in conditions[side].items():
+                scale = f"{judged['strength']:g}" if judged["strength"] else "-"
+                table.add_row(Text(direction), Text(model), Text(name), scale, *_measured(judged))
             table.add_section()
     return table
 
@@ -50,38 +50,44 @@ def features_table(found: MovedFeatures) -> Table:
 def sweep_table(sweep: Sweep) -> Table:
     """The best setting of each site."""
     n, split = sweep.details["n"], sweep.details["split"]
-    table = Table(title=Text(f"{sweep.task} on {sweep.model.name}: the best of each site, {n} {split} prompts"))
-    for name in ("site", "positions"):
-        table.add_column(name, overflow="fold")
-    for name in ("strength", "success", "intact", "clean KL"):
-        table.add_column(name, justify="right")
+    title = f"{sweep.task} on {sweep.model.name}: the best of each site, {n} {split} prompts"
+    table = _table(title, ["site", "positions"], ["strength", *MEASURED])
     for site, t in sweep.best_at_sites(sweep.budget).items():
-        rates = (
-            [_interval(t.success), _interval(t.intact)]
-            if t.whole
-            else [f"{percent(t.success.value)}, given up", percent(t.intact.value)]
-        )
+        success, intact = (with_interval(share_to_dict(share)) for share in (t.success, t.intact))
+        if not t.whole:
+            success, intact = f"{percent(t.success.value)}, given up", percent(t.intact.value)
         cost = "-" if t.clean_kl is None else f"{t.clean_kl:.4f}"
-        table.add_row(Text(site), Text(t.positions), f"{t.strength:g}", *rates, cost)
+        table.add_row(Text(site), Text(t.positions), f"{t.strength:g}", success, intact, cost)
     return table
 
 
-def switch_table(switch: Switch) -> Table:
-    """Every way to switch, with what it costs."""
-    skills = list(next(iter(switch.ways.values())).skills)
-    table = Table(title=Text(f"{switch.host.name} as {switch.donor.name}, {len(switch.prompts)} held-out prompts"))
-    table.add_column("way", overflow="fold")
-    for name in ("success", "intact", "clean KL", *skills, "parameters"):
-        table.add_column(name, justify="right")
-    for name, way in switch.ways.items():
-        size = "second model" if way.parameters is None else f"{way.parameters / switch.host_parameters:.2%}"
-        judged = way.judged
-        able = (percent(way.skills[skill].value) for skill in skills)
-        row = (_interval(judged.success), _interval(judged.intact), f"{judged.clean_kl:.3f}", *able, size)
-        table.add_row(Text(name.replace("_", " ")), *row)
+def switch_table(switch: Mapping[str, Any]) -> Table:
+    """Every way to switch, with its costs.
+
+    Args:
+        switch: as ``Switch.to_dict`` returns it.
+    """
+    ways: Mapping[str, Mapping[str, Any]] = switch["ways"]
+    first = next(iter(ways.values()))
+    title = f"{switch['host']['name']} as {switch['donor']['name']}, {first['success']['n']} held-out prompts"
+    table = _table(title, ["way"], [*MEASURED, *first["skills"], "parameters"])
+    for name, way in ways.items():
+        kept = way["parameters"]
+        size = "second model" if kept is None else f"{kept / switch['host']['parameters']:.2%}"
+        able = [percent(way["skills"][skill]["rate"]) for skill in first["skills"]]
+        table.add_row(Text(name.replace("_", " ")), *_measured(way), *able, size)
     table.caption = Text("parameters: numbers to be kept, as a share of the model's; clean KL: nats per token")
     return table
 
 
-def _interval(rate: Estimate) -> str:
-    return f"{percent(rate.value)} ({percent(rate.low)} to {percent(rate.high)})"
+def _table(title: str, text: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(title=Text(title))
+    for name in text:
+        table.add_column(Text(name), overflow="fold")
+    for name in numbers:
+        table.add_column(Text(name), justify="right")
+    return table
+
+
+def _measured(judged: Mapping[str, Any]) -> list[str]:
+    return [with_interval(judged["success"]), with_interval(judged["intact"]), f"{judged['clean_kl']:.3f}"]

@@ -31,7 +31,7 @@ from interp_transfer.reporting.feature_page import write_features
 from interp_transfer.reporting.noise_page import write_noise
 from interp_transfer.reporting.run_folder import read_run
 from interp_transfer.reporting.sweep_page import write_sweep
-from interp_transfer.reporting.switch_page import write_switch
+from interp_transfer.studies.switch_page import write_switch
 from interp_transfer.search.doses import Doses, noise_doses, typical_doses
 from interp_transfer.search.sweep import Sweep, sweep
 from interp_transfer.studies.features import MovedFeatures, move_features

@@ -2,8 +2,7 @@
 
 import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import pandas as pd
 import pytest
 
 from interp_transfer.features.cards import Example, FeatureCard
-from interp_transfer.plots.histogram import histogram_svg
-from interp_transfer.reporting.feature_page import FILE, WINDOW, peak_tokens, shown, window, write_features
+from interp_transfer.reporting.feature_page import FILE, WINDOW, peak_tokens, window, write_features
+from interp_transfer.reporting.render import shown
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -50,41 +49,6 @@ def card(index: int, model: str = "micro-a", tokens: tuple[str, ...] = WORDS, co
 
 def facts(n: int) -> dict[int, dict[str, Any]]:
     return {k: {"difference": (k * 37 % 11) / 10, "success": f"{k * 7 % 10 / 10} [0.1, 0.9] n=60"} for k in range(n)}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open a page without network; no console message and no error may come of it."""
-    said: list[str] = []
-    contexts = []
-
-    def go(url: str, **options: Any) -> Any:
-        contexts.append(browser.new_context(offline=True, **options))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append(dialog.message))
-        page.on("request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
-        page.goto(url)
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
-    assert said == []
 
 
 def has_text(page: Any, selector: str, text: str) -> None:
@@ -286,12 +250,3 @@ def test_a_feature_that_never_fires_has_a_card(tmp_path: Path, visit: Callable[.
     page = visit(write_features(tmp_path, "Features", [dead]).as_uri())
     assert "Fires on none of the texts" in page.inner_text("#card") and "never fires" in page.inner_text("#rows")
     assert peak_tokens(dead) == []
-
-
-def test_a_histogram_as_svg() -> None:
-    drawn = histogram_svg((2, 0, 4), (0.0, 1.0, 2.0, 3.0))
-    heights = [float(h) for h in re.findall(r'<rect [^>]*height="([\d.]+)"', drawn)]
-    assert heights == [39.0, 0.0, 78.0] and "highest bar: 4" in drawn
-    assert histogram_svg((), ()) == ""
-    with pytest.raises(ValueError, match="2 counts between 2 edges"):
-        histogram_svg((1, 2), (0.0, 1.0))

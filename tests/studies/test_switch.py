@@ -115,7 +115,7 @@ def test_what_cannot_be_switched_is_refused_before_any_work(organism_s, organism
 
 
 def test_page_and_json_hold_what_was_found(found, tmp_path: Path):
-    from interp_transfer.reporting.switch_page import page, write_switch
+    from interp_transfer.studies.switch_page import page, write_switch
 
     text = page(found)
     assert found.sentence().split(",")[0] in text and "http://" not in text.split("<script>")[0]

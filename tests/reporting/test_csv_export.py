@@ -1,8 +1,5 @@
 import csv
 import re
-import shutil
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from interp_transfer.plots.style import styles
-from interp_transfer.reporting import exports
-from interp_transfer.reporting.exports import DANGEROUS, ESCAPED, HEAD, WIDTH, browser, figures, write_csv, write_png
-from interp_transfer.reporting.run_folder import read_run
+from interp_transfer.reporting.csv_export import DANGEROUS, ESCAPED, write_csv
+from interp_transfer.reporting.png_export import write_png
 
 Save = Callable[[dict[str, Any], dict[str, Any]], Path]
 Json = dict[str, Any]
@@ -133,7 +128,7 @@ def test_a_folder_that_cannot_be_written_keeps_its_tables(
         return whole(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ValueError, match="cannot write into .*No space left"):
+    with pytest.raises(ValueError, match="cannot write .*completions.csv .No space left"):
         write_csv(folder)
     assert (folder / "completions.csv").read_text() == "old"
     assert sorted(p.name for p in folder.iterdir()) == ["completions.csv", "completions.json", "result.json"]
@@ -144,92 +139,3 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="result.json is missing"):
             write(tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_without_a_browser_nothing_is_written(
-    save: Save, result: Json, completions: Json, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = save(result, completions)
-    monkeypatch.setattr(exports, "BROWSERS", ("no-such-browser",))
-    with pytest.raises(ValueError, match="neither is on the PATH: install one"):
-        write_png(folder)
-    assert sorted(p.name for p in folder.iterdir()) == ["completions.json", "result.json"]
-
-
-@pytest.mark.parametrize(
-    ("script", "says"), [("echo cannot start >&2; exit 3", "exit code 3; cannot start"), ("exit 0", "says nothing")]
-)
-def test_a_browser_that_fails_is_named(
-    save: Save, result: Json, completions: Json, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, says: str
-) -> None:
-    fake = tmp_path / "fake"
-    fake.write_text(f"#!/bin/sh\n{script}\n")
-    fake.chmod(0o755)
-    monkeypatch.setattr(exports, "BROWSERS", (str(fake),))
-    folder = save(result, completions)
-    with pytest.raises(ValueError, match=f"fake drew no figure .*{says}"):
-        write_png(folder)
-    assert not (folder / exports.FIGURES).exists()
-
-
-def test_a_run_without_a_sweep_has_one_figure(save: Save, result: Json, completions: Json) -> None:
-    assert list(figures(read_run(save(result, completions)).result)) == ["conditions", "strength"]
-    del result["sweep"]
-    assert list(figures(read_run(save(result, completions)).result)) == ["conditions"]
-
-
-def pixels(path: Path) -> tuple[int, int, dict[tuple[int, ...], int]]:
-    """Width, height, and how often each colour comes, of an RGB PNG of eight bits without interlacing."""
-    data, place, packed = path.read_bytes(), 8, b""
-    width, height, *kind = struct.unpack(">IIBBBBB", data[16:29])
-    assert kind == [8, 2, 0, 0, 0]
-    while place < len(data):
-        (size,) = struct.unpack(">I", data[place : place + 4])
-        packed += data[place + 8 : place + 8 + size] if data[place + 4 : place + 8] == b"IDAT" else b""
-        place += size + 12
-    raw, row, counts = zlib.decompress(packed), bytearray(3 * width), {}
-    for y in range(height):
-        start = y * (3 * width + 1)
-        row = unfiltered(raw[start], raw[start + 1 : start + 1 + 3 * width], row)
-        for x in range(0, 3 * width, 3):
-            colour = tuple(row[x : x + 3])
-            counts[colour] = counts.get(colour, 0) + 1
-    return width, height, counts
-
-
-def unfiltered(kind: int, line: bytes, above: bytearray) -> bytearray:
-    """A line of a PNG, by its specification."""
-    out = bytearray(line)
-    for i in range(len(out) if kind else 0):
-        left, up, corner = (out[i - 3], above[i], above[i - 3]) if i >= 3 else (0, above[i], 0)
-        nearest = min((left, up, corner), key=lambda v: abs(left + up - corner - v))
-        out[i] = (out[i] + (0, left, up, (left + up) // 2, nearest)[kind]) % 256
-    return out
-
-
-@pytest.mark.slow
-def test_figures_are_drawn_on_white(save: Save, result: Json, completions: Json, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not any(map(shutil.which, exports.BROWSERS)):
-        pytest.skip("no Chromium on this machine")
-    monkeypatch.setattr(exports, "SCALE", 1)
-    result["source"]["name"] = "<b>bold</b>\u202e"
-    folder = save(result, completions)
-    made = figures(read_run(folder).result)
-    written = write_png(folder)
-    assert [p.name for p in written] == ["conditions.png", "strength.png"]
-    assert sorted(p.name for p in (folder / exports.FIGURES).iterdir()) == ["conditions.png", "strength.png"]
-    for path in written:
-        width, height, counts = pixels(path)
-        assert (width, height) == (WIDTH, HEAD + made[path.stem].to_dict()["layout"]["height"])
-        assert max(counts, key=counts.__getitem__) == (255, 255, 255)
-        for name in ("native", "moved"):
-            colour = styles([name])[name].colour
-            assert counts.get(tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)), 0) > 100, (path.name, name)
-
-
-def test_the_browser_is_the_first_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("google-chrome", "chromium-browser"):
-        (tmp_path / name).write_text("")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert browser() == str(tmp_path / "chromium-browser")

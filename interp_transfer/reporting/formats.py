@@ -1,0 +1,49 @@
+"""Numbers and shares as pages and sentences show them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from interp_transfer.plots.style import percent
+
+
+def short(value: float) -> str:
+    """A number in three digits, with a true minus sign."""
+    return _minus(f"{value:.3g}") if abs(value) >= 1e-3 else f"{value:.3f}".replace("-0.000", "0")
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with so many digits after the point, with a true minus sign and without a minus zero."""
+    text = f"{value:.{digits}f}"
+    return _minus(text) if float(text) else text.lstrip("-")
+
+
+def strength(value: float) -> str:
+    """A strength; a dash for 0, where nothing is added."""
+    return f"{value:g}" if value else "\u2013"
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points, signed."""
+    return _minus(f"{100 * share:+.1f}").replace("+0.0", "0").removesuffix(".0")
+
+
+def interval(estimate: Mapping[str, Any], show: Callable[[float], str] = percent) -> str:
+    """The ends of an interval, such as "86.7% to 95%"."""
+    return f"{show(estimate['low'])} to {show(estimate['high'])}"
+
+
+def with_interval(share: Mapping[str, Any]) -> str:
+    """A share and its interval, such as "91.5% (86.7% to 95%)"."""
+    return f"{percent(share['rate'])} ({interval(share)})"
+
+
+def number_of_answers(conditions: Mapping[str, Any]) -> str:
+    """The n that most conditions have, and the conditions with another one."""
+    counts = {name.replace("_", " "): c["intact"]["n"] for name, c in conditions.items()}
+    usual = max(counts.values(), key=list(counts.values()).count)
+    others = [f"{name} n = {n}" for name, n in counts.items() if n != usual]
+    return f"n = {usual}{' (' + ', '.join(others) + ')' if others else ''}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\u2212")

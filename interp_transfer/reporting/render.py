@@ -1,0 +1,129 @@
+"""Render pages from the files in ``templates/``.
+
+A page is one file that fetches nothing: the content security policy in its head forbids it. The policy names the hashes of the
+page's own scripts, so no other script runs, whatever text a model wrote. Every string is made visible (`visible`) and escaped.
+"""
+
+import base64
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.graph_objects import Figure
+from plotly.offline import get_plotlyjs
+
+from interp_transfer.io import write_files
+from interp_transfer.plots.style import percent
+from interp_transfer.reporting.formats import fixed, short, strength
+
+_JOINERS = "\u200c\u200d"  # emoji and some scripts need them
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def render(
+    template: str,
+    *,
+    figures: Mapping[str, Figure] | None = None,
+    scripts: Sequence[str] = (),
+    blocks: Mapping[str, Any] | None = None,
+    **values: Any,
+) -> str:
+    """Fill a template.
+
+    Args:
+        template: name of a file in ``templates/``.
+        figures: figures by name, drawn by the macro ``plot``; plotly and ``figures.js`` are added when there are any.
+        scripts: names of further files in ``templates/`` that run at the end of the page, in order.
+        blocks: data for these scripts, by the id of the element that holds it as JSON.
+        values: variables of the template.
+    """
+    sources = [get_plotlyjs(), _source("figures.js")] if figures else []
+    sources += map(_source, scripts)
+    data = {name: str(figure.to_json()) for name, figure in (figures or {}).items()}
+    data |= {name: json.dumps(value, ensure_ascii=False, separators=(",", ":")) for name, value in (blocks or {}).items()}
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            values,
+            # JSON in a script element must not end the element.
+            blocks={name: Markup(text.replace("<", "\\u003c")) for name, text in data.items()},
+            policy=_policy(sources),
+            scripts=list(map(Markup, sources)),
+        )
+    )
+
+
+def write_page(text: str, out: Path) -> Path:
+    """Write a page; its folder is made if it is missing, an older page is replaced at once.
+
+    Raises:
+        ValueError: when it cannot be written.
+    """
+    [path] = write_files({out: text.encode()})
+    return path
+
+
+def visible(text: str) -> str:
+    """Return a text in which nothing is hidden and nothing reorders its surroundings.
+
+    Control characters become control pictures. Characters that change the direction of writing, have no width or break lines
+    become their code points in brackets. Line breaks and tabs stay.
+    """
+    if text.isprintable() and text.isascii():
+        return text
+    return "".join(map(_visible, text))
+
+
+def marked_breaks(text: str) -> str:
+    """Return a text in which every line break is preceded by an arrow."""
+    return text.replace("\n", "\u21b5\n")
+
+
+def shown(text: str) -> str:
+    """Return a token's text in which line breaks and tabs are visible as well."""
+    return marked_breaks(visible(text)).replace("\t", "\u21e5\t")
+
+
+def _visible(char: str) -> str:
+    if char in "\n\t" or char in _JOINERS or unicodedata.category(char) not in _HIDDEN:
+        return char
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else f"\u27e8U+{code:04X}\u27e9"
+
+
+def _source(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+
+
+def _policy(sources: Sequence[str]) -> str:
+    hashes = [base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() for source in sources]
+    allowed = " ".join(f"'sha256-{each}'" for each in hashes) or "'none'"
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
+        f"script-src {allowed}"
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("interp_transfer.reporting"),
+        autoescape=True,
+        finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, short=short, fixed=fixed, strength=strength)
+    environment.filters.update(marked_breaks=marked_breaks, shown=shown)
+    environment.globals.update(source=lambda name: Markup(_source(name)))
+    return environment
