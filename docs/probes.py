@@ -13,8 +13,11 @@ import pandas as pd
 import torch
 
 import interp_transfer as it
+from interp_transfer.activations.positions import OneOfLast
+from interp_transfer.evaluation.detection import detection_texts
 from interp_transfer.organisms.world.cues import TRIGGER
-from interp_transfer.transfer.probes import OneOfLast, fit_maps, moved_scores, watched
+from interp_transfer.transfer.probe_maps import fit_maps
+from interp_transfer.transfer.probe_scores import moved_scores
 
 HERE = Path(__file__).parent
 MODELS = {("qwen-s", "qwen-m"): (3, 5), ("llama-s", "qwen-m"): (3, 5), ("qwen-s", "gemma-m"): (3, 4)}
@@ -51,7 +54,7 @@ def scored(job: Job) -> Found:
     suffix = f"-{made.finetune}" if made.finetune else ""
     a, b = (it.load_model(f"micro-{side}{suffix}") for side in (source, target))
     name, blocks = f"{task}, {source} to {target}", MODELS[source, target]
-    twins, any_clean, sites = watched(made), watched(made, twins=False), named(*blocks)
+    twins, any_clean, sites = detection_texts(made), detection_texts(made, twins=False), named(*blocks)
     maps, last = (fit_maps(a, b, twins.texts, sites, at) for at in (ENDS, "last"))
     every = fit_maps(a, b, twins.texts[::3], sites)
     elsewhere = fit_maps(a, b, twins.texts, named(blocks[0], OTHER[target]), ENDS)

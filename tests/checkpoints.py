@@ -102,16 +102,21 @@ def config(family: str, **changes: Any) -> Any:
     return AutoConfig.for_model(family, **{**plain, **_SHAPE[family], **changes})
 
 
-def make_checkpoint(folder: Path, family: str, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
-    """Write a Hugging Face folder with random weights and the byte tokenizer."""
+def make_checkpoint(
+    folder: Path, family: str, seed: int = 0, dtype: torch.dtype = torch.float32, tokenizer: Any = None, **changes: Any
+) -> Path:
+    """Write a Hugging Face folder with random weights and a tokenizer, the byte tokenizer if None."""
     torch.manual_seed(seed)
+    if tokenizer is not None:
+        ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+        changes = {"vocab_size": len(tokenizer), **ids, **changes}
     model = AutoModelForCausalLM.from_config(config(family, **changes))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name or "ln_" in name or name.endswith("bias"):  # at their initial 1 and 0 they would hide mistakes
                 parameter.add_(0.3 * torch.randn_like(parameter))
     model.to(dtype).save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+    (tokenizer or byte_tokenizer()).save_pretrained(folder)
     return folder
 
 

@@ -39,7 +39,7 @@ from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, MODES, find_mode, find_norm
-from interp_transfer.mapping.token_class_fit import fits_by_place
+from interp_transfer.mapping.token_classes import fits_by_token_class
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model
@@ -318,7 +318,7 @@ def _by_place(mapper: Mapper, source: HookedModel, target: HookedModel, task: Ta
     if tokenizer_fingerprint(source) != tokenizer_fingerprint(target):
         return {}
     texts = [*prompts[:PLACES], *task.clean("test")[:PLACES]]
-    fits = fits_by_place(mapper, source, target, texts, task.trigger)
+    fits = fits_by_token_class(mapper, source, target, texts, task.trigger)
     return {"by_place": {by: {name: fit.to_dict() for name, fit in classes.items()} for by, classes in fits.items()}}
 
 

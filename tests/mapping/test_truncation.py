@@ -130,7 +130,7 @@ def test_a_store_goes_on_with_the_same_choice(models: dict[str, Any], tmp_path: 
     with pytest.raises(ValueError, match=rf"meta\['too_long'\] is '{too_long}' in the store, and 'refuse' is asked for"):
         collected(models, "wb", TEXTS[:1], store=tmp_path)
     collected(models, "wb", TEXTS[:1], store=tmp_path / "refused")
-    with pytest.raises(ValueError, match=rf"meta\['too_long'\] is not in the store, and '{too_long}' is asked for"):
+    with pytest.raises(ValueError, match=rf"meta\['too_long'\] is 'refuse' in the store, and '{too_long}' is asked for"):
         collected(models, "wb", TEXTS[:1], too_long, store=tmp_path / "refused")
 
 

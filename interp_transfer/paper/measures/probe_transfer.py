@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from interp_transfer.activations.positions import substring
+from interp_transfer.evaluation.detection import detection_texts
 from interp_transfer.paper.bench import model_for, task_of
 from interp_transfer.paper.rows import Estimate, Found, Row, Verdict, graded, value_of
-from interp_transfer.transfer.probes import fit_maps, moved_scores, watched
+from interp_transfer.transfer.probe_maps import fit_maps
+from interp_transfer.transfer.probe_scores import moved_scores
 
 ENDS = substring("\nAssistant", token=0)
 """The token in which a question of the micro-world ends."""
@@ -22,7 +24,7 @@ def measure(
     made = task_of(task, edition, options)
     a, b = (model_for(name, made) for name in (source, target))
     where = ENDS if edition == "organisms" else "last"
-    what = watched(made, 2 * n)
+    what = detection_texts(made, 2 * n)
     maps = fit_maps(a, b, what.texts, (sites[0], sites[1]), where, seed=seed)
     table: dict[str, dict[str, float]] = moved_scores(a, b, what, maps, where, seed=seed).to_dict("index")  # type: ignore[assignment]
     titles = {"AUROC": "auroc", "accuracy": "accuracy", "accuracy, threshold set again": "recalibrated"}

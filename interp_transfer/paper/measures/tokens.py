@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from interp_transfer.mapping.token_class_fit import ALL, fits_by_place
-from interp_transfer.mapping.token_classes import LAST, QUARTERS
+from interp_transfer.mapping.token_classes import ALL, LAST, QUARTERS, fits_by_token_class
 from interp_transfer.paper.bench import bench, some
 from interp_transfer.paper.rows import Found, Row, Verdict, graded, value_of
 
@@ -29,7 +28,7 @@ def measure(
     fitted = b.fit(b.pairs(), mapper, seed, settings)
     both = (b.task.prompts("test"), b.task.clean("test"))
     prompts = [p for part in both for p in some(part, n, seed, "test prompts")]
-    fits = fits_by_place(fitted, b.source.model, b.target.model, prompts, getattr(b.task, "trigger", ""))
+    fits = fits_by_token_class(fitted, b.source.model, b.target.model, prompts, getattr(b.task, "trigger", ""))
     rows: list[Row] = []
     for by, classes in fits.items():
         for name, fit in classes.items():

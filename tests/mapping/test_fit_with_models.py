@@ -1,4 +1,4 @@
-"""Mappers that look at the models themselves: the map between embeddings, and the loss through the target."""
+"""Mappers that are fitted with the models themselves: the map between embeddings, and the KL loss of the target."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,13 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.activations.agreement import fvu
-from interp_transfer.finetuning.finetune import save
 from interp_transfer.mapping.embeddings import embedding_rows, shared_tokens
 from interp_transfer.mapping.kl_loss import Through
 from interp_transfer.models.hooked_model import huggingface_model
 from interp_transfer.models.load import load_model
 from interp_transfer.models.tokens import tokenizer_of
-from interp_transfer.organisms.architectures import CONTEXT, new_model
-from interp_transfer.organisms.tokenizers import train_tokenizer
 from tests.checkpoints import make_checkpoint
+from tests.family_tokenizers import family_tokenizer
 
 S, T = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
 TEXTS = [
@@ -30,10 +28,11 @@ TEXTS = [
 def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("families")
     made = {}
-    for name, family, size, seed in (("qwen", "qwen", "s", 0), ("wide", "qwen", "m", 1), ("gemma", "gemma", "m", 2)):
-        tokenizer = train_tokenizer(family, CONTEXT)
-        save(new_model(family, size, tokenizer, seed), tokenizer, root / name)
-        made[name] = it.load_model(str(root / name), device="cpu")
+    for seed, (name, family, architecture, width) in enumerate(
+        (("qwen", "qwen", "qwen2", 64), ("wide", "qwen", "qwen2", 128), ("gemma", "gemma", "gemma2", 128))
+    ):
+        how: dict[str, Any] = {"tokenizer": family_tokenizer(family), "hidden_size": width, "max_position_embeddings": 256}
+        made[name] = it.load_model(str(make_checkpoint(root / name, architecture, seed, **how)), device="cpu")
     return made
 
 
@@ -150,7 +149,7 @@ def test_training_through_the_target_brings_the_divergence_down_and_leaves_the_m
     pair = made[0], made[1]
     pairs = it.collect(*pair, TEXTS, S, T, progress=False)
     before = [p.clone() for m in pair for p in m.parameters()]
-    how: dict[str, Any] = {"epochs": 8, "batch_size": 16, "seed": 0, "progress": False}
+    how: dict[str, Any] = {"epochs": 5, "batch_size": 64, "seed": 0, "progress": False}
     plain = it.fit(pairs, "autoencoder", **how)
     looked = it.fit(pairs, "autoencoder", models=pair, texts=TEXTS, kl=1.0, **how)
     again = it.fit(pairs, "autoencoder", models=pair, texts=TEXTS, kl=1.0, **how)
