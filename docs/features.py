@@ -15,7 +15,8 @@ from interp_transfer.evaluation.sae_quality import fit_of, measure_sae, with_qua
 from interp_transfer.features.sae import SHIPPED, Sae, load_sae
 from interp_transfer.features.train import ORGANISM, train_sae
 from interp_transfer.mapping.fit import fit
-from interp_transfer.studies.features import MovedFeatures, move_features
+from interp_transfer.studies.features import move_features
+from interp_transfer.studies.features_result import MovedFeatures
 from interp_transfer.transfer.saes import move_sae
 
 HERE = Path(__file__).parent / "made"

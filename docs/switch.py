@@ -7,7 +7,7 @@ repeated.
 import json
 from pathlib import Path
 
-from interp_transfer.studies.by_name import safety_switch
+from interp_transfer.studies.switch import switch_study
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "runs" / "docs" / "switch"
@@ -21,7 +21,7 @@ def main() -> None:
     for subject, direction in CASES:
         folder = RUNS / f"{subject}-{direction}"
         if not (folder / "switch.json").is_file():
-            safety_switch(subject, direction=direction, lora=LORA, n=N, out=folder, progress=False)
+            switch_study("switch", "micro-qwen-m", subject=subject, direction=direction, lora=LORA, n=N, out=folder, progress=False)
         parts.append(table(json.loads((folder / "switch.json").read_text())))
     (HERE / "made" / "switch.md").write_text("\n".join(parts))
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, repr=False)

@@ -20,7 +20,7 @@ from interp_transfer.models.load import load_model
 from interp_transfer.paper.rows import Row, share
 from interp_transfer.search.strengths import STRENGTHS, choose, sweep_strengths
 from interp_transfer.stats import Estimate
-from interp_transfer.studies.run import site_of, tuned_name
+from interp_transfer.studies.inputs import site_of, tuned_name
 from interp_transfer.vectors.extract import extract
 from interp_transfer.vectors.vector import SteeringVector
 

@@ -15,8 +15,10 @@ from typeguard import TypeCheckError, check_type
 
 from interp_transfer.io import hashed
 
-SCHEMA = 1
+SCHEMA = 2
 """Of result.json; the same as `evaluation.compare.SCHEMA`, which is not imported because it would load torch."""
+READABLE = (1, SCHEMA)
+"""Schemas that are read: 2 adds ``options``, ``sites`` and ``texts``."""
 
 
 class RateJson(TypedDict):
@@ -163,7 +165,7 @@ class RuleJson(TypedDict):
 
 
 class AskedJson(TypedDict):
-    """What a run was asked for: the arguments of ``experiment.run``."""
+    """The arguments of ``run`` for a task and models that were named."""
 
     task: str
     direction: str | None
@@ -202,6 +204,21 @@ class AlignmentJson(TypedDict):
     coverage: float
 
 
+class SiteJson(TypedDict):
+    """A hook point, and how it was chosen: "given" or "card"."""
+
+    site: str
+    chosen: str
+
+
+class TextsJson(TypedDict):
+    """The texts that mappers were fitted on."""
+
+    split: str
+    n: int
+    tokens: int
+
+
 class ResultJson(TypedDict):
     """result.json."""
 
@@ -213,6 +230,9 @@ class ResultJson(TypedDict):
     conditions: dict[str, ConditionJson]
     description: NotRequired[str]
     asked: NotRequired[AskedJson | None]
+    options: NotRequired[dict[str, Any]]
+    sites: NotRequired[dict[str, SiteJson]]
+    texts: NotRequired[TextsJson]
     digests: NotRequired[dict[str, str]]
     source: NotRequired[ModelJson]
     vector: NotRequired[VectorJson]
@@ -281,9 +301,9 @@ def read_result(path: Path) -> ResultJson:
     """
     result = _load(path)
     schema = result.get("schema")
-    if schema != SCHEMA:
+    if schema not in READABLE:
         raise ValueError(
-            f"{path}: schema {schema!r}, expected {SCHEMA}: read it with the version that wrote it, or do the run again"
+            f"{path}: schema {schema!r}, expected {' or '.join(map(str, READABLE))}: read it with the version that wrote it, or do the run again"
         )
     _check(result, ResultJson, path)
     for name, digest in result.get("digests", {}).items():

@@ -1,179 +1,135 @@
-"""Features of a source SAE moved to a target model: what each does there, beside what it does at home and beside controls.
+"""Features of a source SAE moved to a target: the effect of each in both models, with controls.
 
-The whole source SAE is moved (``mapping.moved_sae``), so that feature 12 of the moved SAE is feature 12 of the source.
-Candidates are ranked by how much they differ between the two sides of the task's contrast; then each steers the source, and
-the moved one the target, on validation prompts; the best is judged on test prompts, in both models, beside the unsteered model,
-random directions of the same length, mean ablation, the same feature moved by a mapper that was fitted on shuffled pairs, the
-target's own feature that it resembles most, and a native steering vector. As in the paper, the feature is also set in place of
-steered with, with what the SAE misses left out, beside the reconstruction alone.
+The whole source SAE is moved (``transfer.saes``), so that feature 12 of the moved SAE is feature 12 of the source. Candidates are
+ranked by how much they differ between the two sides of the task's contrast. On validation prompts each candidate steers the
+source, and the moved one the target. The best is judged on test prompts in both models, with these controls: the unsteered
+model, random directions of the same length, mean ablation, the same feature moved by a mapper that was fitted on shuffled pairs,
+the most similar feature of the target's own SAE, and a native steering vector. As in the paper, the feature is also set instead
+of added, without what the SAE misses, and compared with the reconstruction alone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, describe
+from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator
 from interp_transfer.evaluation.sae_quality import fit_of
 from interp_transfer.evaluation.task import Task
 from interp_transfer.features.contrast import FeatureContrast, feature_contrast, feature_intervention
-from interp_transfer.features.sae import Sae
+from interp_transfer.features.sae import Sae, load_sae
+from interp_transfer.features.train import ORGANISM, train_sae
 from interp_transfer.features.use import reconstructed
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.models.identity import identity
+from interp_transfer.plugins import known_model
 from interp_transfer.search.feature_ranking import causal_rank, rank_features
-from interp_transfer.stats import Estimate, rate, share_to_dict
+from interp_transfer.stats import rate
+from interp_transfer.studies.features_page import write_features_page
+from interp_transfer.studies.features_result import Direction, Flips, MovedFeatures
+from interp_transfer.studies.folders import fresh_folder
+from interp_transfer.studies.inputs import find_task, open_model, site_of
 from interp_transfer.transfer.saes import match_features, move_sae
 from interp_transfer.vectors.extract import extract
-from interp_transfer.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
 CANDIDATES = 20
+LISTED = 500
+"""Largest number of features on the page."""
 ROWS = 2048
-"""At which a map that is not affine is taken by its derivative."""
+"""Number of rows at which a map that is not affine is approximated by its derivative."""
 TEXTS = 300
-"""Of the target's validation texts, on which SAEs are fitted together."""
+"""Number of the target's validation texts on which SAEs are compared."""
 
 
-@dataclass(frozen=True)
-class Flips:
-    """How often setting a feature brings the wanted behaviour about, where rows are replaced by their reconstruction.
+def features_study(
+    task: str | Task,
+    source: Any,
+    target: Any,
+    *,
+    edition: str | None = None,
+    source_sae: str | None = None,
+    target_sae: str | None = None,
+    source_site: str | None = None,
+    target_site: str | None = None,
+    listed: int = LISTED,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> MovedFeatures:
+    """Features of a source model's SAE, their meaning and effect, and those of the same features moved to a target.
 
-    Attributes:
-        reconstruction: share of prompts with the wanted behaviour under reconstruction alone.
-        feature: with the feature set as well.
-        corrected: with the feature set, of those prompts on which the reconstruction alone does not bring it about (the paper's
-            corrected figure); None if there are none.
+    Args:
+        task: a task, or the name of a registered one; both directions of a task that has an opposite are tried.
+        source: the model whose features are moved, or its name, as in `run`.
+        target: the model that they are moved to, or its name.
+        edition: plugin that registers the task.
+        source_sae: folder of the source's SAE; default: the one that ships with a known model, or else one that is trained here
+            and stored in ``out``.
+        target_sae: folder of the target's SAE, with the same default.
+        source_site: site at which an SAE is trained, if one is; default: the one on the model's card.
+        target_site: the same for the target.
+        listed: number of features on the page; those that differ most between the two sides of the contrast come first.
+        seed: seed of everything that is drawn.
+        out: folder for ``features.json``, ``features.html`` and the moved SAE; missing or empty.
+        progress: show bars for what takes longer than two seconds.
+        options: of `move_features`.
+
+    Raises:
+        ValueError: for anything unknown, before any work.
     """
-
-    reconstruction: Estimate
-    feature: Estimate
-    corrected: Estimate | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {name: None if share is None else share_to_dict(share) for name, share in vars(self).items()}
-
-
-@dataclass(frozen=True, repr=False)
-class Direction:
-    """What was found for one direction of a task, such as removing a backdoor.
-
-    Attributes:
-        name: "remove", "induce", ...; the task's name for one without directions.
-        ranking: features that differ, the largest difference first, with their means on both sides; candidates are the first.
-        home: what each candidate does in the source, at each scale (``search.feature_ranking.causal_rank``), on validation prompts.
-        there: what each does in the target, moved.
-        feature: the best in the source.
-        rank: which place the best has among the candidates, from 1.
-        source: conditions on test prompts of the source, by name.
-        target: likewise of the target.
-        flips: by rule of positions (the task's, and "last", the paper's) and scale, on the source's test prompts.
-    """
-
-    name: str
-    ranking: "pd.DataFrame"
-    home: "pd.DataFrame"
-    there: "pd.DataFrame"
-    feature: int
-    rank: int
-    source: Mapping[str, Condition]
-    target: Mapping[str, Condition]
-    flips: Mapping[str, Mapping[float, Flips]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        tables = {name: getattr(self, name).to_dict("records") for name in ("ranking", "home", "there")}
-        sides = {side: {name: c.to_dict() for name, c in getattr(self, side).items()} for side in ("source", "target")}
-        flips = {where: {f"{x:g}": f.to_dict() for x, f in found.items()} for where, found in self.flips.items()}
-        return {"name": self.name, "feature": self.feature, "rank": self.rank, **sides, "flips": flips, **tables}
+    task = find_task(task, edition)
+    if listed < 1:
+        raise ValueError(f"listed={listed}: give at least one feature for the page")
+    folder = fresh_folder(out)
+    models = {"source": open_model(source, task), "target": open_model(target, task)}
+    chosen = {"source": (source_sae, source_site), "target": (target_sae, target_site)}
+    stored = {side: _stored_sae(models[side], *chosen[side]) for side in models}
+    # Both sites are checked before the first SAE is trained.
+    untrained = {side: site_of(models[side], task, chosen[side][1], f"{side}_site") for side in models if stored[side] is None}
+    trained = {side: _train(models[side], task, site, seed, progress) for side, site in untrained.items()}
+    sae, own = (stored[side] or trained[side] for side in models)
+    result = move_features(*models.values(), _directions(task), sae, own, seed=seed, progress=progress, **options)
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        result.moved.save(folder / "moved_sae")
+        for side, new in trained.items():
+            new.save(folder / f"{side}_sae")
+        write_features_page(result, *models.values(), task, listed, folder, progress)
+        write_json(folder / "features.json", result.to_dict())
+    return result
 
 
-@dataclass(frozen=True, repr=False)
-class MovedFeatures:
-    """Features of one model, at home and moved to another.
+def _directions(task: Task) -> dict[str, Task]:
+    """The task, and its opposite if it has one, by name of the direction."""
+    both = [task, task.opposite()] if task.opposite is not None else [task]
+    return {one.options.get("direction", one.name): one for one in both}
 
-    Attributes:
-        task: its name.
-        source: identity of the model whose features they are.
-        target: identity of the model that they are moved to.
-        sae: the source's.
-        moved: the same in the target's space, feature by feature.
-        own: the target's own.
-        fits: explained variance, mean number of active features and share of dead ones on the target's validation texts: of the
-            target's own SAE, of the moved one, and of the one that was moved by mappers fitted on shuffled pairs.
-        matches: what each moved feature resembles in the target's own SAE (``mapping.moved_sae.match_features``).
-        shuffled_matches: the same of the shuffled control.
-        directions: by name.
-        details: n, seed, mapper.
-    """
 
-    task: str
-    source: ModelIdentity
-    target: ModelIdentity
-    sae: Sae
-    moved: Sae
-    own: Sae
-    fits: Mapping[str, tuple[float, float, float]]
-    matches: "pd.DataFrame"
-    shuffled_matches: "pd.DataFrame"
-    directions: Mapping[str, Direction]
-    details: Mapping[str, Any] = field(default_factory=dict)
+def _stored_sae(model: HookedModel, folder: str | None, site: str | None) -> Sae | None:
+    """The SAE of a folder, or the one that ships with the model; None if one has to be trained."""
+    name = identity(model).name
+    known = known_model(name)
+    if folder is None and (site is not None or known is None or known.sae is None):
+        return None
+    return load_sae(name if folder is None else folder, model=model, site=site)
 
-    def to_frame(self) -> "pd.DataFrame":
-        """A row for each direction, model and condition, on test prompts: scale, success, intact, clean KL, n."""
-        import pandas as pd
 
-        rows = []
-        for name, found in self.directions.items():
-            for side, model in (("source", self.source), ("target", self.target)):
-                for what, c in getattr(found, side).items():
-                    shares = {"success": c.success.value, "success_low": c.success.low, "success_high": c.success.high}
-                    shares |= {"intact": c.intact.value, "intact_low": c.intact.low, "intact_high": c.intact.high}
-                    row = {"direction": name, "model": model.name, "condition": what, "scale": c.strength}
-                    rows.append({**row, **shares, "clean_kl": c.clean_kl, "n": c.success.n})
-        return pd.DataFrame(rows)
-
-    def sentences(self) -> list[str]:
-        """What was found, in words."""
-        said = []
-        for name, found in self.directions.items():
-            home, there = found.source["feature"], found.target["moved feature"]
-            said.append(
-                f"{name}: feature {found.feature}, number {found.rank} of the candidates by difference, succeeds on "
-                f"{home.success:.2f} of the source's prompts (intact {home.intact:.2f}), moved on {there.success:.2f} of "
-                f"the target's (intact {there.intact:.2f})"
-            )
-        fits = [f"{found[0] + 0.0:.3f} {name}" for name, found in self.fits.items()]
-        return [*said, f"explained variance in the target: {'; '.join(fits)}".replace("-0.000", "0.000")]
-
-    def to_dict(self) -> dict[str, Any]:
-        """What ``features.json`` holds."""
-        names = ("explained_variance", "l0", "dead")
-        return {
-            "format": "interp_transfer.features/1",
-            "task": self.task,
-            "source": {**vars(self.source), "site": self.sae.site, "sae": self.sae.details},
-            "target": {**vars(self.target), "site": self.own.site, "sae": self.own.details},
-            "moved": self.moved.details,
-            "fits": {name: dict(zip(names, found, strict=True)) for name, found in self.fits.items()},
-            "matches": _summary(self.matches),
-            "shuffled_matches": _summary(self.shuffled_matches),
-            "directions": {name: found.to_dict() for name, found in self.directions.items()},
-            **self.details,
-        }
-
-    def __repr__(self) -> str:
-        lines = "\n".join(f"  {sentence}" for sentence in self.sentences())
-        return f"MovedFeatures({self.task}, {self.source.name} -> {self.target.name})\n{lines}"
+def _train(model: HookedModel, task: Task, site: str, seed: int, progress: bool) -> Sae:
+    """An SAE by the recipe for small models, on the task's training texts."""
+    acts = capture(model, task.texts("train"), site, progress=progress)
+    return train_sae(acts, site, ORGANISM, seed=seed, progress=progress)
 
 
 def move_features(
@@ -192,22 +148,22 @@ def move_features(
     seed: int = 0,
     progress: bool = True,
 ) -> MovedFeatures:
-    """Move a source SAE to a target, and see what its features do in both.
+    """Move a source SAE to a target, and measure the effect of its features in both.
 
     Args:
-        source: the model whose SAE it is.
+        source: the model of the SAE.
         target: the model that features are moved to.
-        tasks: by name of the direction: the same task, to remove a behaviour and to bring it about, say.
-        sae: the source's.
-        own: the target's, to compare with; its site is where features are moved to.
+        tasks: directions of one task by name, such as removing a behaviour and inducing it.
+        sae: the source's SAE.
+        own: the target's own SAE, for comparison; features are moved to its site.
         mapper: kind of the maps there and back.
-        candidates: features that are tried, those of the largest difference.
+        candidates: number of features that are tried, those of the largest difference.
         scales: multiples of the contrast's difference in a feature.
-        texts: that the maps are fitted on; the first task's training texts unless given.
-        n: test prompts.
-        n_validation: prompts on which a feature and its scale are chosen.
-        seed: of everything that is drawn.
-        progress: show bars when it takes longer than two seconds.
+        texts: texts that the maps are fitted on; default: the first task's training texts.
+        n: number of test prompts.
+        n_validation: number of prompts on which a feature and its scale are chosen.
+        seed: seed of everything that is drawn.
+        progress: show bars for what takes longer than two seconds.
 
     Raises:
         ValueError: before any long work, for SAEs of other models, an unknown mapper, or no tasks.
@@ -218,140 +174,152 @@ def move_features(
     if not tasks or candidates < 1 or not scales:
         raise ValueError(f"{len(tasks)} tasks, candidates={candidates}, scales={list(scales)}: give at least one of each")
     first = next(iter(tasks.values()))
-    for task in tasks.values():  # to fail before any work
+    for task in tasks.values():
         _check_prompts(task, n, n_validation)
     texts = first.texts("train") if texts is None else list(texts)
     pairs = collect(source, target, texts, sae.site, own.site, progress=progress)
-    back = _back(pairs, source, target, texts, progress)
-    moved = _moved(sae, pairs, back, mapper, seed, progress)
-    control = _moved(sae, pairs.shuffled(seed), back.shuffled(seed), mapper, seed, progress)
+    back = _reversed(pairs, source, target, texts, progress)
+    moved = _move(sae, pairs, back, mapper, seed, progress)
+    control = _move(sae, pairs.shuffled(seed), back.shuffled(seed), mapper, seed, progress)
     rows = capture(target, first.texts("validation")[:TEXTS], own.site, progress=progress)[own.site].float()
     fits = {"own": fit_of(own, rows), "moved": fit_of(moved, rows), "moved by shuffled pairs": fit_of(control, rows)}
-    matches = match_features(moved, own, rows)
+    matches, shuffled_matches = match_features(moved, own, rows), match_features(control, own, rows)
     directions = {}
     for name, task in tasks.items():
-        trial = _Trial(source, target, task, sae, moved, control, own, (n, n_validation), tuple(scales), seed, progress)
-        directions[name] = trial.run(name, candidates, matches)
+        home, there = (_Trial.of(model, task, n, n_validation, tuple(scales), seed, progress) for model in (source, target))
+        directions[name] = _direction(name, home, there, (sae, moved, control, own), candidates, matches)
     details = {"n": n, "n_validation": n_validation, "seed": seed, "mapper": mapper, "scales": list(scales)}
-    found = (matches, match_features(control, own, rows), directions)
-    return MovedFeatures(first.name, sae.model, own.model, sae, moved, own, fits, *found, details)
+    results = (fits, matches, shuffled_matches, directions, details)
+    return MovedFeatures(first.name, sae.model, own.model, sae, moved, own, *results)
+
+
+def _direction(
+    name: str, home: "_Trial", there: "_Trial", saes: tuple[Sae, Sae, Sae, Sae], candidates: int, matches: "pd.DataFrame"
+) -> Direction:
+    """Choose the best feature in the source, and judge it in both models with all controls.
+
+    Args:
+        name: the direction.
+        home: judges in the source.
+        there: judges in the target.
+        saes: the source's SAE, the moved one, the one moved by shuffled pairs, and the target's own.
+        candidates: number of features that are tried.
+        matches: most similar feature in the target's own SAE, for each moved feature.
+    """
+    sae, moved, control, own = saes
+    seen = feature_contrast(sae, home.model, home.task.contrast("train"))
+    ranking = rank_features(sae, home.model, home.task, found=seen)
+    features = ranking["feature"].head(candidates).tolist()
+    in_source, in_target = home.rank(sae, seen, features), there.rank(moved, seen, features)
+    feature = int(in_source["feature"][0])
+    scale = float(in_source["scale"][0])
+    source = home.with_baselines("feature", home.push(sae, feature, seen, scale), scale)
+    source |= home.set_conditions(sae, feature, seen, scale)
+    source["native vector"] = home.native_vector(sae.site)
+    moved_scale = float(in_target[in_target["feature"] == feature]["scale"].iloc[0])
+    target = there.with_baselines("moved feature", there.push(moved, feature, seen, moved_scale), moved_scale)
+    own_seen = feature_contrast(own, there.model, there.task.contrast("train"))
+    controls = {
+        "moved feature, shuffled pairs": (control, feature, seen),
+        "own match": (own, int(matches["match"][feature]), own_seen),
+    }
+    for what, (other, index, means) in controls.items():
+        if float(means.difference[index]) != 0:
+            best = float(there.rank(other, means, [index])["scale"][0])
+            target[what] = there.judge(there.push(other, index, means, best), best)
+    target["native vector"] = there.native_vector(own.site)
+    flips = {
+        describe(where): {x: home.flips(sae, feature, seen, x, where) for x in home.scales}
+        for where in dict.fromkeys((home.task.positions, "last"))
+    }
+    return Direction(name, ranking, in_source, in_target, feature, features.index(feature) + 1, source, target, flips)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """One direction of a task."""
+    """Judges features of SAEs in one model, in one direction of a task."""
 
-    source: HookedModel
-    target: HookedModel
+    model: HookedModel
     task: Task
-    sae: Sae
-    moved: Sae
-    control: Sae
-    own: Sae
-    sizes: tuple[int, int]
+    validation: Evaluator
+    test: Evaluator
     scales: tuple[float, ...]
     seed: int
     progress: bool
 
-    def run(self, name: str, candidates: int, matches: "pd.DataFrame") -> Direction:
-        seen = feature_contrast(self.sae, self.source, self.task.contrast("train"))
-        ranking = rank_features(self.sae, self.source, self.task, found=seen)
-        features = ranking["feature"].head(candidates).tolist()
-        first = [self._exam(model, "validation", self.sizes[1]) for model in (self.source, self.target)]
-        options: dict[str, Any] = {"scales": self.scales, "positions": self.task.positions, "progress": self.progress}
-        home = causal_rank(first[0], self.sae, seen, features, **options)
-        there = causal_rank(first[1], self.moved, seen, features, **options)
-        feature = int(home["feature"][0])
-        match = int(matches["match"][feature])
-        at = float(home["scale"][0])
-        last = [self._exam(model, "test", self.sizes[0]) for model in (self.source, self.target)]
-        pushed = feature_intervention(self.sae, feature, seen, at, positions=self.task.positions)
-        source = {"unsteered": last[0].unsteered(self.progress), "feature": self._judge(last[0], pushed, at)}
-        source["random direction"] = last[0].random(pushed, self.seed, at, self.progress)
-        source["mean ablated"] = last[0].mean_ablated(pushed, self.progress)
-        source |= self._set(last[0], feature, seen, at)
-        source["native vector"] = self._native(first[0], last[0], self.source, self.sae.site)
-        target = {"unsteered": last[1].unsteered(self.progress)}
-        of_moved = there[there["feature"] == feature]
-        scale = float(of_moved["scale"].iloc[0])
-        pushed = feature_intervention(self.moved, feature, seen, scale, positions=self.task.positions)
-        target["moved feature"] = self._judge(last[1], pushed, scale)
-        target["random direction"] = last[1].random(pushed, self.seed, scale, self.progress)
-        target["mean ablated"] = last[1].mean_ablated(pushed, self.progress)
-        for what, sae, index, means in (
-            ("moved feature, shuffled pairs", self.control, feature, seen),
-            ("own match", self.own, match, feature_contrast(self.own, self.target, self.task.contrast("train"))),
-        ):
-            if float(means.difference[index]) == 0:
-                continue
-            tried = causal_rank(first[1], sae, means, [index], **options)
-            best = float(tried["scale"][0])
-            pushed = feature_intervention(sae, index, means, best, positions=self.task.positions)
-            target[what] = self._judge(last[1], pushed, best)
-        target["native vector"] = self._native(first[1], last[1], self.target, self.own.site)
-        flips = {
-            describe(where): {x: self._flips(last[0], feature, seen, x, where) for x in self.scales}
-            for where in dict.fromkeys((self.task.positions, "last"))
-        }
-        return Direction(name, ranking, home, there, feature, features.index(feature) + 1, source, target, flips)
+    @classmethod
+    def of(
+        cls, model: HookedModel, task: Task, n: int, n_validation: int, scales: tuple[float, ...], seed: int, progress: bool
+    ) -> "_Trial":
+        validation = evaluator(model, task, "validation", n=n_validation, seed=seed, clean_prompts=n_validation)
+        test = evaluator(model, task, "test", n=n, seed=seed, clean_prompts=n)
+        return cls(model, task, validation, test, scales, seed, progress)
 
-    def _exam(self, model: HookedModel, split: str, n: int) -> Evaluator:
-        return evaluator(model, self.task, split, n=n, seed=self.seed, clean_prompts=n)
+    def rank(self, sae: Sae, seen: FeatureContrast, features: Sequence[int]) -> "pd.DataFrame":
+        """The effect of features at each scale on validation prompts, the best first."""
+        return causal_rank(
+            self.validation, sae, seen, features, scales=self.scales, positions=self.task.positions, progress=self.progress
+        )
 
-    def _judge(self, test: Evaluator, given: Intervention, scale: float) -> Condition:
-        return test.judge([(given,)], scale, progress=self.progress)
+    def push(self, sae: Sae, feature: int, seen: FeatureContrast, scale: float) -> Intervention:
+        return feature_intervention(sae, feature, seen, scale, positions=self.task.positions)
 
-    def _set(self, test: Evaluator, feature: int, seen: FeatureContrast, scale: float) -> dict[str, Condition]:
-        """The feature set in place of steered with, what the SAE misses kept or not; and the reconstruction alone."""
-        options: dict[str, Any] = {"way": "set", "positions": self.task.positions}
-        kept, dropped = (feature_intervention(self.sae, feature, seen, scale, keep_error=k, **options) for k in (True, False))
+    def judge(self, intervention: Intervention, scale: float) -> Condition:
+        return self.test.judge([(intervention,)], scale, progress=self.progress)
+
+    def with_baselines(self, name: str, pushed: Intervention, scale: float) -> dict[str, Condition]:
+        """The unsteered model, a feature, random directions of its length, and mean ablation."""
         return {
-            "feature set": self._judge(test, kept, scale),
-            "feature set, error dropped": self._judge(test, dropped, scale),
-            "reconstruction alone": self._judge(test, reconstructed(self.sae, self.task.positions), 0.0),
+            "unsteered": self.test.unsteered(self.progress),
+            name: self.judge(pushed, scale),
+            "random direction": self.test.random(pushed, self.seed, scale, self.progress),
+            "mean ablated": self.test.mean_ablated(pushed, self.progress),
         }
 
-    def _flips(self, test: Evaluator, feature: int, seen: FeatureContrast, scale: float, where: Positions) -> Flips:
-        put = feature_intervention(self.sae, feature, seen, scale, "set", where, keep_error=False)
-        said = test.completions([(reconstructed(self.sae, where),), (put,)], progress=False)
-        alone, both = ([v.success for v in self.task.judge(test.prompts, texts)] for texts in said)
+    def set_conditions(self, sae: Sae, feature: int, seen: FeatureContrast, scale: float) -> dict[str, Condition]:
+        """The feature set instead of added, with and without what the SAE misses; and the reconstruction alone."""
+        options: dict[str, Any] = {"way": "set", "positions": self.task.positions}
+        kept, dropped = (feature_intervention(sae, feature, seen, scale, keep_error=k, **options) for k in (True, False))
+        return {
+            "feature set": self.judge(kept, scale),
+            "feature set, error dropped": self.judge(dropped, scale),
+            "reconstruction alone": self.judge(reconstructed(sae, self.task.positions), 0.0),
+        }
+
+    def flips(self, sae: Sae, feature: int, seen: FeatureContrast, scale: float, where: Positions) -> Flips:
+        """How often setting the feature causes the behaviour where the reconstruction alone does not."""
+        put = feature_intervention(sae, feature, seen, scale, "set", where, keep_error=False)
+        completions = self.test.completions([(reconstructed(sae, where),), (put,)], progress=False)
+        alone, both = ([v.success for v in self.task.judge(self.test.prompts, texts)] for texts in completions)
         rest = [b for a, b in zip(alone, both, strict=True) if not a]
         return Flips(rate(alone), rate(both), rate(rest) if rest else None)
 
-    def _native(self, first: Evaluator, last: Evaluator, model: HookedModel, site: str) -> Condition:
-        """A difference-in-means vector, its strength chosen likewise."""
-        vector: SteeringVector = extract(model, self.task.contrast("train"), site, seed=self.seed)
+    def native_vector(self, site: str) -> Condition:
+        """A difference-in-means vector at the best of the same scales."""
+        vector = extract(self.model, self.task.contrast("train"), site, seed=self.seed)
         draws = [[(add(vector, x, self.task.positions),)] for x in self.scales]
-        judged = first.judge_each(draws, self.scales, progress=self.progress)
+        judged = self.validation.judge_each(draws, self.scales, progress=self.progress)
         best = max(judged, key=lambda c: (c.intact.value + c.success.value, -c.clean_kl)).strength
-        return self._judge(last, add(vector, best, self.task.positions), best)
+        return self.judge(add(vector, best, self.task.positions), best)
 
 
 def _check_prompts(task: Task, n: int, n_validation: int) -> None:
-    for split, asked in (("test", n), ("validation", n_validation)):
-        if not 0 < asked <= len(task.prompts(split)):
-            raise ValueError(f"{asked} {split} prompts of {task.name}: choose from 1 to {len(task.prompts(split))}")
+    for split, wanted in (("test", n), ("validation", n_validation)):
+        if not 0 < wanted <= len(task.prompts(split)):
+            raise ValueError(f"{wanted} {split} prompts of {task.name}: choose from 1 to {len(task.prompts(split))}")
 
 
-def _back(
+def _reversed(
     pairs: PairedActivations, source: HookedModel, target: HookedModel, texts: Sequence[str], progress: bool
 ) -> PairedActivations:
-    """Pairs from the target to the source; of different tokenizers they are collected anew."""
+    """Pairs from the target to the source; collected again for different tokenizers."""
     if pairs.alignment.strategy == "same_tokens":
         return pairs.reversed()
     (there, here), *_ = pairs.site_pairs
     return collect(target, source, texts, here, there, progress=progress)
 
 
-def _moved(sae: Sae, pairs: PairedActivations, back: PairedActivations, kind: str, seed: int, progress: bool) -> Sae:
+def _move(sae: Sae, pairs: PairedActivations, back: PairedActivations, kind: str, seed: int, progress: bool) -> Sae:
     there, home = (fit(p, kind, seed=seed, progress=progress) for p in (pairs, back))
     rows = [p.rows()[1][:ROWS].float() for p in (pairs, back)]
     return move_sae(sae, there, home, *rows)
-
-
-def _summary(matches: "pd.DataFrame") -> dict[str, float]:
-    """Of all features: medians, and the share whose match is mutual."""
-    found = {f"median {name}": float(matches[name].median()) for name in ("cosine", "correlation", "overlap")}
-    return {name: 0.0 if value != value else value for name, value in found.items()} | {
-        "mutual": float(matches["mutual"].mean())
-    }

@@ -1,30 +1,34 @@
 """The safety switch (the paper's appendix F): a fine-tuned model made to behave as its base, or the base as its fine-tune.
 
-A mapper from the fine-tuned model's activations at one layer to the base's replaces them there. It needs no second model when
-it is used, can be taken off again, and is small beside the model. Whether that is worth anything shows beside the other ways:
-the second model's own activations put in at the same layer (which needs that model), some of its weights, a LoRA trained on
-the same prompts, a steering vector; and beside what should do nothing: a map fitted on partners at random, random changes of
-the same length, the site's mean.
+A mapper from the host's activations at one layer to the donor's replaces them there. It needs no second model when it is used,
+can be removed again, and is small. It is compared with other ways: the donor's own activations at the same layer (which need
+the donor), some of its weights, a LoRA trained on the same prompts, and a steering vector. The controls are a map fitted on
+shuffled partners, random changes of the same length, and the site's mean.
 
-Every way has its gain (the behaviour is gone, or there), and its loss: on prompts that the behaviour is not about, and on
-skills that no map was fitted on.
+Each way is judged by its gain (the behaviour is gone, or there) and its loss: on clean prompts, and on skills that no map was
+fitted on.
 """
 
-import html
+import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
+from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import RANDOM_DRAWS, Condition, Evaluator, condition, cost, evaluator, mean_ablation
 from interp_transfer.evaluation.side_effects import skills_of
 from interp_transfer.evaluation.task import Task
+from interp_transfer.finetuning.tuning import TrainingData, tune
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.interventions.predictions import teacher_forced_each
@@ -32,156 +36,78 @@ from interp_transfer.interventions.weights import weights_from
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.models.adapters import Lora
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
-from interp_transfer.models.identity import ModelIdentity, identity
-from interp_transfer.models.sites import expand_sites, layer_of
+from interp_transfer.models.identity import identity
+from interp_transfer.models.load import load_model
+from interp_transfer.models.sites import expand_sites
 from interp_transfer.models.tokens import tokenizer_fingerprint
-from interp_transfer.plots.style import percent
 from interp_transfer.search.strengths import choose, sweep_strengths
-from interp_transfer.stats import Estimate, share_to_dict
+from interp_transfer.stats import Estimate
+from interp_transfer.studies.folders import fresh_folder
+from interp_transfer.studies.inputs import find_task, tuned_name
+from interp_transfer.studies.switch_page import write_switch
+from interp_transfer.studies.switch_result import AUTOENCODER, DIRECT, MAPPED, Switch, Way
 from interp_transfer.vectors.extract import extract
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from plotly.graph_objects import Figure
-
 SHARE = 0.005
-"""Of the model's parameters that the low-rank map may have."""
-
-Able = Callable[..., list[Mapping[str, Estimate]]]
-"""(model, *interventions, n=) -> share of answers that are as they should be, by skill."""
-
+"""Largest size of the low-rank map, as a share of the model's parameters."""
 RANKS = (2, 8)
-"""That are tried beside the largest that the share allows."""
+"""Ranks that are tried besides the largest that the share allows."""
 
-MAPPED, AUTOENCODER, DIRECT = "mapped", "paper's autoencoder", "direct patching"
-ACTIVATIONS = (DIRECT, MAPPED, AUTOENCODER)
-"""What is tried at every layer."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to switch, and what it did on held-out prompts.
-
-    Attributes:
-        judged: success, intact and clean KL (from the host as it is), with completions.
-        skills: shares of answers that are as they should be, by skill; see ``plugins.KnownModel.skills``.
-        parameters: numbers that have to be kept to do it; None where it needs the second model at hand.
-        site: where; empty for weights.
-    """
-
-    judged: Condition
-    skills: Mapping[str, Estimate]
-    parameters: int | None
-    site: str = ""
+Skills = Callable[..., list[Mapping[str, Estimate]]]
+"""(model, settings, n=) -> share of correct answers by skill, under each setting."""
 
 
-@dataclass(frozen=True, repr=False)
-class Switch:
-    """Every way to switch, side by side.
+def switch_study(
+    task: str | Task,
+    base: str,
+    tuned: str | None = None,
+    *,
+    direction: str = "to_base",
+    edition: str | None = None,
+    subject: str | None = None,
+    lora: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Switch:
+    """Make a fine-tuned model behave as its base, or the base as its fine-tune, at one layer, and compare all other ways.
 
-    Attributes:
-        task: its name.
-        host: the model that is changed.
-        donor: the model that it should behave as.
-        host_parameters: how many the host has.
-        layers: for each site and way of ``ACTIVATIONS``, what it did on validation prompts.
-        ways: by name, in the order in which they are shown.
-        prompts: held-out prompts that all ways were judged on.
-        details: subject, direction, n, seed, ranks, sites.
-    """
-
-    task: str
-    host: ModelIdentity
-    donor: ModelIdentity
-    host_parameters: int
-    layers: tuple[tuple[str, str, Condition], ...]
-    ways: Mapping[str, Way]
-    prompts: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-    def sentence(self) -> str:
-        """What the mapped way does, costs and needs."""
-        before, after = self.ways["unswitched"], self.ways[MAPPED]
-        lost = max((before.skills[s].value - after.skills[s].value for s in after.skills), default=0.0)
-        share = (after.parameters or 0) / self.host_parameters
-        return (
-            f"A map of rank {self.details['rank']} at {after.site}, {share:.2%} of the model's parameters, takes success "
-            f"from {percent(before.judged.success.value)} to {percent(after.judged.success.value)} (n = "
-            f"{after.judged.success.n}); {percent(after.judged.intact.value)} of the answers are valid, no skill loses "
-            f"more than {max(lost, 0.0):.3f}."
-        )
-
-    def recovered(self, name: str) -> float:
-        """Share of the way from the host to the donor in success: 0 is the host, 1 the donor; NaN if they are alike."""
-        host, donor, this = (self.ways[way].judged.success.value for way in ("unswitched", "donor", name))
-        return (this - host) / (donor - host) if donor != host else float("nan")
-
-    def to_frame(self) -> "pd.DataFrame":
-        """A row for each way: success, intact, clean KL, skills, share recovered, parameters as a share of the host's."""
-        import pandas as pd
-
-        rows = []
-        for name, way in self.ways.items():
-            row: dict[str, Any] = {"way": name, "site": way.site}
-            for what in ("success", "intact"):
-                share = getattr(way.judged, what)
-                row |= {what: share.value, f"{what}_low": share.low, f"{what}_high": share.high}
-            row |= {"clean_kl": way.judged.clean_kl, "recovered": self.recovered(name), "n": way.judged.success.n}
-            row |= {skill: share.value for skill, share in way.skills.items()}
-            row["parameters"] = float("nan") if way.parameters is None else way.parameters / self.host_parameters
-            rows.append(row)
-        return pd.DataFrame(rows).set_index("way")
-
-    def plot(self) -> "Figure":
-        """Success, intact and clean KL, block by block, of each way that is tried at every layer."""
-        from interp_transfer.plots.strength import strength_curves
-
-        rows = [{**judged.to_dict(), "condition": name, "strength": layer_of(site)} for site, name, judged in self.layers]
-        title = f"{self.task}: {self.host.name} as {self.donor.name}, validation prompts"
-        return strength_curves(rows, title=title, below="block whose input is replaced")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {
-            "task": self.task,
-            **self.details,
-            "host": {"name": self.host.name, "fingerprint": self.host.fingerprint, "parameters": self.host_parameters},
-            "donor": {"name": self.donor.name, "fingerprint": self.donor.fingerprint},
-            "layers": [{"site": site, "way": name, **judged.to_dict()} for site, name, judged in self.layers],
-            "ways": {
-                name: {
-                    "site": way.site,
-                    "parameters": way.parameters,
-                    **way.judged.to_dict(),
-                    "skills": {skill: share_to_dict(share) for skill, share in way.skills.items()},
-                }
-                for name, way in self.ways.items()
-            },
-        }
-
-    def __repr__(self) -> str:
-        lines = [
-            f"  {name:24s} success {way.judged.success:.2f}  intact {way.judged.intact:.2f}  clean KL {way.judged.clean_kl:.3f}"
-            for name, way in self.ways.items()
-        ]
-        return f"Switch({self.task}: {self.host.name} as {self.donor.name})\n" + "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        title = html.escape(f"{self.task}: {self.host.name} as {self.donor.name}")
-        return f"<p><b>{title}</b></p>{self.to_frame().round(3).to_html(escape=True)}"
-
-
-def largest_rank(width: int, parameters: int, share: float = SHARE) -> int:
-    """The largest rank of a low-rank update whose two factors and bias are at most a share of so many parameters.
+    Args:
+        task: a task, or the name of a registered one, such as "switch".
+        base: name or folder of the base model.
+        tuned: name or folder of its fine-tune; default: the known base's fine-tune for the task.
+        direction: "to_base" or "to_tuned".
+        edition: plugin that registers the task.
+        subject: option of the registered task: what fine-tuning brought.
+        lora: rank of a LoRA that is trained on as many prompts, for comparison; none by default.
+        seed: seed of everything that is drawn.
+        out: folder for ``switch.json`` and ``switch.html``; missing or empty.
+        progress: show bars for what takes longer than two seconds.
+        options: of `switch`.
 
     Raises:
-        ValueError: where not even rank 1 is.
+        ValueError: for anything unknown, before any work.
     """
-    rank = int((share * parameters - width) // (2 * width))
-    if rank < 1:
-        raise ValueError(f"share={share:g} of {parameters} parameters is less than a map of rank 1 between {width} dimensions")
-    return min(rank, width)
+    if direction not in ("to_base", "to_tuned"):
+        raise ValueError(f"unknown direction {direction!r}: give to_base or to_tuned")
+    named = {"direction": direction, "subject": subject} if isinstance(task, str) else {}
+    task = find_task(task, edition, **named)
+    folder = fresh_folder(out)
+    names = base, tuned if tuned is not None else tuned_name(base, task)
+    if names[0] == names[1]:
+        raise ValueError(f"no fine-tune of {base!r} for {subject or task.name!r} is known: name one with tuned= (--tuned)")
+    host, donor = names if direction == "to_tuned" else reversed(names)
+    if lora is not None:
+        options["others"] = {f"LoRA of rank {lora}": _with_lora(host, task, lora, seed, progress)}
+    result = switch(load_model(host), load_model(donor), task, seed=seed, progress=progress, **options)
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        write_json(folder / "switch.json", result.to_dict())
+        write_switch(result, folder)
+    return result
 
 
 def switch(
@@ -197,100 +123,117 @@ def switch(
     seed: int = 0,
     progress: bool = True,
 ) -> Switch:
-    """Make ``host`` behave as ``donor`` by every way, and judge what each does and costs.
+    """Make ``host`` behave as ``donor`` in every way, and judge the effect and the cost of each.
 
     Args:
         host: the model that is changed, such as a backdoored one.
         donor: the model that it should behave as, such as its base; of the same architecture and tokenizer.
-        task: prompts and judge, such as ``load_task("switch")``; its texts are what maps are fitted on.
-        sites: where activations are replaced; the input of every block but the first unless given. Each way takes the one
-            that leaves most answers intact on validation prompts, then the one that costs least.
-        share: of the host's parameters that the low-rank map may have; of the ranks that it allows, the one is taken that
-            leaves most answers intact on validation prompts, then the one that costs least.
-        others: further models of the host's architecture to stand beside, by name, each with the numbers that have to be kept
-            for it: the host with a LoRA merged, say.
-        n: held-out prompts; also of each skill.
-        validation: validation prompts, for the choice of sites and strengths.
-        seed: of everything that is drawn.
-        progress: show a bar when it takes longer than two seconds.
+        task: prompts and judge; maps are fitted on its texts.
+        sites: hook points where activations are replaced; default: the input of every block but the first. Each way uses the
+            one with most intact answers on validation prompts, then the cheapest.
+        share: largest size of the low-rank map, as a share of the host's parameters. Of the ranks that it allows, the one with
+            most intact answers on validation prompts is used, then the cheapest.
+        others: further models of the host's architecture to compare, by name, each with the number of parameters that has to be
+            stored for it: the host with a merged LoRA, for example.
+        n: number of held-out prompts, and of prompts of each skill.
+        validation: number of validation prompts, on which sites and strengths are chosen.
+        seed: seed of everything that is drawn.
+        progress: show a bar for what takes longer than two seconds.
 
     Raises:
         ValueError: before any long work, for two models of different widths or tokenizers, unknown sites, or a share that
             allows no map.
     """
-    names = expand_sites(host, "blocks.*.hook_resid_pre")[1:] if sites is None else expand_sites(host, sites)
+    sites = expand_sites(host, "blocks.*.hook_resid_pre")[1:] if sites is None else expand_sites(host, sites)
+    others = others or {}
     parameters, width = parameter_count(host), int(host.cfg.d_model)
     rank = largest_rank(width, parameters, share)
-    for name, other in {"donor": donor, **{name: m for name, (m, _) in (others or {}).items()}}.items():
-        if int(other.cfg.d_model) != width or int(other.cfg.n_layers) != int(host.cfg.n_layers):
-            raise ValueError(f"{name} is of another shape than {identity(host)}: a switch is between a model and its fine-tune")
-    if tokenizer_fingerprint(host) != tokenizer_fingerprint(donor):
-        raise ValueError(f"{identity(host)} and {identity(donor)} have different tokenizers: a switch needs one")
-    first, test = (
-        evaluator(host, task, "validation", n=validation, seed=seed),
-        evaluator(host, task, "test", n=n, seed=seed, clean_prompts=n),
-    )
-    pairs = collect(host, donor, task.texts("train"), names, names, progress=progress)
+    _check_alike(host, donor, {name: model for name, (model, _) in others.items()})
+    first = evaluator(host, task, "validation", n=validation, seed=seed)
+    test = evaluator(host, task, "test", n=n, seed=seed, clean_prompts=n)
+    pairs = collect(host, donor, task.texts("train"), sites, sites, progress=progress)
 
-    def fitted(site: str, kind: str, shuffled: bool = False, **options: Any) -> Mapper:
-        chosen = pairs.shuffled(seed) if shuffled else pairs
-        return fit(chosen, kind, sites=(site, site), seed=seed, progress=False, **options)
+    def fitted(site: str, kind: str, shuffled: bool = False, **settings: Any) -> Intervention:
+        partners = pairs.shuffled(seed) if shuffled else pairs
+        return mapped(fit(partners, kind, sites=(site, site), seed=seed, progress=False, **settings))
 
-    ranks = [r for r in RANKS if r < rank] + [rank]
-    makers: dict[str, Callable[[str], list[Intervention]]] = {
+    candidates: dict[str, Callable[[str], list[Intervention]]] = {
         DIRECT: lambda site: [follow(donor, site, site)],
-        MAPPED: lambda site: [mapped(fitted(site, "low_rank_update", rank=r)) for r in ranks],
-        AUTOENCODER: lambda site: [mapped(fitted(site, "autoencoder", width="paper"))],
+        MAPPED: lambda site: [fitted(site, "low_rank_update", rank=r) for r in (*(r for r in RANKS if r < rank), rank)],
+        AUTOENCODER: lambda site: [fitted(site, "autoencoder", width="paper")],
     }
     layers: list[tuple[str, str, Condition]] = []
-    made: dict[tuple[str, str], Intervention] = {}
-    total = len(names) * len(makers)
+    best: dict[str, tuple[tuple[float, float, str], Intervention]] = {}
+    total = len(sites) * len(candidates)
     with tqdm(total=total, desc="layers", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
-        for site in names:
-            for name, make in makers.items():
-                tried = [(put, first.judge([(put,)], 0.0, f"{name} at {site}", progress=False)) for put in make(site)]
-                made[name, site], judged = max(tried, key=lambda one: _merit(one[1]))
+        for site in sites:
+            for name, make in candidates.items():
+                tried = [(i, first.judge([(i,)], 0.0, f"{name} at {site}", progress=False)) for i in make(site)]
+                chosen, judged = max(tried, key=lambda one: _merit(one[1]))
                 layers.append((site, name, judged))
+                best[name] = max(
+                    best.get(name, ((-1.0, 0.0, ""), chosen)), ((*_merit(judged), site), chosen), key=lambda b: b[0]
+                )
                 bar.update()
-    best = {name: _best_site(layers, name) for name in makers}
+    change = best[MAPPED][1]
+    here, card = best[MAPPED][0][2], _mapper(change).card
     ways = _Ways(test, skills_of(host, task), n)
     ways.add("unswitched", ())
-    ways.within("donor", lambda: weights_from(host, donor), lambda _: None)
-    ways.add(DIRECT, (made[DIRECT, best[DIRECT]],), None)
-    ways.add(MAPPED, (made[MAPPED, best[MAPPED]],), _size(made[MAPPED, best[MAPPED]]))
-    ways.add(AUTOENCODER, (made[AUTOENCODER, best[AUTOENCODER]],), _size(made[AUTOENCODER, best[AUTOENCODER]]))
-    here = best[MAPPED]
+    ways.add_weights("donor", lambda: weights_from(host, donor), None)
+    ways.add(DIRECT, (best[DIRECT][1],), None)
+    ways.add(MAPPED, (change,), card.parameters)
+    ways.add(AUTOENCODER, (best[AUTOENCODER][1],), _mapper(best[AUTOENCODER][1]).card.parameters)
     ways.add("vector", (_vector(host, task, here, first),), width)
-    change = made[MAPPED, here]
-    taken = _mapper(change).card.settings["rank"]
-    ways.add("shuffled", (mapped(fitted(here, "low_rank_update", shuffled=True, rank=taken)),))
-    ways.draws("random", [(random_change(change, draw),) for draw in range(seed, seed + RANDOM_DRAWS)])
+    ways.add("shuffled", (fitted(here, "low_rank_update", shuffled=True, rank=card.settings["rank"]),))
+    ways.add_draws("random", [(random_change(change, draw),) for draw in range(seed, seed + RANDOM_DRAWS)])
     ways.add("mean_ablated", (mean_ablation(host, task, change),))
     n_layers = int(host.cfg.n_layers)
-    counts = sorted({max(1, n_layers * k // 4) for k in (1, 2, 3)})
-    for count in counts:
-        ways.within(f"weights: {count} of {n_layers} blocks", lambda count=count: weights_from(host, donor, "spaced", count))
+    for count in sorted({max(1, n_layers * k // 4) for k in (1, 2, 3)}):
+        ways.add_weights(
+            f"weights: {count} of {n_layers} blocks", lambda count=count: weights_from(host, donor, "spaced", count)
+        )
     for scheme in ("blocks", "embeddings"):
-        ways.within(f"weights: {scheme}", lambda scheme=scheme: weights_from(host, donor, scheme))
-    for name, (other, kept) in (others or {}).items():
-        ways.within(name, lambda other=other: weights_from(host, other), lambda _, kept=kept: kept)
+        ways.add_weights(f"weights: {scheme}", lambda scheme=scheme: weights_from(host, donor, scheme))
+    for name, (other, stored) in others.items():
+        ways.add_weights(name, lambda other=other: weights_from(host, other), stored)
     details = {
         "subject": task.options.get("subject"),
         "direction": task.options.get("direction"),
         "n": n,
         "validation": validation,
         "seed": seed,
-        "rank": taken,
+        "rank": card.settings["rank"],
         "largest_rank": rank,
         "rows": len(pairs),
     }
-    return Switch(task.name, identity(host), identity(donor), parameters, tuple(layers), ways.found, test.prompts, details)
+    return Switch(task.name, identity(host), identity(donor), parameters, tuple(layers), ways.results, test.prompts, details)
+
+
+def _check_alike(host: HookedModel, donor: HookedModel, others: Mapping[str, HookedModel]) -> None:
+    width, n_layers = int(host.cfg.d_model), int(host.cfg.n_layers)
+    for name, other in {"donor": donor, **others}.items():
+        if int(other.cfg.d_model) != width or int(other.cfg.n_layers) != n_layers:
+            raise ValueError(f"{name} is of another shape than {identity(host)}: a switch is between a model and its fine-tune")
+    if tokenizer_fingerprint(host) != tokenizer_fingerprint(donor):
+        raise ValueError(f"{identity(host)} and {identity(donor)} have different tokenizers: a switch needs one")
+
+
+def largest_rank(width: int, parameters: int, share: float = SHARE) -> int:
+    """The largest rank of a low-rank update whose two factors and bias are at most a share of so many parameters.
+
+    Raises:
+        ValueError: if not even rank 1 is.
+    """
+    rank = int((share * parameters - width) // (2 * width))
+    if rank < 1:
+        raise ValueError(f"share={share:g} of {parameters} parameters is less than a map of rank 1 between {width} dimensions")
+    return min(rank, width)
 
 
 def mapped(mapper: Mapper) -> Intervention:
-    """Put in a model's place, at the mapper's source site and at every token, what the mapper makes of its activations.
+    """Replace a model's activations at the mapper's source site, at every token, by what the mapper makes of them.
 
-    For a mapper between two models of one width. The model that it acts on is the mapper's source.
+    For a mapper between two models of one width. The model that is changed is the mapper's source.
     """
     return Intervention(mapper.source.site, Mapped(mapper), model=mapper.source.model)
 
@@ -302,82 +245,85 @@ class Mapped:
     mapper: Mapper
 
     def __call__(self, a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
-        """The rows, mapped."""
+        """The mapped rows."""
         return self.mapper(a.to(self.mapper.shift_in.device)).to(a)
 
 
 @dataclass(frozen=True, eq=False)
 class RandomChange:
-    """a + |f(a) - a| times one random unit vector: as long a change as the mapper's, and no better aimed."""
+    """a + |f(a) - a| times one random unit vector: a change of the mapper's length in a random direction."""
 
     transform: Mapped
     seed: int
 
     def __call__(self, a: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
-        """The rows, changed."""
+        """The changed rows."""
         drawn = torch.randn(a.shape[1], generator=torch.Generator().manual_seed(self.seed)).to(a)
         return a + (self.transform(a) - a).norm(dim=1, keepdim=True) * drawn / drawn.norm()
 
 
 def random_change(like: Intervention, seed: int) -> Intervention:
-    """A random change as long, at every token, as that of an intervention of ``mapped``."""
+    """A random change of the same length, at every token, as that of an intervention of ``mapped``."""
     assert isinstance(like.transform, Mapped)
     return Intervention(like.site, RandomChange(like.transform, seed), like.positions, model=like.model)
 
 
-def _mapper(given: Intervention) -> Mapper:
-    assert isinstance(given.transform, Mapped)
-    return given.transform.mapper
-
-
-def _size(given: Intervention) -> int:
-    return _mapper(given).card.parameters
-
-
-def _best_site(layers: Sequence[tuple[str, str, Condition]], name: str) -> str:
-    mine = [(_merit(judged), site) for site, way, judged in layers if way == name]
-    return max(mine)[1]
+def _mapper(intervention: Intervention) -> Mapper:
+    assert isinstance(intervention.transform, Mapped)
+    return intervention.transform.mapper
 
 
 def _merit(judged: Condition) -> tuple[float, float]:
     return judged.intact.value, -judged.clean_kl
 
 
-def _vector(host: HookedModel, task: Task, site: str, first: Evaluator) -> Intervention:
-    """The task's own vector at that site, as strong as the budget allows it to be useful."""
+def _vector(host: HookedModel, task: Task, site: str, validation: Evaluator) -> Intervention:
+    """The task's own vector at that site, at its fair strength."""
     vector = extract(host, task.contrast("train"), site)
-    swept = sweep_strengths(first, lambda x: [add(vector, x, task.positions)], progress=False)
+    swept = sweep_strengths(validation, lambda x: [add(vector, x, task.positions)], progress=False)
     return add(vector, choose(swept, task.budget).strength, task.positions)
+
+
+def _with_lora(name: str, task: Task, rank: int, seed: int, progress: bool) -> tuple[HookedModel, int]:
+    """The model with a LoRA, trained on right answers to as many prompts as maps are fitted on; and the LoRA's size."""
+    if task.answers is None:
+        raise ValueError(f"{task.name} has no right answers to train a LoRA on: leave out lora (--lora)")
+    both = zip(task.prompts("train"), task.clean("train"), strict=False)
+    prompts = [prompt for pair in both for prompt in pair][: len(task.texts("train"))]
+    data = TrainingData(list(zip(prompts, task.answers(prompts), strict=True)), f"task {task.name}")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "lora"
+        tune(name, data, place, {"epochs": 1.0, "seed": seed}, lora=Lora(rank, 2.0 * rank, merge=False), progress=progress)
+        size = sum(math.prod(t.shape) for t in load_file(place / "adapter_model.safetensors").values())
+        return load_model(str(place)), size
 
 
 class _Ways:
     """Judges one way after the other on the same prompts and skills."""
 
-    def __init__(self, test: Evaluator, able: Able | None, n: int) -> None:
-        self._test, self._n, self._able = test, n, able
-        self.found: dict[str, Way] = {}
+    def __init__(self, test: Evaluator, skills: Skills | None, n: int) -> None:
+        self._test, self._n, self._measure = test, n, skills
+        self.results: dict[str, Way] = {}
 
-    def add(self, name: str, given: Sequence[Intervention], parameters: int | None = 0) -> None:
+    def add(self, name: str, interventions: Sequence[Intervention], parameters: int | None = 0) -> None:
         """A way that acts on activations."""
-        self.draws(name, [tuple(given)], parameters)
+        self.add_draws(name, [tuple(interventions)], parameters)
 
-    def draws(self, name: str, drawn: Sequence[tuple[Intervention, ...]], parameters: int | None = 0) -> None:
+    def add_draws(self, name: str, draws: Sequence[tuple[Intervention, ...]], parameters: int | None = 0) -> None:
         """Several draws of a random way, pooled; skills are those of the first."""
-        judged = self._test.judge(drawn, 0.0, name, progress=False)
-        site = " ".join(str(i.site) for i in drawn[0])
-        self.found[name] = Way(judged, self._skills(*drawn[0]), parameters, site)
+        judged = self._test.judge(draws, 0.0, name, progress=False)
+        site = " ".join(str(i.site) for i in draws[0])
+        self.results[name] = Way(judged, self._skills(*draws[0]), parameters, site)
 
-    def within(
-        self, name: str, within: Callable[[], AbstractContextManager[int]], size: Callable[[int], int | None] = int
-    ) -> None:
-        """A way that changes weights, for the length of a block; ``size`` makes of their number what has to be kept."""
+    def add_weights(self, name: str, within: Callable[[], AbstractContextManager[int]], size: int | None = -1) -> None:
+        """A way that changes weights inside ``within``; the size -1 stands for the number of changed weights."""
         test = self._test
         with within() as changed:
-            [said] = test.completions([()], progress=False)
-            able = self._skills()
+            [completions] = test.completions([()], progress=False)
+            skills = self._skills()
         [forced] = teacher_forced_each(test.model, test.clean_kl.prompts, test.clean_kl.answers, [()], within=within)
-        judged = condition(test.task, test.prompts, [said], cost(forced.kl), 0.0, name)
-        self.found[name] = Way(judged, able, size(changed))
+        judged = condition(test.task, test.prompts, [completions], cost(forced.kl), 0.0, name)
+        self.results[name] = Way(judged, skills, changed if size == -1 else size)
 
-    def _skills(self, *given: Intervention) -> Mapping[str, Estimate]:
-        return {} if self._able is None else self._able(self._test.model, [given], n=self._n)[0]
+    def _skills(self, *interventions: Intervention) -> Mapping[str, Estimate]:
+        return {} if self._measure is None else self._measure(self._test.model, [interventions], n=self._n)[0]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from interp_transfer.reporting.render import render, write_page
-from interp_transfer.studies.switch import DIRECT, MAPPED, Switch
+from interp_transfer.studies.switch_result import DIRECT, MAPPED, Switch
 
 FILE = "switch.html"
 EXAMPLES = 3

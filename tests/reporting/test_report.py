@@ -252,7 +252,7 @@ def _set(data: Json, path: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("schema", 2, "schema 2, expected 1"),
+        ("schema", 3, "schema 3, expected 1 or 2"),
         ("seed", "0", "field 'seed': str is not an instance of int"),
         ("conditions", {}, "field 'conditions' is empty"),
         ("conditions", [1], "field 'conditions'"),

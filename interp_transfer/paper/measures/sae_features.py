@@ -4,7 +4,7 @@ from typing import Any
 
 from interp_transfer.paper.bench import judged_row
 from interp_transfer.paper.rows import Found, Row, Verdict, graded, share, value_of
-from interp_transfer.studies.by_name import features
+from interp_transfer.studies.features import features_study
 
 ALIKE = 0.8
 
@@ -12,8 +12,8 @@ ALIKE = 0.8
 def measure(edition: str, n: int, seed: int, task: str, source: str, target: str, options: dict | None = None) -> list[Row]:
     """A row for each direction, model and condition; then the paper's protocol, the feature set in a reconstruction."""
     if edition != "organisms":
-        raise ValueError("the feature study takes its directions from the micro-world: give the paper's SAE to features()")
-    found = features(task, source, target, n=n, seed=seed, progress=False, **(options or {}))
+        raise ValueError("the feature study takes its directions from the micro-world: give the paper's SAE to features_study")
+    found = features_study(task, source, target, n=n, seed=seed, progress=False, **(options or {}))
     rows: list[Row] = []
     for name, way in found.directions.items():
         for side, model in (("source", found.source), ("target", found.target)):

@@ -3,8 +3,8 @@
 from typing import Any
 
 from interp_transfer.paper.rows import Found, Row, Verdict, between, graded, share, value_of
-from interp_transfer.studies.by_name import safety_switch
-from interp_transfer.studies.switch import AUTOENCODER, DIRECT, MAPPED
+from interp_transfer.studies.switch import switch_study
+from interp_transfer.studies.switch_result import AUTOENCODER, DIRECT, MAPPED
 
 WEIGHTS = "weights: "
 HALF = 0.5
@@ -23,10 +23,11 @@ def measure(
     options: dict | None = None,
 ) -> list[Row]:
     """A row for each way: what it recovers of the donor's behaviour, what it costs and what it takes."""
-    found = safety_switch(
-        subject,
+    found = switch_study(
+        "switch",
         base,
         tuned,
+        subject=subject,
         direction=direction,
         edition=edition,
         lora=lora,

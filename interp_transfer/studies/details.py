@@ -1,0 +1,117 @@
+"""What result.json holds of a run besides its conditions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from interp_transfer.activations.positions import describe
+from interp_transfer.evaluation.evaluator import Condition
+from interp_transfer.evaluation.side_effects import SideEffects
+from interp_transfer.evaluation.task import Task
+from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.mapping.pairs import PairedActivations
+from interp_transfer.mapping.token_class_fit import fits_by_place
+from interp_transfer.models.hooked_model import HookedModel, parameter_count
+from interp_transfer.models.identity import identity
+from interp_transfer.models.tokens import tokenizer_fingerprint
+from interp_transfer.search.strengths import RULE
+from interp_transfer.stats import paired_difference
+from interp_transfer.studies.options import RunOptions
+from interp_transfer.studies.trial import Trial
+from interp_transfer.vectors.vector import SteeringVector
+
+CLASS_PROMPTS = 100
+"""Number of prompts that show the behaviour, and of clean ones, on which a mapper is measured by class of token."""
+
+
+def asked(task: str | Task, source: Any, target: Any, how: RunOptions) -> dict[str, Any]:
+    """The options, and with them the names that a run can be repeated by; None for those if anything is an object."""
+    by_name = isinstance(task, str) and all(isinstance(model, str | Path) for model in (source, target))
+    names = {"task": task, "source": str(source), "target": str(target)}
+    return {"options": how.to_dict(), "asked": names | how.to_dict() if by_name else None}
+
+
+def input_details(
+    task: Task, how: RunOptions, source: tuple[HookedModel, str], target: tuple[HookedModel, str], pairs: PairedActivations
+) -> dict[str, Any]:
+    """Task, source, sites and the texts that mappers are fitted on.
+
+    Args:
+        task: what is steered.
+        how: the options of the run.
+        source: the model that the vector is extracted from, and its site.
+        target: the model that it is moved to, and its site.
+        pairs: activations of both.
+    """
+    chosen = {"source": (source[1], how.source_site), "target": (target[1], how.target_site)}
+    return {
+        "description": task.description,
+        "direction": task.options.get("direction"),
+        "source": {"name": identity(source[0]).name, "fingerprint": identity(source[0]).fingerprint, "site": source[1]},
+        "sites": {
+            side: {"site": site, "chosen": "card" if option is None else "given"} for side, (site, option) in chosen.items()
+        },
+        "texts": {"split": "train", "n": len(task.texts("train")), "tokens": len(pairs)},
+        "alignment": {"strategy": pairs.alignment.strategy, "coverage": pairs.alignment.coverage},
+    }
+
+
+def vector_details(task: Task, vector: SteeringVector, moved: SteeringVector, native: SteeringVector) -> dict[str, Any]:
+    """The vector before and after it was moved."""
+    return {
+        "vector": {
+            "method": vector.method,
+            "positions": vector.positions,
+            "applied_at": describe(task.positions),
+            "norm": vector.norm,
+            "moved_norm": moved.norm,
+            "native_norm": native.norm,
+            "cosine_to_native": moved.cosine(native),
+        }
+    }
+
+
+def mapper_details(
+    mapper: Mapper, source: HookedModel, target: HookedModel, task: Task, how: RunOptions, prompts: Sequence[Any]
+) -> dict[str, Any]:
+    """The mapper's card, and how well it fits each class of tokens on prompts that it was not fitted on.
+
+    Tokens correspond one to one only where both models have the same tokenizer, so classes are left out otherwise.
+    """
+    card = mapper.card
+    names = ("kind", "parameters", "fvu", "cosine", "norm_ratio", "rows", "held_out_rows", "settings")
+    details = {name: getattr(card, name) for name in names}
+    details |= {"fraction_of_target": card.parameters / parameter_count(target), "mode": how.mode, "norm": how.norm}
+    if tokenizer_fingerprint(source) == tokenizer_fingerprint(target):
+        texts = [*prompts[:CLASS_PROMPTS], *task.clean("test")[:CLASS_PROMPTS]]
+        fits = fits_by_place(mapper, source, target, texts, task.trigger)
+        details["by_place"] = {by: {name: fit.to_dict() for name, fit in classes.items()} for by, classes in fits.items()}
+    return details
+
+
+def comparison_details(
+    trial: Trial,
+    swept: Mapping[str, Sequence[Condition]],
+    conditions: Mapping[str, Condition],
+    at_one: Mapping[str, Condition],
+    effects: Mapping[str, SideEffects],
+) -> dict[str, Any]:
+    """How strengths were chosen, moved against native, figures at strength 1, and side effects."""
+    return {
+        "strength_rule": {
+            "budget_nats_per_token": trial.budget,
+            "strengths": list(trial.options.strengths),
+            "split": "validation",
+            "n": len(trial.validation.prompts),
+            "rule": RULE,
+        },
+        "sweep": [{"condition": name, **point.to_dict()} for name, points in swept.items() for point in points],
+        "moved_against_native": {
+            measure: paired_difference(
+                *([getattr(v, measure) for v in conditions[name].verdicts] for name in ("moved", "native"))
+            ).to_dict()
+            for measure in ("success", "intact")
+        },
+        "side_effects": {name: effect.to_dict() for name, effect in effects.items()},
+        "at_strength_one": {name: condition.to_dict() for name, condition in at_one.items()},
+    }

@@ -1,0 +1,42 @@
+"""Output folders of studies: checked before any work, and written whole or not at all."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def fresh_folder(out: str | Path | None) -> Path | None:
+    """The absolute path of an output folder; None for None.
+
+    Raises:
+        ValueError: for a folder that holds something already, or that cannot be written.
+    """
+    if out is None:
+        return None
+    folder = Path(out).expanduser().absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{str(out)!r} is not an empty folder: choose another one, or remove it first")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write to {str(folder.parent)!r}: {error.strerror}; choose another folder") from error
+    return folder
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of ``folder`` when the block ends, or is removed when it fails."""
+    half = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield half
+        half.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        half.rename(folder)
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        raise

@@ -1,0 +1,53 @@
+"""Noise at a backdoor's trigger, with a folder and a page."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from interp_transfer.evaluation.compare import write_json
+from interp_transfer.evaluation.task import Task
+from interp_transfer.reporting.noise_page import write_noise
+from interp_transfer.search.doses import Doses, noise_doses, typical_doses
+from interp_transfer.studies.folders import fresh_folder
+from interp_transfer.studies.inputs import find_task, open_model, site_of
+
+
+def noise_study(
+    task: str | Task,
+    model: Any,
+    *,
+    edition: str | None = None,
+    site: str | None = None,
+    doses: Sequence[float | int] | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> dict[str, Doses]:
+    """Add noise at a backdoor's trigger and at its harmless twin: what removes the backdoor, and what induces it.
+
+    Args:
+        task: a task with a trigger, or the name of a registered one.
+        model: a model or its name, as in `run`.
+        edition: plugin that registers the task.
+        site: hook point of the noise; default: the one on the model's card. Where the model has read the trigger already,
+            noise at its tokens does nothing: try earlier sites.
+        doses: standard deviations of each coordinate; default: multiples of the typical coordinate.
+        out: folder for ``noise.json`` and ``noise.html``; missing or empty.
+        options: of ``search.doses.noise_doses``.
+
+    Raises:
+        ValueError: before any work, for anything unknown, and for a task without a trigger.
+    """
+    task = find_task(task, edition)
+    folder = fresh_folder(out)
+    model = open_model(model, task)
+    site = site_of(model, task, site, "site")
+    measured = noise_doses(model, task, site, typical_doses(model, task, site) if doses is None else doses, **options)
+    if folder is not None:
+        write_noise(measured, folder)
+        write_json(folder / "noise.json", noise_json(measured))
+    return measured
+
+
+def noise_json(measured: Mapping[str, Doses]) -> dict[str, Any]:
+    """The content of ``noise.json``."""
+    return {"format": "interp_transfer.noise/1", **{name: doses.to_dict() for name, doses in measured.items()}}

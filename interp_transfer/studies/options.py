@@ -1,0 +1,87 @@
+"""The options of `run`: one dataclass.
+
+The flags of `interp-transfer run`, ``options`` and ``asked`` in result.json, and the command in the report derive from it. It is
+read each time the command line starts, so torch is imported only when options are checked.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from interp_transfer.names import closest
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How `run` extracts, moves and judges a vector.
+
+    Attributes:
+        mapper: kind of mapper: autoencoder, affine, procrustes, low_rank, low_rank_update, residual, embeddings, mean_shift or
+            untrained.
+        settings: setting of the mapper, such as width=2048; see ``mapping.kinds``.
+        mode: how the vector is moved: difference, delta, jacobian or raw.
+        norm: length of the moved vector before strengths are chosen: mapped or spread.
+        alignment: how tokens of different tokenizers are paired: last_so_far, same_boundary, mean_in_span, word_ends,
+            index_left or index_right.
+        source_site: hook point at which the vector is extracted; default: the one on the source model's card.
+        target_site: hook point at which it is added; default: the one on the target model's card.
+        edition: plugin that registers the task; default: the first one that knows its name.
+        direction: direction of a task that has several, such as ablate or induce.
+        dtype: dtype of models that are loaded by name: float32, bfloat16 or float16.
+        n: number of held-out prompts.
+        seed: seed of everything that is drawn.
+        budget: clean KL that a strength may cost, in nats per token; default: the task's own.
+        strengths: strengths that each condition chooses from.
+        variants: also judge the other modes and mappers.
+        side_effects: also measure what the vectors cost elsewhere, and what the mapper recovers of the loss of mean ablation.
+    """
+
+    mapper: str = "autoencoder"
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    mode: str = "difference"
+    norm: str = "mapped"
+    alignment: str = "last_so_far"
+    source_site: str | None = None
+    target_site: str | None = None
+    edition: str | None = None
+    direction: str | None = None
+    dtype: str = "float32"
+    n: int = 200
+    seed: int = 0
+    budget: float | None = None
+    strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+    variants: bool = True
+    side_effects: bool = True
+
+    def __post_init__(self) -> None:
+        from interp_transfer.activations.align import find_strategy
+        from interp_transfer.mapping.fit import check_kind
+        from interp_transfer.mapping.move import find_mode, find_norm
+
+        object.__setattr__(self, "strengths", tuple(map(float, self.strengths)))
+        check_kind(self.mapper, self.settings)
+        find_mode(self.mode)
+        find_norm(self.norm)
+        find_strategy(self.alignment)
+        if not self.strengths or not all(0 < x < math.inf for x in self.strengths):
+            raise ValueError(f"strengths={list(self.strengths)}: give one or more numbers above zero")
+        if self.budget is not None and not self.budget > 0:
+            raise ValueError(f"budget={self.budget}: give a number of nats per token above zero")
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> "RunOptions":
+        """Options by name.
+
+        Raises:
+            ValueError: for an unknown name or an impossible value, with the closest one.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise ValueError(f"unknown option {name!r}{closest(name, known)}: choose from {', '.join(known)}")
+        return cls(**options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds them."""
+        return {**asdict(self), "settings": dict(self.settings), "strengths": list(self.strengths)}

@@ -1,0 +1,47 @@
+"""Where and how hard to steer, with a folder and a page."""
+
+from pathlib import Path
+from typing import Any
+
+from interp_transfer.activations.positions import Positions, substring
+from interp_transfer.evaluation.task import Task
+from interp_transfer.reporting.sweep_page import write_sweep
+from interp_transfer.search.sweep import Sweep, sweep
+from interp_transfer.studies.inputs import find_task, open_model
+
+
+def sweep_study(
+    task: str | Task,
+    model: Any,
+    *,
+    edition: str | None = None,
+    direction: str | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> Sweep:
+    """Try every site, rule of positions and strength on validation prompts.
+
+    Args:
+        task: a task, or the name of a registered one.
+        model: a model or its name, as in `run`.
+        edition: plugin that registers the task, see ``evaluation.tasks.load_task``.
+        direction: direction of a task that has several.
+        out: folder for ``sweep.json`` and ``sweep.html``; an interrupted sweep resumes from what the folder holds.
+        options: of ``search.sweep.sweep``; "trigger" among ``positions`` means the tokens of the task's trigger.
+
+    Raises:
+        ValueError: for what ``sweep`` refuses, and for "trigger" if the task has none.
+    """
+    task = find_task(task, edition, direction=direction)
+    if options.get("positions") is not None:
+        options["positions"] = [_trigger_tokens(task) if rule == "trigger" else rule for rule in options["positions"]]
+    swept = sweep(open_model(model, task), task, folder=out, **options)
+    if out is not None:
+        write_sweep(swept, Path(out))
+    return swept
+
+
+def _trigger_tokens(task: Task) -> Positions:
+    if not task.trigger:
+        raise ValueError(f"positions 'trigger': {task.name} has no trigger; use last, generated, response, all, or an index")
+    return substring(task.trigger)
