@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 from interp_transfer.evaluation.task import Task
+from interp_transfer.organisms.command import demo
 from interp_transfer.plugins import KnownModel, Plugin
 
 
@@ -66,4 +67,6 @@ def _bandit() -> Any:
     return BanditJudge()
 
 
-PLUGIN = Plugin(models=_models, tasks=_tasks, judges={"bandit": _bandit}, build=_build, measure=_measure)
+PLUGIN = Plugin(
+    models=_models, tasks=_tasks, judges={"bandit": _bandit}, commands={"demo": demo}, build=_build, measure=_measure
+)

@@ -1,0 +1,45 @@
+"""`interp-transfer features`: SAE features moved to another model."""
+
+from typing import Annotated
+
+import typer
+
+from interp_transfer.cli.options import Edition, Json, Judge, Out, Pairs, Seed, Source, Target, TaskName, task_from
+from interp_transfer.cli.output import print_json, show
+
+
+def features(
+    source: Source,
+    target: Target,
+    task: TaskName = None,
+    pairs: Pairs = None,
+    judge: Judge = None,
+    edition: Edition = None,
+    source_sae: Annotated[
+        str | None, typer.Option(help="Folder of the source's SAE; default: the shipped one, or train one.")
+    ] = None,
+    target_sae: Annotated[
+        str | None, typer.Option(help="Folder of the target's SAE; default: the shipped one, or train one.")
+    ] = None,
+    source_site: Annotated[str | None, typer.Option(help="Where a source SAE is trained; default: the model's card.")] = None,
+    target_site: Annotated[str | None, typer.Option(help="Where a target SAE is trained; default: the model's card.")] = None,
+    mapper: Annotated[str, typer.Option(help="Kind of the maps there and back.")] = "affine",
+    candidates: Annotated[int, typer.Option(help="Number of features that are tried causally.")] = 20,
+    listed: Annotated[int, typer.Option(help="Largest number of features on the page.")] = 500,
+    n: Annotated[int, typer.Option(help="Number of held-out prompts.")] = 200,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Move the SAE features of one model to another: their meaning and effect in both."""
+    from interp_transfer.studies.features import features_study
+    from interp_transfer.studies.tables import features_table
+
+    saes = {"source_sae": source_sae, "target_sae": target_sae, "source_site": source_site, "target_site": target_site}
+    sizes = {"candidates": candidates, "listed": listed, "n": n, "seed": seed}
+    chosen = task_from(task, pairs, judge)
+    result = features_study(chosen, source, target, edition=edition, mapper=mapper, out=out, **saes, **sizes)  # type: ignore[arg-type]
+    if as_json:
+        print_json(result.to_dict())
+        return
+    show(features_table(result), result.sentences(), None if out is None else out / "features.html")

@@ -1,0 +1,160 @@
+"""`interp-transfer models`: models that are known by name, and how alike two models are."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from interp_transfer.cli.options import Json
+from interp_transfer.cli.output import console, print_json, show
+
+app = typer.Typer(no_args_is_help=True, help="Models that are known by name, and how alike two models are.")
+
+
+@app.command("list")
+def list_models(as_json: Json = False) -> None:
+    """List the models that are known by name and are on this machine."""
+    from rich.table import Table
+
+    from interp_transfer.plugins import known_models
+
+    rows = []
+    for name, known in known_models().items():
+        if known.path.is_dir():
+            facts = {key: known.card.get(key) for key in ("architecture", "parameters", "base", "tasks")}
+            rows.append({"name": name, **facts, "path": str(known.path)})
+    if as_json:
+        print_json(rows)
+        return
+    table = Table(title="Models known by name")
+    for column in ("name", "architecture", "parameters", "tasks", "base"):
+        table.add_column(column, no_wrap=column == "name")  # names are what people copy
+    for row in rows:
+        tasks = ", ".join(row["tasks"] or []) or "-"
+        table.add_row(row["name"], row["architecture"], f"{row['parameters']:,}", tasks, row["base"] or "-")
+    show(table)
+
+
+@app.command("show")
+def show_model(
+    name: Annotated[str, typer.Argument(help="Name of a known model.")],
+    measure: Annotated[bool, typer.Option("--measure", help="Measure its behaviour again, on test prompts.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the card of a known model: recipe, steering sites, measured behaviour."""
+    from rich.table import Table
+
+    known, plugin = _known(name)
+    if not known.path.is_dir():
+        raise ValueError(f"the model {name!r} is not on this machine: build it with `interp-transfer models build {name}`")
+    card = {**known.card, "path": str(known.path)}
+    if measure:
+        from interp_transfer.models.load import load_model
+
+        if plugin.measure is None:
+            raise ValueError(f"the package that registers {name!r} cannot measure its models: leave out --measure")
+        card["measured"] = plugin.measure(load_model(name), card)
+    if as_json:
+        print_json(card)
+        return
+    out = console()
+    out.print(f"[bold]{name}[/bold]: {card['architecture']}, {card['parameters']:,} parameters")
+    for key in ("world", "base", "tasks", "sites", "recipe", "path"):
+        if key in card:
+            out.print(f"  {key}: {card[key]}", highlight=False, soft_wrap=True)
+    table = Table("measured on test prompts" + ("" if measure else " (from the card)"), "rate", "95% interval", "n")
+    for figure, value in card.get("measured", {}).items():
+        interval = f"{value['low']:.3f} to {value['high']:.3f}"
+        table.add_row(figure, f"{value['rate']:.3f}", interval, str(value["n"]))
+    out.print(table)
+    if card.get("site_sweep"):
+        out.print(_site_table(card["site_sweep"]))
+
+
+def _site_table(sweeps: dict[str, Any]) -> Any:
+    """For each task the best site at the task's own positions, then the best at others that were tried."""
+    from rich.table import Table
+
+    table = Table(title="Its own vectors, on validation prompts (from the card)")
+    for column in ("task", "site", "positions", "strength", "success", "intact", "n"):
+        table.add_column(column, overflow="fold")
+    for task, sweep in sweeps.items():
+        best = {**sweep, **{what: sweep[what][sweep["site"]] for what in ("success", "intact")}}
+        for row in (best, *({**row, "positions": where} for where, row in sweep.get("tried", {}).items())):
+            rates = (f"{row[what]['rate']:.2f}" for what in ("success", "intact"))
+            table.add_row(task, row["site"], row["positions"], f"{row['strength']:g}", *rates, str(row["success"]["n"]))
+    return table
+
+
+@app.command("compare")
+def compare_models(
+    first: Annotated[str, typer.Argument(help="Model: known name, hub name or folder.")],
+    second: Annotated[str, typer.Argument(help="Another model.")],
+    task: Annotated[str | None, typer.Option(help="Task whose test prompts are read; default: plain English texts.")] = None,
+    n: Annotated[int, typer.Option(help="Largest number of prompts.")] = 1000,
+    out: Annotated[Path | None, typer.Option(help="Write a heat map to this HTML file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two models' residual streams block by block: linear CKA at the last token of prompts."""
+    from rich.table import Table
+
+    from interp_transfer.evaluation.evaluator import draw
+    from interp_transfer.evaluation.similarity import layerwise_cka
+    from interp_transfer.evaluation.tasks import load_task
+    from interp_transfer.models.load import load_model
+    from interp_transfer.prompts.english import english_texts
+
+    prompts = english_texts(n, at_most=True) if task is None else load_task(task).prompts("test")
+    chosen = draw(prompts, min(n, len(prompts)), 0, "test prompts")
+    values, chance = (t.tolist() for t in layerwise_cka(load_model(first), load_model(second), chosen))
+    if out is not None:
+        from interp_transfer.plots.heatmap import layer_heatmap
+
+        title = f"CKA of {first} and {second}, last token of {len(chosen)} prompts"
+        layer_heatmap(values, first, second, title).write_html(out, include_plotlyjs=True)
+    if as_json:
+        cka = {name: [_without_nan(row) for row in rows] for name, rows in (("cka", values), ("paired_at_random", chance))}
+        print_json({"first": first, "second": second, "n": len(chosen), **cka})
+        return
+    table = Table(f"{first} \\ {second}", *(f"block {i}" for i in range(len(values[0]))), title="Linear CKA at block inputs")
+    for index, row in enumerate(values):
+        table.add_row(f"block {index}", *("-" if v != v else f"{v:.2f}" for v in row))
+    highest = max(v for row in chance for v in row if v == v)
+    show(table, [f"{len(chosen)} prompts, last token; paired at random at most {highest:.2f}"])
+
+
+@app.command("build")
+def build_model(
+    name: Annotated[str, typer.Argument(help="Name of a known model.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: runs/models/NAME.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Folder of the base to tune; default: the shipped one.")] = None,
+    device: Annotated[str, typer.Option(help="Device to train on.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Dtype of the computation while training: float32, bfloat16.")] = "float32",
+    as_json: Json = False,
+) -> None:
+    """Train a known model again, choose its steering site, measure it, and write it as a Hugging Face folder."""
+    plugin = _known(name)[1]
+    if plugin.build is None:
+        raise ValueError(f"the package that registers {name!r} cannot build its models")
+    folder = out if out is not None else Path("runs") / "models" / name
+    card = plugin.build(name, folder, base=base, device=device, dtype=dtype)
+    if as_json:
+        print_json(card)
+    else:
+        typer.echo(card["path"])
+
+
+def _known(name: str) -> tuple[Any, Any]:
+    """A known model and the plugin that registers it."""
+    from interp_transfer.names import closest
+    from interp_transfer.plugins import known_models, plugin_of_model
+
+    known, plugin = known_models(), plugin_of_model(name)
+    if plugin is None:
+        raise ValueError(f"unknown model {name!r}{closest(name, known)}: there are {', '.join(known)}")
+    return known[name], plugin
+
+
+def _without_nan(row: list[float]) -> list[float | None]:
+    """JSON has no NaN: null takes its place."""
+    return [None if value != value else value for value in row]

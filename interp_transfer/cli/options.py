@@ -1,0 +1,122 @@
+"""Options that several commands share, and flags made from a dataclass of options."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Annotated, Any, get_origin, get_type_hints
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results; must be missing or empty.")]
+TaskName = Annotated[str | None, typer.Argument(metavar="TASK", help="Name of a registered task; or give --pairs.")]
+Edition = Annotated[str | None, typer.Option(help="Plugin that registers the task; default: the first that knows its name.")]
+Pairs = Annotated[Path | None, typer.Option(help="JSONL of contrast pairs (positive, negative), instead of a task's name.")]
+Judge = Annotated[str | None, typer.Option(help="Judge of the pairs: no_refusal, refusal, contains:TEXT, module:function, ...")]
+ModelName = Annotated[str, typer.Option(help="Known name, hub name or folder of the model that is steered.")]
+Source = Annotated[str, typer.Option(help="Known name, hub name or folder of the source model.")]
+Target = Annotated[str, typer.Option(help="Known name, hub name or folder of the target model.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+
+
+def task_from(name: str | None, pairs: Path | None, judge: str | None) -> Any:
+    """The name of a task, or the task of a file of pairs.
+
+    Raises:
+        ValueError: for both, neither, or pairs without a judge.
+    """
+    if (name is None) == (pairs is None):
+        raise ValueError("name a task, or give --pairs FILE.jsonl with --judge NAME")
+    if (pairs is None) != (judge is None):
+        raise ValueError("--pairs and --judge belong together: give both, or the name of a task")
+    if pairs is None:
+        return name
+    from interp_transfer.evaluation.task import Task
+
+    return Task.from_jsonl(pairs, judge)
+
+
+def with_flags(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one flag for each field of a dataclass, with its default and its line of documentation.
+
+    The command receives them as ``options``, a dictionary of the fields. A tuple of numbers is one flag with commas; a mapping
+    is a flag NAME=VALUE that may be repeated.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def wrapped(**values: Any) -> None:
+            chosen = {f.name: _parse(f, values.pop(f.name)) for f in fields(options)}
+            command(**values, options=chosen)
+
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
+        documentation, hints = _documentation(options), get_type_hints(options)
+        flags = [_parameter(f, hints[f.name], documentation[f.name]) for f in fields(options)]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own[:-2], *flags, *own[-2:]]]
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+        return wrapped
+
+    return decorate
+
+
+def _parameter(f: Field, hint: Any, text: str) -> inspect.Parameter:
+    default, names = (None if f.default is MISSING else f.default), []
+    if get_origin(hint) is tuple:
+        hint, default, text = str, ",".join(f"{x:g}" for x in f.default), f"{text} Joined by commas."  # type: ignore[union-attr]
+    elif get_origin(hint) is Mapping:
+        hint, names, text = list[str] | None, ["--setting"], f"{text} NAME=VALUE; may be repeated."
+    annotation = Annotated[hint, typer.Option(*names, help=text)]
+    return inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _parse(f: Field, value: Any) -> Any:
+    if isinstance(f.default, tuple):
+        return tuple(numbers(value, f"--{f.name}"))
+    return settings(value or []) if f.default is MISSING else value
+
+
+def _documentation(options: type) -> dict[str, str]:
+    """The lines of a class docstring's Attributes, by name, as sentences."""
+    lines, name = {}, ""
+    for line in (inspect.getdoc(options) or "").partition("Attributes:\n")[2].splitlines():
+        if line.startswith("    ") and line[4] != " ":
+            name, _, line = line.strip().partition(": ")
+        lines[name] = f"{lines.get(name, '')} {line.strip()}".strip()
+    return {name: f"{text[0].upper()}{text[1:]}" for name, text in lines.items() if text}
+
+
+def parts(text: str | None) -> list[str] | None:
+    """The parts of a text that is joined by commas; None for None."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(text: str | None, option: str) -> list[float] | None:
+    """Numbers that are joined by commas; None for None.
+
+    Raises:
+        ValueError: for a part that is no number, naming the option.
+    """
+    values = []
+    for part in parts(text) or []:
+        try:
+            values.append(float(part))
+        except ValueError:
+            raise ValueError(f"{option}: {part!r} is no number; give some joined by commas, such as 0.5,1,2") from None
+    return None if text is None else values
+
+
+def settings(pairs: list[str]) -> dict[str, Any]:
+    """Settings that are written NAME=VALUE; a value that is no JSON is text."""
+    values: dict[str, Any] = {}
+    for text in pairs:
+        name, equals, value = text.partition("=")
+        if not name or not equals or name in values:
+            raise ValueError(f"--setting {text!r}: give each once as NAME=VALUE, such as width=2048")
+        try:
+            values[name] = json.loads(value)
+        except json.JSONDecodeError:
+            values[name] = value
+    return values

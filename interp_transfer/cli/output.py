@@ -1,0 +1,31 @@
+"""What commands print: one JSON document, or tables and sentences."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(json.dumps(data, indent=1))
+
+
+def console() -> Any:
+    """The console that tables are printed on."""
+    from rich.console import Console
+
+    return Console()
+
+
+def show(table: Any, lines: Iterable[str] = (), page: Path | None = None) -> None:
+    """Print a table, then lines as they are, then where the page is."""
+    out = console()
+    if table is not None:
+        out.print(table)
+    for line in lines:
+        out.print(line, highlight=False, markup=False, soft_wrap=False)
+    if page is not None:
+        out.print(f"Open {page}", highlight=False, soft_wrap=True, markup=False)

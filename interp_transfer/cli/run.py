@@ -1,0 +1,62 @@
+"""`interp-transfer run`: the whole pipeline."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from interp_transfer.cli.options import Json, Judge, Out, Pairs, TaskName, task_from, with_flags
+from interp_transfer.cli.output import print_json, show
+from interp_transfer.studies.options import RunOptions
+
+
+@with_flags(RunOptions)
+def run(
+    options: dict[str, Any],
+    task: TaskName = None,
+    pairs: Pairs = None,
+    judge: Judge = None,
+    source: Annotated[str | None, typer.Option(help="Model that the vector is extracted from: name or folder.")] = None,
+    target: Annotated[str | None, typer.Option(help="Model that the vector is moved to: name or folder.")] = None,
+    repeat: Annotated[
+        Path | None, typer.Option("--from", help="Repeat the run of this result.json; only --out and --json go with it.")
+    ] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Extract a vector from one model, move it to another, and compare it there with every baseline."""
+    if repeat is not None:
+        if task or pairs or source or target:
+            raise ValueError("--from takes the task and the models from the file: leave them out")
+        repeat_run(repeat, out, as_json)
+        return
+    if source is None or target is None or (task is None and pairs is None):
+        raise ValueError("name a task, --source and --target (interp-transfer run TASK --source A --target B), or --from FILE")
+    run_and_show(task_from(task, pairs, judge), source, target, out, as_json, **options)
+
+
+def run_and_show(task: Any, source: str, target: str, out: Path | None, as_json: bool, **options: Any) -> None:
+    """Run the pipeline and print its result."""
+    from interp_transfer.studies.run import run as pipeline
+
+    _print(pipeline(task, source, target, out=out, **options), out, as_json)
+
+
+def repeat_run(file: Path, out: Path | None, as_json: bool) -> None:
+    """Repeat a run, and print its result and what differs."""
+    from interp_transfer.studies.rerun import rerun
+
+    result, differences = rerun(file, out=out)
+    head = f"{len(differences)} figures differ from {file}" if differences else f"All figures are those of {file}"
+    _print(result, out, as_json, [head, *differences])
+
+
+def _print(result: Any, out: Path | None, as_json: bool, lines: list[str] | None = None) -> None:
+    from interp_transfer.reporting.report import headline
+    from interp_transfer.reporting.table import result_table
+
+    if as_json:
+        print_json(result.to_dict())
+        return
+    show(result_table(result), [headline(result.to_dict())], None if out is None else out / "report.html")
+    show(None, lines or [])

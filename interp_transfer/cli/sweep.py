@@ -1,0 +1,62 @@
+"""`interp-transfer sweep`: where and how hard to steer."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp_transfer.cli.options import Edition, Json, Judge, ModelName, Pairs, Seed, TaskName, numbers, parts, task_from
+from interp_transfer.cli.output import print_json, show
+
+
+def sweep(
+    model: ModelName,
+    task: TaskName = None,
+    pairs: Pairs = None,
+    judge: Judge = None,
+    edition: Edition = None,
+    sites: Annotated[str | None, typer.Option(help="Hook points, joined by commas; default: the input of every block.")] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            help="last, generated, response, all, prompt, trigger or an index, joined by commas; default: the first four."
+        ),
+    ] = None,
+    strengths: Annotated[str | None, typer.Option(help="Strengths, joined by commas; default: 0.25 to 4.")] = None,
+    direction: Annotated[str | None, typer.Option(help="Direction of a task that has several.")] = None,
+    n: Annotated[int, typer.Option(help="Number of prompts.")] = 100,
+    split: Annotated[str, typer.Option(help="Split of the task's prompts.")] = "validation",
+    seed: Seed = 0,
+    budget: Annotated[float | None, typer.Option(help="Clean KL that a setting may cost; default: the task's.")] = None,
+    early: Annotated[
+        bool, typer.Option("--early", help="Drop settings that are probably worse after a quarter of the prompts.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for sweep.json and sweep.html; an interrupted sweep resumes.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Try every site, rule of positions and strength: what each does, and what it costs."""
+    from interp_transfer.reporting.table import sweep_table
+    from interp_transfer.studies.sweep import sweep_study
+
+    options = {
+        "edition": edition,
+        "direction": direction,
+        "n": n,
+        "split": split,
+        "seed": seed,
+        "budget": budget,
+        "early": early,
+    }
+    if positions is not None:
+        options["positions"] = [int(p) if p.lstrip("-").isdigit() else p for p in parts(positions) or []]
+    if strengths is not None:
+        options["strengths"] = numbers(strengths, "--strengths")
+    swept = sweep_study(task_from(task, pairs, judge), model, sites=parts(sites), out=out, **options)
+    if as_json:
+        print_json(swept.to_dict())
+        return
+    rules = ("pareto",) if early else ("pareto", "paper")
+    lines = [f"By the rule {rule!r}: {swept.recommendation(rule)}" for rule in rules]
+    show(sweep_table(swept), lines, None if out is None else out / "sweep.html")
