@@ -33,7 +33,7 @@ def features(
 ) -> None:
     """Move the SAE features of one model to another: their meaning and effect in both."""
     from interp_transfer.studies.features import features_study
-    from interp_transfer.studies.tables import features_table
+    from interp_transfer.reporting.table import features_table
 
     saes = {"source_sae": source_sae, "target_sae": target_sae, "source_site": source_site, "target_site": target_site}
     sizes = {"candidates": candidates, "listed": listed, "n": n, "seed": seed}

@@ -27,7 +27,7 @@ def switch(
 ) -> None:
     """Make a fine-tuned model behave as its base, or back, at one layer, and compare all other ways."""
     from interp_transfer.studies.switch import switch_study
-    from interp_transfer.studies.tables import switch_table
+    from interp_transfer.reporting.table import switch_table
 
     task = task_from("switch" if pairs is None else None, pairs, judge)
     named = {"subject": subject, "direction": direction, "edition": edition, "lora": lora}

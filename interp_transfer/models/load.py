@@ -48,8 +48,8 @@ def load_model(
     """Load a model and wrap it as a transformer-lens hooked model, weights unprocessed.
 
     Args:
-        model: the name of a known model (``plugins``), a local folder (of a model, or of a LoRA adapter), a hub name, or a
-            model wrapped already.
+        model: the name of a known model (``plugins``), a local folder (of a model, or of a LoRA adapter), a hub name, a
+            transformers model with ``tokenizer``, or a model wrapped already. Objects keep their device and dtype.
         device: where it lives; a GPU if there is one, else the CPU.
         dtype: of the weights in memory; float32 unless said.
         device_map: passed to accelerate for models that exceed one device ("auto", or a dictionary); excludes ``device``.
@@ -68,9 +68,7 @@ def load_model(
             _remember(model, _fingerprint_wrapped(model, tokenizer), tokenizer)
         return model
     if not isinstance(model, str | Path):
-        raise ValueError(
-            f"cannot load a {type(model).__name__}: give the name of a known model, a hub name, a folder or a hooked model"
-        )
+        return _wrap_object(model, tokenizer)
     if device is not None and device_map is not None:
         raise ValueError(f"device={device!r} and device_map={device_map!r} contradict each other: give one of them")
     if wrapper not in WRAPPERS:
@@ -109,8 +107,31 @@ def load_unwrapped(
         hf, tok = _with_adapter(where, device_map, tokenizer)
     else:
         hf, tok = _from_pretrained(str(model), where, local, device_map, tokenizer)
-    fingerprint = _digest(_config_of(hf.config), _tokenizer_hash(tok), _weights(hf), "none")
-    return hf, tok, ModelIdentity(str(model), fingerprint)
+    return hf, tok, _identity_of(hf, tok, str(model))
+
+
+def _identity_of(hf: Any, tok: Any, name: str) -> ModelIdentity:
+    return ModelIdentity(name, _digest(_config_of(hf.config), _tokenizer_hash(tok), _weights(hf), "none"))
+
+
+def _wrap_object(model: Any, tokenizer: Any) -> HookedModel:
+    """Wrap a transformers model that is in memory already, on its device and in its dtype."""
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(
+            f"cannot load a {type(model).__name__}: give the name of a known model, a hub name, a folder, a transformers model or "
+            "a hooked model"
+        )
+    name = model.name_or_path or type(model).__name__
+    if tokenizer is None:
+        raise ValueError(f"{name!r} is an object without a tokenizer: give one, load_model(model, tokenizer=...)")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    known = _identity_of(model, tokenizer, name)  # before wrapping, which adds to the module
+    wrapped = _wrap(model.eval(), tokenizer, name, model.dtype)
+    _remember(wrapped, known, tokenizer)
+    return wrapped
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:

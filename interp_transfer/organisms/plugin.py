@@ -3,7 +3,6 @@
 from functools import cache
 from typing import Any
 
-from interp_transfer.evaluation.task import Task
 from interp_transfer.organisms.command import demo
 from interp_transfer.plugins import KnownModel, Plugin
 
@@ -25,7 +24,7 @@ def _known(name: str) -> KnownModel:
     names = {organism.name for organism in list_organisms()}
     sites = card.get("sites", {})
 
-    def variant(task: Task) -> str:
+    def variant(task: Any) -> str:
         tuned = f"{name}-{tuned_suffix(task)}"
         return tuned if tuned in names else name
 

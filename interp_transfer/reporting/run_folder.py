@@ -102,7 +102,7 @@ class SideEffectsJson(TypedDict):
     clean: CostJson
     english: CostJson
     behaviour: NotRequired[CostJson]
-    right: CostJson
+    right: NotRequired[CostJson]
     logit_difference: EstimateJson | None
 
 

@@ -10,7 +10,7 @@ from interp_transfer.evaluation.side_effects import SideEffects
 from interp_transfer.evaluation.task import Task
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.pairs import PairedActivations
-from interp_transfer.mapping.token_class_fit import fits_by_place
+from interp_transfer.mapping.token_classes import fits_by_token_class
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenizer_fingerprint
@@ -84,7 +84,7 @@ def mapper_details(
     details |= {"fraction_of_target": card.parameters / parameter_count(target), "mode": how.mode, "norm": how.norm}
     if tokenizer_fingerprint(source) == tokenizer_fingerprint(target):
         texts = [*prompts[:CLASS_PROMPTS], *task.clean("test")[:CLASS_PROMPTS]]
-        fits = fits_by_place(mapper, source, target, texts, task.trigger)
+        fits = fits_by_token_class(mapper, source, target, texts, task.trigger)
         details["by_place"] = {by: {name: fit.to_dict() for name, fit in classes.items()} for by, classes in fits.items()}
     return details
 
