@@ -21,7 +21,9 @@ def main() -> None:
     for subject, direction in CASES:
         folder = RUNS / f"{subject}-{direction}"
         if not (folder / "switch.json").is_file():
-            switch_study("switch", "micro-qwen-m", subject=subject, direction=direction, lora=LORA, n=N, out=folder, progress=False)
+            switch_study(
+                "switch", "micro-qwen-m", subject=subject, direction=direction, lora=LORA, n=N, out=folder, progress=False
+            )
         parts.append(table(json.loads((folder / "switch.json").read_text())))
     (HERE / "made" / "switch.md").write_text("\n".join(parts))
 

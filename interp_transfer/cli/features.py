@@ -32,8 +32,8 @@ def features(
     as_json: Json = False,
 ) -> None:
     """Move the SAE features of one model to another: their meaning and effect in both."""
-    from interp_transfer.studies.features import features_study
     from interp_transfer.reporting.table import features_table
+    from interp_transfer.studies.features import features_study
 
     saes = {"source_sae": source_sae, "target_sae": target_sae, "source_site": source_site, "target_site": target_site}
     sizes = {"candidates": candidates, "listed": listed, "n": n, "seed": seed}
@@ -42,4 +42,4 @@ def features(
     if as_json:
         print_json(result.to_dict())
         return
-    show(features_table(result), result.sentences(), None if out is None else out / "features.html")
+    show(features_table(result.to_dict()), result.sentences(), None if out is None else out / "features.html")

