@@ -1,13 +1,14 @@
-"""How hard to steer, under one budget for all that is compared.
+"""The strength of a vector, chosen under one budget for all conditions of a comparison.
 
-A vector's strength decides both what it does and what it costs, and a native vector, a moved one and a random one need not
-want the same. So each gets its own: the strength that leaves most answers intact on validation prompts, among those whose
-cost on clean prompts stays within one budget for all; what achieves nothing there gets the largest of those, so that it is not
-its gentleness that fails.
+A vector's strength decides both what it does and what it costs, and the best strength of a native vector is not that of a moved
+or a random one. So each gets its own: the strength that leaves most answers intact on validation prompts, among those whose cost
+on clean prompts is within the budget. A vector without any success gets the largest strength within the budget, so that it does
+not fail for being weak.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -19,58 +20,76 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.vectors.vector import SteeringVector
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
-BUDGET = 0.01
-"""Clean KL that a strength may cost, nats per token, unless the task has a `budget` of its own."""
 
 RULE = (
     "most intact answers on validation prompts among the strengths within the clean-KL budget; then most success, then the "
     "smaller strength; the largest within the budget if none of them has any success; the smallest of all if none is within it"
 )
 
-
-def check_grid(positions: Sequence[Positions], strengths: Sequence[float | int]) -> tuple[list[str], list[float]]:
-    """Rules of positions in words, and strengths, that a search is to try.
-
-    Raises:
-        ValueError: for none, one that is named twice, a rule that names tokens of certain prompts, or no number.
-    """
-    if isinstance(positions, str) or not len(positions) or not len(strengths):
-        raise ValueError("give at least one rule of positions and one strength, as lists: positions=['last'], strengths=[1.0]")
-    if bad := [x for x in strengths if not math.isfinite(x)]:
-        raise ValueError(f"strength {bad[0]} is no number that a vector can be multiplied by")
-    for rule in positions:
-        if isinstance(check_positions(rule), Tensor):
-            raise ValueError("a mask names tokens of certain prompts, and a search draws its own: give a rule of positions")
-    words, numbers = [describe(rule) for rule in positions], list(map(float, strengths))
-    if len(set(words)) < len(words) or len(set(numbers)) < len(numbers):
-        raise ValueError(f"positions {words}, strengths {numbers}: name each once")
-    return words, numbers
-
-
 Make = Callable[[float], Sequence[Intervention]]
-"""Strength -> interventions to pool (one, or several random draws)."""
+"""Strength -> interventions whose outcomes are pooled: one, or several random draws."""
 
 
-def sweep_strengths(
-    validation: Evaluator, make: Make, strengths: Sequence[float] = STRENGTHS, *, progress: bool = True
-) -> list[Condition]:
-    """Success, intact and clean KL for each strength."""
-    return validation.judge_each([[(i,) for i in make(x)] for x in strengths], strengths, progress=progress)
+@dataclass(frozen=True)
+class StrengthSearch:
+    """Outcomes over strengths, and the strength that was chosen.
+
+    Attributes:
+        curve: one condition for each strength, on validation prompts.
+        chosen: the condition that ``RULE`` selects.
+    """
+
+    curve: tuple[Condition, ...]
+    chosen: Condition
+
+    @property
+    def strength(self) -> float:
+        """The chosen strength."""
+        return self.chosen.strength
 
 
-def choose(swept: Sequence[Condition], budget: float = BUDGET) -> Condition:
-    """The fair strength; ``RULE`` in words."""
-    within = [c for c in swept if c.clean_kl <= budget]
+def search_strength(
+    validation: Evaluator,
+    steer: SteeringVector | Make,
+    *,
+    budget: float | None = None,
+    strengths: Sequence[float | int] = STRENGTHS,
+    progress: bool = True,
+) -> StrengthSearch:
+    """Try strengths on validation prompts and choose one.
+
+    Args:
+        validation: prompts, judge and clean KL.
+        steer: a vector, which is added at the task's positions; or a function that makes the interventions of a strength.
+        budget: clean KL that the strength may cost, in nats per token; the task's unless given.
+        strengths: the strengths to try.
+        progress: show bars when it takes longer than two seconds.
+    """
+    allowed = validation.task.budget if budget is None else budget
+    curve = strength_curve(validation, steer, strengths, progress=progress)
+    return StrengthSearch(curve, choose(curve, allowed))
+
+
+def strength_curve(
+    evaluator: Evaluator, steer: SteeringVector | Make, strengths: Sequence[float | int], *, progress: bool = True
+) -> tuple[Condition, ...]:
+    """Measure success, intact and clean KL at each strength; arguments as for `search_strength`."""
+    if isinstance(steer, SteeringVector):
+        vector = steer
+        draws = [[(add(vector, x, evaluator.task.positions),)] for x in strengths]
+    else:
+        draws = [[(intervention,) for intervention in steer(float(x))] for x in strengths]
+    return tuple(evaluator.judge_each(draws, strengths, progress=progress))
+
+
+def choose(curve: Sequence[Condition], budget: float) -> Condition:
+    """Choose the condition that ``RULE`` describes."""
+    within = [c for c in curve if c.clean_kl <= budget]
     if not within:
-        return min(swept, key=lambda c: c.strength)
+        return min(curve, key=lambda c: c.strength)
     if not any(c.success.value for c in within):
         return max(within, key=lambda c: c.strength)
     return max(within, key=lambda c: (c.intact.value, c.success.value, -c.strength))
-
-
-def typical_norm(model: HookedModel, texts: Sequence[str], site: str, positions: Positions = "all") -> float:
-    """Mean length of the activations at a site: half of it is what ``vector.normalized(0.5 * norm)`` adds."""
-    return float(capture(model, texts, site, positions)[site].double().norm(dim=1).mean())
 
 
 def largest_within(
@@ -82,17 +101,17 @@ def largest_within(
     highest: float = 16.0,
     near: float = 0.01,
 ) -> float:
-    """The largest strength whose clean KL stays within a budget: calibration without a look at what the vector does.
+    """Find the largest strength whose clean KL stays within a budget, whatever the vector does to the answers.
 
-    Found by halving the interval in which the budget is crossed; clean KL is taken to grow with the strength.
+    Bisects the interval in which clean KL crosses the budget; clean KL is assumed to grow with the strength.
 
     Args:
-        validation: its clean_kl measures the cost; see ``evaluation.evaluator.evaluator``.
-        vector: what is added.
+        validation: its clean prompts measure the cost.
+        vector: the vector that is added.
         budget: nats per token.
-        positions: where.
+        positions: where it is added.
         highest: the largest strength that is tried; returned if it is within the budget.
-        near: how far below the true strength the answer may be, as a share of it.
+        near: relative error that the result may have, downwards.
 
     Raises:
         ValueError: for a budget or a highest strength that is not above zero.
@@ -110,3 +129,27 @@ def largest_within(
         middle = (low + high) / 2
         low, high = (middle, high) if within(middle) else (low, middle)
     return low
+
+
+def typical_norm(model: HookedModel, texts: Sequence[str], site: str, positions: Positions = "all") -> float:
+    """Return the mean norm of the activations at a site, the unit of ``vector.normalized(0.5 * norm)``."""
+    return float(capture(model, texts, site, positions)[site].double().norm(dim=1).mean())
+
+
+def check_grid(positions: Sequence[Positions], strengths: Sequence[float | int]) -> tuple[list[str], list[float]]:
+    """Return the position rules as text and the strengths as floats, checked.
+
+    Raises:
+        ValueError: for an empty list, a duplicate, a mask of certain prompts, or a strength that is not finite.
+    """
+    if isinstance(positions, str) or not len(positions) or not len(strengths):
+        raise ValueError("give at least one rule of positions and one strength, as lists: positions=['last'], strengths=[1.0]")
+    if bad := [x for x in strengths if not math.isfinite(x)]:
+        raise ValueError(f"strength {bad[0]} is no number that a vector can be multiplied by")
+    for rule in positions:
+        if isinstance(check_positions(rule), Tensor):
+            raise ValueError("a mask names tokens of certain prompts, and a search draws its own: give a rule of positions")
+    names, numbers = [describe(rule) for rule in positions], list(map(float, strengths))
+    if len(set(names)) < len(names) or len(set(numbers)) < len(numbers):
+        raise ValueError(f"positions {names}, strengths {numbers}: name each once")
+    return names, numbers
