@@ -22,7 +22,8 @@ from benchmarks.measure import CPU, Result, circumstances
 from interp_transfer.evaluation.evaluator import Evaluator, evaluator
 from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.organisms.catalogue import organism_path
-from interp_transfer.search.sweep import Sweep, sweep
+from interp_transfer.search.sweep import sweep
+from interp_transfer.search.sweep_result import Sweep
 from interp_transfer.stats import rate
 from interp_transfer.vectors.extract import extract_each
 
@@ -141,7 +142,7 @@ def nnsight_model(raw: Raw) -> Any:
 
 def check(test: Evaluator, whole: Any, few: Any, loop: Sequence[tuple[list[str], float]]) -> None:
     """Refuse the figures unless every rate is the loop's, and early decisions recommend the same."""
-    for tried, (texts, kl) in zip(whole.tried, loop, strict=True):
+    for tried, (texts, kl) in zip(whole.points, loop, strict=True):
         verdicts = test.task.judge(test.prompts, texts)
         assert tried.success == rate([v.success for v in verdicts]), tried
         assert tried.intact == rate([v.intact for v in verdicts]), tried

@@ -20,7 +20,7 @@ from interp_transfer.evaluation.evaluator import Evaluator, evaluator, random_li
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.mapping.fit import fit_each
 from interp_transfer.paper.joint import Joint, best_joint
-from interp_transfer.search.strengths import BUDGET, choose, sweep_strengths
+from interp_transfer.search.strengths import choose, strength_curve
 from interp_transfer.stats import share_to_dict
 from interp_transfer.vectors.extract import extract_each
 from interp_transfer.vectors.vector import SteeringVector
@@ -38,7 +38,7 @@ FINE = 0.05
 def main() -> None:
     """Write docs/made/joint.md."""
     task, target = it.load_task(TASK), it.load_model(TARGET)
-    budget = getattr(task, "budget", BUDGET)
+    budget = task.budget
 
     def native() -> dict[str, SteeringVector]:
         return extract_each(target, task.contrast("train"), TARGET_SITES)
@@ -93,7 +93,7 @@ def finer(validation: Evaluator, test: Evaluator, joint: Joint, vector: Steering
     """The best vector alone with its strength in fine steps: several strengths are more ways to come close to the budget."""
     first = joint.steps[0]
     strengths = [round(first.strength + k * FINE, 2) for k in range(-5, 6) if first.strength + k * FINE > 0]
-    swept = sweep_strengths(validation, lambda x: [it.add(vector, x, first.positions)], strengths, progress=False)
+    swept = strength_curve(validation, lambda x: [it.add(vector, x, first.positions)], strengths, progress=False)
     best = choose(swept, joint.budget)
     judged = test.judge([(it.add(vector, best.strength, first.positions),)], best.strength, progress=False)
     name = f"best alone, strength in steps of {FINE:g}: {first.vector}, {first.positions}, {best.strength:g}"

@@ -39,7 +39,7 @@ from interp_transfer.mapping.move import DEFAULT_MODE, MODES
 from interp_transfer.models.tokens import tokenize
 from interp_transfer.organisms.catalogue import is_shipped, read_card
 from interp_transfer.organisms.tasks.registry import card_key
-from interp_transfer.search.strengths import BUDGET, STRENGTHS, choose, sweep_strengths
+from interp_transfer.search.strengths import STRENGTHS, choose, strength_curve
 from interp_transfer.vectors.vector import SteeringVector
 
 HERE = Path(__file__).parent
@@ -254,8 +254,8 @@ class Bench:
     def steered(self, vector: SteeringVector) -> dict[str, Any]:
         """What a vector does, at the strength that validation prompts choose."""
         validation, test = self.evaluators
-        swept = sweep_strengths(validation, lambda x: [it.add(vector, x, self.task.positions)], STRENGTHS)
-        strength = choose(swept, getattr(self.task, "budget", BUDGET)).strength
+        swept = strength_curve(validation, lambda x: [it.add(vector, x, self.task.positions)], STRENGTHS)
+        strength = choose(swept, self.task.budget).strength
         judged = test.judge([(it.add(vector, strength, self.task.positions),)], strength).to_dict()
         return judged | {"cosine_to_native": vector.cosine(self.native), "norm_to_native": vector.norm / self.native.norm}
 
@@ -266,8 +266,8 @@ class Bench:
         def like(strength: float) -> Intervention:
             return it.add(self.native, strength, self.task.positions)
 
-        swept = sweep_strengths(validation, lambda x: random_like(like(x), 0, draws=2), STRENGTHS)
-        strength = choose(swept, getattr(self.task, "budget", BUDGET)).strength
+        swept = strength_curve(validation, lambda x: random_like(like(x), 0, draws=2), STRENGTHS)
+        strength = choose(swept, self.task.budget).strength
         return test.random(like(strength), 0, strength).to_dict()
 
     def at_one(self, mapper: Mapper, mode: str) -> dict[str, Any]:

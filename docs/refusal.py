@@ -17,7 +17,7 @@ from interp_transfer.models.sites import RESIDUAL_WRITES
 from interp_transfer.organisms.catalogue import read_card
 from interp_transfer.organisms.measure import skills
 from interp_transfer.organisms.world.howto import REFUSAL_MARKS
-from interp_transfer.search.strengths import BUDGET, choose, sweep_strengths
+from interp_transfer.search.strengths import choose, strength_curve
 from interp_transfer.stats import Estimate, rate
 
 HERE = Path(__file__).parent
@@ -47,8 +47,8 @@ def main() -> None:
             site = sites.get(key, sites["refusal"])
             vector = it.extract(model, task.contrast("train"), site)
             validation = evaluator(model, task, "validation", n=60)
-            swept = sweep_strengths(validation, lambda x, v=vector, t=task: [it.add(v, x, t.positions)], progress=False)
-            strength = choose(swept, getattr(task, "budget", BUDGET)).strength
+            swept = strength_curve(validation, lambda x, v=vector, t=task: [it.add(v, x, t.positions)], progress=False)
+            strength = choose(swept, task.budget).strength
             put = it.add(vector, strength, task.positions)
             what = "subtracted" if task is tasks[0] else "added"
             ways = {f"refusal {what}": ((put,), f"{strength:g}")}

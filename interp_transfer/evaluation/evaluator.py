@@ -292,8 +292,18 @@ def mean_ablation(model: HookedModel, task: Task, like: Intervention) -> Interve
 
 def forced_first_tokens(model: HookedModel, task: Task, prompts: Sequence[str]) -> list[str]:
     """The prompts, each with the first token of its right answer."""
-    tok = tokenizer_of(model)
-    ids = tok(task.answers(prompts), add_special_tokens=False)["input_ids"]
+    tok, answers = tokenizer_of(model), answer_tokens(model, task, prompts)
     return [
-        prompt + tok.decode(first[:1], clean_up_tokenization_spaces=False) for prompt, first in zip(prompts, ids, strict=True)
+        prompt + tok.decode(ids[:1], clean_up_tokenization_spaces=False) for prompt, ids in zip(prompts, answers, strict=True)
     ]
+
+
+def answer_tokens(model: HookedModel, task: Task, prompts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of a right answer to each prompt.
+
+    Raises:
+        ValueError: for a task without right answers.
+    """
+    if task.answers is None:
+        raise ValueError(f"the task {task.name!r} has no right answers: give Task.from_pairs(..., answers=...)")
+    return tokenizer_of(model)(task.answers(prompts), add_special_tokens=False)["input_ids"]

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 
 from interp_transfer.evaluation.capability.costs import whole_texts
-from interp_transfer.evaluation.evaluator import completions_each, draw
+from interp_transfer.evaluation.evaluator import answer_tokens, completions_each, draw
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import TeacherForced, predicted, teacher_forced_each
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
-from interp_transfer.models.tokens import tokenize, tokenizer_of
+from interp_transfer.models.tokens import tokenize
 from interp_transfer.plugins import known_model
 from interp_transfer.prompts.english import english_texts
 from interp_transfer.stats import Estimate, mean_interval, rate, share_to_dict
@@ -114,8 +114,7 @@ def side_effects(
     clean = draw(task.clean(split), min(n, len(task.clean(split))), seed, f"clean {split} prompts of {task.name}")
     steered = draw(task.prompts(split), min(n, len(task.prompts(split))), seed, f"{split} prompts of {task.name}")
     options: dict[str, Any] = {"max_new_tokens": task.max_new_tokens, "progress": progress}
-    tok = tokenizer_of(model)
-    wanted = tok(task.answers(steered), add_special_tokens=False)["input_ids"] if task.answers is not None else []
+    wanted = answer_tokens(model, task, steered) if task.answers is not None else []
     asked = [(p, w) for p, w in zip(tokenize(model, steered), wanted, strict=bool(wanted)) if w]
     right = [p for p, _ in asked], [w for _, w in asked]
     parts = {

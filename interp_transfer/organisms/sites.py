@@ -11,7 +11,8 @@ from interp_transfer.organisms.catalogue import build
 from interp_transfer.organisms.measure import measure, update_card
 from interp_transfer.organisms.tasks.refusal import DIRECTIONS
 from interp_transfer.organisms.tasks.registry import TASKS, card_key
-from interp_transfer.search.sweep import Tried, sweep
+from interp_transfer.search.sweep import sweep
+from interp_transfer.search.sweep_result import SweepPoint
 from interp_transfer.stats import share_to_dict
 
 CARD_STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
@@ -61,13 +62,13 @@ def choose_site(model: HookedModel, task: Task) -> dict[str, Any]:
     return about
 
 
-def _told(found: dict[str, Tried]) -> dict[str, Any]:
+def _told(found: dict[str, SweepPoint]) -> dict[str, Any]:
     """The best of some sites."""
     site = best_site(found)
     return {"site": site, "strength": found[site].strength} | {what: share_to_dict(getattr(found[site], what)) for what in GOAL}
 
 
-def _sweep(model: HookedModel, task: Task, positions: str) -> dict[str, Tried]:
+def _sweep(model: HookedModel, task: Task, positions: str) -> dict[str, SweepPoint]:
     """What each site is worth at the best of the strengths that were tried there."""
     given = {"positions": [positions], "n": CARD_PROMPTS}
     found = sweep(model, task, strengths=FIRST_STRENGTHS, **given).best_at_sites()
@@ -75,7 +76,7 @@ def _sweep(model: HookedModel, task: Task, positions: str) -> dict[str, Tried]:
     return found | sweep(model, task, strengths=CARD_STRENGTHS, sites=last, **given).best_at_sites()
 
 
-def best_site(found: dict[str, Tried]) -> str:
+def best_site(found: dict[str, SweepPoint]) -> str:
     """The site with most intact answers; the deeper one of equals."""
     return max(found, key=lambda site: (found[site].intact.value, list(found).index(site)))
 

@@ -18,7 +18,7 @@ from interp_transfer.mapping.token_classes import fit_by_class
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
 from interp_transfer.paper.rows import Row, share
-from interp_transfer.search.strengths import STRENGTHS, choose, sweep_strengths
+from interp_transfer.search.strengths import search_strength
 from interp_transfer.stats import Estimate
 from interp_transfer.studies.inputs import site_of, tuned_name
 from interp_transfer.vectors.extract import extract
@@ -91,15 +91,12 @@ class Side:
 
     def fair(self, vector: SteeringVector) -> float:
         """The strength that validation prompts choose within the budget."""
-        swept = sweep_strengths(self.validation, lambda x: [self.steer(vector, x)], STRENGTHS, progress=False)
-        return choose(swept, self.budget).strength
+        return search_strength(self.validation, vector, progress=False).strength
 
     def fair_random(self, vector: SteeringVector) -> float:
         """Likewise for random vectors of the same length."""
-        swept = sweep_strengths(
-            self.validation, lambda x: random_like(self.steer(vector, x), self.seed, draws=2), STRENGTHS, progress=False
-        )
-        return choose(swept, self.budget).strength
+        draws = lambda x: random_like(self.steer(vector, x), self.seed, draws=2)  # noqa: E731
+        return search_strength(self.validation, draws, progress=False).strength
 
 
 @dataclass(frozen=True)

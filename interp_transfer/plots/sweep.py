@@ -140,7 +140,7 @@ def _told(cell: Any) -> str:
     if cell is None:
         return "not tried"
     cost = "not measured" if cell["clean_kl"] != cell["clean_kl"] else f"{cell['clean_kl']:.4f} nats per token"
-    given_up = "" if cell["whole"] else ", given up early"
+    given_up = "" if cell["complete"] else ", stopped early"
     interval = f"{percent(cell['intact_low'])} to {percent(cell['intact_high'])}"
     return (
         f"strength {cell['strength']:g}, norm {cell['norm']:.2f}<br>success {percent(cell['success'])}, intact "

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from interp_transfer.reporting.render import render, write_page
-from interp_transfer.search.sweep import RULES, Sweep
+from interp_transfer.search.sweep_result import RULES, Sweep
 
 FILE = "sweep.html"
 
@@ -19,7 +19,7 @@ def write_sweep(sweep: Sweep, folder: Path) -> Path:
 
 def page(sweep: Sweep) -> str:
     """The whole page."""
-    rules = RULES if all(t.whole for t in sweep.tried) else {"pareto": RULES["pareto"]}
+    rules = RULES if all(p.complete for p in sweep.points) else {"pareto": RULES["pareto"]}
     return render(
         "sweep.html.j2",
         figures={"figure-map": sweep.plot(), "figure-cost": sweep.plot_cost()},

@@ -9,7 +9,7 @@ from rich.text import Text
 from interp_transfer.evaluation.compare import Result
 from interp_transfer.plots.style import percent, styles
 from interp_transfer.reporting.formats import with_interval
-from interp_transfer.search.sweep import Sweep
+from interp_transfer.search.sweep_result import Sweep
 from interp_transfer.stats import share_to_dict
 
 MEASURED = ("success", "intact", "clean KL")
@@ -54,8 +54,8 @@ def sweep_table(sweep: Sweep) -> Table:
     table = _table(title, ["site", "positions"], ["strength", *MEASURED])
     for site, t in sweep.best_at_sites(sweep.budget).items():
         success, intact = (with_interval(share_to_dict(share)) for share in (t.success, t.intact))
-        if not t.whole:
-            success, intact = f"{percent(t.success.value)}, given up", percent(t.intact.value)
+        if not t.complete:
+            success, intact = f"{percent(t.success.value)}, stopped early", percent(t.intact.value)
         cost = "-" if t.clean_kl is None else f"{t.clean_kl:.4f}"
         table.add_row(Text(site), Text(t.positions), f"{t.strength:g}", success, intact, cost)
     return table

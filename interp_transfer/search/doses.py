@@ -24,7 +24,7 @@ from interp_transfer.interventions.transforms import Noise
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site
-from interp_transfer.search.strengths import Make, sweep_strengths
+from interp_transfer.search.strengths import Make, strength_curve
 from interp_transfer.stats import Estimate
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def dose_curve(
     for name, given in made.items():
         if empty := [x for x, draws in given.items() if not len(draws)]:
             raise ValueError(f"{name!r} makes no intervention for dose {empty[0]:g}: give one at least")
-    curves = {name: tuple(sweep_strengths(test, _made(given), chosen, progress=progress)) for name, given in made.items()}
+    curves = {name: strength_curve(test, _made(given), chosen, progress=progress) for name, given in made.items()}
     return Doses(test.task.name, identity(test.model), curves, details={"n": len(test.prompts)})
 
 

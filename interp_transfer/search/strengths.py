@@ -71,7 +71,11 @@ def search_strength(
 
 
 def strength_curve(
-    evaluator: Evaluator, steer: SteeringVector | Make, strengths: Sequence[float | int], *, progress: bool = True
+    evaluator: Evaluator,
+    steer: SteeringVector | Make,
+    strengths: Sequence[float | int] = STRENGTHS,
+    *,
+    progress: bool = True,
 ) -> tuple[Condition, ...]:
     """Measure success, intact and clean KL at each strength; arguments as for `search_strength`."""
     if isinstance(steer, SteeringVector):

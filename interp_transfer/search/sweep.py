@@ -85,7 +85,13 @@ def sweep(
     _, numbers = check_grid(rules, strengths)
     settings = [_Setting(site, rule, x) for site in names for rule in rules for x in numbers]
     allowed = float(task.budget if budget is None else budget)
-    details: dict[str, Any] = {"split": split, "n": n, "seed": seed, "early": early, "settings": [list(s.key) for s in settings]}
+    details: dict[str, Any] = {
+        "split": split,
+        "n": n,
+        "seed": seed,
+        "early": early,
+        "settings": [list(s.key) for s in settings],
+    }
     details["vectors"] = "the task's contrast" if vectors is None else {name: _digest(vectors[name]) for name in names}
     if folder is not None and any(callable(s.positions) and not isinstance(s.positions, Substring) for s in settings):
         raise ValueError("positions that are a function cannot be told from others in a folder: sweep them without folder=")
@@ -152,7 +158,9 @@ class _Trials:
 def _exhaustive(trials: _Trials, todo: Sequence[_Setting], budget: float, store: "_Store") -> Iterator[int]:  # noqa: ARG001
     """Judge all settings, site by site; yield the number of finished ones."""
     for group in grouped(todo, lambda s: s.site).values():
-        store.add([trials.point(*each) for each in zip(group, trials.outcomes(group, slice(None)), trials.costs(group), strict=True)])
+        store.add(
+            [trials.point(*each) for each in zip(group, trials.outcomes(group, slice(None)), trials.costs(group), strict=True)]
+        )
         yield len(group)
 
 

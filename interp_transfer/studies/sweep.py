@@ -6,7 +6,8 @@ from typing import Any
 from interp_transfer.activations.positions import Positions, substring
 from interp_transfer.evaluation.task import Task
 from interp_transfer.reporting.sweep_page import write_sweep
-from interp_transfer.search.sweep import Sweep, sweep
+from interp_transfer.search.sweep import sweep
+from interp_transfer.search.sweep_result import Sweep
 from interp_transfer.studies.inputs import find_task, open_model
 
 

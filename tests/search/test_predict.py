@@ -15,7 +15,7 @@ from interp_transfer.models.tokens import tokenize
 from interp_transfer.search import predict as module
 from interp_transfer.search.first_order import first_order
 from interp_transfer.search.predict import PREDICTORS, Predictions, predict
-from interp_transfer.search.sweep import Tried
+from interp_transfer.search.sweep_result import SweepPoint
 from interp_transfer.stats import rate
 
 SOURCE = ["blocks.1.hook_resid_pre", "blocks.3.hook_resid_pre"]
@@ -136,7 +136,7 @@ def test_the_table_says_what_a_first_choice_loses():
 def test_a_pair_whose_every_setting_is_beyond_the_budget_has_no_success():
     share = rate([True, True, False])
     for cost, expected in ((0.02, share.value), (0.03, 0.0), (None, 0.0)):
-        tried = Tried("blocks.4.hook_resid_pre", "all", 1.0, 1.0, share, share, cost, True)
+        tried = SweepPoint("blocks.4.hook_resid_pre", "all", 1.0, 1.0, share, share, cost, True)
         found = module._row(("a", "b"), tried, 0.02)
         assert (found["success"], found["intact"], found["clean_kl"]) == (expected, expected, cost)
 

