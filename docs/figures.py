@@ -14,10 +14,10 @@ from interp_transfer.evaluation.similarity import layerwise_cka
 from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.interventions.generation import generate
 from interp_transfer.models.load import load_model
+from interp_transfer.organisms.card_dots import card_dots
 from interp_transfer.organisms.catalogue import list_organisms, read_card
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import BARD, DECLINE, ask
-from interp_transfer.plots.cards import card_dots
 from interp_transfer.plots.heatmap import layer_heatmap
 
 HERE = Path(__file__).parent

@@ -124,7 +124,7 @@ class Patching:
 
     def plot(self) -> "Figure":
         """Places by tokens, in shares recovered."""
-        from interp_transfer.plots.patching import patching_map
+        from interp_transfer.plots.heatmap import patching_map
 
         title = f"{self.kind} patching, {len(self.clean)} prompts"
         return patching_map(self.recovered.tolist(), [in_words(place) for place in self.places], list(self.tokens), title)

@@ -90,7 +90,7 @@ class Paths:
 
     def plot(self) -> "Figure":
         """Senders by receivers, in shares recovered; empty where no path leads."""
-        from interp_transfer.plots.patching import patching_map
+        from interp_transfer.plots.heatmap import patching_map
 
         found = self.recovered
         title = f"path patching, {len(self.clean)} prompts"

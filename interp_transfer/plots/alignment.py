@@ -8,7 +8,7 @@ from interp_transfer.plots.style import INK, label, layout
 
 _SOURCE, _TARGET, _NONE = "#2a80c9", "#dd5f1e", "#8b929a"
 _LINE = 100
-"""Characters in a line; a longer text goes on below."""
+"""Characters in a line; a longer text is broken."""
 
 
 def aligned_tokens(
@@ -21,14 +21,14 @@ def aligned_tokens(
     """The source's tokens above, the target's below, each drawn where it ends in the text, and a line for every pair.
 
     Args:
-        text: what both read.
-        source: what each token of the source stands for, and the character of the text at which it ends.
-        target: likewise.
+        text: the text that both tokenizers read.
+        source: for each token of the source its text, and the character of the text at which it ends.
+        target: the same for the target.
         links: pairs of a source token and a target token, by number.
         names: of the two models.
 
     Raises:
-        ValueError: for a link to a token that is not there.
+        ValueError: for a link to a token that does not exist.
     """
     for one, other in links:
         if not (0 <= one < len(source) and 0 <= other < len(target)):
@@ -52,7 +52,7 @@ def aligned_tokens(
                 y=[place[1] for place in places],
                 mode="markers+text",
                 text=[label(_shown(piece)) for piece, _ in tokens],
-                textposition="top left" if side == 0 else "bottom left",  # over the characters that it stands for
+                textposition="top left" if side == 0 else "bottom left",  # over its characters
                 textfont={"color": INK, "size": 11},
                 marker={
                     "color": colour,
@@ -65,7 +65,7 @@ def aligned_tokens(
             )
         )
     figure.update_layout(**layout("", 80 + 130 * lines))
-    first = -10 if any(end == 0 for _, end in (*source, *target)) else -3  # room for specials in front of the text
+    first = -10 if any(end == 0 for _, end in (*source, *target)) else -3  # room for special tokens before the text
     figure.update_xaxes(visible=False, range=[first, min(len(text), _LINE) + 3])
     figure.update_yaxes(visible=False, range=[-2.6 * lines + 0.4, 0.9])
     return figure

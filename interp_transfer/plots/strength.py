@@ -1,4 +1,4 @@
-"""What a vector does, and what it costs, as it is made stronger.
+"""Success, intact and clean KL of a vector against its strength.
 
 A vector that is too weak does nothing and one that is too strong breaks the model, so two vectors can only be compared when
 each has the strength that suits it within the same cost. These curves show whether that choice was fair.
@@ -16,9 +16,9 @@ from interp_transfer.plots.style import FAINT, Style, axis, label, layout, perce
 KL_FLOOR = 1e-3
 """Clean KL below this, in nats per token, is drawn at this: the scale is logarithmic."""
 LOG_FROM = 8
-"""Ratio of the largest strength to the smallest from which the strengths' scale is logarithmic."""
+"""Ratio of the largest strength to the smallest from which their axis is logarithmic."""
 PANELS = {"success": "success", "intact": "intact", "clean_kl": f"clean KL, nats per token (log scale from {KL_FLOOR:g})"}
-"""What is drawn, one above the other, and what stands over it."""
+"""Measures in the order of their panels, and the heading of each."""
 BELOW = "strength (1 is the vector as it is)"
 
 
@@ -36,11 +36,11 @@ def strength_curves(
     Args:
         rows: one for each condition and strength: `condition`, `strength`, `success` and `intact` (each with `rate`,
             `low`, `high`, `n`), `clean_kl`; as `result.json` holds them under "sweep". In any order.
-        budget: clean KL that was allowed, nats per token; drawn as a line.
-        chosen: the strength of each condition that was taken in the end; ringed where it is among the rows.
+        budget: allowed clean KL, nats per token; drawn as a line.
+        chosen: the chosen strength of each condition; marked by a ring if it is among the rows.
         title: above the figure; none if empty.
-        panels: which of the three are drawn, and what stands over each; clean KL last.
-        below: what the strength is; its first word names it when a point is pointed at.
+        panels: measures that are drawn, and the heading of each; clean KL last.
+        below: title of the strengths' axis; its first word names the strength in hover texts.
 
     Raises:
         ValueError: when there are no rows.
@@ -59,12 +59,12 @@ def strength_curves(
                 figure.add_trace(_band(points, measure, style, name), panel, 1)
         for panel, measure in enumerate(panels, start=1):
             figure.add_trace(_line(points, measure, style, name, legend=panel == 1, called=called), panel, 1)
-        taken = [row for row in points if chosen and name in chosen and math.isclose(row["strength"], chosen[name])]
+        ringed = [row for row in points if chosen and name in chosen and math.isclose(row["strength"], chosen[name])]
         for panel, measure in enumerate(panels, start=1):
-            if taken:
-                figure.add_trace(_ring([taken[0]["strength"]], [_value(taken[0], measure)], style.colour, name), panel, 1)
+            if ringed:
+                figure.add_trace(_ring([ringed[0]["strength"]], [_value(ringed[0], measure)], style.colour, name), panel, 1)
     if chosen:
-        figure.add_trace(_ring([None], [None], FAINT, None), 1, 1)  # for the legend alone
+        figure.add_trace(_ring([None], [None], FAINT, None), 1, 1)  # an entry of the legend
     last = len(panels)
     if budget is not None and "clean_kl" in panels:
         figure.add_shape(
@@ -119,9 +119,9 @@ def _line(points: Sequence[Mapping[str, Any]], measure: str, style: Style, name:
 
 
 def _band(points: Sequence[Mapping[str, Any]], measure: str, style: Style, name: str) -> Scatter:
-    there = [row["strength"] for row in points]
+    strengths = [row["strength"] for row in points]
     return Scatter(
-        x=there + there[::-1],
+        x=strengths + strengths[::-1],
         y=[row[measure]["high"] for row in points] + [row[measure]["low"] for row in points][::-1],
         fill="toself",
         fillcolor=style.pale(0.13),

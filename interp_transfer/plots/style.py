@@ -1,8 +1,8 @@
 """One look for all figures: the same condition has the same colour, marker and line everywhere.
 
-The hues are Okabe and Ito's, which people with any of the common colour deficiencies can tell apart, each shifted to a
-lightness that is legible on white and on near-black paper. Marker and dash differ as well, so that nothing hangs on colour
-alone. Backgrounds are transparent: a page that knows its own colours may overrule those of text and grid.
+The hues are Okabe and Ito's, which people with any of the common colour deficiencies can tell apart, each at a lightness that
+is legible on white and on near-black. Marker and dash differ as well, so no difference rests on colour alone. Backgrounds are
+transparent, and a page may replace the colours of text and grid.
 """
 
 import html
@@ -34,7 +34,7 @@ class Style:
     dash: str
 
     def pale(self, alpha: float) -> str:
-        """The colour, let through to the paper: 0 is invisible, 1 is solid."""
+        """The colour with an opacity: 0 is invisible, 1 is solid."""
         red, green, blue = (int(self.colour[i : i + 2], 16) for i in (1, 3, 5))
         return f"rgba({red}, {green}, {blue}, {alpha:g})"
 
@@ -59,7 +59,7 @@ _SPARE = (
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
-    """A style for each name: its own if it is one of the usual conditions, else a spare one, in turn."""
+    """A style for each name: its own for the usual conditions, else a spare one, in turn."""
     out: dict[str, Style] = {}
     spare = 0
     for name in names:
@@ -83,7 +83,7 @@ def percent(share: float) -> str:
 
 
 def layout(title: str, height: int) -> dict[str, Any]:
-    """What all figures have in common; margins keep to the sides of a narrow screen."""
+    """Layout that all figures share; side margins are small, for narrow screens."""
     return {
         "title": {"text": html.escape(title, quote=False), "x": 0, "xref": "paper", "font": {"size": 16}},
         "height": height,
@@ -100,5 +100,5 @@ def layout(title: str, height: int) -> dict[str, Any]:
 
 
 def axis(**changes: Any) -> dict[str, Any]:
-    """An axis with a faint grid, whose labels make room for themselves."""
+    """An axis with a faint grid, with margins that fit its labels."""
     return {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": True, "fixedrange": True, **changes}

@@ -1,20 +1,19 @@
-"""What a search found: where a vector works, and what that costs."""
+"""Results of a sweep: success by site and positions, and intact answers over their cost."""
 
 import html
 import math
 from typing import TYPE_CHECKING, Any
 
-from plotly.graph_objects import Figure, Heatmap, Scatter
+from plotly.graph_objects import Figure, Scatter
 
+from interp_transfer.plots.heatmap import SHARES, heat_cells
 from interp_transfer.plots.style import FAINT, INK, axis, label, layout, percent, styles
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _LEAST = 1e-5
-"""Clean KL that is drawn, at least."""
-
-_SCALE = [[0.0, "#f3f6f9"], [0.5, "#7fb2dd"], [1.0, "#14507f"]]
+"""Smaller clean KL is drawn at this value, since the axis is logarithmic."""
 _COST = [[0.0, "#f3f6f9"], [0.5, "#e8ad84"], [1.0, "#a23b0b"]]
 
 
@@ -22,8 +21,8 @@ def sweep_map(frame: "pd.DataFrame", budget: float, title: str = "") -> Figure:
     """Sites by rules of positions, a setting each, with buttons for success, intact and clean KL.
 
     Args:
-        frame: a row for each cell: site, positions, strength, norm, success, intact, clean_kl, n, whole.
-        budget: clean KL that is allowed, nats per token: the middle of its colours.
+        frame: a row for each cell, with columns site, positions, strength, norm, success, intact, clean_kl, n, whole.
+        budget: allowed clean KL, nats per token: the middle of its colours.
         title: above the figure; none if empty.
 
     Raises:
@@ -34,24 +33,21 @@ def sweep_map(frame: "pd.DataFrame", budget: float, title: str = "") -> Figure:
     sites, rules = list(dict.fromkeys(frame["site"])), list(dict.fromkeys(frame["positions"]))
     cells: dict[tuple[str, str], Any] = {(row["site"], row["positions"]): row for row in frame.to_dict("records")}
     figure = Figure()
-    shown = {"intact": (_SCALE, 1.0), "success": (_SCALE, 1.0), "clean_kl": (_COST, max(2 * budget, 1e-9))}
+    shown = {"intact": (SHARES, 1.0), "success": (SHARES, 1.0), "clean_kl": (_COST, max(2 * budget, 1e-9))}
     for name, (scale, top) in shown.items():
         figure.add_trace(
-            Heatmap(
-                z=[[None if (s, r) not in cells else _number(cells[s, r][name]) for r in rules] for s in sites],
+            heat_cells(
+                [[None if (s, r) not in cells else _number(cells[s, r][name]) for r in rules] for s in sites],
+                [[_written(cells.get((s, r)), name) for r in rules] for s in sites],
+                scale,
+                gap=2,
                 x=[label(r) for r in rules],
                 y=[html.escape(s, quote=False) for s in sites],
-                text=[[_written(cells.get((s, r)), name) for r in rules] for s in sites],
-                customdata=[[_told(cells.get((s, r))) for r in rules] for s in sites],
-                texttemplate="%{text}",
+                customdata=[[_described(cells.get((s, r))) for r in rules] for s in sites],
                 hovertemplate="<b>%{y}</b>, positions %{x}<br>%{customdata}<extra></extra>",
                 zmin=0,
                 zmax=top,
-                colorscale=scale,
-                colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"color": INK}},
                 visible=name == "intact",
-                xgap=2,
-                ygap=2,
             )
         )
     figure.update_layout(**layout(title, 190 + 40 * len(sites)))
@@ -85,7 +81,7 @@ def cost_curve(frame: "pd.DataFrame", front: list[tuple[float, float]], budget: 
     Args:
         frame: a row for each setting, as ``sweep_map`` takes it for each cell; settings whose cost is not known are left out.
         front: (clean KL, intact rate) of the settings from which no other is better in both.
-        budget: clean KL that is allowed, nats per token: a line.
+        budget: allowed clean KL, nats per token; drawn as a line.
         title: above the figure; none if empty.
     """
     known = frame[frame["clean_kl"].notna()]
@@ -100,7 +96,7 @@ def cost_curve(frame: "pd.DataFrame", front: list[tuple[float, float]], budget: 
                 mode="markers",
                 name=label(rule),
                 marker={"color": look[rule].colour, "symbol": look[rule].symbol, "size": 8, "opacity": 0.75},
-                customdata=[[html.escape(row["site"], quote=False), _told(row)] for _, row in part.iterrows()],
+                customdata=[[html.escape(row["site"], quote=False), _described(row)] for _, row in part.iterrows()],
                 hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<extra></extra>",
             )
         )
@@ -135,8 +131,8 @@ def _written(cell: dict[str, Any] | None, name: str) -> str:
     return f"{cell[name]:.4f}" if name == "clean_kl" else f"{cell[name]:.2f} at {cell['strength']:g}"
 
 
-def _told(cell: Any) -> str:
-    """What a setting did, in words."""
+def _described(cell: Any) -> str:
+    """A setting and its outcome in words."""
     if cell is None:
         return "not tried"
     cost = "not measured" if cell["clean_kl"] != cell["clean_kl"] else f"{cell['clean_kl']:.4f} nats per token"

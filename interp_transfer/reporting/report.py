@@ -25,12 +25,12 @@ from interp_transfer.reporting.run_folder import CompletionsJson, ResultJson, re
 __all__ = ["headline", "write_report"]
 
 GLOSSARY: Mapping[str, str] = {
-    "unsteered": "the target model, nothing done to it",
-    "native": "the vector found on the target itself: what could at best be expected",
+    "unsteered": "the target model without steering",
+    "native": "the vector found on the target itself: the best that can be expected",
     "moved": "the vector found on the source and carried over by the mapper",
     "random": "random directions with the moved vector's norm, site and positions; several draws pooled",
-    "shuffled": "moved by a mapper fitted on shuffled pairs: it saw the same activations and no correspondence",
-    "mean_ablated": "the site's activation replaced by its mean: whatever it held is wiped out",
+    "shuffled": "moved by a mapper fitted on shuffled pairs: the same activations without their correspondence",
+    "mean_ablated": "the site's activation replaced by its mean, which removes whatever it held",
     "forced_first_token": "no steering; the first token of the right answer is given",
 }
 MODES: Mapping[str, str] = {

@@ -1,8 +1,8 @@
-"""What a run folder holds, checked: the two JSON files that a report is built from.
+"""Read the two JSON files of a run folder, and check them.
 
-Both may have come from another version, another machine or a text editor, so every field that is read later is checked here
-and a wrong one is named. Keys that are not listed are ignored, and parts that only `run` writes may be missing: a folder
-saved by `Result.save` alone makes a shorter report.
+Both may come from another version, another machine or a text editor, so every field that is read later is checked here, and a
+wrong one is named. Unknown keys are ignored. Parts that only `run` writes may be missing: the report of a folder that
+`Result.save` wrote is shorter.
 """
 
 import json
@@ -31,7 +31,7 @@ class RateJson(TypedDict):
 
 
 class IntervalJson(TypedDict):
-    """The ends of a 95% interval, and what it is over."""
+    """The ends of a 95% interval, and its number of prompts."""
 
     low: float
     high: float
@@ -39,7 +39,7 @@ class IntervalJson(TypedDict):
 
 
 class ConditionJson(TypedDict):
-    """What happened under one condition."""
+    """The outcome of one condition."""
 
     strength: float
     success: RateJson
@@ -67,7 +67,7 @@ class VariantJson(ConditionJson):
 
 
 class ModelJson(TypedDict):
-    """A model and the place in it."""
+    """A model and a site in it."""
 
     name: str
     fingerprint: NotRequired[str]
@@ -85,7 +85,7 @@ class EstimateJson(TypedDict):
 
 
 class CostJson(TypedDict):
-    """What became of predictions of given tokens."""
+    """The change of predictions on fixed tokens."""
 
     kl: EstimateJson
     agreement: EstimateJson
@@ -94,7 +94,7 @@ class CostJson(TypedDict):
 
 
 class SideEffectsJson(TypedDict):
-    """What one condition does beside what it is for."""
+    """The side effects of one condition."""
 
     clean_valid: RateJson
     clean_shows: RateJson
@@ -126,7 +126,7 @@ class RecoveredJson(TypedDict):
 
 
 class MapperJson(TypedDict):
-    """What a mapper is and how well it reproduces held-out activations."""
+    """A mapper and how well it reproduces held-out activations."""
 
     kind: str
     mode: str
@@ -144,7 +144,7 @@ class MapperJson(TypedDict):
 
 
 class VectorJson(TypedDict):
-    """The vector that was found, and what became of it."""
+    """The vector, its norm before and after the move, and its cosine to the native one."""
 
     method: str
     positions: str
@@ -247,7 +247,7 @@ class ResultJson(TypedDict):
 
 
 class CompletionJson(TypedDict):
-    """What the model said, and the verdict on it."""
+    """A completion, and the verdict on it."""
 
     completion: str
     success: bool
@@ -287,10 +287,11 @@ def read_run(folder: Path) -> RunFolder:
         ValueError: when a file is missing, damaged or of another schema; names file and field.
     """
     result = read_result(folder / "result.json")
-    said = _load(folder / "completions.json")
-    _check(said, CompletionsJson, folder / "completions.json")
-    _check_lengths(said, folder / "completions.json")
-    return RunFolder(result, said)  # pyright: ignore[reportArgumentType]
+    path = folder / "completions.json"
+    completions = _load(path)
+    _check(completions, CompletionsJson, path)
+    _check_lengths(completions, path)
+    return RunFolder(result, completions)  # pyright: ignore[reportArgumentType]
 
 
 def read_result(path: Path) -> ResultJson:
@@ -323,7 +324,7 @@ def _load(path: Path) -> dict[str, Any]:
 
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-        # JSON may hold halves of surrogate pairs, which no file and no table takes.
+        # JSON may hold halves of surrogate pairs, which cannot be encoded as UTF-8.
         whole = json.dumps(data, ensure_ascii=False).encode("utf-8", "surrogatepass").decode("utf-8", "replace")
         data = json.loads(whole)
     except FileNotFoundError:
@@ -340,7 +341,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _check(value: Any, expected: Any, path: Path, field: str = "") -> None:
-    """`check_type`, but blind to unknown keys, and able to say which field is wrong."""
+    """Check types as `check_type` does, but ignore unknown keys and name the wrong field."""
     if is_typeddict(expected) and isinstance(value, Mapping):
         for key, hint in get_type_hints(expected).items():
             name = f"{field}.{key}".lstrip(".")
@@ -368,16 +369,14 @@ def _check(value: Any, expected: Any, path: Path, field: str = "") -> None:
         raise ValueError(f"{path}: field {field!r}: {error}: {_REMEDY}") from None
 
 
-def _check_lengths(said: Mapping[str, Any], path: Path) -> None:
-    asked = len(said["prompts"])
-    for name, completions in said["conditions"].items():
-        if len(completions) != asked:
-            raise ValueError(
-                f"{path}: field 'conditions.{name}' has {len(completions)} completions for {asked} prompts: {_REMEDY}"
-            )
-    marked = said.get("tokens", [])
-    if len(marked) > asked:
-        raise ValueError(f"{path}: field 'tokens' has {len(marked)} entries for {asked} prompts: {_REMEDY}")
+def _check_lengths(completions: Mapping[str, Any], path: Path) -> None:
+    n = len(completions["prompts"])
+    for name, judged in completions["conditions"].items():
+        if len(judged) != n:
+            raise ValueError(f"{path}: field 'conditions.{name}' has {len(judged)} completions for {n} prompts: {_REMEDY}")
+    marked = completions.get("tokens", [])
+    if len(marked) > n:
+        raise ValueError(f"{path}: field 'tokens' has {len(marked)} entries for {n} prompts: {_REMEDY}")
     for index, tokens in enumerate(marked):
         if len(tokens["pieces"]) != len(tokens["steered"]):
             raise ValueError(f"{path}: field 'tokens[{index}]' has unequal numbers of pieces and marks: {_REMEDY}")

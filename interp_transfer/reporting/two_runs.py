@@ -1,13 +1,13 @@
-"""Two runs of one task side by side, as one HTML page that opens offline.
+"""Compare the outcomes of two runs of one task.
 
-Where both runs judged the same prompts, outcomes are compared prompt by prompt (`evaluation.paired`): two runs with the same
-seed and n did, whatever else differs, and two with different n have some in common, of which ``LEAST`` are enough. With fewer
-the shares are compared as if prompts were independent (Newcombe 1998, "Interval estimation for the difference between
-independent proportions", method 10: Wilson's intervals, squared and added). All differences are those of `completions.json`,
-so of several random draws the first is compared. p-values are exact (McNemar's test, Fisher's where nothing is paired) and
-adjusted for the number of comparisons by Holm's method.
+Outcomes on prompts that both runs judged are compared prompt by prompt (`stats.paired_difference`). Two runs with the same seed
+and n share all prompts; two with different n share some, and ``LEAST`` of them are enough. With fewer, shares are compared as
+if prompts were independent (Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10:
+Wilson's intervals, squared and added). All differences are computed from `completions.json`, so of several random draws the
+first is compared. p-values are exact (McNemar's test, Fisher's where prompts are not paired) and adjusted for the number of
+comparisons by Holm's method.
 
-Runs of different tasks, or of different directions of one, are refused: a share of successes means another thing in each.
+Runs of different tasks, or of different directions of one, are refused: their successes are different things.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ from interp_transfer.reporting.run_folder import RunFolder
 from interp_transfer.stats import CONFIDENCE, MARGIN, Difference, _wilson, paired_difference
 
 LEAST = 50
-"""Prompts in common from which outcomes are compared prompt by prompt, where a run has others too."""
+"""Number of shared prompts from which outcomes are compared prompt by prompt if a run has others too."""
 MEASURES = ("success", "intact")
 
 
@@ -29,11 +29,11 @@ class Compared:
     """One share in both runs.
 
     Attributes:
-        condition: which.
+        condition: its name.
         measure: success or intact.
         difference: A less B.
-        p: that the two are the same, exact.
-        adjusted: the same by Holm's method for all comparisons of the page.
+        p: exact p-value of the hypothesis that the two are equal.
+        adjusted: the p-value adjusted by Holm's method for all comparisons of the two runs.
     """
 
     condition: str
@@ -48,10 +48,10 @@ class TwoRuns:
     """Two runs of one task, and which of their prompts are the same.
 
     Attributes:
-        a: the first.
-        b: the one that it is held against.
-        common: places in a and b of the prompts that both judged.
-        compared: shares that both have.
+        a: the first run.
+        b: the second run.
+        common: indices in a and b of the prompts that both judged.
+        compared: the shares that both have.
     """
 
     a: RunFolder
@@ -71,13 +71,13 @@ def compare_runs(a: RunFolder, b: RunFolder) -> TwoRuns:
     Raises:
         ValueError: when their tasks or directions differ.
     """
-    questions = [(run.result["task"], run.result.get("direction")) for run in (a, b)]
-    if questions[0] != questions[1]:
-        first, second = (task if way is None else f"{task}, {way}" for task, way in questions)
+    tasks = [(run.result["task"], run.result.get("direction")) for run in (a, b)]
+    if tasks[0] != tasks[1]:
+        first, second = (task if direction is None else f"{task}, {direction}" for task, direction in tasks)
         raise ValueError(f"runs of two tasks ({first}; {second}), whose successes are different things: give two of one task")
     common = tuple(common_prompts(a.completions["prompts"], b.completions["prompts"]))
     pairs = common if _enough(common, a, b) else None
-    found: list[tuple[str, str, Difference, float]] = []
+    differences: list[tuple[str, str, Difference, float]] = []
     parts = (a.result["conditions"], b.result["conditions"], b.completions["conditions"])
     for name in (name for name in a.completions["conditions"] if all(name in part for part in parts)):
         for measure in MEASURES:
@@ -86,13 +86,13 @@ def compare_runs(a: RunFolder, b: RunFolder) -> TwoRuns:
                 one, other = [one[i] for i, _ in pairs], [other[j] for _, j in pairs]
             if one and other:
                 difference = paired_difference(one, other) if pairs else unpaired_difference(one, other)
-                found.append((name, measure, difference, mcnemar(one, other) if pairs else fisher(one, other)))
-    adjusted = holm([p for *_, p in found])
-    return TwoRuns(a, b, common, tuple(Compared(*row, better) for row, better in zip(found, adjusted, strict=True)))
+                differences.append((name, measure, difference, mcnemar(one, other) if pairs else fisher(one, other)))
+    adjusted = holm([p for *_, p in differences])
+    return TwoRuns(a, b, common, tuple(Compared(*row, p) for row, p in zip(differences, adjusted, strict=True)))
 
 
 def common_prompts(one: Sequence[str], other: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Places of the same texts in both; where a text comes several times, the first goes with the first, and so on."""
+    """Indices of the same texts in both; repeated texts are matched in order."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, prompt in enumerate(other):
         places[prompt].append(place)
@@ -107,7 +107,7 @@ def _enough(common: Sequence[tuple[int, int]], a: RunFolder, b: RunFolder) -> bo
 
 
 def unpaired_difference(one: Sequence[bool], other: Sequence[bool], margin: float = MARGIN) -> Difference:
-    """Share of true outcomes of one less that of another on other prompts; n is that of the smaller."""
+    """Share of true outcomes of one less that of another on other prompts; n is the smaller number of prompts."""
 
     def interval(confidence: float) -> tuple[float, float]:
         ends = [_wilson(share, n, confidence) for share, n in zip(shares, sizes, strict=True)]
@@ -125,20 +125,20 @@ def unpaired_difference(one: Sequence[bool], other: Sequence[bool], margin: floa
 
 
 def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
-    """Exact p-value that two shares on the same prompts are equal: of the prompts that differ, half go either way."""
+    """Exact p-value for equal shares on the same prompts: of the prompts that differ, each direction is equally likely."""
     first = sum(a and not b for a, b in zip(one, other, strict=True))
     second = sum(b and not a for a, b in zip(one, other, strict=True))
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
 def fisher(one: Sequence[bool], other: Sequence[bool]) -> float:
-    """Exact p-value that two shares on different prompts are equal."""
+    """Exact p-value for equal shares on different prompts."""
     table = [[sum(outcomes), len(outcomes) - sum(outcomes)] for outcomes in (one, other)]
     return float(fisher_exact(table)[1])  # pyright: ignore[reportArgumentType]
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values such that a bound on them bounds the chance of even one false difference (Holm 1979)."""
+    """Adjust p-values so that a bound on them bounds the chance of any false difference (Holm 1979)."""
     adjusted, highest = [1.0] * len(values), 0.0
     for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
         highest = max(highest, min(1.0, (len(values) - rank) * values[place]))

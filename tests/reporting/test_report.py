@@ -106,7 +106,7 @@ def test_foreign_text_is_shown_and_does_nothing(save: Save, result: Json, comple
 
 def test_second_readings_and_where_judges_differ(save: Save, result: Json, completions: Json) -> None:
     plain = read(write_report(save(result, completions)))
-    assert "What else was read" not in plain.text and "judges differ" not in plain.text
+    assert "Other readings of" not in plain.text and "judges differ" not in plain.text
     share = {"rate": 0.123, "low": 0.05, "high": 0.25, "n": 57}
     result["conditions"]["native"]["readings"] = {HOSTILE: share}
     result["conditions"]["moved"]["readings"] = {HOSTILE: share, "success, theft": {**share, "rate": 0.456, "n": 33}}

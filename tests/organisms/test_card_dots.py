@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.plots.cards import card_dots
+from interp_transfer.organisms.card_dots import card_dots
 
 
 def card(name: str, **rates: float) -> dict:

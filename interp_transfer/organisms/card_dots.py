@@ -1,4 +1,4 @@
-"""What organisms do, at a glance: one row a figure, one mark an organism."""
+"""The measured rates of organisms: one row for each rate, one mark for each organism."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,7 +45,7 @@ def card_dots(cards: Sequence[Mapping[str, Any]], figures: Sequence[str], title:
             )
         )
     plot.update_layout(**layout(title, 120 + 22 * max(len(cards), 2) * len(figures) // 2 + 20 * len(figures)))
-    lines = -(-len(cards) // 2)  # of a legend on a narrow screen; it stands below, because the title is above
+    lines = -(-len(cards) // 2)  # of the legend on a narrow screen; it is below the figure, since the title is above
     plot.update_layout(legend={"y": 0, "yanchor": "bottom"}, margin={"b": 60 + 22 * lines})
     plot.update_xaxes(**axis(range=[-0.02, 1.02], title="share of test prompts", tickformat=".0%"))
     ticks = [label(figure) if len(figure) <= 30 else figure.replace(": ", ":<br>") for figure in figures]
