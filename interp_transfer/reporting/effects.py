@@ -49,8 +49,8 @@ def sides(result: ResultJson) -> Iterator[dict[str, Any]]:
     for name in (name for name in CARDS if name in conditions and name in effects):
         judged, after = conditions[name], effects[name]
         does = [_share(measure, judged[measure], plain[measure]) for measure in ("success", "intact")]
-        if right := after.get("right"):
-            does.append(_nats("loss of right answers, nats", right["loss"], before["right"]["loss"]["value"]))
+        if "right" in after and "right" in before:
+            does.append(_nats("loss of right answers, nats", after["right"]["loss"], before["right"]["loss"]["value"]))
         if behaviour := after.get("behaviour"):
             does.append(_nats("KL on own answers, nats", behaviour["kl"]))
         costs = [_nats("clean KL, nats", after["clean"]["kl"]), _nats("KL on plain English, nats", after["english"]["kl"])]

@@ -50,12 +50,13 @@ def _mapper(mapper: Mapping[str, Any], alignment: Mapping[str, Any] | None) -> I
 
 
 def command(result: ResultJson) -> str:
-    """The command that repeats the run; empty when the file does not say enough.
+    """The command that repeats the run; empty when there is none, as for models or tasks that were passed as objects.
 
     Every option of the run becomes a flag. What the run chose by itself, such as sites, replaces an option that was left open.
     """
     source, mapper, target = result.get("source"), result.get("mapper"), result["target"]
-    if not source or not mapper:
+    by_object = "options" in result and not result.get("asked")
+    if not source or not mapper or by_object:
         return ""
     options: dict[str, Any] = dict(result.get("asked") or {})
     options |= {

@@ -303,8 +303,9 @@ def read_result(path: Path) -> ResultJson:
     result = _load(path)
     schema = result.get("schema")
     if schema not in READABLE:
+        known = " or ".join(map(str, READABLE))
         raise ValueError(
-            f"{path}: schema {schema!r}, expected {' or '.join(map(str, READABLE))}: read it with the version that wrote it, or do the run again"
+            f"{path}: schema {schema!r}, expected {known}: read it with the version that wrote it, or do the run again"
         )
     _check(result, ResultJson, path)
     for name, digest in result.get("digests", {}).items():
