@@ -11,53 +11,60 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 
 def reproduce(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments; all of them unless named. --list shows them.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A case or two of each, on few prompts: to see that it runs.")] = False,
-    edition: Annotated[str, typer.Option(help="organisms, or paper: its models and data, by their hub names.")] = "organisms",
+    quick: Annotated[bool, typer.Option("--quick", help="A case or two of each, on few prompts, to see that it runs.")] = False,
+    edition: Annotated[
+        str, typer.Option(help="organisms, or paper: the paper's models and data by their hub names.")
+    ] = "organisms",
     out: Annotated[
-        Path | None, typer.Option(help="Folder of what was measured; goes on where one was killed. Default: runs/reproduce.")
+        Path | None, typer.Option(help="Folder of the cells; a run that was killed resumes from it. Default: runs/reproduce.")
     ] = None,
-    page: Annotated[Path | None, typer.Option(help="File of the page; default: RESULTS.md in the folder.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="File of the page, or folder of the tables; default: RESULTS.md or tables in --out.")
+    ] = None,
     n: Annotated[int | None, typer.Option(help="Prompts of every figure, in place of each experiment's own.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    jobs: Annotated[int | None, typer.Option(help="Processes; default: as many as there are cores.")] = None,
-    kept: Annotated[bool, typer.Option("--kept", help="Measure nothing: write the page from what the folder holds.")] = False,
-    show: Annotated[bool, typer.Option("--list", help="Show the experiments and do nothing.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
+    jobs: Annotated[int | None, typer.Option(help="Processes; default: the number of cores.")] = None,
+    kept: Annotated[bool, typer.Option("--kept", help="Measure nothing: write what the stored cells allow.")] = False,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="The tables of the documentation in place of the paper's experiments.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--list", help="List the experiments, or with --tables the tables.")] = False,
     as_json: Json = False,
 ) -> None:
-    """The paper's tables, figures and claims, measured, beside what the paper reported."""
+    """Measure the paper's tables, figures and claims, and write a page that compares them with what the paper reported."""
+    from interp_transfer.paper import experiment
     from interp_transfer.paper.page import ANSWERS
-    from interp_transfer.paper.page import reproduce as measured
-    from interp_transfer.paper.plan import chosen
+    from interp_transfer.paper.page import reproduce as write_results
+    from interp_transfer.paper.tables import write_tables
 
-    experiments = chosen(names or [])
+    chosen = experiment.choose(names or [], experiment.tables() if tables else experiment.experiments())
     if show:
-        rows = [{"name": one.name, "title": one.title, "where": one.where, "cases": len(one.cases)} for one in experiments]
+        rows = [{"name": one.name, "title": one.title, "where": one.where, "cases": len(one.cases)} for one in chosen]
         if as_json:
             typer.echo(json.dumps(rows, indent=1))
             return
         for row in rows:
-            typer.echo(f"{row['name']:28s} {row['title']} ({row['where']})")
+            about = f"{row['title']} ({row['where']})" if row["title"] else f"{row['cases']} cases"
+            typer.echo(f"{row['name']:28s} {about}")
         return
     folder = out if out is not None else Path("runs") / "reproduce"
-    options: dict[str, Any] = {
-        "edition": edition,
-        "quick": quick,
-        "n": n,
-        "seed": seed,
-        "jobs": jobs,
-        "page": page,
-        "kept_only": kept,
-    }
-    found = measured(experiments, folder, **options)
-    if as_json:
-        said = {name: {"agrees": v.agrees, "sentence": v.sentence} for name, v in found.verdicts.items()}
-        failed = [{"experiment": name, "case": case, "why": why} for (name, case), why in found.failed.items()]
-        typer.echo(json.dumps({"page": str(found.page), "verdicts": said, "failed": failed}, indent=1))
+    options: dict[str, Any] = {"quick": quick, "n": n, "seed": seed, "processes": jobs, "measure": not kept}
+    if tables:
+        written, failures = write_tables(chosen, folder, page if page is not None else folder / "made", **options)
+        document: dict[str, Any] = {"written": list(map(str, written))}
+        lines = [f"Read {path}" for path in written]
     else:
-        for name, verdict in found.verdicts.items():
-            typer.echo(f"{name}: {ANSWERS[verdict.agrees]}. {verdict.sentence}")
-        typer.echo(f"Read {found.page}")
-    if found.failed:
-        raise ValueError(
-            f"{len(found.failed)} of the cases failed (above, and on the page): the same command measures what is missing"
-        )
+        result = write_results(chosen, folder, edition=edition, page=page, **options)
+        failures = result.failures
+        verdicts = {name: {"agrees": v.agrees, "sentence": v.sentence} for name, v in result.verdicts.items()}
+        document = {"page": str(result.page), "verdicts": verdicts}
+        lines = [f"{name}: {ANSWERS[v['agrees']]}. {v['sentence']}" for name, v in verdicts.items()]
+        lines.append(f"Read {result.page}")
+    if as_json:
+        failed = [{"experiment": name, "case": case, "why": why} for (name, case), why in failures.items()]
+        typer.echo(json.dumps({**document, "failed": failed}, indent=1))
+    else:
+        for line in lines:
+            typer.echo(line)
+    if failures:
+        raise ValueError(f"{len(failures)} of the cases failed (see above): the same command measures what is missing")

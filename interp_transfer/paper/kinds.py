@@ -1,54 +1,80 @@
-"""The kinds of measurement: a module of `measures` each, looked up by its name."""
+"""Kinds of measurement: a module with a function `measure`, looked up by its name.
+
+``measure(setup, **settings)`` returns the rows of one case. The class of its first parameter (`OneModel`, `TwoModels`, ...)
+takes the edition, n, the seed and those settings of the case that are its own; the others go to `measure`. A module also has
+``verdict(rows_by_case)`` for experiments of the paper. For tables of the documentation it may have
+``tables(name, rows_by_case)``, which returns the rows of each file to write, and ``figures(rows_by_case)``, which returns
+plotly figures by file name.
+"""
 
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from interp_transfer.names import find
-from interp_transfer.paper.rows import Found, Row, Verdict
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict
 
 FOLDER = Path(__file__).with_name("measures")
-GIVEN = ("edition", "n", "seed")
-"""Arguments of every `measure` that are no settings."""
+COMMON = ("edition", "n", "seed")
+"""Parameters that every setup has and no case sets."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a case is measured, and what is made of all of them.
+    """How a case is measured, and what is concluded from all cases.
 
     Attributes:
-        name: of its module.
-        measure: ``measure(edition=, n=, seed=, **settings)`` gives the rows of a case.
-        verdict: on the rows of all cases of an experiment.
+        name: as TOML files call it.
+        module: holds `measure` and the optional functions.
     """
 
     name: str
-    measure: Callable[..., list[Row]]
-    verdict: Callable[[Found], Verdict]
+    module: ModuleType
+
+    def measure(self, edition: str, n: int, seed: int, settings: Mapping[str, Any]) -> list[Row]:
+        """Measure a case."""
+        setup = self._setup()
+        own = {name: settings[name] for name in _parameters(setup) if name in settings}
+        rest = {name: value for name, value in settings.items() if name not in own}
+        return self.module.measure(setup(edition, n, seed, **own), **rest)
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Refuse settings that the measurement does not know, or that it lacks.
+        """Refuse settings that the measurement does not take, or that it lacks.
 
         Raises:
             ValueError: naming them.
         """
-        known = inspect.signature(self.measure).parameters
-        unknown = sorted(set(settings) - (set(known) - set(GIVEN)))
-        missing = [p for p, what in known.items() if what.default is what.empty and p not in {*GIVEN, *settings}]
+        known = {**_parameters(self._setup()), **dict(list(inspect.signature(self.module.measure).parameters.items())[1:])}
+        unknown = sorted(set(settings) - set(known))
+        missing = [name for name, p in known.items() if p.default is p.empty and name not in settings]
         if unknown or missing:
-            offered = ", ".join(name for name in known if name not in GIVEN)
-            raise ValueError(f"kind {self.name!r}: unknown settings {unknown}, missing ones {missing}; it takes {offered}")
+            raise ValueError(
+                f"kind {self.name!r}: unknown settings {unknown}, missing ones {missing}; it takes {', '.join(known)}"
+            )
+
+    def verdict(self, rows_by_case: RowsByCase) -> Verdict:
+        """Whether the organisms agree with what the paper says."""
+        return self.module.verdict(rows_by_case)
+
+    def _setup(self) -> Callable[..., Any]:
+        return next(iter(inspect.signature(self.module.measure).parameters.values())).annotation
 
 
 def kind(name: str) -> Kind:
-    """The kind of this name.
+    """The kind of this name: a module of `measures`, or the dotted path of any other module.
 
     Raises:
         ValueError: for an unknown one, naming the closest.
     """
+    if "." in name:
+        return Kind(name, importlib.import_module(name))
     known = {path.stem: path.stem for path in sorted(FOLDER.glob("[a-z]*.py"))}
-    module = importlib.import_module(f"interp_transfer.paper.measures.{find(name, known, 'kind of measurement')}")
-    return Kind(name, module.measure, module.verdict)
+    return Kind(name, importlib.import_module(f"interp_transfer.paper.measures.{find(name, known, 'kind of measurement')}"))
+
+
+def _parameters(setup: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return {name: p for name, p in inspect.signature(setup).parameters.items() if name not in COMMON}

@@ -1,18 +1,21 @@
-"""The page of results: ours and the paper's numbers side by side, with n, intervals, the command and a sentence."""
+"""The page of results: our numbers and the paper's, with n, intervals, the command and a sentence for each experiment."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from interp_transfer.paper.cells import QUICK_N, Cell, Job, jobs_of, read_cell
+from interp_transfer.paper.experiment import Case, Experiment
+from interp_transfer.paper.experiment import experiments as known_experiments
 from interp_transfer.paper.kinds import kind
-from interp_transfer.paper.plan import Case, Experiment
-from interp_transfer.paper.plan import experiments as known
-from interp_transfer.paper.rows import Estimate, Found, Row, Value, Verdict, short
-from interp_transfer.paper.runner import QUICK_N, Asked, Cell, asked, kept, measure_missing
-from interp_transfer.reporting.render import visible, write_page
+from interp_transfer.paper.markdown import anchor, escaped, tables
+from interp_transfer.paper.rows import RowsByCase, Verdict
+from interp_transfer.paper.runner import measure_missing
+from interp_transfer.reporting.render import write_page
+from interp_transfer.stats import Estimate
 
 SAME = "the same"
-"""What a case stands for that stands for the same as the one above it."""
+"""``stands_for`` of a case that stands for the same as the one before it."""
 ENOUGH = 200
 """Prompts, texts or trials that a figure should rest on."""
 ANSWERS = {"yes": "agrees", "in part": "agrees in part", "no": "does not agree", "not measured": "not measured"}
@@ -20,17 +23,40 @@ ANSWERS = {"yes": "agrees", "in part": "agrees in part", "no": "does not agree",
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What was reproduced.
+    """Experiments with their cells.
 
     Attributes:
-        page: the page that was written.
-        verdicts: by experiment.
-        failed: why cases failed, by experiment and case.
+        experiments: in the order of the page.
+        jobs: the cases that can be run in this edition.
+        cells: what was measured, by experiment and case.
+        failures: why cases failed, by experiment and case.
+        edition: "organisms" or "paper".
+        quick: whether only the quick cases were run.
+        page: the file of the page.
     """
 
-    page: Path
-    verdicts: Mapping[str, Verdict]
-    failed: Mapping[tuple[str, str], str]
+    experiments: Sequence[Experiment]
+    jobs: Sequence[Job]
+    cells: Mapping[tuple[str, str], Cell]
+    failures: Mapping[tuple[str, str], str]
+    edition: str = "organisms"
+    quick: bool = False
+    page: Path = field(default=Path("RESULTS.md"))
+
+    def rows(self, experiment: Experiment) -> RowsByCase:
+        """The rows of each case that was measured."""
+        names = [case.name for case in experiment.cases if (experiment.name, case.name) in self.cells]
+        return {name: self.cells[experiment.name, name].rows for name in names}
+
+    @property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """By experiment, whether the organisms agree with the paper."""
+        return {one.name: self.verdict(one) for one in self.experiments}
+
+    def verdict(self, experiment: Experiment) -> Verdict:
+        """Whether the organisms agree with what the paper says."""
+        rows = self.rows(experiment)
+        return kind(experiment.kind).verdict(rows) if rows else Verdict("not measured", "No case was measured.")
 
 
 def reproduce(
@@ -42,111 +68,96 @@ def reproduce(
     quick: bool = False,
     n: int | None = None,
     seed: int = 0,
-    jobs: int | None = None,
-    kept_only: bool = False,
+    processes: int | None = None,
+    measure: bool = True,
     progress: bool = True,
 ) -> Reproduction:
     """Measure what is missing of some experiments, and write the page.
 
     Args:
-        experiments: which; see ``plan.chosen``.
-        out: folder that cells are kept in; a killed run goes on with it.
+        experiments: which; see ``experiment.choose``.
+        out: folder of the cells; a run that was killed resumes from it.
         page: file to write; RESULTS.md in the folder unless given.
         edition: "organisms" or "paper".
-        quick: only a case or two of each, on few prompts: to see that it runs.
+        quick: only a case or two of each, on few prompts, to see that it runs.
         n: prompts of every figure, in place of each experiment's own.
-        seed: of everything that is drawn.
-        jobs: processes; as many as there are cores unless given.
-        kept_only: measure nothing; write the page from what the folder holds.
+        seed: seed of all random draws.
+        processes: how many run at once; the number of cores unless given.
+        measure: False writes the page from the cells that there are.
         progress: show a bar.
 
     Raises:
         ValueError: for anything unknown and for damaged cells, before any work.
     """
     folder = Path(out)
-    cases = asked(experiments, edition, quick=quick, n=n, seed=seed)
-    failed = {} if kept_only else measure_missing(cases, folder, jobs=jobs, progress=progress)
-    cells = {(one.experiment.name, one.case.name): cell for one in cases if (cell := kept(one, folder)) is not None}
-    found = {one.name: _found(one, cells) for one in experiments}
-    verdicts = {one.name: _verdict(one, found[one.name]) for one in experiments}
-    text = _page(experiments, cases, cells, verdicts, failed, edition, quick)
-    return Reproduction(write_page(text, folder / "RESULTS.md" if page is None else Path(page)), verdicts, failed)
+    jobs = jobs_of(experiments, edition, quick=quick, n=n, seed=seed)
+    failures = measure_missing(jobs, folder, processes=processes, progress=progress) if measure else {}
+    cells = {job.name: cell for job in jobs if (cell := read_cell(job, folder)) is not None}
+    file = folder / "RESULTS.md" if page is None else Path(page)
+    result = Reproduction(experiments, jobs, cells, failures, edition, quick, file)
+    write_page(_page(result), file)
+    return result
 
 
-def _found(one: Experiment, cells: Mapping[tuple[str, str], Cell]) -> Found:
-    return {case.name: cells[one.name, case.name].rows for case in one.cases if (one.name, case.name) in cells}
-
-
-def _verdict(one: Experiment, found: Found) -> Verdict:
-    if not found:
-        return Verdict("not measured", "No case was measured.")
-    return kind(one.kind).verdict(found)
-
-
-def _page(
-    experiments: Sequence[Experiment],
-    cases: Sequence[Asked],
-    cells: Mapping[tuple[str, str], Cell],
-    verdicts: Mapping[str, Verdict],
-    failed: Mapping[tuple[str, str], str],
-    edition: str,
-    quick: bool,
-) -> str:
-    seconds = sum(cell.seconds for cell in cells.values())
-    figures = [(column, v) for cell in cells.values() for row in cell.rows for column, v in row.items()]
+def _page(result: Reproduction) -> str:
+    cells, verdicts = list(result.cells.values()), result.verdicts
+    figures = [(column, v) for cell in cells for row in cell.rows for column, v in row.items()]
     estimates = [v for _, v in figures if isinstance(v, Estimate)]
     bare = dict.fromkeys(column for column, v in figures if isinstance(v, float))
-    everything = len(experiments) == len(known())
-    given = _options(cases, quick)
-    command = _command([] if everything else [one.name for one in experiments], edition, given)
+    everything = len(result.experiments) == len(known_experiments())
+    command = _command(result, [] if everything else [one.name for one in result.experiments])
+    introduction = _QUICK if result.quick else _INTRODUCTION if result.edition == "organisms" else []
     lines = [
         "# Results\n",
-        f"Written by `{command}`: the paper's experiments ({edition} edition), each beside what the paper reported.",
-        *(_QUICK if quick else _INTRODUCTION if edition == "organisms" else []),
-        f"\nMeasured: {len(cells)} of {len(cases)} cases{_measured(seconds, cases, list(cells.values())) if cells else ''}.",
+        f"Written by `{command}`: the paper's experiments (edition {result.edition}), with what the paper reported.",
+        *introduction,
+        f"\nMeasured: {len(cells)} of {len(result.jobs)} cases{_measured(result) if cells else ''}.",
         f"\nIntervals are 95% intervals, {len(estimates)} of them on this page: about {round(0.05 * len(estimates))} can be "
         "expected to miss the truth, and the best of several cells looks better than it is. Those of means are Student's, and "
         "may reach a little beyond what is possible where a mean is next to 0."
-        f"{_few(estimates, quick)} Without an interval of their own, as they are made of others, of two vectors or of what was "
-        f"set: {', '.join(map(_text, bare)) or 'none'}.\n",
+        f"{_few(estimates, result.quick)} Without an interval of their own, as they are made of others, of two vectors or of "
+        f"what was set: {', '.join(map(escaped, bare)) or 'none'}.\n",
         "| experiment | in the paper | here | in a sentence |",
         "|---|---|---|---|",
         *(
-            f"| [{_text(one.title)}](#{_anchor(one.title)}) | {_text(one.where)} | {ANSWERS[verdicts[one.name].agrees]} | "
-            f"{_text(verdicts[one.name].sentence)} |"
-            for one in experiments
+            f"| [{escaped(one.title)}](#{anchor(one.title)}) | {escaped(one.where)} | {ANSWERS[verdicts[one.name].agrees]} | "
+            f"{escaped(verdicts[one.name].sentence)} |"
+            for one in result.experiments
         ),
         "",
-        *(line for one in experiments for line in _section(one, cells, verdicts[one.name], failed, edition, quick, given)),
+        *(line for one in result.experiments for line in _section(result, one, verdicts[one.name])),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _options(cases: Sequence[Asked], quick: bool) -> list[str]:
-    """What the command was given beside names and edition."""
-    given = ["--quick"] if quick else []
-    counts = {one.n for one in cases}
-    if counts and counts != {QUICK_N if quick else one.experiment.n for one in cases}:
-        given.append(f"--n {counts.pop()}")
-    return given + ([f"--seed {cases[0].seed}"] if cases and cases[0].seed else [])
+def _command(result: Reproduction, names: Sequence[str]) -> str:
+    edition = [f"--edition {result.edition}"] if result.edition != "organisms" else []
+    return " ".join(["interp-transfer reproduce", *names, *_options(result), *edition])
 
 
-def _command(names: Sequence[str], edition: str, options: Sequence[str]) -> str:
-    parts = ["interp-transfer reproduce", *names, *options]
-    return " ".join([*parts, *([f"--edition {edition}"] if edition != "organisms" else [])])
+def _options(result: Reproduction) -> list[str]:
+    """The options of the command besides names and edition."""
+    options = ["--quick"] if result.quick else []
+    counts = {job.n for job in result.jobs}
+    if counts and counts != {QUICK_N if result.quick else job.experiment.n for job in result.jobs}:
+        options.append(f"--n {counts.pop()}")
+    return options + ([f"--seed {result.jobs[0].seed}"] if result.jobs and result.jobs[0].seed else [])
 
 
 def _few(estimates: Sequence[Estimate], quick: bool) -> str:
     """How many figures rest on few prompts, and on how few."""
-    if quick or not (few := [v.n for v in estimates if v.n < ENOUGH]):
+    few = [v.n for v in estimates if v.n < ENOUGH]
+    if quick or not few:
         return ""
     return f" {len(few)} of them are of fewer than {ENOUGH} prompts, texts or trials (the fewest: {min(few)})."
 
 
-def _measured(seconds: float, cases: Sequence[Asked], cells: Sequence[Cell]) -> str:
+def _measured(result: Reproduction) -> str:
+    cells = list(result.cells.values())
     versions = {name: dict.fromkeys(cell.versions.get(name, "?") for cell in cells) for name in cells[0].versions}
-    told = ", ".join(f"{name} {' or '.join(numbers)}" for name, numbers in versions.items())
-    return f", {seconds / 60:.0f} minutes of computing, seed {cases[0].seed}, with {told}"
+    packages = ", ".join(f"{name} {' or '.join(numbers)}" for name, numbers in versions.items())
+    minutes = sum(cell.seconds for cell in cells) / 60
+    return f", {minutes:.0f} minutes of computing, seed {result.jobs[0].seed}, with {packages}"
 
 
 _INTRODUCTION = [
@@ -160,85 +171,42 @@ _QUICK = [
 ]
 
 
-def _section(
-    one: Experiment,
-    cells: Mapping[tuple[str, str], Cell],
-    verdict: Verdict,
-    failed: Mapping[tuple[str, str], str],
-    edition: str,
-    quick: bool,
-    given: Sequence[str],
-) -> list[str]:
-    lines = [f"## {_text(one.title)}\n", f"{_text(one.where)}. The paper: {_text(one.claim)}\n"]
-    lines.append(f"**Here: {ANSWERS[verdict.agrees]}.** {_text(verdict.sentence)}\n")
-    lines += [f"- {_text(detail)}." for detail in verdict.details]
+def _section(result: Reproduction, one: Experiment, verdict: Verdict) -> list[str]:
+    lines = [f"## {escaped(one.title)}\n", f"{escaped(one.where)}. The paper: {escaped(one.claim)}\n"]
+    lines.append(f"**Here: {ANSWERS[verdict.agrees]}.** {escaped(verdict.sentence)}\n")
+    lines += [f"- {escaped(detail)}." for detail in verdict.details]
     lines += [""] if verdict.details else []
-    if one.differs and edition == "organisms":
-        lines.append(f"{_text(one.differs)}\n")
-    for header, rows in _tables(one, cells, edition):
-        lines += [f"| {' | '.join(map(_text, header))} |", "|---" * len(header) + "|", *rows, ""]
+    if one.differs and result.edition == "organisms":
+        lines.append(f"{escaped(one.differs)}\n")
+    lines += [f"{table}\n" for table in _tables(result, one)]
     for case in one.cases:
-        reason = case.reasons.get(edition) or failed.get((one.name, case.name))
-        if reason is None and (one.name, case.name) not in cells:
-            reason = "left out of a quick reproduction" if quick else "not measured yet"
+        reason = case.reasons.get(result.edition) or result.failures.get((one.name, case.name))
+        if reason is None and (one.name, case.name) not in result.cells:
+            reason = "left out of a quick reproduction" if result.quick else "not measured yet"
         if reason is not None:
-            lines.append(_text(f"- {_label(case, edition)} ({_reported(case)}): {reason}."))
+            lines.append(escaped(f"- {_label(case, result.edition)} ({_reported(case)}): {reason}."))
     if lines[-1].startswith("- "):
         lines.append("")
     if one.columns:
-        lines.append(f"{_text(one.columns)}\n")
-    lines.append(f"`{_command([one.name], edition, given)}`\n")
+        lines.append(f"{escaped(one.columns)}\n")
+    lines.append(f"`{_command(result, [one.name])}`\n")
     return lines
 
 
-def _tables(one: Experiment, cells: Mapping[tuple[str, str], Cell], edition: str) -> list[tuple[list[str], list[str]]]:
-    """Rows with the same columns make a table; the paper's figures stand in the last column of a case's first row."""
-    tables: list[tuple[list[str], list[str]]] = []
-    for case in one.cases:
-        cell = cells.get((one.name, case.name))
-        if cell is None:
-            continue
-        for index, row in enumerate(cell.rows):
-            header = ["case", *row, "n", "the paper"]
-            if not tables or tables[-1][0] != header:
-                tables.append((header, []))
-            first = index == 0
-            told = [_label(case, edition) if first else "", *map(_value, row.values()), _n(row)]
-            reported = _reported(case) if first else ""
-            tables[-1][1].append(f"| {' | '.join(map(_text, [*told, reported]))} |")
-    return tables
+def _tables(result: Reproduction, one: Experiment) -> list[str]:
+    """The tables of an experiment; the paper's figures are in the last column of a case's first row."""
+    rows = []
+    by_name = {case.name: case for case in one.cases}
+    for name, of_case in result.rows(one).items():
+        label, reported = _label(by_name[name], result.edition), _reported(by_name[name])
+        rows += [(row, {"case": "" if i else label}, {"the paper": "" if i else reported}) for i, row in enumerate(of_case)]
+    return tables(rows)
 
 
 def _label(case: Case, edition: str) -> str:
-    """Cases are named by the organisms; in the paper's edition by what these stand for."""
+    """The name of a case: that of its organisms, or in the edition "paper" what they stand for."""
     return case.name if edition == "organisms" else case.stands_for
 
 
 def _reported(case: Case) -> str:
     return "as above" if case.stands_for == SAME else f"{case.stands_for}: {case.reported}"
-
-
-def _value(value: Value) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, Estimate):
-        return f"{short(value.value)} [{short(value.low)}, {short(value.high)}]"
-    return short(value) if isinstance(value, float) else str(value)
-
-
-def _n(row: Row) -> str:
-    """The number of prompts behind a row's figures; both ends where they differ."""
-    counts = sorted({v.n for v in row.values() if isinstance(v, Estimate)})
-    return "-" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-
-
-def _text(text: str) -> str:
-    """Text that cannot end a cell or hide anything."""
-    plain = visible(text).replace("\n", " ")
-    return plain.replace("|", "\\|").replace("<", "&lt;")
-
-
-def _anchor(title: str) -> str:
-    """The anchor that Markdown gives a heading."""
-    kept_characters = (c for c in title.lower() if c.isalnum() or c in " -")
-    return "".join(kept_characters).replace(" ", "-")

@@ -1,4 +1,4 @@
-"""What experiments give: rows of columns, whose numbers carry their interval and n."""
+"""Rows of a table by column, whose numbers carry their interval and n, and verdicts on them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from interp_transfer.stats import Estimate
 
 Value = str | int | float | Estimate | None
 Row = Mapping[str, Value]
-"""By column. The first columns say what the row is, the others hold what was measured."""
+"""Values by column. The first columns say what the row is, the others hold what was measured."""
 
 
 @dataclass(frozen=True)
@@ -27,38 +27,28 @@ class Verdict:
     details: tuple[str, ...] = ()
 
 
-def graded(good: int, total: int) -> str:
-    """Agreement in so many of all cases, in a word."""
+def grade(good: int, total: int) -> str:
+    """The verdict's word for agreement in ``good`` of ``total`` cases."""
     return "yes" if good == total else "in part" if good else "no"
 
 
-Found = Mapping[str, Sequence[Row]]
-"""Rows of each case that was measured, by the case's name."""
+RowsByCase = Mapping[str, Sequence[Row]]
+"""The rows of each case that was measured, by the case's name."""
 
 
-def share(found: Estimate) -> Estimate:
-    """A rate as an estimate."""
-    return Estimate(found.value, found.low, found.high, found.n)
+def mean_and_range(values: Sequence[float]) -> str:
+    """The mean over seeds, and the range."""
+    return f"{three_decimals(sum(values) / len(values))} ({three_decimals(min(values))} to {three_decimals(max(values))})"
 
 
-def share_of(plain: Mapping[str, Any]) -> Estimate:
-    """Likewise, of a rate as JSON holds it."""
-    return Estimate(plain["rate"], plain["low"], plain["high"], plain["n"])
-
-
-def spread(values: Sequence[float]) -> str:
-    """The mean of several seeds, and their range."""
-    return f"{short(sum(values) / len(values))} ({short(min(values))} to {short(max(values))})"
-
-
-def between(values: Sequence[float]) -> str:
-    """From the smallest to the largest; one number where they are the same in three digits."""
-    ends = [short(end) for end in (min(values), max(values))]
+def value_range(values: Sequence[float]) -> str:
+    """The range from the smallest to the largest; one number where both are the same when printed."""
+    ends = [three_decimals(end) for end in (min(values), max(values))]
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
-def short(number: float) -> str:
-    """Three digits behind the point, more where the number is small."""
+def three_decimals(number: float) -> str:
+    """A number with three decimals, or in scientific notation where it is small."""
     if number != number:
         return "-"
     if number and abs(number) < 0.001:
@@ -72,12 +62,12 @@ def value_of(row: Row, column: str) -> float:
     Raises:
         ValueError: where there is none.
     """
-    found = row.get(column)
-    if isinstance(found, Estimate):
-        return found.value
-    if isinstance(found, int | float):
-        return float(found)
-    raise ValueError(f"column {column!r} holds {found!r}, no number: there are {', '.join(row)}")
+    value = row.get(column)
+    if isinstance(value, Estimate):
+        return value.value
+    if isinstance(value, int | float):
+        return float(value)
+    raise ValueError(f"column {column!r} holds {value!r}, no number: there are {', '.join(row)}")
 
 
 def estimate_of(row: Row, column: str) -> Estimate:
@@ -86,23 +76,23 @@ def estimate_of(row: Row, column: str) -> Estimate:
     Raises:
         ValueError: where there is none.
     """
-    found = row.get(column)
-    if not isinstance(found, Estimate):
-        raise ValueError(f"column {column!r} holds {found!r}, no estimate: there are {', '.join(row)}")
-    return found
+    value = row.get(column)
+    if not isinstance(value, Estimate):
+        raise ValueError(f"column {column!r} holds {value!r}, no estimate: there are {', '.join(row)}")
+    return value
 
 
-def rows_of(found: Found) -> list[Row]:
+def rows_of(rows_by_case: RowsByCase) -> list[Row]:
     """All rows of all cases."""
-    return [row for rows in found.values() for row in rows]
+    return [row for rows in rows_by_case.values() for row in rows]
 
 
 def to_json(row: Row) -> dict[str, Any]:
-    """As JSON holds a row; a number that is none becomes null."""
+    """A row as plain JSON data; a number that is not finite becomes null."""
     plain = {name: asdict(v) if isinstance(v, Estimate) else v for name, v in row.items()}
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain.items()}
 
 
 def from_json(plain: Mapping[str, Any]) -> Row:
-    """A row that JSON held."""
+    """A row from plain JSON data."""
     return {name: Estimate(**v) if isinstance(v, dict) else v for name, v in plain.items()}

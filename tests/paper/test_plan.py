@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from interp_transfer.paper.plan import EDITIONS, FOLDER, chosen, experiments, read
 
 from interp_transfer.organisms.catalogue import list_organisms
 from interp_transfer.paper.kinds import kind
-from interp_transfer.paper.plan import EDITIONS, FOLDER, chosen, experiments, read
 from interp_transfer.paper.runner import asked
 
 WHOLE = (FOLDER / "probes.toml").read_text()

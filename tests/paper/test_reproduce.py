@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interp_transfer.paper.plan import Case, Experiment, experiments
 
 from interp_transfer.cli.main import main as cli
 from interp_transfer.paper import page as pages
 from interp_transfer.paper import runner
 from interp_transfer.paper.page import reproduce
-from interp_transfer.paper.plan import Case, Experiment, experiments
 from interp_transfer.paper.rows import Estimate, Verdict
 
 N = 8

@@ -1,4 +1,4 @@
-"""Kinds of mappers and modes of moving, side by side: does a map that is not linear do better than one in closed form?
+"""Kinds of mappers and modes of moving compared: does a map that is not linear do better than one in closed form?
 
 Each mapper is fitted with several seeds, which are a source of spread of their own; closed forms differ by the texts that are
 held out. KL and agreement are of full replacement on the target's own answers to clean prompts; what the moved vector does is
@@ -6,115 +6,165 @@ judged at the strength that validation prompts choose within the task's budget.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from interp_transfer.activations.align import DEFAULT_STRATEGY
-from interp_transfer.evaluation.evaluator import random_like
+from interp_transfer.evaluation.replacement import MAPPED, validate_replacement
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.interventions.transforms import MeanAblate
+from interp_transfer.mapping.controls import token_means
+from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import DEFAULT_MODE
 from interp_transfer.models.tokens import tokenize
-from interp_transfer.paper.bench import bench, some
-from interp_transfer.paper.rows import Estimate, Found, Row, Verdict, between, estimate_of, graded, share, spread, value_of
-from interp_transfer.stats import mean_interval
+from interp_transfer.paper.rows import (
+    Row,
+    RowsByCase,
+    Verdict,
+    estimate_of,
+    grade,
+    mean_and_range,
+    value_of,
+    value_range,
+)
+from interp_transfer.paper.setup import TwoModels
+from interp_transfer.stats import Estimate, mean_interval
 
 AFFINE = ("affine", "procrustes")
 """Closed forms; the best of these stands for linear maps."""
 NEARLY = 0.05
-"""Share of prompts that counts as no difference."""
+"""Difference between two shares of prompts that counts as none."""
 
 
 def measure(
-    edition: str,
-    n: int,
-    seed: int,
-    task: str,
-    source: str,
-    target: str,
+    setup: TwoModels,
     mappers: Mapping[str, Mapping[str, Any]],
     modes: Sequence[str] = (DEFAULT_MODE,),
     replacement: bool = True,
-    strategy: str = DEFAULT_STRATEGY,
-    sites: Sequence[str] | None = None,
-    options: Mapping[str, Any] | None = None,
+    detailed: bool = False,
 ) -> list[Row]:
-    """A row for each mapper and mode, then native, random, and the site's mean.
+    """Measure a row for each mapper and mode, then native, random, and the site's mean.
 
     Args:
-        edition: "organisms" or "paper".
-        n: prompts.
-        seed: of the prompts; mappers take this and the next ones.
-        task: its name.
-        source: model that vectors are found on.
-        target: model that they go to.
-        mappers: settings of ``fit`` by a name to show; ``kind`` is one of them, and ``seeds`` how many are fitted, 1 unless
-            given. Estimates are of the first seed.
+        setup: the models and the task; mappers take its seed and the next ones.
+        mappers: settings of ``fit`` by the name that the table shows. ``kind`` is one of them; ``seeds`` is how many are
+            fitted, 1 unless given; ``shuffled`` fits on shuffled pairs. Estimates are of the first seed.
         modes: of moving.
         replacement: measure full replacement too.
-        strategy: how tokens are paired.
-        sites: of both.
-        options: of the task.
+        detailed: add full replacement by group of clean prompts, MvA (the share of completions that are closer to the
+            target's than mean-ablated ones), the vector at strength 1, parameters, CPU seconds, and the token's mean.
     """
-    b = bench(edition, task, source, target, seed, sites, options)
-    pairs, test, side = b.pairs(strategy), b.target.test(n), b.target
-    clean = some(b.task.clean("test"), n, seed, "clean prompts")
-    read, own = tokenize(side.model, clean), generate_tokens(side.model, clean, max_new_tokens=40, progress=False)
-
-    def replaced(put: Intervention | None) -> dict[str, Any]:
-        if put is None:
-            return {"KL": None, "agreement": None}
-        left = teacher_forced(side.model, read, own, put)
-        return {"KL": mean_interval(left.kl.tolist()), "agreement": mean_interval(left.agreement.tolist())}
-
-    unexplained = b.unexplained(n, strategy)
+    source, target = setup.source, setup.target
+    pairs, native = setup.pairs(), target.vector
+    replaced = _replacement(setup, detailed)
     rows: list[Row] = []
-    for name, given in mappers.items():
-        settings = dict(given)
-        kind, seeds = settings.pop("kind"), settings.pop("seeds", 1)
-        fitted = [b.fit(pairs, kind, seed + k, settings) for k in range(seeds)]
-        put = follow(b.source.model, b.source.site, side.site, fitted[0]) if replacement else None
-        left, fvu = replaced(put), unexplained(fitted[0])
+    for name, options in mappers.items():
+        settings = dict(options)
+        kind, seeds, shuffled = settings.pop("kind"), settings.pop("seeds", 1), settings.pop("shuffled", False)
+        start = time.process_time()
+        fitted = [
+            setup.fit(pairs.shuffled(seed) if shuffled else pairs, kind, seed, settings)
+            for seed in range(setup.seed, setup.seed + seeds)
+        ]
+        seconds = (time.process_time() - start) / seeds
+        put = follow(source.model, source.site, target.site, fitted[0]) if replacement else None
+        left, fvu = replaced(put), setup.fvu(fitted[0])
         for mode in modes:
-            moved = [m.transfer(b.source.vector, mode) for m in fitted]
-            strengths = [side.fair(v) for v in moved]
-            judged = [test.judge([(side.steer(v, x),)], x, progress=False) for v, x in zip(moved, strengths, strict=True)]
-            norm = moved[0].norm / side.vector.norm
+            moved = [mapper.transfer(source.vector, mode) for mapper in fitted]
+            judged = [target.judge(vector, target.fair_strength(vector)) for vector in moved]
             row: dict[str, Any] = {"mapper": name, "mode": mode, "FVU": fvu, **left}
-            row |= {"cosine to native": moved[0].cosine(side.vector), "length to native": norm}
-            row |= {"strength": f"{strengths[0]:g}", "success": share(judged[0].success), "intact": share(judged[0].intact)}
-            several = [c.intact.value for c in judged]
-            rows.append(row | {"intact, seeds": spread(several) if seeds > 1 else None})
-    x = side.fair(side.vector)
-    noise = side.fair_random(side.vector)
-    mean_of_site = pairs.rows()[2].double().mean(dim=0).float()
-    native = test.judge([(side.steer(side.vector, x),)], x, progress=False)
-    random = test.judge([(r,) for r in random_like(side.steer(side.vector, noise), seed)], noise, progress=False)
-    ablated = test.mean_ablated(side.steer(side.vector, 1.0), progress=False)
-    blank = dict.fromkeys(rows[0], None)
-    for name, judged, put in (
-        ("native vector", native, None),
-        ("random vectors", random, None),
-        ("mean ablated", ablated, Intervention(side.site, MeanAblate(mean_of_site), "all") if replacement else None),
-    ):
+            row |= {"cosine to native": moved[0].cosine(native), "length to native": moved[0].norm / native.norm}
+            row |= {"strength": f"{judged[0].strength:g}", "success": judged[0].success, "intact": judged[0].intact}
+            row["intact, seeds"] = mean_and_range([c.intact.value for c in judged]) if seeds > 1 else None
+            if detailed:
+                row["success, seeds"] = mean_and_range([c.success.value for c in judged]) if seeds > 1 else None
+                row |= {"parameters": fitted[0].card.parameters, "CPU seconds": seconds}
+                row |= _at_strength_one(setup, fitted[0], mode)
+            rows.append(row)
+    return rows + _baselines(setup, pairs, replaced if replacement else lambda _: replaced(None), dict.fromkeys(rows[0], None))
+
+
+def _baselines(setup: TwoModels, pairs: Any, replaced: Callable[..., dict[str, Any]], blank: Row) -> list[Row]:
+    target, native = setup.target, setup.target.vector
+    site_mean = Intervention(target.site, MeanAblate(pairs.rows()[2].double().mean(dim=0).float()), "all")
+    conditions = {
+        "native vector": (target.judge(native, target.fair_strength(native)), None),
+        "random vectors": (target.judge_random(native, target.fair_random_strength(native)), None),
+        "mean ablated": (target.test.mean_ablated(target.steer(native, 1.0), progress=False), site_mean),
+    }
+    rows: list[Row] = []
+    for name, (judged, put) in conditions.items():
         row = {**blank, "mapper": name, "mode": "-", **replaced(put)}
         row |= {"strength": f"{judged.strength:g}" if judged.strength else "-"}
-        rows.append(row | {"success": share(judged.success), "intact": share(judged.intact)})
+        rows.append(row | {"success": judged.success, "intact": judged.intact})
+    if "MvA" in blank:
+        means = token_means(pairs, seed=setup.seed)
+        rows.append({**blank, "mapper": "mean of the token", "mode": "-", **replaced(Intervention(target.site, means, "all"))})
     return rows
 
 
-def verdict(found: Found) -> Verdict:
+def _replacement(setup: TwoModels, detailed: bool) -> Callable[[Intervention | None], dict[str, Any]]:
+    """A function that measures full replacement by an intervention; without one, its columns are empty."""
+    target, task = setup.target, setup.task
+    clean = task.clean("test")
+    groups = {"": clean}
+    if detailed and task.group is not None:
+        groups = {f", {name}": [p for p in clean if task.group(p) == name] for name in sorted(set(map(task.group, clean)))}
+    prompts = {name: setup.draw(part, f"clean prompts{name}") for name, part in groups.items()}
+    tokens = {name: tokenize(target.model, part) for name, part in prompts.items()}
+    answers = {name: generate_tokens(target.model, part, max_new_tokens=40, progress=False) for name, part in prompts.items()}
+
+    def replaced(put: Intervention | None) -> dict[str, Any]:
+        row: dict[str, Any] = {}
+        for name in prompts:
+            if put is None:
+                row |= {f"KL{name}": None, f"agreement{name}": None}
+                continue
+            left = teacher_forced(target.model, tokens[name], answers[name], put)
+            row |= {f"KL{name}": mean_interval(left.kl.tolist()), f"agreement{name}": mean_interval(left.agreement.tolist())}
+        if detailed:
+            row["MvA"] = _closer(setup, put, next(iter(prompts.values()))) if put is not None else None
+        return row
+
+    return replaced
+
+
+def _closer(setup: TwoModels, put: Intervention, prompts: Sequence[str]) -> Estimate:
+    compared = validate_replacement(setup.source.model, setup.target.model, put, prompts, progress=False)
+    return compared.slices["all"][MAPPED].mva["rougeL"].share
+
+
+def _at_strength_one(setup: TwoModels, mapper: Mapper, mode: str) -> dict[str, Any]:
+    row = {}
+    for norm in ("mapped", "spread"):
+        vector = mapper.transfer(setup.source.vector, mode, norm)
+        row[f"success at 1, {norm}"] = setup.target.judge(vector, 1.0).success
+    return row
+
+
+def tables(name: str, rows_by_case: RowsByCase) -> dict[str, list[Row]]:
+    """The table itself; for the table of all tasks also a short one of success, a row for each task."""
+    rows = {name: [{"case": case, **row} for case, rows in rows_by_case.items() for row in rows]}
+    if name == "mappers":
+        rows["success"] = [
+            {"task": case, **{str(r["mapper"]): r["success"] for r in rows if r["success"] is not None}}
+            for case, rows in rows_by_case.items()
+        ]
+    return rows
+
+
+def verdict(cases: RowsByCase) -> Verdict:
     """Whether the paper's map beats the best closed form, by what the moved vector does; or which mode moves a vector."""
-    modes = {row["mode"] for rows in found.values() for row in rows} - {"-"}
-    return _on_modes(found) if len(modes) > 1 else _on_mappers(found)
+    modes = {row["mode"] for rows in cases.values() for row in rows} - {"-"}
+    return _on_modes(cases) if len(modes) > 1 else _on_mappers(cases)
 
 
-def _on_mappers(found: Found) -> Verdict:
+def _on_mappers(cases: RowsByCase) -> Verdict:
     better, fits, details = [], [], []
-    for case, rows in found.items():
+    for case, rows in cases.items():
         moved = {str(row["mapper"]): estimate_of(row, "intact") for row in rows if row["mode"] != "-"}
         groups = ({n: e for n, e in moved.items() if (n in AFFINE) == linear} for linear in (True, False))
         (name, linear), (other, rest) = (max(group.items(), key=lambda one: one[1].value) for group in groups)
@@ -125,19 +175,19 @@ def _on_mappers(found: Found) -> Verdict:
         near = abs(rest.value - linear.value) <= NEARLY
         word = "as much as" if near else "more than" if rest.value > linear.value else "less than"
         native = next(value_of(row, "intact") for row in rows if row["mapper"] == "native vector")
-        told = f"{other} leaves {rest.value:.3f} intact, {word} {name} ({linear.value:.3f})"
-        details.append(f"{case}: {told}; native {native:.3f}")
+        summary = f"{other} leaves {rest.value:.3f} intact, {word} {name} ({linear.value:.3f})"
+        details.append(f"{case}: {summary}; native {native:.3f}")
     where = f" ({'; '.join(better)})" if better else ""
     sentence = f"The moved vector leaves clearly more answers intact through a map that is not linear in {len(better)} of "
-    sentence += f"{len(found)} cases{where}."
+    sentence += f"{len(cases)} cases{where}."
     if fits:
         sentence += f" Such a map leaves less of the variance unexplained in {sum(fits)} of {len(fits)}."
-    return Verdict(graded(len(better) + sum(fits), len(found) + len(fits)), sentence, tuple(details))
+    return Verdict(grade(len(better) + sum(fits), len(cases) + len(fits)), sentence, tuple(details))
 
 
-def _on_modes(found: Found) -> Verdict:
+def _on_modes(cases: RowsByCase) -> Verdict:
     details, raw, others = [], [], []
-    for case, rows in found.items():
+    for case, rows in cases.items():
         best: dict[str, float] = {}
         for row in rows:
             mode = str(row["mode"])
@@ -149,5 +199,5 @@ def _on_modes(found: Found) -> Verdict:
         others.append(min(best.values()))
     agrees = "no" if max(raw) < 0.5 * min(others) else "in part"
     sentence = "A literal f(v) does next to nothing" if agrees == "no" else "A literal f(v) does less than mapped activations"
-    sentence += f" (success {between(raw)}); the least of the other three ways brings about {between(others)}."
+    sentence += f" (success {value_range(raw)}); the least of the other three ways brings about {value_range(others)}."
     return Verdict(agrees, sentence, tuple(details))

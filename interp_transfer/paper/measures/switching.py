@@ -1,8 +1,10 @@
 """The safety switch and its neighbours (sections 6 and J): activations of a model in its fine-tune, or the other way round."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from interp_transfer.paper.rows import Found, Row, Verdict, between, graded, share, value_of
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of, value_range
+from interp_transfer.paper.setup import Setup
 from interp_transfer.studies.switch import switch_study
 from interp_transfer.studies.switch_result import AUTOENCODER, DIRECT, MAPPED
 
@@ -12,63 +14,71 @@ ALIKE = 0.8
 
 
 def measure(
-    edition: str,
-    n: int,
-    seed: int,
+    setup: Setup,
     subject: str,
     base: str,
     direction: str = "to_base",
     tuned: str | None = None,
     lora: int | None = None,
-    options: dict | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Row]:
-    """A row for each way: what it recovers of the donor's behaviour, what it costs and what it takes."""
-    found = switch_study(
+    """Measure a row for each way to switch: what it recovers of the donor's behaviour, what it costs and what it takes.
+
+    Args:
+        setup: edition, n and seed.
+        subject: what fine-tuning brought.
+        base: name of the base model.
+        direction: "to_base" or "to_tuned".
+        tuned: name of the fine-tune; the registered one unless given.
+        lora: rank of a LoRA that is compared.
+        options: further options of `switch_study`.
+    """
+    result = switch_study(
         "switch",
         base,
         tuned,
         subject=subject,
         direction=direction,
-        edition=edition,
+        edition=setup.edition,
         lora=lora,
-        n=n,
-        seed=seed,
+        n=setup.n,
+        seed=setup.seed,
         progress=False,
         **(options or {}),
     )
     rows: list[Row] = []
-    for name, way in found.ways.items():
-        size = None if way.parameters is None else f"{way.parameters / found.host_parameters:.2%}"
+    for name, way in result.ways.items():
+        size = None if way.parameters is None else f"{way.parameters / result.host_parameters:.2%}"
         row: dict[str, Any] = {"way": name.replace("_", " "), "site": way.site or "-"}
-        row |= {"success": share(way.judged.success), "intact": share(way.judged.intact), "recovered": found.recovered(name)}
+        row |= {"success": way.judged.success, "intact": way.judged.intact, "recovered": result.recovered(name)}
         row |= {"clean KL": way.judged.cost, "parameters": size or "second model"}
-        lost = [found.ways["unswitched"].skills[s].value - r.value for s, r in way.skills.items()]
-        rows.append(row | {"most that a skill loses": max(lost) if lost else None})
+        losses = [result.ways["unswitched"].skills[s].value - r.value for s, r in way.skills.items()]
+        rows.append(row | {"most that a skill loses": max(losses) if losses else None})
     return rows
 
 
-def verdict(found: Found) -> Verdict:
+def verdict(cases: RowsByCase) -> Verdict:
     """Whether mapped activations switch as direct ones do, with few parameters."""
     details, good, embedded, few = [], 0, [], []
-    for case, rows in found.items():
+    for case, rows in cases.items():
         by_way = {str(row["way"]): row for row in rows}
-        told = [
+        summary = [
             f"{way} {value_of(by_way[way], 'success'):.3f} ({by_way[way]['parameters']})"
             for way in (DIRECT, MAPPED, AUTOENCODER)
         ]
         direct, best = (value_of(by_way[way], "success") for way in (DIRECT, MAPPED))
         good += best >= ALIKE * direct > 0
-        details.append(f"{case}: {', '.join(told)}; unswitched {value_of(by_way['unswitched'], 'success'):.3f}")
+        details.append(f"{case}: {', '.join(summary)}; unswitched {value_of(by_way['unswitched'], 'success'):.3f}")
         done = {way: value_of(row, "success") for way, row in by_way.items() if way.startswith(WEIGHTS)}
         embedded += [x for way, x in done.items() if way.endswith("embeddings")]
         parts = [way.removeprefix(WEIGHTS) for way, x in done.items() if x >= ALIKE * direct and not way.endswith("embeddings")]
         few += ["all blocks" if part == "blocks" else part for part in parts[:1]]
     sentence = (
-        f"A small map does at least {ALIKE:.0%} of what the second model's activations do in {good} of {len(found)} cases."
+        f"A small map does at least {ALIKE:.0%} of what the second model's activations do in {good} of {len(cases)} cases."
     )
     alone = bool(embedded) and max(embedded) >= HALF
     if embedded:
         enough = f"those of {' and '.join(dict.fromkeys(few))} are enough" if few else "no blocks' weights are enough"
-        sentence += f" Of the donor's weights {enough}; the embeddings' alone do it on {between(embedded)} of the prompts."
-    agrees = graded(good, len(found))
+        sentence += f" Of the donor's weights {enough}; the embeddings' alone do it on {value_range(embedded)} of the prompts."
+    agrees = grade(good, len(cases))
     return Verdict("in part" if agrees == "yes" and alone else agrees, sentence, tuple(details))

@@ -1,9 +1,9 @@
 """Judges that need no model."""
 
 import pytest
+from interp_transfer.organisms.oracle import OracleJudge
 
 from interp_transfer.evaluation.judges.rules import RepetitionJudge, SubstringJudge, Verdict
-from interp_transfer.organisms.oracle import OracleJudge
 from interp_transfer.organisms.world import Ruling
 
 

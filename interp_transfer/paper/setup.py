@@ -1,0 +1,244 @@
+"""What measurements start from: a task with one model, or with a source and a target.
+
+The constructors' parameters are the settings of a case in its TOML file. Models, vectors, activations and mappers are made
+when they are first used.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from interp_transfer.activations.align import DEFAULT_STRATEGY
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, draw, evaluator, random_like
+from interp_transfer.evaluation.tasks import load_task
+from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.mapping.collect import PairedActivations, collect
+from interp_transfer.mapping.fit import fit
+from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.mapping.token_classes import fit_by_class
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.load import load_model
+from interp_transfer.paper.rows import Row
+from interp_transfer.search.strengths import search_strength
+from interp_transfer.stats import Estimate
+from interp_transfer.studies.inputs import site_of, tuned_name
+from interp_transfer.vectors.extract import extract
+from interp_transfer.vectors.vector import SteeringVector
+
+VALIDATION = 60
+"""Validation prompts by which strengths are chosen, at most."""
+
+
+class Setup:
+    """What every measurement is passed.
+
+    Args:
+        edition: "organisms" or "paper": where tasks come from.
+        n: number of prompts of every figure.
+        seed: seed of all random draws.
+    """
+
+    def __init__(self, edition: str, n: int, seed: int) -> None:
+        self.edition, self.n, self.seed = edition, n, seed
+
+    def draw(self, items: Sequence[Any], what: str, n: int | None = None) -> list[Any]:
+        """Draw n of the items by the seed; all of them where there are fewer."""
+        return draw(items, min(n or self.n, len(items)), self.seed, what)
+
+
+class OneModel(Setup):
+    """A task and a model.
+
+    Args:
+        edition: see `Setup`.
+        n: see `Setup`.
+        seed: see `Setup`.
+        task: name of the task.
+        model: name of the model; its fine-tune for the task is taken where one is registered.
+        site: where vectors are found and added; the registered one for the task unless given.
+        options: of the task, such as its direction.
+    """
+
+    def __init__(
+        self,
+        edition: str,
+        n: int,
+        seed: int,
+        task: str,
+        model: str,
+        site: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(edition, n, seed)
+        self.task = load_task(task, edition, **(options or {}))
+        self.name = model
+        self._site = site
+
+    @cached_property
+    def model(self) -> HookedModel:
+        """The loaded model."""
+        return load_model(tuned_name(self.name, self.task))
+
+    @cached_property
+    def site(self) -> str:
+        """Where vectors are found and added."""
+        return site_of(self.model, self.task, self._site, "site")
+
+    @cached_property
+    def vector(self) -> SteeringVector:
+        """The difference in means of the task's contrast on this model."""
+        return extract(self.model, self.task.contrast("train"), self.site, seed=self.seed)
+
+    @cached_property
+    def validation(self) -> Evaluator:
+        """Evaluator on the prompts that strengths are chosen by."""
+        n = min(VALIDATION, len(self.task.prompts("validation")))
+        return evaluator(self.model, self.task, "validation", n=n, seed=self.seed)
+
+    @cached_property
+    def test(self) -> Evaluator:
+        """Evaluator on n held-out prompts, or all there are."""
+        n = min(self.n, len(self.task.prompts("test")))
+        return evaluator(self.model, self.task, "test", n=n, seed=self.seed, clean_prompts=self.n)
+
+    def steer(self, vector: SteeringVector, strength: float) -> Intervention:
+        """The vector added at the task's positions."""
+        return add(vector, strength, self.task.positions)
+
+    def fair_strength(self, vector: SteeringVector) -> float:
+        """The strength that validation prompts choose within the task's clean-KL budget."""
+        return self._chosen(lambda x: [self.steer(vector, x)])
+
+    def fair_random_strength(self, vector: SteeringVector) -> float:
+        """The strength that is chosen in the same way for random vectors of the vector's length."""
+        return self._chosen(lambda x: random_like(self.steer(vector, x), self.seed, draws=2))
+
+    def _chosen(self, interventions: Callable[[float], list[Intervention]]) -> float:
+        return search_strength(self.validation, interventions, progress=False).strength
+
+    def judge(self, vector: SteeringVector, strength: float) -> Condition:
+        """Judge the test prompts with the vector added."""
+        return self.test.judge([(self.steer(vector, strength),)], strength, progress=False)
+
+    def judge_random(self, vector: SteeringVector, strength: float) -> Condition:
+        """Judge the test prompts with random vectors of the vector's length, five draws pooled."""
+        return self.test.random(self.steer(vector, strength), self.seed, strength, progress=False)
+
+
+class TwoModels(Setup):
+    """A task, a source and a target.
+
+    Args:
+        edition: see `Setup`.
+        n: see `Setup`.
+        seed: see `Setup`.
+        task: name of the task.
+        source: name of the model that vectors are found on.
+        target: name of the model that they are moved to.
+        strategy: how tokens of different tokenizers are paired.
+        sites: of the source and of the target; the registered ones for the task unless given.
+        options: of the task, such as its direction.
+    """
+
+    def __init__(
+        self,
+        edition: str,
+        n: int,
+        seed: int,
+        task: str,
+        source: str,
+        target: str,
+        strategy: str = DEFAULT_STRATEGY,
+        sites: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(edition, n, seed)
+        self.strategy = strategy
+        self.given_sites = tuple(sites) if sites is not None else (None, None)
+        self.source, self.target = (
+            OneModel(edition, n, seed, task, name, site, options)
+            for name, site in zip((source, target), self.given_sites, strict=True)
+        )
+        self.task = self.target.task
+
+    def pairs(self, texts: Sequence[str] | None = None) -> PairedActivations:
+        """Collect activations of both models on texts; on the task's training texts unless given."""
+        a, b = self.source, self.target
+        chosen = self.task.texts("train") if texts is None else texts
+        return collect(a.model, b.model, chosen, a.site, b.site, strategy=self.strategy, progress=False)
+
+    def fit(self, pairs: PairedActivations, kind: str, seed: int, settings: Mapping[str, Any] | None = None) -> Mapper:
+        """Fit a mapper from the source to the target."""
+        models = self.source.model, self.target.model
+        return fit(pairs, kind, models=models, seed=seed, progress=False, **(settings or {}))
+
+    def fvu(self, mapper: Mapper) -> Estimate | None:
+        """Fraction of the target's variance that a mapper leaves unexplained, over the tokens of n held-out texts."""
+        held_out, x, y = self._held_out
+        return fit_by_class(y, mapper(x), [""] * len(y), held_out.text_index)[""].fvu
+
+    @cached_property
+    def _held_out(self) -> tuple[PairedActivations, Any, Any]:
+        pairs = self.pairs(self.draw(self.task.texts("test"), "test texts"))
+        _, x, y = pairs.rows()
+        return pairs, x[:].float(), y[:].float()
+
+
+class MappedModels(TwoModels):
+    """A task, a source and a target, and a mapper between them.
+
+    Args:
+        edition: see `Setup`.
+        n: see `Setup`.
+        seed: see `Setup`.
+        task: see `TwoModels`.
+        source: see `TwoModels`.
+        target: see `TwoModels`.
+        mapper: kind of mapper.
+        settings: of the mapper.
+        strategy: see `TwoModels`.
+        sites: see `TwoModels`.
+        options: see `TwoModels`.
+    """
+
+    def __init__(
+        self,
+        edition: str,
+        n: int,
+        seed: int,
+        task: str,
+        source: str,
+        target: str,
+        mapper: str = "autoencoder",
+        settings: Mapping[str, Any] | None = None,
+        strategy: str = DEFAULT_STRATEGY,
+        sites: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(edition, n, seed, task, source, target, strategy, sites, options)
+        self.kind, self.settings = mapper, dict(settings or {})
+
+    def fit_texts(self, texts: Sequence[str] | None = None) -> Mapper:
+        """Fit the mapper on texts; on the task's training texts unless given."""
+        return self.fit(self.pairs(texts), self.kind, self.seed, self.settings)
+
+    @cached_property
+    def mapper(self) -> Mapper:
+        """The mapper, fitted on the task's training texts."""
+        return self.fit_texts()
+
+    @cached_property
+    def moved(self) -> SteeringVector:
+        """The source's vector, moved to the target."""
+        return self.mapper.transfer(self.source.vector)
+
+
+def condition_row(judged: Condition, **first: Any) -> Row:
+    """The figures of a condition as a row, after the columns that say what it is."""
+    return {
+        **first,
+        "strength": f"{judged.strength:g}" if judged.strength else "-",
+        "success": judged.success,
+        "intact": judged.intact,
+        "clean KL": judged.cost,
+    }
