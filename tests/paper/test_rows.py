@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from interp_transfer.paper.rows import Estimate, estimate_of, from_json, graded, share, short, spread, to_json, value_of
-from interp_transfer.stats import mean_interval, rate
+from interp_transfer.paper.rows import estimate_of, from_json, grade, mean_and_range, three_decimals, to_json, value_of
+from interp_transfer.stats import Estimate, mean_interval
 
 
 def test_a_row_survives_json() -> None:
@@ -33,20 +33,15 @@ def test_the_mean_of_one_value_is_that_value_and_of_none_an_error() -> None:
         mean_interval([])
 
 
-def test_a_share_keeps_its_interval() -> None:
-    found = rate([True, True, False, True])
-    assert share(found) == Estimate(found.value, found.low, found.high, 4)
-
-
 @pytest.mark.parametrize(
     ("number", "told"), [(0.5, "0.500"), (0.0, "0.000"), (0.00012, "1.2e-04"), (123.4, "123"), (math.nan, "-")]
 )
 def test_short_numbers(number: float, told: str) -> None:
-    assert short(number) == told
+    assert three_decimals(number) == told
 
 
 def test_seeds_are_told_as_mean_and_range() -> None:
-    assert spread([0.2, 0.4, 0.9]) == "0.500 (0.200 to 0.900)"
+    assert mean_and_range([0.2, 0.4, 0.9]) == "0.500 (0.200 to 0.900)"
 
 
 def test_columns_without_numbers_are_named() -> None:
@@ -58,4 +53,4 @@ def test_columns_without_numbers_are_named() -> None:
 
 @pytest.mark.parametrize(("good", "word"), [(0, "no"), (1, "in part"), (3, "yes")])
 def test_grades(good: int, word: str) -> None:
-    assert graded(good, 3) == word
+    assert grade(good, 3) == word
