@@ -189,5 +189,5 @@ def _experiment(path: Path, plain: dict[str, Any], folder: str) -> Experiment:
 def _case(plain: Mapping[str, Any]) -> Case:
     settings = {edition: plain[edition] for edition in EDITIONS if edition in plain}
     reasons = {edition: plain[f"not_{edition}"] for edition in EDITIONS if f"not_{edition}" in plain}
-    more = {name: plain[name] for name in ("stands_for", "reported", "quick", "minutes") if name in plain}
-    return Case(plain["name"], settings, reasons=reasons, **more)
+    more = {name: plain[name] for name in ("stands_for", "reported", "quick") if name in plain}
+    return Case(plain["name"], settings, reasons=reasons, minutes=float(plain.get("minutes", 1)), **more)

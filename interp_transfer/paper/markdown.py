@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from interp_transfer.paper.rows import Row, Value, three_decimals
-from interp_transfer.reporting.page import visible
+from interp_transfer.reporting.render import visible
 from interp_transfer.stats import Estimate
 
 

