@@ -20,8 +20,9 @@ from torch import Tensor
 from interp_transfer.activations.store import manifest as store_manifest
 from interp_transfer.activations.store import reader as store_reading
 from interp_transfer.activations.store import writer as store
+from interp_transfer.activations.store.exchange import Exchange
 from interp_transfer.activations.store.manifest import MANIFEST, Column, columns_like, read_manifest
-from interp_transfer.activations.store.reader import Exchange, Store, open_store
+from interp_transfer.activations.store.reader import Store, open_store
 from interp_transfer.activations.store.writer import StoreWriter
 
 SITE = "source:blocks.3.hook_resid_pre"
@@ -128,7 +129,7 @@ def test_columns_can_be_chosen(tmp_path: Path) -> None:
     assert list(found.read(0, 3, ["position"])) == ["position"]
     assert list(next(found.blocks(columns=[SITE]))) == [SITE]
     assert list(next(found.shuffled(0, columns=["position", SITE]))) == ["position", SITE]
-    with pytest.raises(ValueError, match="no column 'positon': did you mean position"):
+    with pytest.raises(ValueError, match="no column 'positon': did you mean 'position'"):
         found.blocks(columns=["positon"])
     with pytest.raises(ValueError, match=f"rows 3 to {len(found) + 1} of {len(found)}"):
         found.read(3, len(found) + 1)
@@ -321,7 +322,7 @@ def test_an_interrupt_during_an_append_doubles_nothing(tmp_path: Path, monkeypat
 
 def test_upto_must_go_on(tmp_path: Path) -> None:
     filled(tmp_path, 4)
-    with StoreWriter(tmp_path, COLUMNS, META) as writer, pytest.raises(ValueError, match="upto=4, but 4 texts are in already"):
+    with StoreWriter(tmp_path, COLUMNS, META) as writer, pytest.raises(ValueError, match="upto=4, but the store holds 4 texts already"):
         writer.append(text(3), upto=4)
 
 
@@ -345,15 +346,6 @@ def test_foreign_meta_is_refused(tmp_path: Path, meta: Any, match: str) -> None:
         StoreWriter(tmp_path, {**COLUMNS, "position": Column("int64")}, META),
     ):
         pass
-
-
-def test_expect(tmp_path: Path) -> None:
-    found = open_store(filled(tmp_path))
-    found.expect({"sites": ("a", "b"), "source": {"fingerprint": "abc"}})
-    with pytest.raises(
-        ValueError, match=r"\['fingerprint'\] is 'abc' in the store, and 'x' .*; meta\['y'\] is not in the store"
-    ):
-        found.expect({"source": {"fingerprint": "x"}, "y": 1})
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:

@@ -560,7 +560,7 @@ def test_a_damaged_shard_is_named(models: dict[str, Any], tmp_path: Path) -> Non
     shard.write_bytes(shard.read_bytes()[:-8])
     with pytest.raises(ValueError, match=f"{shard.name} is truncated"):
         fit(pairs, "affine")
-    with pytest.raises(ValueError, match=f"cannot go on with the store .*{shard.name} is truncated"):
+    with pytest.raises(ValueError, match=f"cannot resume the store .*{shard.name} is truncated"):
         collected(models, TEXTS, tmp_path)
 
 

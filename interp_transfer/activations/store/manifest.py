@@ -1,8 +1,7 @@
-"""What the files of a store are: its manifest, its shards, and how either is written such that it is whole or not there.
+"""The files of a store, its manifest and its shards, and how to write them completely or not at all.
 
-``manifest.json`` is the only place that says which shards count. A shard is a safetensors file, written here by hand, because
-what is appended piece by piece can then be hashed and written without being joined first, and because a full disk shows as
-the ``OSError`` that it is.
+Only shards that ``manifest.json`` lists belong to the store. A shard is a safetensors file. It is written here by hand, so that
+blocks can be hashed and written without joining them first, and a full disk raises an ``OSError``.
 """
 
 import hashlib
@@ -24,7 +23,7 @@ FORMAT = "interp_transfer.store/1"
 MANIFEST = "manifest.json"
 _SUBFOLDER = re.compile(r"[\w-]*")  # of a store that several ranks have written; never a path out of the store
 
-# By what a column may be stored as: torch's dtype, and how a safetensors header calls it.
+# By name of the stored dtype: torch's dtype, and its name in a safetensors header.
 _DTYPES: dict[str, tuple[torch.dtype, str]] = {
     "float32": (torch.float32, "F32"),
     "bfloat16": (torch.bfloat16, "BF16"),
@@ -36,14 +35,14 @@ _DTYPES: dict[str, tuple[torch.dtype, str]] = {
 
 @dataclass(frozen=True)
 class Column:
-    """What one column of a store holds.
+    """One column of a store.
 
     Attributes:
-        dtype: what its numbers are stored as: "float32", "bfloat16", "float16", "int64" or "int32".
-        width: how many numbers a row has; None for one number, without an axis of its own.
+        dtype: stored dtype: "float32", "bfloat16", "float16", "int64" or "int32".
+        width: numbers in a row; None for a single number without an axis of its own.
 
     Raises:
-        ValueError: for a dtype or a width that cannot be.
+        ValueError: for another dtype, or a width below 1.
     """
 
     dtype: str
@@ -57,11 +56,11 @@ class Column:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype as torch's own."""
+        """The stored dtype as torch's dtype."""
         return _DTYPES[self.dtype][0]
 
     def shape(self, rows: int) -> tuple[int, ...]:
-        """Shape of that many rows."""
+        """Return the shape of so many rows."""
         return (rows,) if self.width is None else (rows, self.width)
 
 
@@ -70,11 +69,11 @@ class Shard:
     """One file of a store.
 
     Attributes:
-        file: its name in the folder.
-        rows: how many rows it holds.
-        bytes: its size.
-        sha256: checksum of the whole file.
-        upto: how many texts are in the store once this shard is.
+        file: name in the folder.
+        rows: number of rows.
+        bytes: size of the file.
+        sha256: checksum of the file.
+        upto: number of texts in the store up to and including this shard.
     """
 
     file: str
@@ -86,15 +85,15 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store holds: the only place that says which shards count.
+    """Contents of a store.
 
     Attributes:
-        columns: what each column holds.
-        meta: what the rows belong to (fingerprints, sites, alignment), as plain JSON.
+        columns: the columns by name.
+        meta: description of the rows (fingerprints, sites, alignment), as plain JSON.
         shards: the files, in the order of their rows.
-        upto: how many texts are in; the last of them may have left no row in any shard.
-        dropped: how many rows were left out because they held NaN or infinity.
-        state: what the one who appends keeps about all that is in, as plain JSON; it changes as the store grows.
+        upto: number of texts; the last ones may have no rows.
+        dropped: number of rows that were left out because they held NaN or infinity.
+        state: the appender's own running data about all texts, as plain JSON.
     """
 
     columns: dict[str, Column]
@@ -106,7 +105,7 @@ class Manifest:
 
     @property
     def rows(self) -> int:
-        """How many rows all shards hold together."""
+        """Number of rows in all shards."""
         return sum(shard.rows for shard in self.shards)
 
 
@@ -134,12 +133,12 @@ class _PlainManifest(TypedDict):
 
 
 def columns_like(block: Mapping[str, Tensor], dtype: str | None = "float32") -> dict[str, Column]:
-    """Columns for blocks such as this one.
+    """Return columns for blocks such as this one.
 
     Args:
-        block: some rows, or none: only dtypes and widths are looked at.
-        dtype: what to store the floating-point columns as; None for what they are (float32 for wider ones). int32 stays,
-            other integers become int64.
+        block: rows, possibly none: only dtypes and widths matter.
+        dtype: stored dtype of the floating-point columns; their own if None (float32 for wider ones). int32 stays, other
+            integers become int64.
     """
     out = {}
     for name, rows in block.items():
@@ -152,10 +151,10 @@ def columns_like(block: Mapping[str, Tensor], dtype: str | None = "float32") -> 
 
 
 def read_manifest(folder: str | Path) -> Manifest:
-    """The manifest of a store.
+    """Return the manifest of a store.
 
     Raises:
-        ValueError: for a folder without one, a damaged one, or one of another format.
+        ValueError: for a folder without a manifest, a damaged one, or one of another format.
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
@@ -164,18 +163,18 @@ def read_manifest(folder: str | Path) -> Manifest:
         plain = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(plain, dict) and plain.get("format", FORMAT) != FORMAT:
             raise ValueError(f"its format is {plain['format']!r}, and this version reads {FORMAT!r}")
-        said = check_type(plain, _PlainManifest, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-        shards = tuple(Shard(**shard) for shard in said["shards"])
+        checked = check_type(plain, _PlainManifest, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+        shards = tuple(Shard(**shard) for shard in checked["shards"])
         for folder_name, files in groupby((shard.file for shard in shards), lambda file: file.rpartition("/")[0]):
             numbered = [f"{folder_name}/{file_name(i)}".lstrip("/") for i in range(len(shards))]
             if not _SUBFOLDER.fullmatch(folder_name) or (names := list(files)) != numbered[: len(names)]:
                 raise ValueError("its shards are not numbered from 0 without a gap")
-        columns = {name: Column(**column) for name, column in said["columns"].items()}
+        columns = {name: Column(**column) for name, column in checked["columns"].items()}
     except (ValueError, RecursionError, TypeCheckError) as error:
         raise ValueError(
             f"{str(path)!r} is damaged or foreign: {error}; restore it from a copy, the shards cannot be read without it"
         ) from error
-    return Manifest(columns, said["meta"], shards, said["upto"], said["dropped"], said.get("state", {}))
+    return Manifest(columns, checked["meta"], shards, checked["upto"], checked["dropped"], checked.get("state", {}))
 
 
 def join(manifests: Mapping[str, Manifest]) -> Manifest:
@@ -194,12 +193,12 @@ def join(manifests: Mapping[str, Manifest]) -> Manifest:
 
 
 def damage(folder: Path, shard: Shard, checksum: Callable[[Path], str] | None = None) -> str | None:
-    """What is wrong with a shard's file, or None.
+    """Return the problem of a shard's file, or None.
 
     Args:
-        folder: where the store is.
-        shard: what the manifest says of the file.
-        checksum: sha256 of a file, if its contents are to be looked at: missing and truncated files show without.
+        folder: the store's folder.
+        shard: the file as the manifest describes it.
+        checksum: function that computes a file's sha256; None to check only that the file exists with its size.
     """
     try:
         size = (folder / shard.file).stat().st_size
@@ -213,7 +212,7 @@ def damage(folder: Path, shard: Shard, checksum: Callable[[Path], str] | None = 
 
 
 def plain_meta(meta: Mapping[str, Any], what: str = "meta") -> dict[str, Any]:
-    """What ``meta`` is once it has been written and read: tuples are lists then."""
+    """Return ``meta`` as it is after writing and reading: tuples are lists."""
     try:
         return json.loads(json.dumps(dict(meta), allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -222,29 +221,28 @@ def plain_meta(meta: Mapping[str, Any], what: str = "meta") -> dict[str, Any]:
         ) from error
 
 
-def differences(have: Any, want: Any, *, partly: bool = False, at: str = "meta") -> Iterator[str]:
-    """Where two plain values differ, each place with both values.
+def differences(have: Any, want: Any, at: str = "meta") -> Iterator[str]:
+    """Describe every difference between two plain values.
 
     Args:
-        have: what is in the store.
-        want: what it is compared with.
-        partly: in mappings, look only at the keys of ``want``.
-        at: what the whole is called.
+        have: value in the store.
+        want: value to compare with.
+        at: name of the whole.
     """
     if isinstance(have, dict) and isinstance(want, dict):
-        for key in want if partly else {**have, **want}:
+        for key in {**have, **want}:
             if key not in have:
                 yield f"{at}[{key!r}] is not in the store, and {want[key]!r} is asked for"
             elif key not in want:
                 yield f"{at}[{key!r}] is {have[key]!r} in the store, and not given"
             else:
-                yield from differences(have[key], want[key], partly=partly, at=f"{at}[{key!r}]")
+                yield from differences(have[key], want[key], at=f"{at}[{key!r}]")
     elif have != want:
         yield f"{at} is {have!r} in the store, and {want!r} is asked for"
 
 
 def file_name(index: int) -> str:
-    """What the shard of this index, counted from 0, is called."""
+    """Return the file name of a shard, counted from 0."""
     return f"shard-{index:05d}.safetensors"
 
 
@@ -255,9 +253,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def layout(columns: Mapping[str, Column], rows: int) -> dict[str, tuple[int, int]]:
-    """Where each column begins and ends in a shard, in bytes after the header, in the order in which they come."""
+    """Return where each column begins and ends in a shard, in bytes after the header, in the order of the file."""
     places, begin = {}, 0
-    # The widest numbers come first, and the header fills whole words, so that every column is aligned.
+    # Columns are sorted by the size of their numbers, and the header fills whole words, so every column is aligned.
     for name in sorted(columns, key=lambda name: -columns[name].torch_dtype.itemsize):
         end = begin + rows * (columns[name].width or 1) * columns[name].torch_dtype.itemsize
         places[name] = begin, end
@@ -266,7 +264,7 @@ def layout(columns: Mapping[str, Column], rows: int) -> dict[str, tuple[int, int
 
 
 def shard_pieces(columns: Mapping[str, Column], blocks: Sequence[Mapping[str, Tensor]]) -> Iterator[memoryview]:
-    """A safetensors file of the blocks one after the other, in pieces: joining them first would take the memory twice."""
+    """Yield a safetensors file of the blocks in pieces: joining them first would double the memory."""
     rows = sum(map(rows_of, blocks))
     places = layout(columns, rows)
     header = {
@@ -282,12 +280,12 @@ def shard_pieces(columns: Mapping[str, Column], blocks: Sequence[Mapping[str, Te
 
 
 def rows_of(block: Mapping[str, Tensor]) -> int:
-    """How many rows a block of equally long columns has."""
+    """Return the number of rows of a block."""
     return len(next(iter(block.values())))
 
 
 def write_whole(file: Path, pieces: Iterable[memoryview]) -> tuple[int, str]:
-    """Write a file such that it is there whole or not at all, whatever happens; its size and its checksum."""
+    """Write a file completely or not at all; return its size and its checksum."""
     half = file.with_name(f".{file.name}.part")
     digest, size = hashlib.sha256(), 0
     try:
@@ -301,7 +299,7 @@ def write_whole(file: Path, pieces: Iterable[memoryview]) -> tuple[int, str]:
         half.replace(file)
     finally:
         half.unlink(missing_ok=True)
-    if sys.platform != "win32":  # the new name is on disk only when the folder is
+    if sys.platform != "win32":  # the new name is safe only after the folder is synced
         handle = os.open(file.parent, os.O_RDONLY)
         try:
             os.fsync(handle)

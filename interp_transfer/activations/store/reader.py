@@ -1,17 +1,16 @@
-"""Reading a store of activations: any run of rows, all of them in order, or all of them shuffled, in bounded memory.
+"""Read a store of activations: any run of rows, all rows in order, or all rows shuffled, in bounded memory.
 
-Rows are read as slices of memory-mapped safetensors files. Shuffling takes contiguous blocks in random order, enough to fill a
-buffer, and hands their rows out in random batches, each row copied once, from the file to its batch: as fast as reading goes,
-and two rows of one block come far apart once the buffer holds many blocks. Some columns may be read with their rows exchanged
+Rows are read as slices of memory-mapped safetensors files. Shuffling takes contiguous blocks in random order until they fill a
+buffer, and yields their rows in random batches. Each row is copied once, from the file to its batch, so shuffling is as fast as
+reading, and the rows of a block are far apart once the buffer holds many blocks. The rows of some columns may be exchanged
 (`Exchange`), for controls.
 """
 
-import difflib
 import hashlib
 import os
 import sys
 from bisect import bisect_right
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -22,18 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp_transfer.activations.store.exchange import BLOCK_ROWS, Exchange
 from interp_transfer.activations.store.manifest import (
     Column,
     Manifest,
     Shard,
     damage,
-    differences,
     layout,
-    plain_meta,
     read_manifest,
 )
+from interp_transfer.names import meant
 
-BLOCK_ROWS = 2048
 BUFFER_ROWS = 65536
 BATCH_SIZE = 1024
 
@@ -43,35 +41,16 @@ Runs = Sequence[tuple[int, int]]  # rows of a store: the first, and the one afte
 Span = tuple[Shard, int, int]  # rows of a shard: the first, and the one after the last
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """Which columns are read with their rows exchanged at random, all of them in the same way.
-
-    The rows of a block are those of another block, drawn from all over the store, in random order: so rows come from
-    elsewhere, and no more than a block has to be read to find them. Rows behind the last whole block are exchanged among
-    themselves; of a store that is shorter than a block, that is all of them.
-
-    Attributes:
-        columns: their names.
-        seed: fixes who changes places with whom.
-        block_rows: rows in a block.
-    """
-
-    columns: frozenset[str]
-    seed: int
-    block_rows: int = BLOCK_ROWS
-
-
 @dataclass(frozen=True, repr=False, eq=False)
 class Store:
-    """Rows on disk, as they were when the store was opened. ``len`` says how many.
+    """Rows on disk, as they were when the store was opened. ``len`` is their number.
 
     Attributes:
-        folder: where they are.
-        manifest: what the store holds; of its shards, those that are read.
+        folder: the store's folder.
+        manifest: the manifest, with those shards that are read.
         check: compare each shard's checksum, once in a process, before its first row is read.
-        skipped: shards that are damaged and were left out, each with what is wrong.
-        exchange: columns whose rows change places as they are read, if any.
+        skipped: damaged shards that were left out, each with the problem.
+        exchange: columns whose rows are exchanged as they are read, if any.
     """
 
     folder: Path
@@ -82,17 +61,17 @@ class Store:
 
     @property
     def columns(self) -> dict[str, Column]:
-        """What each column holds."""
+        """The columns by name."""
         return self.manifest.columns
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the rows belong to, as it was given to the writer."""
+        """Description of the rows, as it was passed to the writer."""
         return self.manifest.meta
 
     @property
     def dtype(self) -> str:
-        """What the floating-point columns are stored as; several names, joined by commas, where they differ."""
+        """Stored dtype of the floating-point columns; several names, joined by commas, if they differ."""
         kinds = (column.dtype for column in self.columns.values() if column.torch_dtype.is_floating_point)
         return ", ".join(dict.fromkeys(kinds))
 
@@ -108,31 +87,16 @@ class Store:
             f"{str(self.folder)!r}: {columns}{dropped}{lost})"
         )
 
-    def expect(self, meta: Mapping[str, Any]) -> None:
-        """Refuse to be taken for something else.
-
-        Args:
-            meta: what the store's own meta should say; keys that are not in it, at any depth, are not looked at.
-
-        Raises:
-            ValueError: naming all that differs, with both values.
-        """
-        if found := list(differences(self.meta, plain_meta(meta), partly=True)):
-            raise ValueError(
-                f"the store in {str(self.folder)!r} was made for something else: {'; '.join(found)}; open the store that "
-                "belongs to these models, or collect anew into another folder"
-            )
-
     def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> Rows:
-        """Rows ``start`` (counted from 0) up to, and without, ``stop``.
+        """Return the rows from ``start`` (counted from 0) up to, but not including, ``stop``.
 
         Args:
             start: first row.
             stop: row after the last.
-            columns: which columns; all of them, unless said.
+            columns: names of the columns; all if None.
 
         Raises:
-            ValueError: for rows that are not there, unknown columns, a damaged shard.
+            ValueError: for rows that do not exist, unknown columns, a damaged shard.
         """
         names = self._names(columns)
         self._check_run(start, stop)
@@ -152,18 +116,19 @@ class Store:
     def blocks(
         self, block_rows: int = BLOCK_ROWS, columns: Sequence[str] | None = None, rows: Runs | None = None
     ) -> Iterator[Rows]:
-        """All rows in order, in blocks that never reach over the end of a shard or of a run.
+        """Iterate over rows in order, in blocks that never cross the end of a shard or of a run.
 
         Args:
-            block_rows: rows in a block, at most.
-            columns: which columns; all of them, unless said.
-            rows: which rows, in runs; all of them, unless said.
+            block_rows: maximum number of rows in a block.
+            columns: names of the columns; all if None.
+            rows: runs of rows to read; all rows if None.
 
         Raises:
-            ValueError: for unknown columns, rows that are not there, a damaged shard.
+            ValueError: for unknown columns, rows that do not exist, a damaged shard.
         """
         names, spans = self._names(columns), self._spans(block_rows, rows)
-        return (_owned(self._slices(shard, a, b, names)) for shard, a, b in self._announced(spans, 4, names))
+        read = (self._slices(shard, start, stop, names) for shard, start, stop in self._announced(spans, 4, names))
+        return ({name: part.clone() for name, part in rows.items()} for rows in read)
 
     def shuffled(
         self,
@@ -175,19 +140,18 @@ class Store:
         columns: Sequence[str] | None = None,
         rows: Runs | None = None,
     ) -> Iterator[Rows]:
-        """All rows, each once, in random batches; the last may be smaller. Within a batch, rows are in the order of the store.
+        """Iterate over all rows, each once, in random batches. Within a batch, rows are in the order of the store.
 
         Args:
-            seed: fixes the batches; give another for every epoch.
-            batch_size: rows in a batch.
-            buffer_rows: rows that are mixed at a time. They stay in the files, whose pages the operating system keeps at hand
-                if it can; memory of its own holds a batch.
+            seed: of the batches; use another for every epoch.
+            batch_size: rows in a batch; the last batch may be smaller.
+            buffer_rows: rows that are mixed at a time. They stay in the mapped files; only a batch is copied.
             block_rows: rows that are read at a time. A buffer mixes ``buffer_rows / block_rows`` places of the store.
-            columns: which columns; all of them, unless said.
-            rows: which rows, in runs; all of them, unless said.
+            columns: names of the columns; all if None.
+            rows: runs of rows to read; all rows if None.
 
         Raises:
-            ValueError: for a buffer that is smaller than a batch, unknown columns, rows that are not there, a damaged shard.
+            ValueError: for a buffer that is smaller than a batch, unknown columns, rows that do not exist, a damaged shard.
         """
         if not 0 < batch_size <= buffer_rows:
             raise ValueError(f"batch_size={batch_size}, buffer_rows={buffer_rows}: give a buffer of one batch at least")
@@ -195,18 +159,17 @@ class Store:
         return self._shuffled(torch.Generator().manual_seed(seed), batch_size, buffer_rows, spans, names)
 
     def exchanged(self, columns: Sequence[str], seed: int) -> "Store":
-        """The same store with the rows of some columns exchanged at random, all of them in the same way: see `Exchange`."""
+        """Return the same store with the rows of some columns exchanged at random, see `Exchange`."""
         return replace(self, exchange=Exchange(frozenset(self._names(columns)), seed))
 
     def verify(self) -> None:
-        """Read every file again and compare size and checksum.
+        """Compare the size and the checksum of every file.
 
         Raises:
             ValueError: naming every shard that is missing, truncated or changed, and what to do.
         """
-        found = [damage(self.folder, shard, _checksum) for shard in self.manifest.shards]
-        if any(found):
-            raise ValueError(_remedy(self.folder, [problem for problem in found if problem]))
+        if problems := [p for shard in self.manifest.shards if (p := damage(self.folder, shard, _checksum))]:
+            raise ValueError(_remedy(self.folder, problems))
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -216,8 +179,9 @@ class Store:
         names = list(self.columns) if columns is None else [columns] if isinstance(columns, str) else list(columns)
         for name in names:
             if name not in self.columns:
-                near = difflib.get_close_matches(name, self.columns, n=3) or list(self.columns)
-                raise ValueError(f"the store has no column {name!r}: did you mean {', '.join(near)}?")
+                raise ValueError(
+                    f"the store has no column {name!r}: {meant(name, self.columns)}there are {', '.join(self.columns)}"
+                )
         return names
 
     def _spans(self, block_rows: int, rows: Runs | None) -> list[Span]:
@@ -244,13 +208,13 @@ class Store:
         return torch.empty(column.shape(rows), dtype=column.torch_dtype)
 
     def _slices(self, shard: Shard, start: int, stop: int, names: Sequence[str]) -> Rows:
-        """Rows of one shard, without a copy: looking at them is what reads the file."""
+        """Rows of one shard as views of the mapped file, which is read when they are used."""
         from safetensors import SafetensorError, safe_open
 
         if self.check and (problem := damage(self.folder, shard, _checksum_once)):
             raise ValueError(_remedy(self.folder, [problem]))
         out: Rows = {}
-        moved = [name for name in names if self.exchange is not None and name in self.exchange.columns]
+        moved = self._exchanged(names)
         try:
             with safe_open(self.folder / shard.file, framework="pt") as file:
                 for name in [name for name in names if name not in moved]:
@@ -265,35 +229,28 @@ class Store:
             out |= self._picked(self._partners(torch.arange(begin + start, begin + stop)), moved, {})
         return {name: out[name] for name in names}
 
+    def _exchanged(self, names: Sequence[str]) -> list[str]:
+        return [] if self.exchange is None else [name for name in names if name in self.exchange.columns]
+
     def _partners(self, rows: Tensor) -> Tensor:
-        """Numbers of the rows that stand in the place of some rows in columns that are exchanged."""
         assert self.exchange is not None
-        size, block = self.exchange.block_rows, rows // self.exchange.block_rows
-        out = torch.empty_like(rows)
-        for number in block.unique().tolist():
-            begin = number * size
-            partner = int(self._block_order[number]) * size if number < len(self._block_order) else begin
-            generator = torch.Generator().manual_seed(self.exchange.seed * 1_000_003 + number + 1)
-            order = torch.randperm(min(size, len(self) - begin), generator=generator)
-            here = block == number
-            out[here] = partner + order[rows[here] - begin]
-        return out
+        return self.exchange.partners(rows, len(self))
 
     def _batch(self, rows: Tensor, names: Sequence[str], mapped: Mapped) -> Rows:
-        """Rows by their numbers, in the order of the store; partners in columns that are exchanged."""
-        moved = [name for name in names if self.exchange is not None and name in self.exchange.columns]
+        """Rows by number, in the order of the store; in exchanged columns their partners."""
+        moved = self._exchanged(names)
         out = self._picked(rows, [name for name in names if name not in moved], mapped)
         if moved:
             out |= self._picked(self._partners(rows), moved, mapped)
         return {name: out[name] for name in names}
 
     def _picked(self, rows: Tensor, names: Sequence[str], mapped: Mapped) -> Rows:
-        """Rows by their numbers, as they stand in the store; copied once, twice if not in its order.
+        """Rows by number, without exchange; copied once, or twice if they are not in the order of the store.
 
         Args:
-            rows: their numbers.
-            names: of the columns.
-            mapped: whole columns of shards, as far as they are mapped already; those that are needed are put into it.
+            rows: numbers of the rows.
+            names: names of the columns.
+            mapped: columns of shards that are mapped already; further ones are added.
         """
         if len(rows) > 1 and bool((rows[1:] < rows[:-1]).any()):
             order = rows.argsort()
@@ -321,19 +278,12 @@ class Store:
         return replace(self, exchange=None)
 
     @cached_property
-    def _block_order(self) -> Tensor:
-        """Which whole block each whole block's rows are exchanged with."""
-        assert self.exchange is not None
-        generator = torch.Generator().manual_seed(self.exchange.seed)
-        return torch.randperm(len(self) // self.exchange.block_rows, generator=generator)
-
-    @cached_property
     def _begins(self) -> dict[str, int]:
-        """The first row of each shard."""
+        """Number of each shard's first row."""
         return {shard.file: end - shard.rows for shard, end in zip(self.manifest.shards, self._ends, strict=True)}
 
     def _announced(self, spans: Sequence[Span], ahead: int, names: Sequence[str]) -> Iterator[Span]:
-        """The same spans, each announced to the operating system so many spans ahead: it reads while other work is done."""
+        """The same spans; the operating system is told of each some spans ahead, and reads it in the meantime."""
         for index in range(-ahead, len(spans)):
             if index + ahead < len(spans):
                 self._announce(*spans[index + ahead], names)
@@ -341,7 +291,7 @@ class Store:
                 yield spans[index]
 
     def _announce(self, shard: Shard, start: int, stop: int, names: Sequence[str]) -> None:
-        if sys.platform != "linux":  # it is mere advice, and may come to nothing
+        if sys.platform != "linux":  # an optimisation only
             return
         places = layout(self.columns, shard.rows)
         header = shard.bytes - max(end for _, end in places.values())
@@ -380,7 +330,7 @@ class Store:
     def _drained(
         self, buffer: Tensor, batch_size: int, generator: torch.Generator, names: Sequence[str]
     ) -> Generator[Rows, None, int]:
-        """Random batches of the rows that the buffer names; what is left moves to the front. Returns how many are left."""
+        """Random batches of the rows whose numbers are in the buffer; the rest moves to the front. Returns its length."""
         order = torch.randperm(len(buffer), generator=generator)
         whole = len(buffer) - len(buffer) % batch_size
         mapped: Mapped = {}
@@ -391,12 +341,12 @@ class Store:
 
 
 def open_store(folder: str | Path, *, check: bool = True, skip_damaged: bool = False) -> Store:
-    """A store to read from.
+    """Open a store for reading.
 
     Args:
-        folder: where a ``StoreWriter`` wrote; it may still be writing, what it adds later is not seen.
+        folder: the folder of a ``StoreWriter``, which may still be writing; rows that it adds later are not seen.
         check: compare each shard's checksum before its first row is read, once in a process; False saves that time.
-        skip_damaged: leave damaged shards out, and read the rows of the others; reads every file once.
+        skip_damaged: leave out damaged shards and read the others; this reads every file once.
 
     Raises:
         ValueError: for a folder without a store, a damaged manifest, shards that are missing or of the wrong size.
@@ -421,18 +371,18 @@ def _checksum(file: Path) -> str:
 
 
 def _checksum_once(file: Path) -> str:
-    """The checksum of a file, computed once in this process unless the file has been written since."""
+    """The checksum of a file, computed again only if the file has changed."""
     now = file.stat()
-    return _remembered(file.absolute(), now.st_ino, now.st_size, now.st_mtime_ns)
+    return _cached(file.absolute(), now.st_ino, now.st_size, now.st_mtime_ns)
 
 
 @cache
-def _remembered(file: Path, *_: int) -> str:
+def _cached(file: Path, *_: int) -> str:
     return _checksum(file)
 
 
 def _remedy(folder: Path, problems: Sequence[str]) -> str:
     return (
-        f"the store in {str(folder)!r} is damaged: {'; '.join(problems)}. Restore what is named from a copy or collect anew; "
+        f"the store in {str(folder)!r} is damaged: {'; '.join(problems)}. Restore these files from a copy or collect anew; "
         "open_store(folder, skip_damaged=True) reads the rows of the other shards"
     )

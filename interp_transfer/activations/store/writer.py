@@ -1,11 +1,10 @@
-"""Activations on disk, for when they do not fit into memory: the writer.
+"""Write activations to disk, when they do not fit into memory.
 
-A store is a folder of shards (safetensors files that hold the same named columns) and a manifest, which says what the columns
-are, what the rows belong to, and which shards count. A shard is written under another name and renamed when it is whole, then
-the manifest is replaced likewise; so a writer that is killed, at whatever moment, leaves the store as it was after its last
-shard. A shard holds whole blocks as they were appended, and the manifest knows how many texts each shard reaches: the next
-writer goes on from there, with no row lost or doubled. ``store_manifest`` says what the files are,
-``store_reading`` reads them.
+A store is a folder of shards (safetensors files with the same named columns) and a manifest, which describes the columns and
+the rows and lists the shards. A shard is written under another name and renamed when it is complete; then the manifest is replaced
+in the same way. So a writer that is killed, at any moment, leaves the store as it was after its last shard. A shard holds whole
+blocks as they were appended, and the manifest records how many texts each shard reaches: the next writer resumes there, and no
+row is lost or doubled.
 """
 
 import errno
@@ -41,20 +40,20 @@ ROWS_PER_SHARD = 32768
 
 
 class StoreWriter:
-    """Writes a store, or goes on with one; use it as a context manager. One writer at a time.
+    """Writes a new store, or resumes one, as a context manager. A store has one writer at a time.
 
-    On the way out, what is still buffered is written too, after an exception as well: only whole blocks are ever buffered.
+    On leaving, buffered rows are written, also after an exception: the buffer holds whole blocks only.
 
     Args:
-        folder: made if it is not there.
-        columns: what the store holds; fixed when it is made, ``columns_like`` takes them from a first block.
-        meta: anything that JSON can hold (fingerprints of the models, sites, alignment); fixed when the store is made.
-        shard_rows: rows that are buffered and written as one shard; a block that has more is a shard of its own.
+        folder: the store's folder, created if missing.
+        columns: the columns, fixed when the store is created; ``columns_like`` derives them from a first block.
+        meta: any JSON (fingerprints of the models, sites, alignment), fixed when the store is created.
+        shard_rows: rows that are buffered and written as one shard; a larger block is a shard of its own.
         drop_bad: leave out rows that hold NaN or infinity, and count them, instead of refusing them.
 
     Raises:
-        ValueError: on entering, where the folder has another writer, holds a store with other columns or meta, a damaged
-            shard, or shards without a manifest.
+        ValueError: on entering, if the folder has another writer, or holds a store with other columns or meta, a damaged shard,
+            or shards without a manifest.
     """
 
     def __init__(
@@ -73,33 +72,33 @@ class StoreWriter:
         self.folder = Path(folder)
         self.shard_rows = shard_rows
         self.drop_bad = drop_bad
-        self._asked = Manifest(dict(columns), plain_meta(meta or {}))
+        self._empty = Manifest(dict(columns), plain_meta(meta or {}))
         self._blocks: list[dict[str, Tensor]] = []
-        self._manifest = self._asked  # what is on disk
-        self._next = self._asked  # what the manifest will say of texts and dropped rows once the buffer is written
+        self._manifest = self._empty  # as it is on disk
+        self._next = self._empty  # with the texts and dropped rows of the buffer
         self._usable = False
         self._held = ExitStack()
 
     @property
     def resume_at(self) -> int:
-        """How many texts are on disk for good: the index of the text to go on with, after a kill or a full disk."""
+        """Number of texts that are safe on disk: the index of the text to resume with after a kill or a full disk."""
         return self._manifest.upto
 
     @property
     def rows(self) -> int:
-        """How many rows are on disk for good."""
+        """Number of rows that are safe on disk."""
         return self._manifest.rows
 
     @property
     def state(self) -> dict[str, Any]:
-        """What came with the last block that is on disk for good; empty where none did."""
+        """State of the last block that is safe on disk; empty if it had none."""
         return self._manifest.state
 
     def __enter__(self) -> "StoreWriter":
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             stack.enter_context(_alone(self.folder))
-            self._manifest = self._next = _begin(self.folder, self._asked)
+            self._manifest = self._next = _begin(self.folder, self._empty)
             self._held = stack.pop_all()
         self._blocks, self._usable = [], True
         return self
@@ -109,31 +108,31 @@ class StoreWriter:
             if kind is None and self._usable:
                 self.flush()
             elif self._usable:
-                with suppress(OSError):  # what went wrong first is what the caller should hear of
+                with suppress(OSError):  # the caller should see the first error
                     self.flush()
             self._usable = False
 
     def append(self, columns: Mapping[str, Tensor], *, upto: int, state: Mapping[str, Any] | None = None) -> None:
-        """Add a block of rows, which is in the store as a whole or not at all.
+        """Add a block of rows; it is stored as a whole or not at all.
 
         Args:
-            columns: the rows, every column of the store by name; copied, and converted to the column's dtype. A column
-                called ``text_index`` is what errors name texts by.
-            upto: how many texts have been consumed with this block, counted from the first ever: a later writer resumes
-                with text ``upto``. A block brings whole texts; those that leave no row at all may come as an empty block.
-            state: anything that JSON can hold and that is true of all texts up to ``upto``: running totals, say. It is
-                written together with the rows, and a later writer has it as ``writer.state``; None leaves it as it is.
+            columns: the rows, every column of the store by name; copied, and converted to the column's dtype. Errors name texts
+                by the column ``text_index``, if there is one.
+            upto: number of texts consumed with this block, from the very first: a later writer resumes with text ``upto``. A
+                block holds whole texts; texts without rows may come as an empty block.
+            state: any JSON that describes all texts up to ``upto``, such as running totals. It is written together with the
+                rows, and a later writer has it as ``writer.state``; None keeps the last one.
 
         Raises:
-            ValueError: for other columns or shapes, for rows with NaN or infinity (unless ``drop_bad``), for numbers beyond
-                what the column's dtype can hold, for an ``upto`` that does not go on.
-            OSError: where the disk is full, saying what is safe.
+            ValueError: for other columns or shapes, for rows with NaN or infinity (unless ``drop_bad``), for numbers beyond the
+                range of the column's dtype, for an ``upto`` that does not increase.
+            OSError: if the disk is full, with what is safe.
         """
         self._check_usable()
         if upto <= self._next.upto:
             raise ValueError(
-                f"upto={upto}, but {self._next.upto} texts are in already: append only what comes after them "
-                "(writer.resume_at says where to go on)"
+                f"upto={upto}, but the store holds {self._next.upto} texts already: append only later ones "
+                "(writer.resume_at is the next text)"
             )
         block, dropped = as_stored(columns, self._manifest.columns, self.drop_bad)
         known = self._next.state if state is None else plain_meta(state, "state")
@@ -142,7 +141,7 @@ class StoreWriter:
         if buffered and buffered + rows > self.shard_rows:
             self.flush()
             buffered = 0
-        self._usable = False  # rows and `upto` belong together: after a signal in between, neither is to be written
+        self._usable = False  # after a signal between the next two statements, neither rows nor `upto` may be written
         if rows:
             self._blocks.append(block)
         self._next = replace(self._next, upto=upto, dropped=self._next.dropped + dropped, state=known)
@@ -151,23 +150,22 @@ class StoreWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is buffered as a shard, however small it is.
+        """Write the buffer as a shard, however small it is.
 
         Raises:
-            OSError: where the disk is full, saying what is safe; this writer takes no more rows then.
+            OSError: if the disk is full, with what is safe; this writer then accepts no more rows.
         """
         self._check_usable()
         if self._next == self._manifest:
             return
-        # Until this is through: who appends could not tell whether the block that a failure met counts as appended.
-        self._usable = False
+        self._usable = False  # unless this succeeds: the caller could not tell whether the last block was appended
         try:
             self._manifest = self._next = _extend(self.folder, self._next, self._blocks)
         except OSError as error:
             raise OSError(
                 error.errno or errno.EIO,
                 f"could not write to the store in {str(self.folder)!r} ({error.strerror or error}): {self._manifest.rows} rows "
-                f"of the first {self._manifest.upto} texts are safe; make room, then open the writer again and go on with "
+                f"of the first {self._manifest.upto} texts are safe; make room, then open the writer again and resume with "
                 "text writer.resume_at",
             ) from error
         self._blocks, self._usable = [], True
@@ -176,29 +174,29 @@ class StoreWriter:
         if not self._usable:
             raise ValueError(
                 f"the writer of {str(self.folder)!r} is not open, or stopped when a write failed: use `with StoreWriter(...) "
-                "as writer`, and go on with text writer.resume_at"
+                "as writer`, and resume with text writer.resume_at"
             )
 
 
-def _begin(folder: Path, asked: Manifest) -> Manifest:
-    """The manifest to go on from, in a folder where what a killed writer left half done is cleared away."""
+def _begin(folder: Path, empty: Manifest) -> Manifest:
+    """The manifest to resume from; removes incomplete files of a killed writer."""
     files = sorted(folder.glob("shard-*.safetensors"))
     if not (folder / MANIFEST).exists():
         if files:
             raise ValueError(f"{str(folder)!r} holds {files[0].name}, but no {MANIFEST}: restore it, or choose an empty folder")
-        write_manifest(folder, asked)
-        return asked
+        write_manifest(folder, empty)
+        return empty
     have = read_manifest(folder)
-    plain = [{name: asdict(column) for name, column in m.columns.items()} for m in (have, asked)]
-    for other in (*differences(have.meta, asked.meta), *differences(*plain, at="columns")):
+    plain = [{name: asdict(column) for name, column in m.columns.items()} for m in (have, empty)]
+    for other in (*differences(have.meta, empty.meta), *differences(*plain, at="columns")):
         raise ValueError(
-            f"the store in {str(folder)!r} was made for something else: {other}; ask for the same to go on with it, "
+            f"the store in {str(folder)!r} was made for something else: {other}; pass the same to resume it, "
             "or choose another folder"
         )
     for shard in have.shards:
         if problem := damage(folder, shard):
             raise ValueError(
-                f"cannot go on with the store in {str(folder)!r}: {problem}; restore that file, or begin in another folder"
+                f"cannot resume the store in {str(folder)!r}: {problem}; restore that file, or begin in another folder"
             )
     known = {shard.file for shard in have.shards}
     for orphan in [file for file in files if file.name not in known] + list(folder.glob(".*.part")):
@@ -218,7 +216,7 @@ def _extend(folder: Path, manifest: Manifest, blocks: list[dict[str, Tensor]]) -
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Be the only writer of a folder; the operating system lets go of it when the process dies."""
+    """Lock a folder; the operating system releases the lock when the process dies."""
     path = folder / ".lock"
     busy = f"another writer is at work in {str(folder)!r}: wait for it or end it, or write to another folder"
     if sys.platform == "win32":
@@ -242,14 +240,14 @@ def _alone(folder: Path) -> Iterator[None]:
             try:
                 yield
             finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)  # closing it would not do where a forked child has it open too
+                fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough if a forked child has the file open too
 
 
 def as_stored(given: Mapping[str, Tensor], columns: Mapping[str, Column], drop_bad: bool) -> tuple[dict[str, Tensor], int]:
-    """A block as it will be on disk, and how many rows were dropped from it.
+    """Return a block as it is stored, and the number of rows that were dropped from it.
 
     Raises:
-        ValueError: for what ``StoreWriter.append`` refuses about rows.
+        ValueError: for rows that ``StoreWriter.append`` refuses.
     """
     if set(given) != set(columns):
         missing, unknown = sorted(set(columns) - set(given)), sorted(set(given) - set(columns))
@@ -270,8 +268,8 @@ def as_stored(given: Mapping[str, Tensor], columns: Mapping[str, Column], drop_b
     if not bad:
         return out, 0
     if not drop_bad:
-        found = "; ".join(f"column {name!r}: {_where(which, given)} NaN or infinity" for name, which in bad.items())
-        raise ValueError(f"{found}: load the model with dtype='float32', or leave such rows out with drop_bad=True")
+        problems = "; ".join(f"column {name!r}: {_where(which, given)} NaN or infinity" for name, which in bad.items())
+        raise ValueError(f"{problems}: load the model with dtype='float32', or leave such rows out with drop_bad=True")
     keep = ~torch.stack(list(bad.values())).any(dim=0)
     return {name: stored[keep] for name, stored in out.items()}, int((~keep).sum())
 
