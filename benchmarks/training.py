@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Result, ratio
 from benchmarks.pairs import made
-from interp_transfer.mapping.cores import make_core
 from interp_transfer.mapping.fit import Scales
 from interp_transfer.mapping.moments import Block, moments
-from interp_transfer.mapping.row_blocks import BLOCK_ROWS, Changed, MemoryPart
+from interp_transfer.mapping.networks import make_core
+from interp_transfer.mapping.row_blocks import BLOCK_ROWS, MemoryPart, Transformed
 from interp_transfer.mapping.training import Training, train_by_gradient
 
 SHAPES = {"64 to 128 dimensions": ((64, 128), 16_000, 15), "896 to 1536 dimensions": ((896, 1536), 4_000, 5)}
@@ -40,7 +40,7 @@ def measure(name: str, widths: tuple[int, int], rows: int, n: int) -> Result:
 
     def ours() -> tuple[nn.Module, list[float]]:
         trained = copy.deepcopy(core)
-        parts = Changed(train, standard), Changed(judge, standard)
+        parts = Transformed(train, standard), Transformed(judge, standard)
         return trained, train_by_gradient(trained, *parts, SETTINGS, SEED, progress=False)
 
     def theirs() -> tuple[nn.Module, list[float]]:

@@ -1,6 +1,6 @@
-"""Maps that need no training: the solution is read off the moments of the paired rows (`moments`), in float64.
+"""Maps in closed form, solved in float64 from the moments of the paired rows (`moments`).
 
-Rows come standardised: the source to spread one in each dimension, the target by one scale for all. Each solver returns a
+Rows are standardised: the source to unit spread in each dimension, the target by one scale for all. Each solver returns a
 matrix and a bias for row vectors, y = x W + b.
 """
 
@@ -18,9 +18,9 @@ def ridge(m: Moments, penalty: float) -> Affine:
     """Least squares with a penalty on the matrix, not on the bias.
 
     Args:
-        m: of the rows to fit.
-        penalty: as a share of the mean variance of the source's dimensions, so that it means the same for any number of
-            rows and any scale.
+        m: moments of the rows to fit.
+        penalty: as a share of the mean variance of the source's dimensions, so that it does not depend on the number of rows or
+            their scale.
     """
     gram = m.xx + penalty * m.xx.diagonal().mean() * torch.eye(len(m.xx), dtype=m.xx.dtype, device=m.xx.device)
     # lstsq, not solve: constant dimensions make the matrix singular when there is no penalty. gelsd is not on GPUs.
@@ -33,8 +33,8 @@ def procrustes(m: Moments) -> Affine:
     """The best rotation with one scale, after centring: W = s U V^T (Schoenemann 1966).
 
     U S V^T is the singular value decomposition of the cross-covariance, and s = tr(S) / tr(U^T xx U) is the scale with the
-    least error. Into a wider space W has orthonormal rows and keeps all angles; into a narrower one it has orthonormal columns
-    and drops directions, and the rotation is then that of the best agreement, not of the least error.
+    least error. Into a wider space W has orthonormal rows and keeps all angles. Into a narrower one it has orthonormal columns
+    and drops directions; the rotation then maximises the agreement and does not minimise the error.
     """
     u, s, vt = torch.linalg.svd(m.xy, full_matrices=False)
     size = (u * (m.xx @ u)).sum()
@@ -45,7 +45,7 @@ def procrustes(m: Moments) -> Affine:
 def low_rank(m: Moments, rank: int, penalty: float) -> Affine:
     """Reduced-rank regression (Izenman 1975): the best map whose matrix has this rank.
 
-    The ridge solution, projected on the target directions in which its predictions vary most.
+    It is the ridge solution, projected on the target directions in which its predictions vary most.
 
     Raises:
         ValueError: for a rank below one or above the smaller width.

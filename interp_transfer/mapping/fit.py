@@ -1,13 +1,13 @@
-"""Fitting mappers.
+"""Fit mappers.
 
-Every kind (`kinds`) is fitted on some texts and judged on others; the card says how well.
+Every kind (`kinds`) is fitted on some texts and tested on others; the card holds the held-out figures.
 
-Rows far longer than the others are set apart: some models carry a few directions at the first token, or at a delimiter, that
-are hundreds of times as long as all else ("massive activations", Sun et al. 2024), and a squared error would be about them
-alone. They are not fitted; a mapper sends each to the mean of the target's rows that stood opposite such rows.
+Rows that are far longer than the others are left out of the fit: in some models a few activations at the first token, or at a
+delimiter, are hundreds of times as long as all others ("massive activations", Sun et al. 2024), and they alone would determine
+a squared error. A mapper sends each of them to the mean of the target's rows that were paired with such rows.
 
-Nothing here holds all rows at once, so that pairs in a store are fitted on as those in memory are: closed forms take one pass
-over the rows, those that are trained one more for each epoch, and held-out rows are read once more to judge.
+Nothing here holds all rows at once, so pairs in a store are fitted like those in memory: closed forms take one pass over the
+rows, training takes one more pass for each epoch, and held-out rows are read once more for the figures.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,11 +26,11 @@ from interp_transfer.io import hashed
 from interp_transfer.mapping.distributed import check_same as check_same_in_all_ranks
 from interp_transfer.mapping.distributed import from_first, gathered, rank_and_size, summed
 from interp_transfer.mapping.kinds import KINDS, RIDGES, Kind, Problem, find_kind
-from interp_transfer.mapping.kl_loss import Through
+from interp_transfer.mapping.kl_loss import KLLoss
 from interp_transfer.mapping.mappers import Card, Mapper, Space
 from interp_transfer.mapping.moments import Block, Moments, RunningMoments, all_reduced
 from interp_transfer.mapping.pairs import PairedActivations
-from interp_transfer.mapping.row_blocks import BLOCK_ROWS, Changed, CollectedPart, Part, regrouped
+from interp_transfer.mapping.row_blocks import BLOCK_ROWS, CollectedPart, Part, Transformed, regrouped
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.names import meant
@@ -39,7 +39,7 @@ from interp_transfer.vectors.vector import check_same
 __all__ = ["KINDS", "check_kind", "fit", "fit_each"]
 
 MASSIVE = 10.0
-"""Rows longer than so many times the median length are set apart."""
+"""Rows longer than so many times the median length count as massive."""
 
 
 def fit(
@@ -58,39 +58,35 @@ def fit(
 ) -> Mapper:
     """Fit a mapper on paired activations.
 
-    Fewer rows than dimensions are fitted too: the ridge, the rank and the moment to stop are chosen on held-out texts, and
-    the card's ``fvu``, which is of those, says what came of it. Only ``ridge=0`` needs more rows than the source has
-    dimensions.
+    Fewer rows than dimensions are enough: the ridge, the rank and the epoch to stop at are chosen on held-out texts, and the
+    card's ``fvu`` is of those texts. Only ``ridge=0`` needs more rows than the source has dimensions.
 
-    Several processes (``processes``) that make this call share the work, and all get the same mapper: each passes over its
-    share of the rows for the moments and for the errors, and in training takes its share of every batch, whose gradients are
-    averaged. So it is the mapper of one process, but for the order in which numbers are added.
+    Ranks (``distributed``) share the work: each reads its share of the rows for the moments and the errors, and in training its
+    share of every batch. All return the mapper that one process returns, up to rounding.
 
     Args:
         pairs: from ``collect``, in memory or in a store; ``pairs.shuffled(seed)`` for the control.
         kind: one of ``kinds.KINDS``: "autoencoder" (the paper's), "affine", "procrustes", "low_rank",
             "low_rank_update", "residual", "embeddings", "mean_shift", "untrained" (a control).
-        sites: which site pair, when several were collected.
+        sites: the site pair, when several were collected.
         seed: of the split, the initial weights and the order of batches.
-        held_out: share of the texts that it is judged on and not fitted on.
-        massive: rows longer than so many times the median length are not fitted; ``float("inf")`` fits all. Of pairs in a
+        held_out: share of the texts that the mapper is tested on.
+        massive: rows longer than so many times the median length are not fitted; ``float("inf")`` fits all. For pairs in a
             store it is the median of a sample.
-        checkpoint: folder in which training keeps its state after each epoch; an interrupted one is gone on with. Of several
-            processes the first reads and writes it.
-        models: source and target, for what looks at the models themselves: the kind "embeddings", and ``kl`` above zero.
-        texts: what the pairs were collected from, for ``kl`` above zero.
+        checkpoint: folder in which training keeps its state after each epoch, and from which it resumes. All ranks share it.
+        models: source and target, for the kind "embeddings" and for ``kl`` above zero.
+        texts: the texts that the pairs were collected from, for ``kl`` above zero.
         progress: show a bar when it takes longer than two seconds.
-        settings: of the kind, see ``kinds``.
+        settings: settings of the kind, see ``kinds``.
 
     Raises:
-        ProcessError: if another process is gone, or stopped with an error.
-        ValueError: for an unknown kind or setting, rows that hold NaN or infinity, too few of them, widths that the kind
-            cannot join, or models that are needed and missing, or others than the pairs are of.
+        ValueError: for an unknown kind or setting, rows that hold NaN or infinity, too few rows, widths that the kind cannot
+            map between, missing models, or other models than those of the pairs.
     """
     known = find_kind(kind)
     chosen = _settings(known, kind, settings)
-    looks_through = getattr(chosen, "kl", 0) > 0
-    _check_models(pairs, kind, models, texts, known.looks, looks_through)
+    uses_kl = getattr(chosen, "kl", 0) > 0
+    _check_models(pairs, kind, models, texts, known.needs_models, uses_kl)
     if not massive > 1:
         raise ValueError(f"massive={massive}: give a multiple of the median length above 1")
     pair, x, y = pairs.rows(sites)
@@ -116,14 +112,14 @@ def fit(
             mapper.massive_out.copy_(seen.opposite / seen.long)
         return mapper
 
-    beside = None
-    if looks_through and models is not None and texts is not None:
-        beside = Through(models, assemble, texts, judged, pairs.alignment.strategy)
+    extra_loss = None
+    if uses_kl and models is not None and texts is not None:
+        extra_loss = KLLoss(models, assemble, texts, judged, pairs.alignment.strategy)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         problem = Problem(
-            Changed(ordinary, scales.into),
-            Changed(held, scales.into),
+            Transformed(ordinary, scales.into),
+            Transformed(held, scales.into),
             scales.of(seen.moments),
             scales.of(seen_held.moments),
             seed,
@@ -131,7 +127,7 @@ def fit(
             progress,
             pairs.is_shuffled,
             models,
-            beside,
+            extra_loss,
         )
         core, used, curve = from_first(known.solve(problem, chosen))
     mapper = assemble(core).eval().requires_grad_(False)
@@ -162,15 +158,15 @@ def fit_each(
     ridge: float | None = None,
     **options: Any,
 ) -> dict[tuple[str, str], Mapper]:
-    """A mapper for each of several site pairs, under one penalty that they share.
+    """Fit a mapper for each of several site pairs, all with the same ridge penalty.
 
-    To be used together, maps should shrink alike: each by its own penalty, the one that is surest of its rows would speak
-    loudest. Kinds without a ridge have no penalty to share, and are fitted each by itself.
+    Maps that are used together should shrink equally; with a penalty of its own, the map with the smallest error would shrink
+    least and dominate. Kinds without a ridge are fitted independently.
 
     Args:
         pairs: from ``collect`` with several sites.
         kind: as for ``fit``.
-        site_pairs: which; all that were collected, unless said.
+        site_pairs: the site pairs; all if None.
         ridge: the penalty; the one of ``kinds.RIDGES`` with the smallest sum of held-out FVUs of affine maps if None.
         options: as for ``fit``.
 
@@ -179,7 +175,7 @@ def fit_each(
     """
     chosen = list(pairs.site_pairs if site_pairs is None else site_pairs)
     known = find_kind(kind)
-    if "ridge" not in [f.name for f in fields(known.settings)] or known.looks:
+    if "ridge" not in [f.name for f in fields(known.settings)] or known.needs_models:
         if ridge is not None:
             raise ValueError(f"{kind!r} has no ridge to share: leave it out, or choose affine, low_rank or residual")
         return {pair: fit(pairs, kind, sites=pair, **options) for pair in chosen}
@@ -191,7 +187,7 @@ def fit_each(
 
 
 def check_kind(kind: str, settings: Mapping[str, Any] | None = None) -> str:
-    """Return ``kind`` if there is such a mapper and it has these settings.
+    """Return ``kind`` if such a mapper exists and has these settings.
 
     Raises:
         ValueError: naming the closest.
@@ -201,15 +197,15 @@ def check_kind(kind: str, settings: Mapping[str, Any] | None = None) -> str:
 
 
 def _check_models(
-    pairs: PairedActivations, kind: str, models: Any, texts: Sequence[str] | None, looks: bool, looks_through: bool
+    pairs: PairedActivations, kind: str, models: Any, texts: Sequence[str] | None, needs_models: bool, uses_kl: bool
 ) -> None:
-    if texts is not None and not looks_through:
-        raise ValueError("texts are for a loss that looks through the target: give kl=0.1, say, or leave texts out")
-    if looks and models is None:
+    if texts is not None and not uses_kl:
+        raise ValueError("texts are for the KL loss of the target: give kl=0.1, for example, or leave texts out")
+    if needs_models and models is None:
         raise ValueError(f"{kind!r} is fitted on the models' embeddings: give models=(source, target)")
-    if looks_through and (models is None or texts is None):
-        raise ValueError("kl above zero looks through the target: give models=(source, target) and texts, as for collect")
-    if looks_through and pairs.is_shuffled:
+    if uses_kl and (models is None or texts is None):
+        raise ValueError("kl above zero runs the target: give models=(source, target) and texts, as for collect")
+    if uses_kl and pairs.is_shuffled:
         raise ValueError("kl above zero has no control of exchanged partners, because it reads the texts themselves: give kl=0")
     for side, model, known in zip(("source", "target"), models or (), (pairs.source_model, pairs.target_model), strict=False):
         check_same(identity(model), known, f"the {side} given and that of the pairs are")
@@ -224,7 +220,7 @@ def _request(pairs: PairedActivations, pair: tuple[str, str], kind: str, setting
 
 
 class _Massive:
-    """How long a row has to be on either side to be set apart, from the median of a sample."""
+    """The length from which a row counts as massive, on either side, from the median of a sample."""
 
     def __init__(self, train: CollectedPart, multiple: float) -> None:
         lengths = zip(*((x.norm(dim=1), y.norm(dim=1)) for x, y in train.sample()), strict=True)
@@ -232,24 +228,24 @@ class _Massive:
         self.longest = from_first(longest)
 
     def long(self, rows: Tensor, side: int) -> Bool[Tensor, " row"]:
-        """Which rows of the source (0) or of the target (1) are."""
+        """Which rows of the source (side 0) or of the target (side 1) are massive."""
         return rows.norm(dim=1) > self.longest[side]
 
     def ordinary(self, block: Block) -> Bool[Tensor, " row"]:
-        """Pairs of which neither is."""
+        """Pairs of which neither row is massive."""
         return ~(self.long(block[0], 0) | self.long(block[1], 1))
 
 
 class _Seen:
-    """What one pass over a part shows; of several processes, each passes over its share, and all know the whole.
+    """Statistics of a part of the rows, from one pass; each rank passes over its share, and all have the totals.
 
     Attributes:
-        rows: how many there are.
-        moments: of the ordinary ones.
-        bad: how many rows hold NaN or infinity, on either side.
-        apart: how many pairs are massive.
-        long: how many of them on the source's side.
-        opposite: sum of the target's rows opposite those.
+        rows: number of rows.
+        moments: moments of the ordinary rows.
+        bad: number of rows with NaN or infinity, on each side.
+        apart: number of pairs with a massive row.
+        long: number of pairs with a massive source row.
+        opposite: sum of the target rows of these.
         part: the ordinary rows.
     """
 
@@ -284,7 +280,7 @@ def _check(seen: _Seen, held: _Seen, pair: tuple[str, str], massive: float, sett
                 "collect with drop_bad=True"
             )
     if not seen.moments.rows or not held.moments.rows:
-        raise ValueError(f"massive={massive} leaves no row to fit: raise it")
+        raise ValueError(f"massive={massive} leaves no row to fit: increase it")
     d_source = len(seen.moments.mean_x)
     if getattr(settings, "ridge", None) == 0 and seen.moments.rows <= d_source:
         raise ValueError(
@@ -294,9 +290,9 @@ def _check(seen: _Seen, held: _Seen, pair: tuple[str, str], massive: float, sett
 
 
 class Scales:
-    """How rows are standardised: each source dimension to spread one (or all by the target's scale), the target by one scale.
+    """Standardisation of rows: each source dimension to unit spread (or all by the target's scale), the target by one scale.
 
-    One scale for all target dimensions, so that the squared error that is minimised is the one that is measured.
+    The target has one scale for all dimensions, so that the squared error that is minimised is the one that is reported.
     """
 
     def __init__(self, fitted: Moments, whiten: bool) -> None:
@@ -308,20 +304,20 @@ class Scales:
         self.scale_x = each if whiten else torch.full_like(spread, float(self.scale_y))
         self.shift_x, self.shift_y = fitted.mean_x, fitted.mean_y
         exact = (-self.shift_x / self.scale_x, 1 / self.scale_x, -self.shift_y / self.scale_y, 1 / self.scale_y)
-        self._applied = tuple(value.float() for value in exact)  # as rows are: once, not for every batch
+        self._applied = tuple(value.float() for value in exact)  # in the dtype of the rows
 
     def into(self, block: Block) -> Block:
-        """A block, standardised."""
+        """Standardise a block."""
         x, y = block
         offset_x, factor_x, offset_y, factor_y = (value.to(x) for value in self._applied)
         return torch.addcmul(offset_x, x, factor_x), torch.addcmul(offset_y, y, factor_y)
 
-    def of(self, found: Moments) -> Moments:
-        """The moments of standardised rows."""
-        return found.scaled(self.shift_x, self.scale_x, self.shift_y, self.scale_y)
+    def of(self, raw: Moments) -> Moments:
+        """Return the moments of standardised rows."""
+        return raw.scaled(self.shift_x, self.scale_x, self.shift_y, self.scale_y)
 
     def write(self, mapper: Mapper) -> None:
-        """Into a mapper's buffers."""
+        """Write the standardisation into a mapper's buffers."""
         for name, value in (
             ("shift_in", self.shift_x),
             ("scale_in", self.scale_x),

@@ -1,7 +1,7 @@
-"""The mapper family: what each kind can be told, and how it is solved.
+"""The kinds of mappers: the settings of each, and how it is fitted.
 
-A kind gets rows that are standardised and hands back a core. Closed forms look at the moments of the rows alone; those that
-are trained read the rows (`training`).
+A kind maps standardised rows by a network, its core. Closed forms need only the moments of the rows; other kinds are trained on
+the rows (`training`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from interp_transfer.mapping import closed_form
-from interp_transfer.mapping.cores import Residual, Width, make_core
 from interp_transfer.mapping.embeddings import MIN_TOKENS, TABLES, embedding_rows
 from interp_transfer.mapping.moments import Moments, RunningMoments
+from interp_transfer.mapping.networks import Residual, Width, make_core
 from interp_transfer.mapping.row_blocks import Part
-from interp_transfer.mapping.training import Beside, Training, train_by_gradient
+from interp_transfer.mapping.training import ExtraLoss, Training, train_by_gradient
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.names import find
 
@@ -29,19 +29,19 @@ _RANK_SLACK = 1.01  # the smallest rank whose held-out error is within one per c
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be solved, standardised.
+    """The data of a fit, standardised.
 
     Attributes:
         train: rows to fit.
-        judge: rows to choose by.
-        fitted: moments of the first.
-        judged: moments of the second.
-        seed: of initial weights and of the order of batches.
-        checkpoint: folder in which training keeps how far it is, if any.
+        judge: held-out rows.
+        fitted: moments of the rows to fit.
+        judged: moments of the held-out rows.
+        seed: of the initial weights and the order of batches.
+        checkpoint: folder for the state of training, if any.
         progress: show bars.
         shuffled: whether partners were exchanged, as a control.
-        models: source and target, for kinds that look at them.
-        beside: a loss beside the squared error, for those that are trained with one.
+        models: source and target, for kinds that need them.
+        extra_loss: a loss that is added to the squared error, if any.
     """
 
     train: Part
@@ -53,26 +53,26 @@ class Problem:
     progress: bool
     shuffled: bool = False
     models: tuple[HookedModel, HookedModel] | None = None
-    beside: Beside | None = None
+    extra_loss: ExtraLoss | None = None
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Of the source and of the target."""
+        """Width of the source's rows and of the target's."""
         return len(self.fitted.mean_x), len(self.fitted.mean_y)
 
 
 @dataclass(frozen=True)
 class NoSettings:
-    """For kinds that have none."""
+    """Settings of kinds that have none."""
 
 
 @dataclass(frozen=True)
 class AffineSettings:
-    """How the closed-form affine map is fitted.
+    """Settings of the closed-form affine map.
 
     Attributes:
-        ridge: penalty, as a share of the mean variance of the (standardised) source dimensions; the one of ``RIDGES`` with
-            the smallest held-out error if None.
+        ridge: penalty as a share of the mean variance of the (standardised) source dimensions; the one of ``RIDGES`` with the
+            smallest held-out error if None.
     """
 
     ridge: float | None = None
@@ -84,10 +84,10 @@ class AffineSettings:
 
 @dataclass(frozen=True)
 class LowRankSettings(AffineSettings):
-    """How the map of low rank is fitted.
+    """Settings of the maps of low rank.
 
     Attributes:
-        rank: of the matrix; if None, the smallest power of two whose held-out error is within 1% of the best.
+        rank: rank of the matrix; if None, the smallest power of two whose held-out error is within 1% of the best.
     """
 
     rank: int | None = None
@@ -95,11 +95,11 @@ class LowRankSettings(AffineSettings):
 
 @dataclass(frozen=True)
 class EmbeddingsSettings(AffineSettings):
-    """How the map between embeddings is fitted.
+    """Settings of the map between embeddings.
 
     Attributes:
         table: "unembedding" or "embedding".
-        tokens: shared tokens to look at, at most, drawn at random; all of them if None.
+        tokens: maximum number of shared tokens, drawn at random; all if None.
     """
 
     table: str = TABLES[0]
@@ -115,12 +115,12 @@ class EmbeddingsSettings(AffineSettings):
 
 @dataclass(frozen=True)
 class AutoencoderSettings(Training):
-    """How the paper's autoencoder is made and trained.
+    """Settings of the paper's autoencoder.
 
     Attributes:
         width: hidden units; four times the target's dimensions if None, int(sqrt(d_source * d_target)) if "paper".
         decoder_bias: whether the second layer has a bias.
-        initial: "random" or "identity", see ``cores.autoencoder``.
+        initial: "random" or "identity", see ``networks.autoencoder``.
     """
 
     width: Width = None
@@ -131,16 +131,16 @@ class AutoencoderSettings(Training):
 PAPER: Mapping[str, Any] = MappingProxyType(
     {"width": "paper", "epochs": 3, "learning_rate": 1e-4, "weight_decay": 0.01, "batch_size": 2048}
 )
-"""The paper's settings of the autoencoder (its Table 22), for tens of millions of tokens: 64 texts to a step, given in rows."""
+"""The paper's settings of the autoencoder (its Table 22), for tens of millions of tokens; its 64 texts a step as rows."""
 
 
 @dataclass(frozen=True)
 class ResidualSettings(Training):
-    """How the residual map is made and trained.
+    """Settings of the residual map.
 
     Attributes:
-        width: hidden units of the MLP, as of the autoencoder.
-        ridge: of the affine map beneath, as in ``AffineSettings``.
+        width: hidden units of the MLP, as for the autoencoder.
+        ridge: penalty of the affine part, as in ``AffineSettings``.
     """
 
     width: Width = None
@@ -156,23 +156,23 @@ class Kind:
     """One kind of mapper.
 
     Attributes:
-        says: what it is, in a line.
-        settings: what it can be told.
-        solve: finds the core.
-        whiten: whether each source dimension is scaled by itself; else all by the target's one scale, so that lengths and
-            angles mean in the core what they mean in the models.
-        looks: whether it looks at the models themselves.
+        description: one line.
+        settings: dataclass of its settings.
+        solve: fits the core.
+        whiten: whether each source dimension is scaled to unit spread. Otherwise all are scaled by the target's scale, which
+            keeps angles and the ratios of lengths.
+        needs_models: whether it needs the models themselves.
     """
 
-    says: str
+    description: str
     settings: type
     solve: Callable[[Problem, Any], Solved]
     whiten: bool = True
-    looks: bool = False
+    needs_models: bool = False
 
 
 def find_kind(name: str) -> Kind:
-    """A kind by name.
+    """Return a kind by name.
 
     Raises:
         ValueError: naming the closest.
@@ -190,7 +190,7 @@ def _shift(problem: Problem, settings: NoSettings) -> Solved:
 
 
 def _affine(problem: Problem, settings: AffineSettings) -> Solved:
-    (weight, bias), ridge = _best_ridge(problem, settings.ridge)
+    (weight, bias), ridge = _ridge_by(problem.fitted, problem.judged, settings.ridge)
     return _filled(make_core("affine", problem.widths, {}), weight.T, bias), replace(settings, ridge=ridge), []
 
 
@@ -216,16 +216,16 @@ def _low_rank_update(problem: Problem, settings: LowRankSettings) -> Solved:
 
 
 def _of_low_rank(kind: str, fitted: Moments, judged: Moments, settings: LowRankSettings) -> tuple[nn.Module, LowRankSettings]:
-    """A core of that kind whose map of low rank has the least error, and the settings as used."""
+    """Fit a core of that kind with the smallest rank that is good enough; return it with the settings as used."""
     _, ridge = _ridge_by(fitted, judged, settings.ridge)
     widths = len(fitted.mean_x), len(fitted.mean_y)
     widest = min(widths)
     ranks = [2**k for k in range(widest.bit_length()) if 2**k < widest] + [widest]
-    asked: Sequence[int] = ranks if settings.rank is None else (settings.rank,)
-    found = {rank: closed_form.low_rank(fitted, rank, ridge) for rank in asked}
-    errors = {rank: judged.squared_error(*map_) for rank, map_ in found.items()}
-    rank = next(rank for rank in asked if errors[rank] <= _RANK_SLACK * min(errors.values()))
-    weight, bias = found[rank]
+    tried: Sequence[int] = ranks if settings.rank is None else (settings.rank,)
+    maps = {rank: closed_form.low_rank(fitted, rank, ridge) for rank in tried}
+    errors = {rank: judged.squared_error(*map_) for rank, map_ in maps.items()}
+    rank = next(rank for rank in tried if errors[rank] <= _RANK_SLACK * min(errors.values()))
+    weight, bias = maps[rank]
     left, size, right = torch.linalg.svd(weight, full_matrices=False)
     core: Any = make_core(kind, widths, {"rank": rank})
     with torch.no_grad():
@@ -237,29 +237,21 @@ def _of_low_rank(kind: str, fitted: Moments, judged: Moments, settings: LowRankS
 def _autoencoder(problem: Problem, settings: AutoencoderSettings) -> Solved:
     core = make_core("autoencoder", problem.widths, asdict(settings))
     used = replace(settings, width=core.get_parameter("0.weight").shape[0])
-    return (
-        core,
-        used,
-        _trained(core, problem, used),
-    )
+    return core, used, _trained(core, problem, used)
 
 
 def _residual(problem: Problem, settings: ResidualSettings) -> Solved:
-    (weight, bias), ridge = _best_ridge(problem, settings.ridge)
+    (weight, bias), ridge = _ridge_by(problem.fitted, problem.judged, settings.ridge)
     core: Any = make_core("residual", problem.widths, {"width": settings.width})
     assert isinstance(core, Residual)
     _filled(core.affine, weight.T, bias)
     core.affine.requires_grad_(False)
     used = replace(settings, width=core.get_parameter("mlp.0.weight").shape[0], ridge=ridge)
-    return (
-        core,
-        used,
-        _trained(core, problem, used),
-    )
+    return core, used, _trained(core, problem, used)
 
 
 def _trained(core: nn.Module, problem: Problem, settings: Training) -> list[float]:
-    how: dict[str, Any] = {"checkpoint": problem.checkpoint, "beside": problem.beside, "progress": problem.progress}
+    how: dict[str, Any] = {"checkpoint": problem.checkpoint, "extra_loss": problem.extra_loss, "progress": problem.progress}
     return train_by_gradient(core, problem.train, problem.judge, settings, problem.seed, **how)
 
 
@@ -287,14 +279,11 @@ def _embeddings(problem: Problem, settings: EmbeddingsSettings) -> Solved:
     return core, replace(settings, ridge=ridge, tokens=len(x)), []
 
 
-def _best_ridge(problem: Problem, given: float | None) -> tuple[closed_form.Affine, float]:
-    return _ridge_by(problem.fitted, problem.judged, given)
-
-
-def _ridge_by(fitted: Moments, judged: Moments, given: float | None) -> tuple[closed_form.Affine, float]:
-    found = {r: closed_form.ridge(fitted, r) for r in (RIDGES if given is None else (given,))}
-    best = min(found, key=lambda r: judged.squared_error(*found[r]))
-    return found[best], best
+def _ridge_by(fitted: Moments, judged: Moments, penalty: float | None) -> tuple[closed_form.Affine, float]:
+    """The affine map with this penalty, or with the one of the smallest held-out error."""
+    maps = {r: closed_form.ridge(fitted, r) for r in (RIDGES if penalty is None else (penalty,))}
+    best = min(maps, key=lambda r: judged.squared_error(*maps[r]))
+    return maps[best], best
 
 
 def _filled(layer: Any, weight: torch.Tensor, bias: torch.Tensor) -> nn.Module:
@@ -322,7 +311,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             EmbeddingsSettings,
             _embeddings,
             whiten=False,
-            looks=True,
+            needs_models=True,
         ),
         "mean_shift": Kind("adds the difference of the means (equal widths)", NoSettings, _shift, whiten=False),
         "untrained": Kind("control: the autoencoder at its initial weights", NoSettings, _untrained),

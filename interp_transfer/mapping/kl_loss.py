@@ -1,8 +1,8 @@
-"""A loss that looks through the target: what the target predicts when a mapper's rows stand at its site.
+"""The KL loss: how the target's predictions change when a mapper's rows replace the activations at its site.
 
-The squared error counts every direction alike. What the blocks behind the site read is not alike: a small error in a direction
-that they read costs more than a large one in a direction that they do not. This loss is the divergence from the target to the
-target whose site holds the mapped activations of the source, at every token, with the texts given (teacher forcing).
+The squared error weights all directions equally. The blocks after the site do not: a small error in a direction that they read
+costs more than a large one in a direction that they do not read. This loss is the divergence from the target to the target with
+the mapped activations of the source at its site, at every token of fixed texts (teacher forcing).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +18,11 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import tokenize
 
 HELD_OUT_TEXTS = 64
-"""At most so many are judged on after each epoch."""
+"""Maximum number of held-out texts after each epoch."""
 
 
-class Through:
-    """Both models, the texts, and which of them are held out. What `training.Beside` asks for."""
+class KLLoss:
+    """The KL loss of a mapper on texts, for `training.ExtraLoss`."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class Through:
 
         Args:
             models: source and target.
-            assemble: from a core that is being trained to the mapper around it.
-            texts: those that the pairs were collected from, in the same order.
-            judged: which of them are held out.
+            assemble: makes a mapper from the core that is being trained.
+            texts: the texts that the pairs were collected from, in the same order.
+            judged: which texts are held out.
             strategy: how tokens are paired.
 
         Raises:
-            ValueError: for fewer texts than were collected from, or what is no plain text.
+            ValueError: for fewer texts than the pairs were collected from, or conversations.
         """
         if len(texts) < len(judged) or not all(isinstance(text, str) for text in texts[: len(judged)]):
             raise ValueError(
@@ -55,7 +55,7 @@ class Through:
         self._train, self._judge = ((judged == held).nonzero()[:, 0].tolist() for held in (False, True))
 
     def batches(self, size: int, seed: int) -> Iterator[list[int]]:
-        """Texts to fit on, over and over, in an order that the seed fixes."""
+        """Yield numbers of texts to fit on, without end, in random order."""
         generator = torch.Generator().manual_seed(seed)
         while True:
             order = torch.randperm(len(self._train), generator=generator).tolist()
@@ -63,7 +63,7 @@ class Through:
                 yield [self._train[i] for i in order[start : start + size]]
 
     def loss(self, core: nn.Module, texts: Sequence[int]) -> Float[Tensor, ""]:
-        """Nats per token over some texts; gradients flow into the core's parameters."""
+        """Return the divergence on some texts in nats per token; gradients flow into the core's parameters."""
         mapper, ids = self._assemble(core), [self._ids[i] for i in texts]
         mapped = follow(self._source, mapper.source.site, mapper.target.site, mapper, strategy=self._strategy)
         lengths = torch.tensor([len(own) for own in ids])
@@ -74,7 +74,7 @@ class Through:
 
     @torch.no_grad()
     def held_out(self, core: nn.Module, size: int) -> float:
-        """The same over held-out texts."""
+        """Return the divergence on the held-out texts."""
         chosen = self._judge[:HELD_OUT_TEXTS]
         batches = [chosen[start : start + size] for start in range(0, len(chosen), size)]
         weights = [sum(len(self._ids[i]) for i in batch) for batch in batches]

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.mapping.card import LIBRARY, PAPER, Card, Space, is_our_card, model_card
-from interp_transfer.mapping.cores import make_core
 from interp_transfer.mapping.hub import fetch, hub_errors, local_folder
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, find_mode, find_norm, move
+from interp_transfer.mapping.networks import make_core
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.vectors.vector import SteeringVector, check_same, read_safetensors
 

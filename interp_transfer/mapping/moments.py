@@ -1,8 +1,8 @@
-"""Means and scatter matrices of paired rows, in one pass over however many rows there are.
+"""Means and scatter matrices of paired rows, in one pass over any number of rows.
 
-Every closed-form map is solved from these, so that neither the number of rows nor where they lie costs memory. All sums are
-in float64. Each block is centred by its own mean before its products are taken, and blocks are merged by the pairwise update
-of Chan, Golub and LeVeque (1983): means that are large beside the spread, as in residual streams, cost no digits.
+Every closed-form map is solved from these, so memory does not grow with the rows. All sums are in float64. Each block is
+centred by its own mean before its products are taken, and blocks are merged by the pairwise update of Chan, Golub and LeVeque
+(1983), so means that are large compared with the spread, as in residual streams, cost no digits.
 """
 
 from collections.abc import Iterable
@@ -25,12 +25,12 @@ class Moments:
     """First and second moments of paired rows, in float64.
 
     Attributes:
-        rows: how many.
-        mean_x: of the source.
-        mean_y: of the target.
+        rows: number of rows.
+        mean_x: mean of the source rows.
+        mean_y: mean of the target rows.
         xx: sum over rows of the outer product of the centred source row with itself.
-        xy: of the centred source row with the centred target row.
-        yy: sum over rows of the squared centred target row, dimension by dimension.
+        xy: the same of the centred source row with the centred target row.
+        yy: sum over rows of the squared centred target row, for each dimension.
     """
 
     rows: int
@@ -41,13 +41,13 @@ class Moments:
     yy: Float[Tensor, " d_target"]
 
     def spread_x(self) -> Float[Tensor, " d_source"]:
-        """Standard deviation of each source dimension (of the rows, not of a population)."""
+        """Return the standard deviation of each source dimension (with n - 1)."""
         return (self.xx.diagonal() / max(self.rows - 1, 1)).sqrt()
 
     def scaled(
         self, shift_x: Float[Tensor, " d_source"], scale_x: Float[Tensor, " d_source"], shift_y: Tensor, scale_y: Tensor
     ) -> "Moments":
-        """The moments of (x - shift_x) / scale_x and (y - shift_y) / scale_y."""
+        """Return the moments of (x - shift_x) / scale_x and (y - shift_y) / scale_y."""
         sx, sy = scale_x.double(), scale_y.double()
         return Moments(
             self.rows,
@@ -59,7 +59,7 @@ class Moments:
         )
 
     def of_change(self) -> "Moments":
-        """The moments of (x, y - x); both sides are equally wide."""
+        """Return the moments of (x, y - x); both sides are equally wide."""
         return Moments(
             self.rows,
             self.mean_x,
@@ -70,7 +70,7 @@ class Moments:
         )
 
     def squared_error(self, weight: Float[Tensor, "d_source d_target"], bias: Float[Tensor, " d_target"]) -> float:
-        """Mean over rows of |x W + b - y|^2, exactly, without the rows."""
+        """Return the mean over rows of |x W + b - y|^2, exactly, without the rows."""
         off = self.mean_x @ weight + bias - self.mean_y
         about_means = (weight * (self.xx @ weight)).sum() - 2 * (weight * self.xy).sum() + self.yy.sum()
         return float(about_means / self.rows + off @ off)
@@ -79,13 +79,13 @@ class Moments:
 class RunningMoments:
     """Moments of the rows so far.
 
-    Source and target rows stand side by side in one workspace, whose rows are few enough to stay in the processor's caches:
-    so converting and centring cost little beside the products, which are one multiplication, and memory never grows.
+    Source and target rows are concatenated in a workspace that fits into the processor's caches: so converting and centring
+    cost little compared with the products, which are one matrix multiplication, and memory never grows.
 
     Args:
         d_source: width of source rows.
         d_target: width of target rows.
-        device: where the sums lie.
+        device: device of the sums.
     """
 
     def __init__(self, d_source: int, d_target: int, device: torch.device | str = "cpu") -> None:
@@ -102,7 +102,7 @@ class RunningMoments:
             self._update(x[start : start + WORK_ROWS], y[start : start + WORK_ROWS])
 
     def result(self) -> Moments:
-        """What has been gathered; a copy."""
+        """Return a copy of the moments so far."""
         parts = (
             *(self._mean[: self._d], self._mean[self._d :]),
             *(self._products[:, : self._d], self._products[:, self._d :]),
@@ -119,10 +119,10 @@ class RunningMoments:
         self._merge(len(x), mean)
         work -= mean
         self._products.addmm_(left.T, work)
-        self._yy += right.square_().sum(dim=0)  # in place: what was there is not needed any more
+        self._yy += right.square_().sum(dim=0)  # in place: the workspace is not needed any more
 
     def _merge(self, rows: int, mean: Tensor) -> None:
-        """Move the means, and add what the distance between the two groups' means contributes."""
+        """Update the means, and add the contribution of the distance between the two groups' means."""
         total = self._rows + rows
         apart = mean - self._mean
         weight = self._rows * rows / total
@@ -150,7 +150,7 @@ def all_reduced(own: Moments) -> Moments:
 
 
 def moments(blocks: Iterable[Block]) -> Moments:
-    """Moments of all rows of some blocks.
+    """Return the moments of all rows of some blocks.
 
     Raises:
         ValueError: for no rows.
@@ -159,7 +159,7 @@ def moments(blocks: Iterable[Block]) -> Moments:
     for x, y in blocks:
         running = running or RunningMoments(x.shape[1], y.shape[1], x.device)
         running.update(x, y)
-    found = running.result() if running is not None else None
-    if found is None or not found.rows:
+    total = running.result() if running is not None else None
+    if total is None or not total.rows:
         raise ValueError("no rows to take moments of: give at least one block with rows in it")
-    return found
+    return total

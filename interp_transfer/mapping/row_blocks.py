@@ -1,4 +1,4 @@
-"""The rows that a mapper is fitted or judged on, in whatever form they lie there: block by block, or in shuffled batches."""
+"""The rows that a mapper is fitted or tested on, from memory or from a store: block by block, or in shuffled batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ SAMPLE_ROWS = 16384
 _SAMPLE_PIECE = 64  # rows that are read together for a sample
 
 Keep = Callable[[Block], Bool[Tensor, " row"]]
-"""Which rows of a block are wanted."""
+"""Selects rows of a block."""
 
 
 @runtime_checkable
 class Part(Protocol):
-    """Paired rows, in float32. ``len`` says how many."""
+    """Paired rows, in float32. ``len`` is their number."""
 
     def __len__(self) -> int: ...
 
@@ -31,7 +31,7 @@ class Part(Protocol):
         ...
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
-        """All rows, each once, in random order."""
+        """Iterate over all rows, each once, in random order."""
         ...
 
 
@@ -40,11 +40,11 @@ class CollectedPart(Part, Protocol):
     """Paired rows as they were collected."""
 
     def sample(self) -> Iterator[Block]:
-        """Rows from all over: all of them where they are in memory anyway, else about ``SAMPLE_ROWS``."""
+        """Return a sample of all rows: all of them in memory, about ``SAMPLE_ROWS`` in a store."""
         ...
 
     def where(self, keep: Keep, rows: int) -> Part:
-        """The rows for which ``keep`` says so; ``rows`` is how many these are."""
+        """Return the rows that ``keep`` selects; ``rows`` is their number."""
         ...
 
 
@@ -53,8 +53,8 @@ class MemoryPart:
     """Rows in memory.
 
     Attributes:
-        x: of the source.
-        y: of the target.
+        x: rows of the source.
+        y: rows of the target.
     """
 
     x: Float[Tensor, "row d_source"]
@@ -71,7 +71,7 @@ class MemoryPart:
             yield self.x[start:stop], self.y[start:stop]
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
-        """Rows by a permutation that the seed fixes."""
+        """Rows in a random permutation."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         for chosen in order.split(size):
             yield self.x[chosen], self.y[chosen]
@@ -83,9 +83,9 @@ class MemoryPart:
     def where(self, keep: Keep, rows: int) -> "MemoryPart":
         """A copy of some rows."""
         chosen = torch.cat([keep(block) for block in self.blocks()])
-        found = MemoryPart(self.x[chosen], self.y[chosen])
-        assert len(found) == rows
-        return found
+        part = MemoryPart(self.x[chosen], self.y[chosen])
+        assert len(part) == rows
+        return part
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ class StoredPart:
     """Rows on disk. Memory holds a block of them, or the buffer that batches are drawn from.
 
     Attributes:
-        store: where they are.
-        source: columns of the source, which stand side by side.
+        store: the store.
+        source: columns of the source, which are concatenated.
         target: column of the target.
-        runs: which rows, in order.
-        keep: which of these, if not all; looked at as they are read.
-        kept: how many these are.
+        runs: runs of rows, in order.
+        keep: selects among these rows as they are read; all if None.
+        kept: number of selected rows.
     """
 
     store: Store
@@ -117,20 +117,20 @@ class StoredPart:
         return regrouped(self._kept(self.store.blocks(columns=self._columns, rows=runs)), BLOCK_ROWS)
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
-        """Drawn from a buffer that is filled from all over the store."""
+        """Batches from a buffer that is filled from the whole store."""
         buffer = max(BUFFER_ROWS, size)
         read = self.store.shuffled(seed, batch_size=size, buffer_rows=buffer, columns=self._columns, rows=self.runs)
         return regrouped(self._kept(read), size)
 
     def sample(self) -> Iterator[Block]:
-        """Short pieces at even distances, about ``SAMPLE_ROWS`` rows in all."""
+        """Short runs at even distances, about ``SAMPLE_ROWS`` rows in all."""
         pieces = [(a, min(a + _SAMPLE_PIECE, b)) for start, b in self.runs for a in range(start, b, _SAMPLE_PIECE)]
         step = max(1, sum(b - a for a, b in pieces) // SAMPLE_ROWS)
         return self._kept(self.store.blocks(columns=self._columns, rows=pieces[::step]))
 
     def where(self, keep: Keep, rows: int) -> "StoredPart":
-        """The same place on disk."""
-        assert self.keep is None, "one condition is all that is asked for"
+        """The same rows on disk, filtered as they are read."""
+        assert self.keep is None, "rows are filtered once"
         return replace(self, keep=keep, kept=rows)
 
     @property
@@ -149,12 +149,12 @@ class StoredPart:
 
 
 @dataclass(frozen=True)
-class Changed:
-    """Another part's rows, changed on their way: scaled, say.
+class Transformed:
+    """The rows of another part after a change, such as scaling.
 
     Attributes:
-        part: whose rows.
-        change: what is done to each block; it keeps the number of rows.
+        part: the other part.
+        change: function of a block; it keeps the number of rows.
     """
 
     part: Part
@@ -168,12 +168,12 @@ class Changed:
         return map(self.change, self.part.blocks(rank, size))
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
-        """The other's batches, changed."""
+        """The changed batches of the part."""
         return map(self.change, self.part.batches(size, seed))
 
 
 def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
-    """The same rows in blocks of one size; the last may be smaller."""
+    """Yield the same rows in blocks of one size; the last may be smaller."""
     held: list[Block] = []
     room = size
     for x, y in blocks:
@@ -195,7 +195,7 @@ def _share(rows: int, rank: int, size: int) -> tuple[int, int]:
 
 
 def _within(runs: Runs, first: int, last: int) -> Runs:
-    """Those of the runs' rows that come from the one place, and before the other, where the runs' rows are counted through."""
+    """The part of the runs from their ``first`` row up to, but not including, their ``last`` row, counted through all runs."""
     begins = accumulate((stop - start for start, stop in runs), initial=0)
     cut = [(start + max(first - at, 0), min(stop, start + last - at)) for at, (start, stop) in zip(begins, runs, strict=False)]
     return [(start, stop) for start, stop in cut if start < stop]

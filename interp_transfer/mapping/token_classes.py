@@ -1,7 +1,7 @@
-"""How well activations are reproduced at which tokens: by where a token stands, and by how often it occurs.
+"""How well a mapper reproduces activations, by class of token: by the token's place in its text, and by its frequency.
 
 One figure over all rows hides where a map fails. The first token of a text is often far from all others ("massive
-activations", Sun et al. 2024), a trigger is what a task is about, the last token of a prompt is what the answer is said from.
+activations", Sun et al. 2024), a trigger decides the behaviour, and the answer is predicted from the last token of a prompt.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp_transfer.activations.agreement import row_agreement
 from interp_transfer.activations.capture import Activations, capture
 from interp_transfer.activations.positions import substring
 from interp_transfer.mapping.mappers import Mapper
@@ -29,12 +30,11 @@ class ClassFit:
     """How well one class of rows is reproduced.
 
     Attributes:
-        fvu: squared error over squared distance from the mean of this class: what is left of the differences within it. None
-            where all its rows are the same.
+        fvu: squared error over squared distance from the mean of this class; None if all its rows are the same.
         cosine: mean cosine of the rows with their guesses.
         norm_ratio: mean length of the guesses over that of the rows.
         share_of_error: of the squared error over all classes.
-        n: rows; those of the estimates are texts that hold such rows, of the share of the error all texts.
+        n: number of rows. The n of the estimates count texts with such rows, that of ``share_of_error`` all texts.
     """
 
     fvu: Estimate | None
@@ -44,32 +44,30 @@ class ClassFit:
     n: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the fields as JSON stores them."""
         return asdict(self)
 
 
 def fit_by_class(
     truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"], labels: Sequence[str], texts: Int[Tensor, " row"]
 ) -> dict[str, ClassFit]:
-    """FVU, cosine and norm ratio of each class of rows, in the order in which classes first occur; intervals are over texts.
+    """Return FVU, cosine and norm ratio of each class of rows, in the order in which classes first occur; intervals over texts.
 
     Args:
-        truth: what the target holds.
-        guess: what a map makes of the source's rows.
-        labels: the class of each row.
-        texts: the text that each row is of, by its number.
+        truth: the target's rows.
+        guess: the mapped rows of the source.
+        labels: class of each row.
+        texts: number of each row's text.
 
     Raises:
-        ValueError: for no rows, or not as many of each.
+        ValueError: for no rows, or arguments of different lengths.
     """
     if not len(truth) or not len(truth) == len(guess) == len(labels) == len(texts):
         raise ValueError(
             f"{len(truth)} rows, {len(guess)} guesses, {len(labels)} labels, {len(texts)} text numbers: give as many of each, "
             "at least one"
         )
-    x, y = truth.double(), guess.double()
-    error = (x - y).square().sum(dim=1)
-    cosine = torch.nn.functional.cosine_similarity(x, y, dim=1)
+    x, rows = truth.double(), row_agreement(truth, guess)
     of_text = texts.unique(return_inverse=True)[1]
 
     def by_text(values: Float[Tensor, " some"], rows: Bool[Tensor, " row"]) -> list[float]:
@@ -77,40 +75,40 @@ def fit_by_class(
         return sums[of_text[rows].unique()].tolist()
 
     every = torch.ones(len(x), dtype=torch.bool)
-    all_error = by_text(error, every)
+    all_error = by_text(rows.error, every)
     exact = Estimate(0.0, 0.0, 0.0, len(all_error))
-    found = {}
+    fits = {}
     for name in dict.fromkeys(labels):
         mine = torch.tensor([label == name for label in labels])
         spread = (x[mine] - x[mine].mean(dim=0)).square().sum(dim=1)
-        found[name] = ClassFit(
-            ratio_interval(by_text(error[mine], mine), by_text(spread, mine)) if spread.sum() > 0 else None,
-            ratio_interval(by_text(cosine[mine], mine), by_text(torch.ones_like(spread), mine)),
-            ratio_interval(by_text(y[mine].norm(dim=1), mine), by_text(x[mine].norm(dim=1), mine)),
-            ratio_interval(by_text(error * mine, every), all_error) if sum(all_error) else exact,
+        fits[name] = ClassFit(
+            ratio_interval(by_text(rows.error[mine], mine), by_text(spread, mine)) if spread.sum() > 0 else None,
+            ratio_interval(by_text(rows.cosine[mine], mine), by_text(torch.ones_like(spread), mine)),
+            ratio_interval(by_text(rows.guessed_length[mine], mine), by_text(rows.length[mine], mine)),
+            ratio_interval(by_text(rows.error * mine, every), all_error) if sum(all_error) else exact,
             int(mine.sum()),
         )
-    return found
+    return fits
 
 
 def fits_by_token_class(
     mapper: Mapper, source: HookedModel, target: HookedModel, prompts: Sequence[str], trigger: str = ""
 ) -> dict[str, dict[str, ClassFit]]:
-    """Fits over all tokens ("tokens"), by where they stand ("place"), and by how often they occur ("frequency").
+    """Return fits over all tokens ("tokens"), by their place in the prompt ("place"), and by their frequency ("frequency").
 
     Args:
-        mapper: between the two models.
-        source: whose activations are mapped.
-        target: whose activations they should be.
-        prompts: that both read; none should be among what the mapper was fitted on.
-        trigger: a text whose tokens are a class of their own, in those prompts that hold it.
+        mapper: mapper between the two models.
+        source: the model whose activations are mapped.
+        target: the model whose activations they are compared with.
+        prompts: prompts that the mapper was not fitted on.
+        trigger: a text whose tokens form a class of their own, in prompts that contain it.
 
     Raises:
         ValueError: for models of different tokenizers, whose tokens do not correspond one to one.
     """
     if tokenizer_fingerprint(source) != tokenizer_fingerprint(target):
         raise ValueError(
-            "the two models cut texts differently, so no token of the one is that of the other: see the mapper's card"
+            "the two models cut texts differently, so their tokens do not correspond one to one: see the mapper's card"
         )
     here = capture(source, prompts, mapper.source.site, progress=False)
     there = capture(target, prompts, mapper.target.site, progress=False)
@@ -118,8 +116,8 @@ def fits_by_token_class(
     held = [index for index, prompt in enumerate(prompts) if trigger and trigger in prompt]
     inside = set()
     if held:
-        found = capture(target, [prompts[index] for index in held], mapper.target.site, substring(trigger), progress=False)
-        inside = {(held[t], p) for t, p in zip(found.text_index.tolist(), found.position.tolist(), strict=True)}
+        acts = capture(target, [prompts[index] for index in held], mapper.target.site, substring(trigger), progress=False)
+        inside = {(held[t], p) for t, p in zip(acts.text_index.tolist(), acts.position.tolist(), strict=True)}
     labels = {
         "tokens": [ALL] * len(truth),
         "place": position_classes(there, inside),
@@ -129,7 +127,7 @@ def fits_by_token_class(
 
 
 def position_classes(acts: Activations, trigger: Collection[tuple[int, int]] = ()) -> list[str]:
-    """Where each row stands in its text: first, in the trigger, last, or elsewhere.
+    """Return the place of each row in its text: first, trigger, last, or rest.
 
     Args:
         acts: all rows of some prompts, in order.
@@ -149,9 +147,9 @@ def position_classes(acts: Activations, trigger: Collection[tuple[int, int]] = (
 
 
 def frequency_classes(tokens: Int[Tensor, " row"]) -> list[str]:
-    """In which quarter each row's token is, from the rarest to the most frequent among these rows.
+    """Return the quarter of each row's token, from the rarest to the most frequent among these rows.
 
-    Quarters are of rows, as nearly as tokens can be parted: all rows of a token are in one.
+    Each quarter has about a quarter of the rows; all rows of a token are in the same quarter.
     """
     kinds, inverse, counts = tokens.unique(return_inverse=True, return_counts=True)
     order = counts.argsort(stable=True)

@@ -1,8 +1,8 @@
-"""Mappers that are trained: mean squared error over real tokens, by AdamW.
+"""Train mappers: mean squared error of standardised rows, by AdamW.
 
-The rate rises over the first tenth of the steps and falls to zero along a cosine. Training stops when the held-out error no
-longer falls, and the weights that were best on it are kept. With a folder to keep its state in, a killed training goes on
-with the epoch that it was in.
+The learning rate rises over the first tenth of the steps and falls to zero along a cosine. Training stops when the held-out
+error no longer falls, and the best weights are kept. With a checkpoint folder, a killed training resumes with the epoch that
+it was in. Each rank takes its share of every batch, and gradients are averaged (DistributedDataParallel).
 """
 
 import json
@@ -25,20 +25,20 @@ _WARM_UP = 0.1  # share of the steps
 
 @dataclass(frozen=True)
 class Training:
-    """How a mapper is trained.
+    """Settings of training.
 
-    The paper trains for 3 epochs at 1e-4 on tens of millions of tokens (its Table 22); here there are tens of thousands, so
-    there are more epochs at a higher rate.
+    The paper trains for 3 epochs at 1e-4 on tens of millions of tokens (its Table 22). The defaults here are for tens of
+    thousands: more epochs at a higher rate.
 
     Attributes:
-        epochs: passes over the rows, at most.
-        learning_rate: of AdamW at its peak.
-        weight_decay: of AdamW.
+        epochs: maximum number of passes over the rows.
+        learning_rate: peak rate of AdamW.
+        weight_decay: weight decay of AdamW.
         batch_size: rows in a step.
         patience: epochs without a better held-out error before training stops.
-        kl: weight of the loss that looks through the target (`through`), in nats per token, beside the mean squared error of
+        kl: weight of the KL loss of the target (`kl_loss`), in nats per token, relative to the mean squared error of
             standardised rows; needs ``models`` and ``texts`` of ``fit``.
-        kl_texts: texts that it looks at in a step.
+        kl_texts: texts of the KL loss in a step.
     """
 
     epochs: int = 20
@@ -58,19 +58,19 @@ class Training:
 
 
 @runtime_checkable
-class Beside(Protocol):
-    """A loss of the whole map on texts, beside the squared error of its rows."""
+class ExtraLoss(Protocol):
+    """A loss of the whole map on texts, added to the squared error of its rows."""
 
     def batches(self, size: int, seed: int) -> Iterator[list[int]]:
-        """Numbers of texts to fit on, without an end."""
+        """Yield numbers of texts to fit on, without end."""
         ...
 
     def loss(self, core: nn.Module, texts: Sequence[int]) -> Tensor:
-        """Over some texts."""
+        """Return the loss on some texts."""
         ...
 
     def held_out(self, core: nn.Module, size: int) -> float:
-        """Over those that are held out, so many at a time."""
+        """Return the loss on the held-out texts, so many at a time."""
         ...
 
 
@@ -82,19 +82,19 @@ def train_by_gradient(
     seed: int,
     *,
     checkpoint: Path | None = None,
-    beside: Beside | None = None,
+    extra_loss: ExtraLoss | None = None,
     progress: bool = True,
 ) -> list[float]:
-    """Leaves the best weights in ``core`` and returns the held-out error after each epoch.
+    """Train a network in place, keep the best weights, and return the held-out error after each epoch.
 
     Args:
-        core: what is trained; parameters that need no gradient stay as they are.
+        core: the network; parameters without gradient stay as they are.
         train: standardised rows to fit.
         judge: standardised rows to stop by.
-        settings: how.
+        settings: of the training.
         seed: of the order of batches.
-        checkpoint: folder that holds the state between epochs; what an interrupted training left there is gone on with.
-        beside: a second loss, with the weight ``settings.kl``.
+        checkpoint: folder that holds the state between epochs; training resumes from it.
+        extra_loss: a second loss, with the weight ``settings.kl``.
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
@@ -117,19 +117,19 @@ def train_by_gradient(
             break
         core.train()
         order = seed * 10_007 + epoch
-        texts = None if beside is None else beside.batches(settings.kl_texts, order)
+        texts = None if extra_loss is None else extra_loss.batches(settings.kl_texts, order)
         for batch in train.batches(settings.batch_size, order):
             x, y = (rows[rank::size] for rows in batch)
             # The mean over ranks of these losses is the mean over the batch, though the ranks' shares may differ in length.
             loss = (model(x) - y).square().sum() / (batch[1].numel() / size)
-            if beside is not None and texts is not None:
-                loss = loss + settings.kl * beside.loss(core, next(texts))
+            if extra_loss is not None and texts is not None:
+                loss = loss + settings.kl * extra_loss.loss(core, next(texts))
             optimizer.zero_grad()
-            torch.autograd.backward(loss, inputs=parameters)  # no others, such as those of the model that is looked through
+            torch.autograd.backward(loss, inputs=parameters)  # not those of the models behind the extra loss
             optimizer.step()
             schedule.step()
         core.eval()
-        extra = 0.0 if beside is None else settings.kl * beside.held_out(core, settings.kl_texts)
+        extra = 0.0 if extra_loss is None else settings.kl * extra_loss.held_out(core, settings.kl_texts)
         state.keep(_error(core, judge) + extra)
         epochs.set_postfix(held_out=f"{state.curve[-1]:.4f}")
     if not state.best:
@@ -146,21 +146,21 @@ def _error(core: nn.Module, judge: Part) -> float:
 
 
 def _waited(curve: list[float]) -> int:
-    """Epochs since the best one."""
+    """Number of epochs since the best one."""
     return len(curve) - 1 - curve.index(min(curve)) if curve else 0
 
 
 class _State:
-    """What a training goes on with: weights, the best ones so far, the optimizer's moments, the held-out errors."""
+    """State of a training: weights, the best weights so far, the optimizer's moments, the held-out errors."""
 
-    def __init__(self, core: nn.Module, optimizer: Any, schedule: Any, asked: dict[str, Any], folder: Path | None) -> None:
+    def __init__(self, core: nn.Module, optimizer: Any, schedule: Any, request: dict[str, Any], folder: Path | None) -> None:
         self.curve: list[float] = []
         self.best: dict[str, Tensor] = {}
         self._core, self._optimizer, self._schedule, self._folder = core, optimizer, schedule, folder
-        self._asked = asked | {"initial weights": initial_weights(core)}
+        self._request = request | {"initial weights": initial_weights(core)}
 
     def keep(self, error: float) -> None:
-        """After an epoch: remember its error, and its weights if they are the best."""
+        """Record the error of an epoch, and its weights if they are the best."""
         self.curve.append(error)
         if error <= min(self.curve):
             self.best = {name: tensor.clone() for name, tensor in self._core.state_dict().items()}
@@ -168,11 +168,11 @@ class _State:
             self._write(self._folder)
 
     def resume(self) -> None:
-        """Load what an interrupted training left."""
-        found = self._left()
-        if found is None:
+        """Load the state of an interrupted training, if there is one."""
+        checkpoint = self._read()
+        if checkpoint is None:
             return
-        plain, tensors = found
+        plain, tensors = checkpoint
         self.curve = plain["curve"]
         self._core.load_state_dict(_under(tensors, "core"))
         self.best = _under(tensors, "best")
@@ -183,18 +183,18 @@ class _State:
         self._optimizer.load_state_dict(slots)
         self._schedule.load_state_dict(plain["schedule"])
 
-    def _left(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         if self._folder is None or not (self._folder / "training.json").is_file():
             return None
         from safetensors.torch import load_file
 
         plain = json.loads((self._folder / "training.json").read_text())
-        if plain["asked"] != json.loads(json.dumps(self._asked)):
+        if plain["request"] != json.loads(json.dumps(self._request)):
             raise ValueError(f"{str(self._folder)!r} holds the state of another training: choose another folder, or remove it")
         return plain, load_file(self._folder / plain["file"])
 
     def _write(self, folder: Path) -> None:
-        """The tensors under a name of their own, then the JSON that names them: whole, or as it was before."""
+        """Write the tensors under a new name, then the JSON that names them, so that a checkpoint is never incomplete."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ class _State:
         save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, folder / file)
         group = {name: value for name, value in slots["param_groups"][0].items() if name != "params"}
         schedule = {name: value for name, value in self._schedule.state_dict().items() if not callable(value)}
-        plain = {"asked": self._asked, "file": file, "curve": self.curve, "group": group, "schedule": schedule}
+        plain = {"request": self._request, "file": file, "curve": self.curve, "group": group, "schedule": schedule}
         write_whole(folder / "training.json", plain)
         for old in folder.glob("training-*.safetensors"):
             if old.name != file:

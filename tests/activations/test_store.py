@@ -322,7 +322,7 @@ def test_an_interrupt_during_an_append_doubles_nothing(tmp_path: Path, monkeypat
 
 def test_upto_must_go_on(tmp_path: Path) -> None:
     filled(tmp_path, 4)
-    with StoreWriter(tmp_path, COLUMNS, META) as writer, pytest.raises(ValueError, match="upto=4, but the store holds 4 texts already"):
+    with StoreWriter(tmp_path, COLUMNS, META) as writer, pytest.raises(ValueError, match="but the store holds 4 texts already"):
         writer.append(text(3), upto=4)
 
 

@@ -9,7 +9,7 @@ import torch
 import interp_transfer as it
 from interp_transfer.activations.agreement import fvu
 from interp_transfer.mapping.embeddings import embedding_rows, shared_tokens
-from interp_transfer.mapping.kl_loss import Through
+from interp_transfer.mapping.kl_loss import KLLoss
 from interp_transfer.models.hooked_model import huggingface_model
 from interp_transfer.models.load import load_model
 from interp_transfer.models.tokens import tokenizer_of
@@ -127,7 +127,7 @@ def test_the_loss_is_the_divergence_of_the_spliced_target(models, source):
     a, b = models[source], models["wide"]
     pairs = it.collect(a, b, TEXTS, S, T, progress=False)
     mapper = it.fit(pairs, "affine")
-    through = Through((a, b), lambda _: mapper, TEXTS, pairs.held_out(0.1, 0), pairs.alignment.strategy)
+    through = KLLoss((a, b), lambda _: mapper, TEXTS, pairs.held_out(0.1, 0), pairs.alignment.strategy)
     chosen = [0, 4]
     tokens = [tokenizer_of(b)(TEXTS[i])["input_ids"] for i in chosen]
     lengths, sums = [], []
@@ -153,7 +153,7 @@ def test_training_through_the_target_brings_the_divergence_down_and_leaves_the_m
     plain = it.fit(pairs, "autoencoder", **how)
     looked = it.fit(pairs, "autoencoder", models=pair, texts=TEXTS, kl=1.0, **how)
     again = it.fit(pairs, "autoencoder", models=pair, texts=TEXTS, kl=1.0, **how)
-    through = Through(pair, lambda core: plain if core is plain.core else looked, TEXTS, pairs.held_out(0.1, 0), "same_tokens")
+    through = KLLoss(pair, lambda core: plain if core is plain.core else looked, TEXTS, pairs.held_out(0.1, 0), "same_tokens")
     assert through.held_out(looked.core, 4) < 0.9 * through.held_out(plain.core, 4)
     assert looked.card.curve == again.card.curve
     assert looked.card.settings["kl"] == 1.0
@@ -166,15 +166,15 @@ def test_an_interrupted_training_through_the_target_goes_on(models, pairs, tmp_p
     pair = models["qwen"], models["wide"]
     how: dict[str, Any] = {"models": pair, "texts": TEXTS, "kl": 1.0, "epochs": 3, "batch_size": 32, "progress": False}
     whole = it.fit(pairs, "autoencoder", **how)
-    judge, calls = Through.held_out, []
+    judge, calls = KLLoss.held_out, []
 
-    def stop(self: Through, core: Any, size: int) -> float:
+    def stop(self: KLLoss, core: Any, size: int) -> float:
         calls.append(core)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return judge(self, core, size)
 
-    monkeypatch.setattr(Through, "held_out", stop)
+    monkeypatch.setattr(KLLoss, "held_out", stop)
     with pytest.raises(KeyboardInterrupt):
         it.fit(pairs, "autoencoder", checkpoint=tmp_path, **how)
     monkeypatch.undo()

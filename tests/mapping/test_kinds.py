@@ -9,14 +9,14 @@ from interp_transfer.activations.agreement import fvu
 from interp_transfer.activations.align import same_tokens
 from interp_transfer.mapping import training
 from interp_transfer.mapping.collect import PairedActivations
-from interp_transfer.mapping.cores import autoencoder
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.kinds import KINDS
 from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.mapping.networks import autoencoder
 from interp_transfer.models.identity import ModelIdentity
 
 SITES = ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre")
-UNAIDED = [name for name, kind in KINDS.items() if not kind.looks]
+UNAIDED = [name for name, kind in KINDS.items() if not kind.needs_models]
 MODELS = ModelIdentity("a", "1" * 16), ModelIdentity("b", "2" * 16)
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from interp_transfer.mapping.card import Card, Space
-from interp_transfer.mapping.cores import make_core
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import MODES, at_spread, spread
+from interp_transfer.mapping.networks import make_core
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector
 

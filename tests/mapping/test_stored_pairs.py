@@ -20,8 +20,7 @@ from interp_transfer.activations.agreement import Agreement, fvu, mean_cosine, n
 from interp_transfer.activations.store.manifest import MANIFEST, columns_like, read_manifest
 from interp_transfer.activations.store.reader import open_store
 from interp_transfer.activations.store.writer import StoreWriter
-from interp_transfer.mapping import pair_reader, stored
-from interp_transfer.mapping import row_blocks as parts
+from interp_transfer.mapping import pair_reader, row_blocks, stored
 from interp_transfer.mapping.controls import token_means
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.pairs import PairedActivations
@@ -422,9 +421,9 @@ def test_training_from_disk_is_as_good(tmp_path: Path, massive: bool) -> None:
 
 def test_fitting_holds_no_more_than_a_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, disk = planted(6000, tmp_path)
-    monkeypatch.setattr(parts, "BLOCK_ROWS", 256)
-    monkeypatch.setattr(parts, "BUFFER_ROWS", 512)
-    monkeypatch.setattr(parts, "SAMPLE_ROWS", 512)
+    monkeypatch.setattr(row_blocks, "BLOCK_ROWS", 256)
+    monkeypatch.setattr(row_blocks, "BUFFER_ROWS", 512)
+    monkeypatch.setattr(row_blocks, "SAMPLE_ROWS", 512)
     monkeypatch.setattr("interp_transfer.mapping.fit.BLOCK_ROWS", 256)
     most, cat, empty = 0, torch.cat, torch.empty
 

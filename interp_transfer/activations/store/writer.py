@@ -1,10 +1,10 @@
 """Write activations to disk, when they do not fit into memory.
 
 A store is a folder of shards (safetensors files with the same named columns) and a manifest, which describes the columns and
-the rows and lists the shards. A shard is written under another name and renamed when it is complete; then the manifest is replaced
-in the same way. So a writer that is killed, at any moment, leaves the store as it was after its last shard. A shard holds whole
-blocks as they were appended, and the manifest records how many texts each shard reaches: the next writer resumes there, and no
-row is lost or doubled.
+the rows and lists the shards. A shard is written under another name and renamed when it is complete; then the manifest is
+replaced in the same way. So a writer that is killed, at any moment, leaves the store as it was after its last shard. A shard
+holds whole blocks as they were appended, and the manifest records how many texts each shard reaches: the next writer resumes
+there, and no row is lost or doubled.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""What kinds of mappers differ in: the map between standardised rows."""
+"""The networks of the mapper kinds: maps between standardised rows."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,45 +11,45 @@ from torch import Tensor, nn
 
 
 def linear(d_source: int, d_target: int) -> nn.Module:
-    """One matrix and a bias."""
+    """Return a matrix with a bias."""
     return nn.Linear(d_source, d_target)
 
 
 def same(_d_source: int, _d_target: int) -> nn.Module:
-    """No parameters: what a shift of the mean does is done by centring."""
+    """Return the identity: centring shifts the mean."""
     return nn.Identity()
 
 
 def bottleneck(d_source: int, d_target: int, rank: int) -> nn.Module:
-    """A matrix of low rank as the product of two, and a bias."""
+    """Return a matrix of low rank, as the product of two, with a bias."""
     return nn.Sequential(nn.Linear(d_source, rank, bias=False), nn.Linear(rank, d_target))
 
 
 class Update(nn.Sequential):
-    """The row itself, and added to it what a ``bottleneck`` makes of it."""
+    """The row itself plus the output of a ``bottleneck``."""
 
     def forward(self, input: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:  # noqa: A002 - torch's name
-        """Both added."""
+        """Return the sum."""
         return input + super().forward(input)
 
 
 def update(d_source: int, d_target: int, rank: int) -> nn.Module:
-    """`Update`, of this rank."""
+    """Return an `Update` of this rank."""
     return Update(*bottleneck(d_source, d_target, rank).children())
 
 
 Width = int | Literal["paper"] | None
-"""Hidden units: so many, or the paper's number of them, or ``WIDER`` times as many as the target has dimensions."""
+"""Number of hidden units; the paper's number for "paper", ``WIDER`` times the target's dimensions for None."""
 
 WIDER = 4
-"""The paper's hidden layer is no wider than what it stands between, so that much is lost: docs/mapping.md has the figures."""
+"""The paper's hidden layer is no wider than its input and output, and loses much: see the figures in docs/mapping.md."""
 
 
 def hidden_units(width: Width, d_source: int, d_target: int) -> int:
-    """How many; "paper" is int(sqrt(d_source * d_target)), the paper's Table 22.
+    """Return the number of hidden units; "paper" is int(sqrt(d_source * d_target)), the paper's Table 22.
 
     Raises:
-        ValueError: for none, or another word.
+        ValueError: for a width below 1, or another word.
     """
     if width is None:
         return WIDER * d_target
@@ -63,15 +63,15 @@ def hidden_units(width: Width, d_source: int, d_target: int) -> int:
 def autoencoder(
     d_source: int, d_target: int, width: Width = None, decoder_bias: bool = True, initial: str = "random"
 ) -> nn.Module:
-    """The paper's mapper: linear, ReLU, linear.
+    """Return the paper's mapper: linear, ReLU, linear.
 
     Args:
         d_source: width of source rows.
         d_target: width of target rows.
         width: see ``hidden_units``.
         decoder_bias: the authors' code has one, the paper's formula has none.
-        initial: "random" (torch's default), or "identity": each shared dimension goes through a pair of units, one for either
-            sign, so that the map starts as the identity (cut or filled with zeros where the widths differ).
+        initial: "random" (torch's default), or "identity": each shared dimension passes through a pair of units, one for each
+            sign, so that the map starts as the identity (truncated or zero-padded if the widths differ).
 
     Raises:
         ValueError: for a width that is too small.
@@ -95,7 +95,7 @@ def autoencoder(
 
 
 class Residual(nn.Module):
-    """An affine map and, added to it, a small MLP whose last layer starts at zero."""
+    """An affine map plus a small MLP whose last layer starts at zero."""
 
     def __init__(self, d_source: int, d_target: int, width: int) -> None:
         super().__init__()
@@ -105,12 +105,12 @@ class Residual(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, rows: Float[Tensor, "row d_source"]) -> Float[Tensor, "row d_target"]:
-        """Both added."""
+        """Return the sum."""
         return self.affine(rows) + self.mlp(rows)
 
 
 def residual(d_source: int, d_target: int, width: Width = None) -> nn.Module:
-    """`Residual`, as wide as an autoencoder would be."""
+    """Return a `Residual`, as wide as an autoencoder."""
     return Residual(d_source, d_target, hidden_units(width, d_source, d_target))
 
 
@@ -127,7 +127,7 @@ CORES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "untrained": autoencoder,
     }
 )
-"""By kind: from both widths and those of the kind's settings that shape it."""
+"""Function that makes a kind's network, from both widths and the settings in ``SHAPED_BY``."""
 
 SHAPED_BY: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -137,9 +137,9 @@ SHAPED_BY: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "residual": ("width",),
     }
 )
-"""Settings that a kind's core is made from."""
+"""Settings that decide the shape of a kind's network."""
 
 
 def make_core(kind: str, widths: tuple[int, int], settings: Mapping[str, Any]) -> nn.Module:
-    """A core of a kind, as its settings shape it."""
+    """Return a new network of a kind."""
     return CORES[kind](*widths, **{name: settings[name] for name in SHAPED_BY.get(kind, ()) if name in settings})
