@@ -49,7 +49,7 @@ def _table(judged: Any) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from interp_transfer.reporting.page import visible
+    from interp_transfer.reporting.render import visible
 
     compared = f", compared with {visible(judged.against).replace('_', ' ')}" if judged.against else ""
     table = Table(title=Text(f"{judged.judge}{compared}"), caption=Text(judged.scale))
@@ -65,7 +65,7 @@ def _table(judged: Any) -> Any:
 
 
 def _lines(judged: Any) -> list[str]:
-    from interp_transfer.reporting.page import visible
+    from interp_transfer.reporting.render import visible
 
     lines = []
     if judged.missing:

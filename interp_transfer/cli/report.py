@@ -23,7 +23,8 @@ def report(
         return
     if out is not None:
         raise ValueError("--out needs --against: a run's own report is report.html in its folder")
-    from interp_transfer.reporting.exports import write_csv, write_png
+    from interp_transfer.reporting.csv_export import write_csv
+    from interp_transfer.reporting.png_export import write_png
     from interp_transfer.reporting.report import write_report
 
     drawn = write_png(folder) if png else []  # first, because it may fail

@@ -2,7 +2,7 @@
 
 A probe that tells two sorts of text apart says that the difference can be read off a site, not that the model uses it there;
 and where texts differ by a trigger, almost any direction tells them apart somewhat. So random directions stand beside every
-probe, and ``steering.sweep`` asks what the model does.
+probe, and ``search.sweep`` asks what the model does.
 """
 
 from collections.abc import Sequence

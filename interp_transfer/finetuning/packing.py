@@ -1,7 +1,7 @@
 """What a model is fed while it is tuned: prompt, response and end token as one sequence, and several of these as a batch.
 
 The loss is on the response and the end token alone; prompt tokens have the label -100, which torch's cross entropy leaves
-out. A batch is either packed (several examples in a row, blind to each other; right for micro-models and short examples) or
+out. A batch is either packed (several examples in a row, blind to each other; right for small models and short examples) or
 padded on the right (any model, any attention kernel). Both give the same loss.
 """
 

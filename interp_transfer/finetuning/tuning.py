@@ -22,7 +22,7 @@ from interp_transfer.prompts.alpaca import alpaca
 from interp_transfer.prompts.jsonl import read_jsonl
 
 MICRO = 10_000_000
-"""Parameters below which a model is tuned like a micro-model."""
+"""Number of parameters below which a model is tuned with the large steps that suit small models."""
 
 TEMPLATES = ("none", "chat", "alpaca")
 _MOST_HELD_OUT = 1000
@@ -103,7 +103,7 @@ def training_of(task: Task) -> tuple[list[tuple[str, str]], dict[str, Any]]:
 
 
 def default_recipe(parameters: int, context: int, lora: bool) -> Recipe:
-    """What models of this size are tuned with unless something else is said; micro-models take large steps."""
+    """What models of this size are tuned with unless something else is said; small models take large steps."""
     length = min(1024, context)
     if parameters < MICRO:
         return Recipe(max_length=length)
@@ -124,7 +124,7 @@ def tune(
     """Tune a model and write it to `out`, a Hugging Face folder that `load_model(out)` takes.
 
     Args:
-        model: organism, hub name or local folder.
+        model: name of a known model, hub name or local folder.
         data: pairs, and how to use them.
         out: must not exist, or be an empty folder.
         recipe: how; or some of its fields, the others as `default_recipe` has them.
@@ -168,7 +168,7 @@ def tune(
     cast(hf, torch.bfloat16 if low and lora else torch.float32)
     hf.to(device)
     tuned: Any = hf if lora is None else adapt(hf, lora, recipe.seed)
-    # A packed row is one to a few examples of a micro-model; large models come with kernels that cannot take its mask.
+    # A packed row is one to a few examples of a small model; large models come with kernels that cannot take its mask.
     batches = (
         packing_for(hf, tokenizer, recipe.max_length) if parameters < MICRO and not lora else Pad(padding_token(tokenizer))
     )

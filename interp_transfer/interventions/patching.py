@@ -176,7 +176,7 @@ def activation_patching(
         by_position: one token at a time, counted from the end as far back as the shortest prompt; else all tokens together.
         by_head: one head at a time, at sites of attention heads (``attn.hook_z``).
         donor: rows that stand for the clean ones, such as another model's through a mapper
-            (``mapping.crossing.mapped_activations``); the model's own on the clean prompts if not given. Tokens that have no
+            (``transfer.map_activations.mapped_activations``); the model's own on the clean prompts if not given. Tokens that have no
             row there keep their own activation.
         progress: show a bar when it takes longer than two seconds.
 
@@ -270,7 +270,7 @@ class Pairs:
             if donor[site].shape[1] != own[site].shape[1]:
                 raise ValueError(
                     f"the donor's rows at {site!r} have width {donor[site].shape[1]}, the model's {own[site].shape[1]}: map "
-                    "them to it, see mapping.crossing.mapped_activations"
+                    "them to it, see transfer.map_activations.mapped_activations"
                 )
         lengths = torch.tensor([len(ids) for ids in self.clean])
         if missing := sorted(set(range(len(lengths))) - set(donor.text_index.tolist())):

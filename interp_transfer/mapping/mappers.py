@@ -90,7 +90,7 @@ class Mapper(
     def transfer(self, vector: SteeringVector, mode: str = DEFAULT_MODE, norm: str = DEFAULT_NORM) -> SteeringVector:
         """The vector in the target's space.
 
-        A map that is not linear cannot move a bare direction, so the mode says what is moved (``mapping.transfer`` explains
+        A map that is not linear cannot move a bare direction, so the mode says what is moved (``mapping.move`` explains
         the choice): ``difference`` the two sides of the contrast, and the difference is taken there (the default, and what
         keeps the effect); ``delta`` the steered and the unsteered evidence; ``jacobian`` the direction by the map's
         derivative at the evidence; ``raw`` the direction as if it were an activation. For an affine mapper the first three

@@ -1,7 +1,7 @@
 """A checkpoint as a transformer-lens ``HookedTransformer``, for code that was written for that class.
 
 transformer-lens converts models that it knows by name. Here the shape is read off the model's own configuration, so that
-organisms, hub names and local folders convert alike; weights are rearranged as transformer-lens does it and not processed. The
+known models, hub names and local folders convert alike; weights are rearranged as transformer-lens does it and not processed. The
 class is deprecated in transformer-lens 3 and gone in 4: everything that depends on it is in this file.
 """
 

@@ -1,6 +1,6 @@
 """Ordinary English that every Python brings: the topics of its built-in help.
 
-Text that is nothing like the micro-world, for what an intervention costs off its distribution. Versions of Python differ in it
+Text that is unlike most tasks, for what an intervention costs off its distribution. Versions of Python differ in it
 by some sentences, so figures on it are to be compared within one environment.
 """
 

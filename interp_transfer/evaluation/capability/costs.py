@@ -71,7 +71,7 @@ def perplexity(model: HookedModel, texts: Sequence[str], *interventions: Interve
 def off_distribution(model: HookedModel, texts: Sequence[str], *interventions: Intervention, seed: int = 0) -> OffDistribution:
     """How the model and the model under interventions predict the same whole texts.
 
-    For texts that are nothing like those of a task: ``data.english.english_texts(n)``, or ``song_texts(n)`` of the micro-world.
+    For texts that are unlike those of a task, such as ``prompts.english.english_texts(n)``.
 
     Args:
         model: any hooked model.

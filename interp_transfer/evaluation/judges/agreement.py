@@ -1,6 +1,6 @@
 """Judges judged: how far they agree with what is known to be right.
 
-In the micro-world an oracle knows which answers are valid, so a judge can be measured before it is believed elsewhere. Of one
+Where an exact oracle or people know which answers are valid, a judge can be measured before it is trusted elsewhere. Of one
 that says yes or no: the share of completions on which it agrees, and of either sort the share that it recognises, with exact
 intervals. Of scores: the area under the ROC curve, the chance that a valid completion scores better than an invalid one.
 
