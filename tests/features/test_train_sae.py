@@ -9,7 +9,7 @@ from interp_transfer.activations.store.manifest import columns_like
 from interp_transfer.activations.store.reader import open_store
 from interp_transfer.activations.store.writer import StoreWriter
 from interp_transfer.features import resume
-from interp_transfer.features.train import PAPER, SMALL, Recipe, train_sae
+from interp_transfer.features.train import PAPER, SMALL_MODEL, Recipe, train_sae
 from interp_transfer.models.identity import ModelIdentity
 
 SITE = "blocks.3.hook_resid_pre"
@@ -175,7 +175,7 @@ def test_the_state_of_another_training_is_refused(rows, tmp_path, monkeypatch):
 
 def test_presets():
     assert (PAPER.architecture, PAPER.k, PAPER.expansion, PAPER.epochs) == ("topk", 128, 16, 8)
-    assert SMALL.architecture == "batchtopk"
+    assert SMALL_MODEL.architecture == "batchtopk"
     assert Recipe().architecture == "topk"
 
 

