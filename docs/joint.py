@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import interp_transfer as it
-from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import Evaluator, evaluator, random_like
 from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.io import write_json
 from interp_transfer.mapping.fit import fit_each
 from interp_transfer.paper.joint import Joint, best_joint
 from interp_transfer.search.strengths import choose, strength_curve

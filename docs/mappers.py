@@ -26,13 +26,13 @@ from torch import Tensor
 
 import interp_transfer as it
 from interp_transfer.activations.align import DEFAULT_STRATEGY, STRATEGIES
-from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import Evaluator, draw, evaluator, random_like
 from interp_transfer.evaluation.replacement import HELD_OUT, SEEN, by_entity, validate_replacement
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.interventions.transforms import MeanAblate
+from interp_transfer.io import write_json
 from interp_transfer.mapping.controls import token_means
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import DEFAULT_MODE, MODES

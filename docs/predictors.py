@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import interp_transfer as it
-from interp_transfer.evaluation.compare import write_json
+from interp_transfer.io import write_json
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.organisms.catalogue import list_organisms
 from interp_transfer.search.predict import PREDICTORS, Predictions, predict

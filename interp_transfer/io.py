@@ -1,38 +1,37 @@
-"""The checkpoints of a run: which one to go on from, and whether they belong to the run that asks.
-
-A process can be killed at any moment, so a checkpoint counts only when its last file is whole, and what the run was asked
-for stands beside them: going on with other examples or another recipe would give a model that nobody described.
-"""
+"""Atomic writes: a file appears whole or not at all, even if the process is killed."""
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-_REQUEST = "request.json"  # beside the checkpoints: what the run was asked for
-_STATE = "trainer_state.json"  # the last file of a checkpoint that Trainer writes
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path next to ``path``, which is renamed to it when the block ends without an exception.
+
+    An older file of that name stays until then. The temporary file is removed if the block fails.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def discard(checkpoints: Path) -> None:
-    """Remove the checkpoints of a run that is finished, such that a half-removed one is never taken for a whole one."""
-    for state in checkpoints.glob(f"checkpoint-*/{_STATE}"):
-        state.unlink()
-    shutil.rmtree(checkpoints, ignore_errors=True)
+def write_json(path: str | Path, data: Any) -> None:
+    """Write data as JSON, atomically.
 
-
-def hashed(value: Any) -> str:
-    """A short hash of plain data."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def write_whole(file: Path, value: Any) -> None:
-    """Write JSON such that the file is there whole or not at all."""
-    half = file.with_name(f".{file.name}.half")
-    half.write_text(json.dumps(value, indent=1) + "\n")
-    half.replace(file)
+    Raises:
+        ValueError: for NaN or infinity, which JSON does not have.
+    """
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_files(files: Mapping[Path, bytes]) -> list[Path]:
@@ -44,74 +43,45 @@ def write_files(files: Mapping[Path, bytes]) -> list[Path]:
     Raises:
         ValueError: when one cannot be written.
     """
-    temporary = {file: file.with_name(f".{file.name}.part") for file in files}
     file = None
     try:
-        for file, content in files.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary[file].write_bytes(content)
-        for file, part in temporary.items():
-            part.replace(file)
+        with ExitStack() as stack:
+            for file, content in files.items():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(atomic_write(file)).write_bytes(content)
     except OSError as error:
-        for part in temporary.values():
-            part.unlink(missing_ok=True)
         raise ValueError(f"cannot write {file} ({error.strerror}): make the folder writable or copy it elsewhere") from error
     return list(files)
 
 
-def resume(checkpoints: Path, asked: Mapping[str, Any]) -> str | None:
-    """The last whole checkpoint, if the run that left it was asked for the same; half-written ones are removed."""
-    for folder in sorted(checkpoints.glob("checkpoint-*"), key=lambda f: -int(f.name.split("-")[-1])):
-        if _is_json(folder / _STATE):
-            _check_same(checkpoints, asked)
-            return str(folder)
-        shutil.rmtree(folder)
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    write_whole(checkpoints / _REQUEST, asked)
-    return None
+def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors and metadata as a safetensors file, atomically. Tensors may share memory."""
+    from safetensors.torch import save_file
 
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """No bar of transformers for every checkpoint that is written."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _check_same(checkpoints: Path, asked: Mapping[str, Any]) -> None:
-    before = json.loads((checkpoints / _REQUEST).read_text()) if _is_json(checkpoints / _REQUEST) else {}
-    now = json.loads(json.dumps(asked))
-    other = [
-        f"{key}: {before.get(key, 'not known')} then, {now.get(key)} now"
-        for key in {**before, **now}
-        if before.get(key, "not known") != now.get(key)
-    ]
-    if other:
-        raise ValueError(
-            f"{checkpoints} holds an interrupted run that was asked for something else ({'; '.join(other[:4])}): ask for the "
-            "same to go on with it, choose another folder, or remove that one to begin anew"
+    with atomic_write(path) as part:
+        save_file(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, part, metadata=metadata
         )
+        part.chmod(0o644)  # safetensors creates files that only their owner can read
 
 
-def _is_json(file: Path) -> bool:
+def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        ValueError: for a missing, truncated or foreign file, with its name.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {str(path)!r}")
     try:
-        json.loads(file.read_text())
-    except (OSError, ValueError):
-        return False
-    return True
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is damaged or no safetensors file: {error}") from error
 
 
-def initial_weights(model: Any) -> str:
-    """A hash of a few values of each weight, which tells one beginning from another."""
-    picked = []
-    for name, value in model.named_parameters():
-        flat = value.detach().reshape(-1)
-        picked.append([name, list(value.shape), flat[:: max(1, flat.numel() // 8)].double().cpu().tolist()])
-    return hashed(picked)
+def hashed(value: Any) -> str:
+    """A short hash of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -17,11 +17,12 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.finite import all_finite
 from interp_transfer.activations.positions import Layout, Positions, check_positions, select
-from interp_transfer.models.bypass import bypassed, quiet
+from interp_transfer.models.bypass import bypassed, has_no_hooks
 from interp_transfer.models.hooked_model import HookedModel, device_of, huggingface_model
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import hook_points
 from interp_transfer.models.tokens import tokenize, tokenizer_of
+from interp_transfer.prompts.chats import PromptLike
 
 TOKENS_PER_BATCH = 8192
 FULL_BATCH = 1024
@@ -67,7 +68,7 @@ class Activations(Mapping[str, Tensor]):
 
 def capture(
     model: HookedModel,
-    texts: Sequence[str],
+    texts: Sequence[PromptLike],
     sites: str | Sequence[str],
     positions: Positions = "all",
     *,
@@ -81,7 +82,7 @@ def capture(
 
     Args:
         model: any hooked model.
-        texts: plain texts; each is tokenized as the model's own tokenizer does by default.
+        texts: texts or chats, see ``models.tokens.tokenize``.
         sites: hook-point names, in any order; ``blocks.*.hook_resid_pre`` stands for every block.
         positions: which tokens; each text counts as a prompt, so "last" is its last token.
         batch_tokens: tokens in a batch, padding included; halved by itself when memory runs out.
@@ -260,7 +261,9 @@ def _read(model: HookedModel, rows: list[list[int]], points: dict[str, Any]) -> 
     tokens, real = pad(rows, pad_token(model))
     device = device_of(model)
     # Padding on the right needs no mask in a bridge, unless interventions listen, which know padding by it alone.
-    masked = None if quiet(model) else real.long().to(device) if huggingface_model(model) is not None else real.to(device)
+    masked = (
+        None if has_no_hooks(model) else real.long().to(device) if huggingface_model(model) is not None else real.to(device)
+    )
     with reading(points, read, stop=True):
         forward(model, tokens.to(device), masked)
     missing = [site for site in points if site not in read]

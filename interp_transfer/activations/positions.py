@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from interp_transfer.names import meant
+from interp_transfer.names import did_you_mean
 
 KEYWORDS = ("all", "prompt", "generated", "last", "response")
 
@@ -224,7 +224,7 @@ def _keyword(word: str) -> Rule:
     }
     if word not in rules:
         raise ValueError(
-            f"unknown positions {word!r}: {meant(word, KEYWORDS)}use one of {KEYWORDS}, an index, or substring({word!r})"
+            f"unknown positions {word!r}: {did_you_mean(word, KEYWORDS)}use one of {KEYWORDS}, an index, or substring({word!r})"
         )
     return rules[word]
 

@@ -146,12 +146,12 @@ def build_model(
 
 def _known(name: str) -> tuple[Any, Any]:
     """A known model and the plugin that registers it."""
-    from interp_transfer.names import closest
+    from interp_transfer.names import did_you_mean
     from interp_transfer.plugins import known_models, plugin_of_model
 
     known, plugin = known_models(), plugin_of_model(name)
     if plugin is None:
-        raise ValueError(f"unknown model {name!r}{closest(name, known)}: there are {', '.join(known)}")
+        raise ValueError(f"unknown model {name!r}: {did_you_mean(name, known)}there are {', '.join(known)}")
     return known[name], plugin
 
 

@@ -20,7 +20,7 @@ from interp_transfer.evaluation.evaluator import Condition, add_readings, evalua
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Add
-from interp_transfer.io import hashed
+from interp_transfer.io import hashed, write_json
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 
@@ -191,13 +191,6 @@ def about(model: HookedModel, like: Intervention) -> dict[str, Any]:
 def digests(plain: Mapping[str, Any]) -> dict[str, str]:
     """A short hash of each field as JSON holds it, by which a reader sees that a file was changed afterwards."""
     return {name: hashed(json.loads(json.dumps(value))) for name, value in plain.items() if name != "digests"}
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON under another name first, so that a killed process leaves no half file."""
-    half = path.with_name(f".{path.name}.part")
-    half.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    half.replace(path)
 
 
 def _several(given: Intervention | Sequence[Intervention]) -> tuple[Intervention, ...]:

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import describe
-from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.rouge import ROUGE, rouge
 from interp_transfer.interventions.generation import generate, generate_tokens
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.interventions.transforms import MeanAblate, Transform
+from interp_transfer.io import write_json
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint, tokenizer_of

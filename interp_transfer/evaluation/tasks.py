@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from interp_transfer.evaluation.task import Task
-from interp_transfer.names import closest
+from interp_transfer.names import did_you_mean
 from interp_transfer.plugins import Plugin, plugins
 
 
@@ -31,7 +31,7 @@ def load_task(name: str, edition: str | None = None, **options: Any) -> Task:
     if make is None:
         there = list_tasks(edition)
         which = f"the tasks of the edition {edition!r} are" if edition else "the registered tasks are"
-        raise ValueError(f"unknown task {name!r}{closest(name, there)}: {which} {', '.join(there) or 'none'}")
+        raise ValueError(f"unknown task {name!r}: {did_you_mean(name, there)}{which} {', '.join(there) or 'none'}")
     known = inspect.signature(make).parameters
     if unknown := sorted(set(options) - set(known)):
         there = f"it has {', '.join(known)}" if known else "it has none"
@@ -44,7 +44,7 @@ def load_task(name: str, edition: str | None = None, **options: Any) -> Task:
 def _editions(edition: str | None) -> list[tuple[str, Plugin]]:
     there = plugins()
     if edition is not None and edition not in there:
-        raise ValueError(f"unknown edition {edition!r}{closest(edition, there)}: choose one of {', '.join(there)}")
+        raise ValueError(f"unknown edition {edition!r}: {did_you_mean(edition, there)}choose one of {', '.join(there)}")
     return [(name, plugin) for name, plugin in there.items() if edition in (None, name)]
 
 

@@ -11,7 +11,7 @@ from interp_transfer.features.sae import Sae
 from interp_transfer.features.use import set_feature
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.names import meant
+from interp_transfer.names import did_you_mean
 from interp_transfer.prompts.contrast import Pairs, sides
 
 WAYS = ("steer", "set", "ablate")
@@ -76,7 +76,7 @@ def feature_intervention(
         ValueError: for an unknown way, an index out of range, or a feature that does not differ (for "steer").
     """
     if way not in WAYS:
-        raise ValueError(f"unknown way {way!r}: {meant(way, WAYS)}choose one of {', '.join(WAYS)}")
+        raise ValueError(f"unknown way {way!r}: {did_you_mean(way, WAYS)}choose one of {', '.join(WAYS)}")
     sae.check_index(index)
     step = float(seen.difference[index])
     if way == "steer":

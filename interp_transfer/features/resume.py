@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp_transfer.io import write_whole
+from interp_transfer.io import write_json, write_tensors
 
 FILE = "sae_training.json"
 EVERY = 500
@@ -71,8 +71,6 @@ class TrainingState:
         trainer = self._trainer
         if self._folder is None or trainer.n_training_steps % EVERY:
             return
-        from safetensors.torch import save_file
-
         self._folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"sae.{name}": tensor for name, tensor in trainer.sae.state_dict().items()}
         slots = trainer.optimizer.state_dict()
@@ -80,11 +78,11 @@ class TrainingState:
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in slot.items()}
         tensors |= {name: getattr(trainer, name) for name in _COUNTS}
         file = f"sae_training-{trainer.n_training_steps}.safetensors"
-        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, self._folder / file)
+        write_tensors(self._folder / file, tensors)
         plain = {"asked": self._asked, "file": file, "lr": slots["param_groups"][0]["lr"]}
         plain["schedule"] = _plain(trainer.lr_scheduler.state_dict())
         plain["coefficients"] = {name: s.state_dict() for name, s in trainer.coefficient_schedulers.items()}
-        write_whole(self._folder / FILE, plain | {name: getattr(trainer, name) for name in _NUMBERS})
+        write_json(self._folder / FILE, plain | {name: getattr(trainer, name) for name in _NUMBERS})
         for old in self._folder.glob("sae_training-*.safetensors"):
             if old.name != file:
                 old.unlink()

@@ -22,7 +22,7 @@ from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.capture import capture
-from interp_transfer.io import write_whole
+from interp_transfer.io import write_json
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site
@@ -185,7 +185,7 @@ class Sae:
             "longest": None if math.isinf(self.longest) else self.longest,
             "details": self.details,
         }
-        write_whole(where / FILE, plain)
+        write_json(where / FILE, plain)
         return where
 
     def __repr__(self) -> str:

@@ -20,9 +20,8 @@ from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, Activat
 from interp_transfer.activations.finite import all_finite
 from interp_transfer.features.resume import TrainingState
 from interp_transfer.features.sae import Sae, quiet_sae_lens
-from interp_transfer.io import initial_weights
-from interp_transfer.models.identity import ModelIdentity
-from interp_transfer.names import meant
+from interp_transfer.models.identity import ModelIdentity, weights_fingerprint
+from interp_transfer.names import did_you_mean
 
 ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu", "gated", "abstopk", "matching_pursuit")
 MASSIVE = 10.0
@@ -74,7 +73,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise ValueError(
-                f"unknown architecture {self.architecture!r}: {meant(self.architecture, ARCHITECTURES)}choose one of "
+                f"unknown architecture {self.architecture!r}: {did_you_mean(self.architecture, ARCHITECTURES)}choose one of "
                 f"{', '.join(ARCHITECTURES)}"
             )
         for name in ("expansion", "k", "epochs", "batch_size", "learning_rate"):
@@ -146,7 +145,7 @@ def train_sae(
         else:
             module = _from(start, recipe, rows.shape[1], site, mean, scale)
         asked = {**asdict(recipe), "steps": total, "rows": len(rows), "seed": seed, "scale": scale}
-        asked["initial weights"] = initial_weights(module)
+        asked["initial weights"] = weights_fingerprint(module)
         batches = _batches(rows, recipe.batch_size, longest, scale, seed)
         _fit(module, batches, recipe, total, None if checkpoint is None else Path(checkpoint), asked, progress)
         module.fold_activation_norm_scaling_factor(scale)

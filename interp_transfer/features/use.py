@@ -14,7 +14,7 @@ from torch import Tensor
 from interp_transfer.activations.positions import Positions
 from interp_transfer.features.sae import Sae
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.interventions.transforms import At, Strength, fitted
+from interp_transfer.interventions.transforms import At, Strength, strength_per_row
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +35,11 @@ class SetFeature:
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At | None = None) -> Float[Tensor, "n d_model"]:
         """The rows with that feature."""
-        value = fitted(self.value, a, at)
+        value = strength_per_row(self.value, a, at)
 
         def edit(features: Float[Tensor, "n feature"]) -> Float[Tensor, "n feature"]:
             out = features.to_dense() if features.is_sparse else features.clone()
-            out[:, self.index] = value.to(out) if isinstance(value, Tensor) else value
+            out[:, self.index, None] = value.to(out) if isinstance(value, Tensor) else value
             return out
 
         return self.sae.reconstruct(a, edit, keep_error=self.keep_error)

@@ -14,8 +14,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from interp_transfer.finetuning.attention import attention_in_float32
+from interp_transfer.finetuning.checkpoints import discard, resume
 from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for, padding_token
-from interp_transfer.io import discard, hashed, initial_weights, resume, without_bars
+from interp_transfer.io import hashed
+from interp_transfer.models.identity import weights_fingerprint
+from interp_transfer.models.load import no_progress_bars
 
 if TYPE_CHECKING:
     import torch
@@ -149,7 +152,7 @@ def train(
     asked = {
         **{key: value for key, value in asdict(recipe).items() if key != "checkpoint_every"},
         "examples": hashed(list(rows)),
-        "initial weights": initial_weights(model),
+        "initial weights": weights_fingerprint(model),
         "batches": repr(batches),
         "accumulate": accumulate,
         "bfloat16": autocast,
@@ -205,7 +208,7 @@ def train(
     trainer = Penalised(model=model, args=arguments, train_dataset=data, data_collator=batches)
     trainer.remove_callback(PrinterCallback)
     kernels = attention_in_float32(model) if autocast and arguments.use_cpu else nullcontext()
-    with tqdm(desc="training", unit="step", delay=2, disable=not progress) as bar, without_bars(), kernels:
+    with tqdm(desc="training", unit="step", delay=2, disable=not progress) as bar, no_progress_bars(), kernels:
         trainer.add_callback(Bar())
         trainer.train(resume_from_checkpoint=last)
     model.eval()
@@ -223,7 +226,7 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: st
         for name in model.all_tied_weights_keys:
             state.pop(name, None)  # a tied tensor is stored once
     model.config.use_cache = True  # training switches it off
-    with without_bars():
+    with no_progress_bars():
         model.save_pretrained(out, state_dict=state if half else None)
     tokenizer.save_pretrained(out)
     for file in out.iterdir():

@@ -16,7 +16,7 @@ from typing import Any
 from interp_transfer.evaluation.task import Task
 from interp_transfer.finetuning.finetune import Recipe, save, train
 from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for, padding_token, response_tokens
-from interp_transfer.io import hashed, write_whole
+from interp_transfer.io import hashed, write_json
 from interp_transfer.models.adapters import Lora, adapt, require_peft, save_adapter
 from interp_transfer.prompts.alpaca import alpaca
 from interp_transfer.prompts.jsonl import read_jsonl
@@ -226,7 +226,7 @@ def tune(
         whole = tuned if lora is None else tuned.merge_and_unload()
         cast(whole, torch.bfloat16 if low else torch.float32)
         save(whole, tokenizer, result)
-    write_whole(result / "training.json", card)
+    write_json(result / "training.json", card)
     if out.exists():
         out.rmdir()
     result.rename(out)

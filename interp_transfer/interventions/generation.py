@@ -1,35 +1,45 @@
-"""Greedy or sampled completions under interventions."""
+"""Generate completions under interventions, in batches of similar length.
 
-import difflib
+Completions are those of transformers' ``generate``, computed faster in three ways that change no token: wrappers without hooks
+are bypassed; prompts that occur several times in a batch are read once, where interventions begin at their last token; and a
+batch drops the rows that have ended.
+"""
+
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, out_of_memory, pad, pad_token
 from interp_transfer.activations.positions import from_last
-from interp_transfer.interventions.hooks import _hooked, _Reads
-from interp_transfer.interventions.intervention import Intervention, _checked
+from interp_transfer.interventions.hooks import TokensRead, attached
+from interp_transfer.interventions.intervention import Intervention, check_intervention
 from interp_transfer.interventions.transforms import Running
-from interp_transfer.models.bypass import bypassed, quiet
+from interp_transfer.models.bypass import bypassed, has_no_hooks
 from interp_transfer.models.hooked_model import HookedModel, context_length, device_of, huggingface_model
 from interp_transfer.models.sites import hook_points
 from interp_transfer.models.tokens import tokenize, tokenizer_of
+from interp_transfer.names import did_you_mean
+from interp_transfer.prompts.chats import PromptLike
 
 TOKENS_PER_GENERATION = 32768
 """Tokens in a batch of generation, prompts and completions together."""
 
 STEPS = 8
-"""Tokens that are generated before a batch goes on without those of its texts that have ended."""
+"""Tokens that are generated before a batch drops the rows that have ended."""
+
+DROP_SHARE = 1 / 4
+"""Share of a batch's rows that must have ended before they are dropped."""
 
 
 def generate(
     model: HookedModel,
-    prompts: Sequence[str],
+    prompts: Sequence[PromptLike],
     *interventions: Intervention,
     max_new_tokens: int = 40,
     batch_tokens: int = TOKENS_PER_GENERATION,
@@ -40,19 +50,19 @@ def generate(
 
     Args:
         model: any hooked model.
-        prompts: plain texts, tokenized as the model's own tokenizer does by default.
-        interventions: applied in the order given.
-        max_new_tokens: tokens to generate at most.
-        batch_tokens: tokens in a batch, prompts and completions; halved by itself when memory runs out.
+        prompts: texts or chats, see ``models.tokens.tokenize``.
+        interventions: applied in the order of the arguments.
+        max_new_tokens: maximum number of generated tokens.
+        batch_tokens: tokens in a batch, prompts and completions; halved automatically when memory runs out.
         progress: show a bar when it takes longer than two seconds.
         options: of transformers' ``GenerationConfig`` (``do_sample=True, temperature=0.7``); greedy without them, whatever
-            the checkpoint's own generation config says. Sampling draws from torch's global generator.
+            the checkpoint's own generation config sets. Sampling draws from torch's global generator.
 
     Returns:
         The completions alone, in the order of the prompts, without special tokens.
 
     Raises:
-        ValueError: for prompts that leave no room in the context, unknown options, and what ``applied`` refuses.
+        ValueError: for prompts that leave no room in the context, unknown options, and whatever ``applied`` refuses.
     """
     ids = generate_tokens(
         model,
@@ -63,20 +73,20 @@ def generate(
         progress=progress,
         **options,
     )
-    tok = tokenizer_of(model)
-    return [tok.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False) for row in ids]
+    tokenizer = tokenizer_of(model)
+    return [tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False) for row in ids]
 
 
 def generate_tokens(
     model: HookedModel,
-    prompts: Sequence[str],
+    prompts: Sequence[PromptLike],
     *interventions: Intervention,
     max_new_tokens: int = 40,
     batch_tokens: int = TOKENS_PER_GENERATION,
     progress: bool = True,
     **options: Any,
 ) -> list[list[int]]:
-    """What ``generate`` does, as token ids: each completion up to and with the token that ended it."""
+    """``generate`` with token ids as the result: each completion includes the token that ended it."""
     if isinstance(prompts, str):
         raise ValueError("prompts is one string: give a list of strings")
     if max_new_tokens < 1:
@@ -91,23 +101,23 @@ def generate_tokens(
         )
     _check_options(model, options)
     for intervention in interventions:  # before any work, also when there are no prompts
-        hook_points(model, _checked(model)(intervention).site, edit=True)
+        hook_points(model, check_intervention(model, intervention).site, edit=True)
     completions: list[list[int]] = [[] for _ in ids]
     ends = _end_tokens(model)
-    todo = _batches(model, [len(row) for row in ids], max_new_tokens, batch_tokens)
+    batches = _batches(model, [len(row) for row in ids], max_new_tokens, batch_tokens)
     with tqdm(
         total=len(ids), desc="generate", unit="prompt", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False
     ) as bar:
-        while todo:
-            batch = todo.pop(0)
+        while batches:
+            batch = batches.pop(0)
             try:
-                made = _generate_batch(model, [ids[i] for i in batch], batch, interventions, max_new_tokens, options)
+                generated = _generate_batch(model, [ids[i] for i in batch], batch, interventions, max_new_tokens, options)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or len(batch) == 1:
                     raise
-                todo = [batch[: len(batch) // 2], batch[len(batch) // 2 :], *todo]
+                batches = [batch[: len(batch) // 2], batch[len(batch) // 2 :], *batches]
                 continue
-            for index, row in zip(batch, made, strict=True):
+            for index, row in zip(batch, generated, strict=True):
                 stop = next((k + 1 for k, token in enumerate(row) if token in ends), len(row))
                 completions[index] = row[:stop]
             bar.update(len(batch))
@@ -125,23 +135,21 @@ def _check_options(model: HookedModel, options: dict[str, Any]) -> None:
         known = set(GenerationConfig().to_dict())
     for name in options:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(f"unknown option {name!r} of generate{': did you mean ' + close[0] + '?' if close else ''}")
+            raise ValueError(
+                f"unknown option {name!r} of generate: {did_you_mean(name, known)}see transformers' GenerationConfig"
+            )
         if name in ("num_beams", "num_return_sequences") and options[name] not in (1, None):
             raise ValueError(f"{name}={options[name]}: generate gives one completion for each prompt, without beams")
 
 
 def _batches(model: HookedModel, lengths: list[int], new: int, budget: int) -> list[list[int]]:
-    """Prompts of similar length together; a HookedTransformer, whose generate takes no mask, gets equal lengths only."""
+    """Indices of prompts of similar length; of equal length for a HookedTransformer, whose ``generate`` takes no mask."""
     equal = huggingface_model(model) is None
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        first = batches[-1][0] if batches else None
-        if (
-            first is not None
-            and (len(batches[-1]) + 1) * (lengths[first] + new) <= budget
-            and not (equal and lengths[first] != lengths[index])
-        ):
+        longest = lengths[batches[-1][0]] if batches else 0
+        fits = bool(batches) and (len(batches[-1]) + 1) * (longest + new) <= budget
+        if fits and not (equal and longest != lengths[index]):
             batches[-1].append(index)
         else:
             batches.append([index])
@@ -160,81 +168,86 @@ def _generate_batch(
     tokens, real = pad(prompts, pad_token(model), left=True)
     tokens = tokens.to(device_of(model))
     hf = huggingface_model(model)
-    reads = _Reads(tokenizer_of(model), real.sum(dim=1), torch.tensor(index))
-    ends = _end_tokens(model)
+    tokens_read = TokensRead(tokenizer_of(model), real.sum(dim=1), torch.tensor(index))
+    ends = _end_tokens(model) or None
     if hf is None:
-        given = {"do_sample": False, "verbose": False, "return_type": "tokens", "stop_at_eos": bool(ends)}
-        given |= {"eos_token_id": ends or None, **options}
-        with _hooked(model, interventions, reads):
-            out: Any = model.generate(tokens, max_new_tokens=new, **given)
+        settings = {"do_sample": False, "verbose": False, "return_type": "tokens", "stop_at_eos": ends is not None}
+        with attached(model, interventions, tokens_read):
+            out: Any = model.generate(tokens, max_new_tokens=new, **{**settings, "eos_token_id": ends, **options})
         return out[:, tokens.shape[1] :].tolist()
-    plain = {"eos_token_id": ends or None, "pad_token_id": pad_token(model), "do_sample": False, **options}
-    # Others who listen (hooks of the user's, a block of ``applied`` around this call) are told of whole texts and of all rows.
-    free = not options and quiet(model) and _plain_cache(hf)
-    with _own_generation_config_aside(hf):
+    settings = {"eos_token_id": ends, "pad_token_id": pad_token(model), "do_sample": False, **options}
+    # Hooks of the user's, and an ``applied`` block around this call, have to see whole prompts and all rows.
+    may_skip = not options and has_no_hooks(model) and _has_plain_cache(hf)
+    with _default_generation_config(hf):
         cache = None
-        if free and all(from_last(i.positions) for i in interventions):
+        if may_skip and all(from_last(i.positions) for i in interventions):
             with bypassed(model):
-                cache = _shared_prefix(hf, prompts, tokens, real)
-        with _hooked(model, interventions, reads), bypassed(model):
+                cache = _read_repeated_prompts(hf, prompts, tokens, real)
+        with attached(model, interventions, tokens_read), bypassed(model):
             if cache is not None:
-                reads.begin(tokens[:, :-1], real[:, :-1].to(tokens.device))
-            held = any(isinstance(i.transform, Running) for i in interventions)  # what they keep has a place for every row
-            steps = STEPS if free and not held else new
-            return _continue(hf, reads, tokens, real.to(tokens.device), cache, new, steps, plain)
+                tokens_read.begin(tokens[:, :-1], real[:, :-1].to(tokens.device))
+            stateful = any(isinstance(i.transform, Running) for i in interventions)  # their state has an entry for every row
+            steps = STEPS if may_skip and not stateful else new
+            return _generate_in_steps(hf, tokens_read, tokens, real.to(tokens.device), cache, new, steps, settings)
 
 
-def _continue(
-    hf: Any, reads: _Reads, tokens: Tensor, real: Tensor, cache: Any, new: int, steps: int, options: dict[str, Any]
+def _generate_in_steps(
+    hf: Any,
+    tokens_read: TokensRead,
+    tokens: Int[Tensor, "row column"],
+    real: Bool[Tensor, "row column"],
+    cache: Any,
+    new: int,
+    steps: int,
+    settings: dict[str, Any],
 ) -> list[list[int]]:
-    """Generate some steps at a time, and go on without the rows that are done once they are a quarter."""
-    width, ends = tokens.shape[1], torch.tensor(options["eos_token_id"] or [], device=tokens.device)
-    made: list[list[int]] = [[] for _ in tokens]
+    """Generate ``steps`` tokens at a time, and drop the rows that have ended once they are ``DROP_SHARE`` of the batch."""
+    width, ends = tokens.shape[1], torch.tensor(settings["eos_token_id"] or [], device=tokens.device)
+    generated: list[list[int]] = [[] for _ in tokens]
     rows = torch.arange(len(tokens), device=tokens.device)
-    # The mask is given even where nothing is padded: transformers would take a pad token inside a prompt for padding.
+    # The mask is passed even where nothing is padded: transformers would take a pad token inside a prompt for padding.
     mask = real.long()
     while True:
-        step = min(steps, new - tokens.shape[1] + width)
         out = hf.generate(
             tokens,
             attention_mask=mask,
             past_key_values=cache,
-            max_new_tokens=step,
+            max_new_tokens=min(steps, new - tokens.shape[1] + width),
             return_dict_in_generate=True,
-            **options,
+            **settings,
         )
         tokens, cache = out.sequences, getattr(out, "past_key_values", None)
         mask = torch.cat([mask, mask.new_ones(len(mask), tokens.shape[1] - mask.shape[1])], dim=1)
-        done = torch.isin(tokens[:, width:], ends).any(dim=1)
-        if done.all() or tokens.shape[1] - width >= new or steps >= new:
-            for row, said in zip(rows.tolist(), tokens[:, width:].tolist(), strict=True):
-                made[row] = said
-            return made
-        if done.float().mean() >= 1 / 4:
-            for row, said in zip(rows[done].tolist(), tokens[done, width:].tolist(), strict=True):
-                made[row] = said
-            left = (~done).nonzero()[:, 0]
+        ended = torch.isin(tokens[:, width:], ends).any(dim=1)
+        last = bool(ended.all()) or tokens.shape[1] - width >= new or steps >= new
+        if last or ended.float().mean() >= DROP_SHARE:
+            finished = torch.ones_like(ended) if last else ended
+            for row, completion in zip(rows[finished].tolist(), tokens[finished, width:].tolist(), strict=True):
+                generated[row] = completion
+            if last:
+                return generated
+            left = (~ended).nonzero()[:, 0]
             tokens, mask, rows = tokens[left], mask[left], rows[left]
-            cache.batch_select_indices(left.cpu())  # a cache may lie on several devices, and an index on the CPU does for each
-            reads.keep(left)
+            cache.batch_select_indices(left.cpu())  # layers of the cache may be on several devices; a CPU index suits them all
+            tokens_read.keep(left)
 
 
-def _shared_prefix(hf: Any, prompts: list[list[int]], tokens: Tensor, real: Tensor) -> Any:
-    """The cache of all but each prompt's last token, read once for prompts that are the same; None if few are."""
+def _read_repeated_prompts(hf: Any, prompts: list[list[int]], tokens: Tensor, real: Tensor) -> Any:
+    """The KV cache of all but each prompt's last token, every distinct prompt read once; None if few prompts are repeated."""
     first: dict[tuple[int, ...], int] = {}
-    same = [first.setdefault(tuple(prompt), len(first)) for prompt in prompts]
+    distinct = [first.setdefault(tuple(prompt), len(first)) for prompt in prompts]
     if 2 * len(first) > len(prompts) or tokens.shape[1] < 2:
         return None
-    chosen = torch.tensor([same.index(k) for k in range(len(first))])
+    chosen = torch.tensor([distinct.index(k) for k in range(len(first))])
     mask = real[chosen, :-1].long().to(tokens.device)
-    place = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    out = hf(tokens[chosen, :-1], attention_mask=mask, position_ids=place, use_cache=True, logits_to_keep=1)
-    out.past_key_values.batch_select_indices(torch.tensor(same))
+    position = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    out = hf(tokens[chosen, :-1], attention_mask=mask, position_ids=position, use_cache=True, logits_to_keep=1)
+    out.past_key_values.batch_select_indices(torch.tensor(distinct))
     return out.past_key_values
 
 
-def _plain_cache(hf: Any) -> bool:
-    """Whether what a model keeps between steps is keys and values alone, from which rows can be taken."""
+def _has_plain_cache(hf: Any) -> bool:
+    """Whether a model's cache holds keys and values alone, from which rows can be selected."""
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
     if not hf._supports_default_dynamic_cache():
@@ -244,8 +257,8 @@ def _plain_cache(hf: Any) -> bool:
 
 
 @contextmanager
-def _own_generation_config_aside(hf: Any) -> Iterator[None]:
-    """Without a checkpoint's own sampling, penalties and forced tokens, which transformers would mix into any call."""
+def _default_generation_config(hf: Any) -> Iterator[None]:
+    """Without the checkpoint's own sampling, penalties and forced tokens, which transformers would apply to every call."""
     from transformers import GenerationConfig
 
     own = hf.generation_config
@@ -257,7 +270,7 @@ def _own_generation_config_aside(hf: Any) -> Iterator[None]:
 
 
 def _end_tokens(model: HookedModel) -> list[int]:
-    """The tokens that end a completion: what the checkpoint's generation config names, else the tokenizer's."""
+    """The tokens that end a completion: those of the checkpoint's generation config, else the tokenizer's."""
     hf = huggingface_model(model)
     named = hf.generation_config.eos_token_id if hf is not None and hf.generation_config is not None else None
     named = tokenizer_of(model).eos_token_id if named is None else named

@@ -1,9 +1,14 @@
-"""An intervention: a transform at a site and at positions."""
+"""Interventions: a transform at a site and at positions.
+
+An intervention is a value; ``hooks.applied`` puts it into a model. It knows nothing of steering vectors but that they have a
+direction, a site and a model.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.activations.positions import Positions, check_positions, describe
@@ -11,18 +16,37 @@ from interp_transfer.interventions.transforms import Ablate, Add, Clamp, Running
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import RESIDUAL_WRITES
-from interp_transfer.vectors.vector import SteeringVector
+
+
+@runtime_checkable
+class Vector(Protocol):
+    """A direction at a site of a model, such as a ``SteeringVector``."""
+
+    @property
+    def direction(self) -> Float[Tensor, " d_model"]:
+        """The vector, in units of the activation."""
+        ...
+
+    @property
+    def site(self) -> str:
+        """Hook-point name."""
+        ...
+
+    @property
+    def model(self) -> ModelIdentity:
+        """The model that it belongs to."""
+        ...
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """Do ``transform`` to the activations at ``site`` of the tokens at ``positions``.
+    """Apply ``transform`` to the activations at ``site`` of the tokens at ``positions``.
 
     Attributes:
         site: hook-point name, or several; ``*`` stands for every block.
         transform: called with the selected rows, ``transform(a)`` or ``transform(a, at)``; returns rows of the same shape.
         positions: which tokens, see ``activations.positions``.
-        model: the model that it is meant for, if it is meant for one; others refuse it.
+        model: the model that it was made for, or None; other models refuse it.
     """
 
     site: str | tuple[str, ...]
@@ -39,8 +63,8 @@ class Intervention:
         """The same intervention at other positions."""
         return replace(self, positions=positions)
 
-    def when(self, condition: "Callable[[Tensor], Tensor] | SteeringVector", above: float = 0.0) -> "Intervention":
-        """The same only on rows whose score is above a threshold.
+    def when(self, condition: Callable[[Tensor], Tensor] | Vector, above: float = 0.0) -> "Intervention":
+        """The same intervention, only on rows whose score is above a threshold.
 
         Args:
             condition: rows ``Float[Tensor, "n d_model"]`` to scores ``Float[Tensor, " n"]``; a probe of the same site; or a
@@ -48,25 +72,26 @@ class Intervention:
             above: the threshold.
 
         Raises:
-            ValueError: for a probe or vector of another site or model, or a transform that keeps something from step to step
-                (``follow``).
+            ValueError: for a probe or vector of another site or model, or a transform with a state (``follow``).
         """
         site, model = getattr(condition, "site", self.site), getattr(condition, "model", None)
         if site != self.site or (model is not None and self.model is not None and model.fingerprint != self.model.fingerprint):
             raise ValueError(f"the condition {condition!r} is of another site or model than {self}: it would score other rows")
-        if isinstance(condition, SteeringVector):
-            direction = condition.direction.float()
-            condition = lambda a: a.float() @ direction.to(a.device)  # noqa: E731
         if isinstance(self.transform, Running):
-            raise ValueError(f"{type(self.transform).__name__} reads along at every step: it cannot be left out at some rows")
-        return replace(self, transform=When(condition, self.transform, above))
+            raise ValueError(f"{type(self.transform).__name__} keeps a state from step to step: it cannot skip rows")
+        score = condition if callable(condition) else _dot_product(condition.direction.float())
+        return replace(self, transform=When(score, self.transform, above))
 
     def __str__(self) -> str:
         site = self.site if isinstance(self.site, str) else " + ".join(self.site)
         return f"{type(self.transform).__name__} at {site}, positions {describe(self.positions)}"
 
 
-def add(vector: SteeringVector, strength: Strength = 1.0, positions: Positions = "all") -> Intervention:
+def _dot_product(direction: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda rows: rows.float() @ direction.to(rows.device)
+
+
+def add(vector: Vector, strength: Strength = 1.0, positions: Positions = "all") -> Intervention:
     """Add ``strength`` times the vector at its site; strength 1.0 is the contrast's own difference.
 
     ``strength`` may hold one number for each text, ``Float[Tensor, " text"]``.
@@ -74,36 +99,38 @@ def add(vector: SteeringVector, strength: Strength = 1.0, positions: Positions =
     return Intervention(vector.site, Add(vector.direction, strength), positions, model=vector.model)
 
 
-def ablate(vector: SteeringVector, positions: Positions = "all", *, everywhere: bool = False) -> Intervention:
+def ablate(vector: Vector, positions: Positions = "all", *, everywhere: bool = False) -> Intervention:
     """Remove the component along the vector (directional ablation, Arditi et al. 2024).
 
     Args:
-        vector: its direction is what is removed; its length does not matter.
+        vector: its direction is removed; its length does not matter.
         positions: which tokens.
-        everywhere: at every block's input, attention output and MLP output, and not at the vector's site alone.
+        everywhere: at every block's input, attention output and MLP output, instead of the vector's site alone.
     """
     site = RESIDUAL_WRITES if everywhere else vector.site
     return Intervention(site, Ablate(vector.direction), positions, model=vector.model)
 
 
-def clamp(vector: SteeringVector, value: Strength, positions: Positions = "all") -> Intervention:
+def clamp(vector: Vector, value: Strength, positions: Positions = "all") -> Intervention:
     """Set the component along the vector's unit direction to ``value``, in units of the activation."""
     return Intervention(vector.site, Clamp(vector.direction, value), positions, model=vector.model)
 
 
-def _checked(model: HookedModel) -> Any:
-    def check(intervention: Any) -> Intervention:
-        if not isinstance(intervention, Intervention):
-            raise ValueError(
-                f"not an intervention but a {type(intervention).__name__}: make one with add(vector, strength), "
-                "ablate(vector), clamp(vector, value) or Intervention(site, transform, positions)"
-            )
-        here = identity(model)
-        if intervention.model is not None and intervention.model.fingerprint != here.fingerprint:
-            raise ValueError(
-                f"this intervention was made for {intervention.model}, not for {here}: move its vector with "
-                "mapper.transfer(vector), or rebind it on purpose with vector.for_model(model)"
-            )
-        return intervention
+def check_intervention(model: HookedModel, intervention: Any) -> Intervention:
+    """Return ``intervention`` if it can be applied to ``model``.
 
-    return check
+    Raises:
+        ValueError: for anything that is no intervention, or one that was made for another model.
+    """
+    if not isinstance(intervention, Intervention):
+        raise ValueError(
+            f"not an intervention but a {type(intervention).__name__}: make one with vector.add(strength), vector.ablate(), "
+            "vector.clamp(value) or Intervention(site, transform, positions)"
+        )
+    here = identity(model)
+    if intervention.model is not None and intervention.model.fingerprint != here.fingerprint:
+        raise ValueError(
+            f"this intervention was made for {intervention.model}, not for {here}: move its vector with "
+            "mapper.transfer(vector), or rebind it on purpose with vector.for_model(model)"
+        )
+    return intervention

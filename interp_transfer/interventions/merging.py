@@ -1,7 +1,8 @@
-"""Many interventions in one batch: each on its own copy of the same texts.
+"""Merge interventions, so that one batch tries several on copies of the same texts.
 
-A search tries the same prompts under many strengths and positions. One batch holds them all: text ``k * n + i`` is prompt i
-under intervention k, and a single hook adds to each text what is its own. What a batch costs beside arithmetic is paid once.
+A search tries the same prompts under many strengths and positions. In a merged batch, text ``k * n + i`` is prompt i under
+intervention k, and one hook adds to each text what its own intervention adds. The cost of a batch besides arithmetic is then
+paid once.
 """
 
 from collections.abc import Sequence
@@ -21,8 +22,8 @@ class EachText:
     """Positions that differ from text to text: text ``k * n + i`` follows the k-th rule, as if it were text i.
 
     Attributes:
-        rules: of positions.
-        n: how many texts follow each.
+        rules: rules of positions.
+        n: how many texts follow each rule.
     """
 
     rules: tuple[Positions, ...]
@@ -30,59 +31,55 @@ class EachText:
 
     @property
     def from_last(self) -> bool:
-        """Whether no rule names tokens before the prompt's last."""
+        """Whether no rule selects tokens before the prompt's last."""
         return all(map(from_last, self.rules))
 
     def __call__(self, layout: Layout) -> Bool[Tensor, "row column"]:
-        """The columns that each row's own rule names."""
-        which = layout.rows // self.n
-        chosen = torch.zeros_like(layout.real)
-        for rule, numbers in self._distinct():
-            rows = torch.isin(which, torch.tensor(numbers, device=which.device)).nonzero()[:, 0]
+        """The columns that each row's own rule selects."""
+        rule_of_row = layout.rows // self.n
+        selected = torch.zeros_like(layout.real)
+        for rule, numbers in self._distinct_rules():
+            rows = torch.isin(rule_of_row, torch.tensor(numbers, device=rule_of_row.device)).nonzero()[:, 0]
             if len(rows):
-                parts = {name: getattr(layout, name)[rows] for name in ("tokens", "real", "prompt_lengths", "rows")}
-                part = Layout(**parts, tokenizer=layout.tokenizer)
-                chosen[rows] = select(rule, replace(part, rows=part.rows % self.n))
-        return chosen
+                fields = {name: getattr(layout, name)[rows] for name in ("tokens", "real", "prompt_lengths")}
+                selected[rows] = select(rule, replace(layout, **fields, rows=layout.rows[rows] % self.n))
+        return selected
 
-    def _distinct(self) -> list[tuple[Positions, list[int]]]:
-        """Each rule once, with the numbers at which it stands."""
-        found: list[tuple[Positions, list[int]]] = []
+    def _distinct_rules(self) -> list[tuple[Positions, list[int]]]:
+        """Each rule once, with the indices at which it occurs."""
+        distinct: list[tuple[Positions, list[int]]] = []
         for number, rule in enumerate(self.rules):
-            same = (numbers for other, numbers in found if _same(rule, other))
-            if (numbers := next(same, None)) is None:
-                found.append((rule, [number]))
+            numbers = next((numbers for other, numbers in distinct if _same_rule(rule, other)), None)
+            if numbers is None:
+                distinct.append((rule, [number]))
             else:
                 numbers.append(number)
-        return found
+        return distinct
 
     def __str__(self) -> str:
         return f"{len(self.rules)} rules, {self.n} texts each"
 
 
 def can_merge(one: Intervention, other: Intervention) -> bool:
-    """Whether two interventions can share a batch: both add one vector, to the same site of the same model."""
-    if not all(isinstance(i.transform, Add) and i.transform.direction.ndim == 1 for i in (one, other)):
-        return False
-    if any(isinstance(i.transform.strength, Tensor) and i.transform.strength.ndim for i in (one, other)):  # type: ignore[attr-defined]
-        return False
+    """Whether two interventions can share a batch: both add one vector, at the same site of the same model."""
+    for transform in (one.transform, other.transform):
+        if not isinstance(transform, Add) or transform.direction.ndim != 1:
+            return False
+        if isinstance(transform.strength, Tensor) and transform.strength.ndim:
+            return False
     return one.site == other.site and one.model == other.model and from_last(one.positions) == from_last(other.positions)
 
 
 def can_share(one: Sequence[Intervention], other: Sequence[Intervention]) -> bool:
-    """Whether two settings, of interventions that are applied together, can share a batch: each of one with its like."""
+    """Whether two settings can share a batch. A setting is a list of interventions that are applied together."""
     return len(one) == len(other) > 0 and all(map(can_merge, one, other))
 
 
 def merged(interventions: Sequence[Intervention], n: int) -> Intervention:
-    """One intervention that does each of several to its own ``n`` texts.
-
-    Args:
-        interventions: any two of which ``can_merge``.
-        n: how many texts each of them is for: text ``k * n + i`` is under the k-th.
+    """One intervention that applies each of several to its own ``n`` texts: text ``k * n + i`` is under the k-th.
 
     Raises:
-        ValueError: for none, or some that cannot share a batch.
+        ValueError: for no interventions, or some that cannot share a batch.
     """
     if not interventions or not all(can_merge(interventions[0], other) for other in interventions):
         raise ValueError("only interventions that add a vector to the same site of the same model can share a batch")
@@ -93,26 +90,22 @@ def merged(interventions: Sequence[Intervention], n: int) -> Intervention:
     if any(t.direction is not direction for t in transforms):
         direction = torch.stack([t.direction for t in transforms]).repeat_interleave(n, dim=0)
     rules = tuple(i.positions for i in interventions)
-    positions = rules[0] if all(_same(rule, rules[0]) and isinstance(rule, str) for rule in rules) else EachText(rules, n)
+    positions = rules[0] if all(_same_rule(rule, rules[0]) and isinstance(rule, str) for rule in rules) else EachText(rules, n)
     return Intervention(first.site, Add(direction, strengths), positions, model=first.model)
 
 
 def merged_each(settings: Sequence[Sequence[Intervention]], n: int) -> tuple[Intervention, ...]:
-    """``merged`` for settings of several interventions: the first of each become one, and so on, in their order.
-
-    Args:
-        settings: interventions that are applied together, for each setting; any two of which ``can_share``.
-        n: how many texts each setting is for: text ``k * n + i`` is under the k-th.
+    """``merged`` for settings of several interventions: the first ones of all settings become one, and so on, in order.
 
     Raises:
-        ValueError: for none, or some that cannot share a batch.
+        ValueError: for no settings, or some that cannot share a batch.
     """
     if not settings or not all(can_share(settings[0], other) for other in settings):
         raise ValueError("only settings whose interventions can be merged one by one can share a batch")
-    return tuple(merged(alike, n) for alike in zip(*settings, strict=True))
+    return tuple(merged(column, n) for column in zip(*settings, strict=True))
 
 
-def _same(one: Positions, other: Positions) -> bool:
+def _same_rule(one: Positions, other: Positions) -> bool:
     if one is other:
         return True
     return not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other

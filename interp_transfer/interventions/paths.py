@@ -35,7 +35,7 @@ from interp_transfer.interventions.splice import splice
 from interp_transfer.interventions.transforms import At
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.sites import HEAD_SITES, head_parts, hook_points
-from interp_transfer.names import meant
+from interp_transfer.names import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,7 +227,7 @@ def _receivers(model: HookedModel, names: str | Sequence[str] | None, parallel: 
     for name in asked:
         if name not in known:
             raise ValueError(
-                f"unknown receiver {name!r}: {meant(name, known)}there are blocks.N.attn and blocks.N.mlp, N from 0 to "
+                f"unknown receiver {name!r}: {did_you_mean(name, known)}there are blocks.N.attn and blocks.N.mlp, N from 0 to "
                 f"{layers - 1}, and {LOGITS}"
             )
         # Where one of the two is missing, attention and MLP read through one norm, and neither can be told apart.

@@ -1,11 +1,11 @@
-"""Overwrite a model's activations with those of another run, or of another model.
+"""Overwrite activations with those of another run, or of another model.
 
 Activation patching puts one run's activation into another run of the same model; a mapper turns one model's activations into
-another's. Both are the same act here: rows of captured activations, passed through a mapping (the identity for the same
-model), replace what the site would have held, token by token. Fused replacement keeps a part of it (Freeman and Ngangmeni,
-"Shared Truth": (1 - a) h_target + a f(h_source)).
+another's. Both are the same operation: rows of captured activations, passed through a mapping (the identity for the same
+model), replace the site's own, token by token. Fused replacement keeps a share of the site's own activation (Freeman and
+Ngangmeni, "Shared Truth": (1 - a) h_target + a f(h_source)).
 
-Captured rows reach as far as the texts that were captured; `follow` lets another model read along while text is generated.
+Captured rows cover the captured texts alone; ``follow`` runs the other model along while text is generated.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from interp_transfer.interventions.transforms import At
 
 Mapping = Callable[[Float[Tensor, "n d_source"]], Float[Tensor, "n d_target"]]
 Alignment = Callable[[Int[Tensor, " n"], Int[Tensor, " n"]], Int[Tensor, " n"]]
-"""(text, position in the target) -> position in the source, or -1 where the source has nothing for that token."""
+"""(text, position in the target) -> position in the source, or -1 where the source has no token for it."""
 
 
 def fused(own: Float[Tensor, "n d"], other: Float[Tensor, "n d"], amount: float) -> Float[Tensor, "n d"]:
@@ -43,12 +43,12 @@ def check_amount(amount: float | int) -> float:
 
 @dataclass(frozen=True)
 class Spliced:
-    """Rows by text and position; tokens that have none keep their own activation.
+    """Rows by text and position; tokens without a row keep their own activation.
 
     Attributes:
-        table: which of the values each text has at each position, -1 for none.
+        table: index into ``values`` for each text and position, -1 for none.
         values: the rows.
-        align: see ``Alignment``; positions as they are if not given.
+        align: see ``Alignment``; positions are unchanged without it.
         amount: the share of the activation that is replaced, 0 to 1.
     """
 
@@ -58,18 +58,18 @@ class Spliced:
     amount: float = 1.0
 
     def __call__(self, a: Float[Tensor, "n d_target"], at: At) -> Float[Tensor, "n d_target"]:
-        """The spliced rows."""
+        """The rows, replaced where there is a value for their token."""
         row, position = at.row.cpu(), at.position.cpu()
         if self.align is not None:
             position = self.align(row, position)
-        known = (row < self.table.shape[0]) & (position >= 0) & (position < self.table.shape[1])
-        found = torch.full_like(row, -1)
-        found[known] = self.table[row[known], position[known]]
-        found = found.to(a.device)
+        inside = (row < self.table.shape[0]) & (position >= 0) & (position < self.table.shape[1])
+        index = torch.full_like(row, -1)
+        index[inside] = self.table[row[inside], position[inside]]
+        index = index.to(a.device)
         values = self.values.to(device=a.device, dtype=a.dtype)
         if values.shape[1] != a.shape[1]:
             raise ValueError(f"rows of width {values.shape[1]} are spliced into a site of width {a.shape[1]}: map them to it")
-        return torch.where((found >= 0)[:, None], fused(a, values[found.clamp(min=0)], self.amount), a)
+        return torch.where((index >= 0)[:, None], fused(a, values[index.clamp(min=0)], self.amount), a)
 
 
 @torch.no_grad()
@@ -85,22 +85,22 @@ def splice(
     """Replace activations at ``to_site`` by captured ones.
 
     Args:
-        activations: captured on the same texts that the model is going to read, in the same order.
-        from_site: which of them.
-        to_site: where they go.
-        mapping: from the source's space to the target's, a mapper for example; the identity if not given.
+        activations: captured on the texts that the model is going to read, in the same order.
+        from_site: the site of the captured rows.
+        to_site: the site whose activations are replaced.
+        mapping: from the source's space to the target's, such as a mapper; the identity by default.
         positions: which tokens are overwritten.
-        align: which source position stands for a target position; the same one if not given (same tokenizer).
+        align: the source position for each target position; the same one by default (same tokenizer).
         amount: a in (1 - a) own + a spliced; 1 replaces all of the activation.
 
     Raises:
-        ValueError: where nothing was captured, or for an amount outside of 0 to 1.
+        ValueError: for empty activations, or an amount outside of 0 to 1.
     """
-    share = check_amount(amount)
+    amount = check_amount(amount)
     rows = activations[from_site]
     if not len(rows):
         raise ValueError("nothing was captured, so there is nothing to splice in: capture the prompts first")
     values = rows if mapping is None else mapping(rows)
     table = torch.full((int(activations.text_index.max()) + 1, int(activations.position.max()) + 1), -1)
     table[activations.text_index, activations.position] = torch.arange(len(rows))
-    return Intervention(to_site, Spliced(table, values, align, share), positions)
+    return Intervention(to_site, Spliced(table, values, align, amount), positions)

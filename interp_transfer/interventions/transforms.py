@@ -1,11 +1,11 @@
-"""What is done to the activations that a hook selects.
+"""Transforms: functions of the activations that a hook selects.
 
 A transform is called with the selected rows alone, ``transform(a)`` or ``transform(a, at)``, and returns rows of the same
-shape; ``at`` says which text, position and token each row is. Any function of that form will do. These are the usual ones,
-as frozen values.
+shape; ``at`` holds the text, position and token of each row. Any function of that form can be one. Those of this module are
+frozen values.
 
-Wherever a direction is taken, it is one vector for all rows (``"d_model"``) or one for each text (``"text d_model"``, picked
-by ``at.row``); strengths likewise. So a batch can hold different interventions.
+A direction is one vector for all rows (``"d_model"``) or one for each text (``"text d_model"``, selected by ``at.row``); the
+same holds for strengths. So one batch can hold different interventions.
 """
 
 import inspect
@@ -28,10 +28,10 @@ Strength = float | int | Float[Tensor, " text"]
 
 @dataclass(frozen=True)
 class At:
-    """Which tokens the selected rows are.
+    """The tokens of the selected rows.
 
     Attributes:
-        layout: everything read so far.
+        layout: all tokens that were read so far.
         index: row and column of each selected token in the layout.
     """
 
@@ -40,7 +40,7 @@ class At:
 
     @cached_property
     def row(self) -> Int[Tensor, " n"]:
-        """The text, counted over the whole call."""
+        """Index of the text in the whole call, not in its batch."""
         return self.layout.rows[self.index[0]]
 
     @cached_property
@@ -58,7 +58,7 @@ Transform = Callable[..., Float[Tensor, "n d_model"]]
 
 
 def takes_at(transform: Transform) -> bool:
-    """Whether a transform wants to know which tokens its rows are."""
+    """Whether a transform has a second parameter ``at``."""
     try:
         parameters = inspect.signature(transform).parameters.values()
     except (TypeError, ValueError):
@@ -69,40 +69,38 @@ def takes_at(transform: Transform) -> bool:
 
 @runtime_checkable
 class Running(Protocol):
-    """A transform that keeps something from step to step, such as the cache of a second model.
+    """A transform with a state from step to step, such as the cache of a second model.
 
-    What it keeps lives for one ``applied`` block: the transform itself stays a value, and two blocks share nothing.
+    The state lives for one ``applied`` block: the transform itself stays a value, and two blocks share nothing.
     """
 
     def running(self, model: HookedModel) -> AbstractContextManager[Transform]:
-        """Entered with the block, before any hook is added: gives the transform that ``model`` is hooked with inside it."""
+        """A context manager, entered before any hook is added, that yields the transform for one block on ``model``."""
         ...
 
 
-def _fit(value: Tensor, a: Tensor, at: At | None, one: int) -> Tensor:
-    """``value`` for each row of ``a``: itself, or the entry of the row's text where it has an axis of texts."""
+def _per_row(value: Tensor, a: Tensor, at: At | None, ndim: int) -> Tensor:
+    """``value`` for each row of ``a``: unchanged if it has ``ndim`` axes, or the entry of the row's text if it has one more."""
     value = value.to(device=a.device, dtype=a.dtype)
-    if value.ndim == one:
+    if value.ndim == ndim:
         return value
     if at is None:
-        raise ValueError("one direction or strength for each text needs to know the texts: call it with at")
+        raise ValueError("a direction or strength for each text needs to know the texts: call the transform with at")
     if int(at.row.max()) >= len(value):
         raise ValueError(f"{len(value)} directions or strengths for text {int(at.row.max())}: give one for each text")
     return value[at.row.to(a.device)]
 
 
-def fitted(strength: Strength, a: Float[Tensor, "n d_model"], at: At | None) -> Tensor | float:
-    """A strength for rows: the number itself, or that of each row's text.
+def strength_per_row(strength: Strength, a: Float[Tensor, "n d_model"], at: At | None) -> Tensor | float:
+    """The strength for rows: one number, or ``Float[Tensor, "n 1"]`` where each text has its own.
 
     Raises:
-        ValueError: for one strength for each text, where it is not known which texts the rows are of, or there are more.
+        ValueError: for a strength for each text, if ``at`` is missing or there are more texts than strengths.
     """
-    return _fit(strength, a, at, 0) if isinstance(strength, Tensor) else strength
-
-
-def _scaled(strength: Strength, a: Tensor, at: At | None) -> Tensor | float:
-    value = fitted(strength, a, at)
-    return value[:, None] if isinstance(value, Tensor) and value.ndim else value
+    if not isinstance(strength, Tensor):
+        return strength
+    value = _per_row(strength, a, at, 0)
+    return value[:, None] if value.ndim else value
 
 
 def _unit(direction: Tensor) -> Tensor:
@@ -121,57 +119,57 @@ class Add:
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At | None = None) -> Float[Tensor, "n d_model"]:
         """The rows with the direction added."""
-        return a + _scaled(self.strength, a, at) * _fit(self.direction, a, at, 1)
+        return a + strength_per_row(self.strength, a, at) * _per_row(self.direction, a, at, 1)
 
 
 @dataclass(frozen=True)
 class Ablate:
-    """a - (a . v) v with v the unit direction: nothing of it is left (directional ablation, Arditi et al. 2024)."""
+    """a - (a . v) v with v the unit direction (directional ablation, Arditi et al. 2024)."""
 
     direction: Direction
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At | None = None) -> Float[Tensor, "n d_model"]:
-        """The rows, orthogonal to the direction."""
+        """The rows, projected onto the complement of the direction."""
         return Clamp(self.direction, 0.0)(a, at)
 
 
 @dataclass(frozen=True)
 class Clamp:
-    """Set the component along the unit direction to ``value``, in units of the activation; leave the rest."""
+    """Set the component along the unit direction to ``value``, in units of the activation; the rest stays."""
 
     direction: Direction
     value: Strength
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At | None = None) -> Float[Tensor, "n d_model"]:
-        """The rows with that component."""
-        v = _fit(_unit(self.direction), a, at, 1)
-        return a + (_scaled(self.value, a, at) - (a * v).sum(dim=-1, keepdim=True)) * v
+        """The rows with their component set."""
+        v = _per_row(_unit(self.direction), a, at, 1)
+        return a + (strength_per_row(self.value, a, at) - (a * v).sum(dim=-1, keepdim=True)) * v
 
 
 @dataclass(frozen=True)
 class Replace:
-    """Put a value in place of the activation, whatever it was."""
+    """Replace the activation by a value."""
 
     value: Direction
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At | None = None) -> Float[Tensor, "n d_model"]:
-        """The value, once for each row."""
-        return _fit(self.value, a, at, 1).expand_as(a)
+        """The value, repeated for each row."""
+        return _per_row(self.value, a, at, 1).expand_as(a)
 
 
 @dataclass(frozen=True)
 class MeanAblate(Replace):
-    """Replace by the mean activation over a reference set: what the site says on average, and nothing of this text."""
+    """Replace the activation by its mean over a reference set, which removes everything specific to the text."""
 
 
 @dataclass(frozen=True)
 class When:
-    """Do something to the rows where a condition fires, and leave the others (conditional steering, Lee et al. 2024).
+    """Transform the rows whose score is above a threshold (conditional steering, Lee et al. 2024).
 
     Attributes:
-        condition: a score for each row: a ``features.probes.Probe``, ``lambda a: a @ direction``, anything like it.
-        transform: what is done.
-        above: the score from which on.
+        condition: scores the rows: a ``features.probes.Probe``, ``lambda a: a @ direction``, or any such function.
+        transform: applied to the rows that score higher than the threshold.
+        above: the threshold.
     """
 
     condition: Callable[[Float[Tensor, "n d_model"]], Float[Tensor, " n"]]
@@ -179,29 +177,30 @@ class When:
     above: float = 0.0
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At) -> Float[Tensor, "n d_model"]:
-        """The rows, changed where the condition fires."""
+        """The rows, transformed where the score is above the threshold."""
         score = self.condition(a)
         if score.shape != a.shape[:1]:
             raise ValueError(f"the condition returned {tuple(score.shape)} for {len(a)} rows: give a score for each row")
-        fires = (score > self.above).nonzero()[:, 0]
-        if not len(fires):
+        chosen = (score > self.above).nonzero()[:, 0]
+        if not len(chosen):
             return a
-        part = At(at.layout, (at.index[0][fires], at.index[1][fires]))
-        changed = self.transform(a[fires], part) if takes_at(self.transform) else self.transform(a[fires])
-        return a.index_copy(0, fires, changed.to(a.dtype))
+        row, column = (index[chosen.to(index.device)] for index in at.index)
+        part = At(at.layout, (row, column))
+        changed = self.transform(a[chosen], part) if takes_at(self.transform) else self.transform(a[chosen])
+        return a.index_copy(0, chosen, changed.to(a.dtype))
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Add Gaussian noise, or put it in place of the activation.
+    """Add Gaussian noise to the activation, or replace the activation by it.
 
     The noise of a token depends on ``seed``, its text and its position alone, so it is the same with and without a KV cache
-    and however the texts are batched.
+    and for every batch size.
 
     Attributes:
         scale: standard deviation of each coordinate, in units of the activation.
         seed: of the noise.
-        replace: whether the activation is replaced (the paper's trigger noise) or added to.
+        replace: replace the activation (the paper's trigger noise) instead of adding to it.
     """
 
     scale: float
@@ -210,16 +209,16 @@ class Noise:
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At) -> Float[Tensor, "n d_model"]:
         """The rows with their noise."""
-        key = _mixed(_mixed(_mixed(torch.full_like(at.row, self.seed)) + at.row) + at.position)
-        bits = _mixed(key[:, None] + torch.arange(2 * a.shape[1], device=key.device))
+        key = _hash(_hash(_hash(torch.full_like(at.row, self.seed)) + at.row) + at.position)
+        bits = _hash(key[:, None] + torch.arange(2 * a.shape[1], device=key.device))
         uniform = ((bits >> 11) & (2**53 - 1)).double().add(0.5) / 2**53
         radius, angle = uniform.chunk(2, dim=1)
         drawn = (-2 * radius.log()).sqrt() * (2 * torch.pi * angle).cos()  # Box and Muller 1958
         return self.scale * drawn.to(device=a.device, dtype=a.dtype) + (0 if self.replace else a)
 
 
-def _mixed(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """Bits of each number, well mixed: the finaliser of splitmix64 (Steele et al. 2014) in wrapping 64-bit arithmetic."""
+def _hash(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """Hash each number: the finaliser of splitmix64 (Steele et al. 2014) in wrapping 64-bit arithmetic."""
     x = x + -7046029254386353131
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
         x = (x ^ ((x >> shift) & (2 ** (64 - shift) - 1))) * factor

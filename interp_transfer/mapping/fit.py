@@ -33,7 +33,7 @@ from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.row_blocks import BLOCK_ROWS, CollectedPart, Part, Transformed, regrouped
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
-from interp_transfer.names import meant
+from interp_transfer.names import did_you_mean
 from interp_transfer.vectors.vector import check_same
 
 __all__ = ["KINDS", "check_kind", "fit", "fit_each"]
@@ -332,5 +332,5 @@ def _settings(known: Kind, kind: str, given: dict[str, Any]) -> Any:
     for name in given:
         if name not in names:
             has = f"there are {', '.join(names)}" if names else f"{kind!r} has none"
-            raise ValueError(f"unknown setting {name!r} of {kind!r}: {meant(name, names)}{has}")
+            raise ValueError(f"unknown setting {name!r} of {kind!r}: {did_you_mean(name, names)}{has}")
     return known.settings(**given)

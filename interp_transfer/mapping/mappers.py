@@ -19,12 +19,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
+from interp_transfer.io import read_tensors, write_json, write_tensors
 from interp_transfer.mapping.card import LIBRARY, PAPER, Card, Space, is_our_card, model_card
 from interp_transfer.mapping.hub import fetch, hub_errors, local_folder
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, find_mode, find_norm, move
 from interp_transfer.mapping.networks import make_core
 from interp_transfer.models.identity import ModelIdentity
-from interp_transfer.vectors.vector import SteeringVector, check_same, read_safetensors
+from interp_transfer.vectors.vector import SteeringVector, check_same
 
 FORMAT = "interp_transfer.mapper/1"
 T = TypeVar("T")
@@ -153,21 +154,14 @@ class Mapper(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write the two files, and remove the card of a mapper that was here before; who calls writes the new one."""
-        from safetensors.torch import save_file
-
         card = {
             "format": FORMAT,
             "source": asdict(self.source),
             "target": asdict(self.target),
             "card": asdict(self.card),
         }
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        half_weights, half_card = (save_directory / f".mapper.{kind}.part" for kind in ("safetensors", "json"))
-        save_file(weights, half_weights)
-        half_weights.chmod(0o644)  # safetensors makes files that only their owner can read
-        half_card.write_text(json.dumps(card, indent=1))
-        half_weights.replace(save_directory / "mapper.safetensors")
-        half_card.replace(save_directory / "mapper.json")
+        write_tensors(save_directory / "mapper.safetensors", self.state_dict())
+        write_json(save_directory / "mapper.json", card)
         readme = save_directory / "README.md"
         if readme.is_file() and is_our_card(readme.read_text(encoding="utf-8", errors="replace")):
             readme.unlink()
@@ -265,7 +259,7 @@ class Mapper(
         path = where / "mapper.json"
         if not path.is_file():
             raise ValueError(f"there is no mapper in {str(where)!r}: mapper.json is missing")
-        weights, _ = read_safetensors(where / "mapper.safetensors")
+        weights, _ = read_tensors(where / "mapper.safetensors")
         try:
             plain = check_type(json.loads(path.read_text()), dict[str, Any])
             if plain.get("format") != FORMAT:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
-from interp_transfer.io import initial_weights, write_whole
+from interp_transfer.io import write_json, write_tensors
 from interp_transfer.mapping.distributed import data_parallel, rank_and_size, summed
 from interp_transfer.mapping.row_blocks import Part
+from interp_transfer.models.identity import weights_fingerprint
 
 _WARM_UP = 0.1  # share of the steps
 
@@ -157,7 +158,7 @@ class _State:
         self.curve: list[float] = []
         self.best: dict[str, Tensor] = {}
         self._core, self._optimizer, self._schedule, self._folder = core, optimizer, schedule, folder
-        self._request = request | {"initial weights": initial_weights(core)}
+        self._request = request | {"initial weights": weights_fingerprint(core)}
 
     def keep(self, error: float) -> None:
         """Record the error of an epoch, and its weights if they are the best."""
@@ -195,8 +196,6 @@ class _State:
 
     def _write(self, folder: Path) -> None:
         """Write the tensors under a new name, then the JSON that names them, so that a checkpoint is never incomplete."""
-        from safetensors.torch import save_file
-
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"core.{name}": tensor for name, tensor in self._core.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
@@ -204,11 +203,11 @@ class _State:
         for index, slot in slots["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slot.items()}
         file = f"training-{len(self.curve)}.safetensors"
-        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, folder / file)
+        write_tensors(folder / file, tensors)
         group = {name: value for name, value in slots["param_groups"][0].items() if name != "params"}
         schedule = {name: value for name, value in self._schedule.state_dict().items() if not callable(value)}
         plain = {"request": self._request, "file": file, "curve": self.curve, "group": group, "schedule": schedule}
-        write_whole(folder / "training.json", plain)
+        write_json(folder / "training.json", plain)
         for old in folder.glob("training-*.safetensors"):
             if old.name != file:
                 old.unlink()

@@ -12,7 +12,7 @@ from interp_transfer.activations.spans import rendered, token_spans
 from interp_transfer.mapping.texts import Text
 from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.tokens import TextTooLong, tokenize, tokenizer_of
-from interp_transfer.names import meant
+from interp_transfer.names import did_you_mean
 
 TOO_LONG = ("refuse", "cut", "drop")
 """What may be done about a text that is longer than the shorter of two contexts."""
@@ -46,7 +46,7 @@ def check_too_long(too_long: str, conversations: bool) -> None:
         ValueError: naming the closest.
     """
     if too_long not in TOO_LONG:
-        raise ValueError(f"unknown too_long={too_long!r}: {meant(too_long, TOO_LONG)}there are {', '.join(TOO_LONG)}")
+        raise ValueError(f"unknown too_long={too_long!r}: {did_you_mean(too_long, TOO_LONG)}there are {', '.join(TOO_LONG)}")
     if too_long == "cut" and conversations:
         raise ValueError(
             "too_long='cut' is for plain texts, and these are conversations, whose templates would not be closed: use "

@@ -1,4 +1,4 @@
-"""What the toolkit needs of a wrapped model, and a few facts about one."""
+"""What the toolkit needs of a wrapped model, and facts about one that both wrappers of transformer-lens store differently."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,7 +8,7 @@ from torch import nn
 
 @runtime_checkable
 class HookedModel(Protocol):
-    """What the toolkit needs of a wrapped model; ``TransformerBridge`` and ``HookedTransformer`` both have it."""
+    """The interface of a wrapped model; ``TransformerBridge`` and ``HookedTransformer`` both have it."""
 
     cfg: Any
     tokenizer: Any
@@ -23,36 +23,36 @@ class HookedModel(Protocol):
         ...
 
     def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:
-        """A forward pass that keeps activations."""
+        """Run a forward pass and keep activations."""
         ...
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Generation."""
+        """Generate tokens."""
         ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """A forward pass."""
+        """Run a forward pass."""
         ...
-
-
-def context_length(model: HookedModel) -> int:
-    """The number of tokens that the model can read at once."""
-    return int(model.cfg.n_ctx)
-
-
-def device_of(model: HookedModel) -> torch.device:
-    """Where token ids have to be put for a forward pass: the device of the embedding."""
-    inner: nn.Module = huggingface_model(model) or model  # type: ignore[assignment]
-    device = next(inner.parameters()).device
-    return torch.device("cpu") if device.type == "meta" else device  # accelerate takes it from there to where it is needed
-
-
-def parameter_count(model: HookedModel) -> int:
-    """How many numbers the model consists of."""
-    inner: Any = huggingface_model(model) or model
-    return sum(parameter.numel() for parameter in inner.parameters())
 
 
 def huggingface_model(model: HookedModel) -> Any:
     """The transformers model inside a bridge, or None for other wrappers."""
     return getattr(model, "original_model", None)
+
+
+def context_length(model: HookedModel) -> int:
+    """The maximum number of tokens of one sequence."""
+    return int(model.cfg.n_ctx)
+
+
+def parameter_count(model: HookedModel) -> int:
+    """The number of parameters."""
+    module: Any = huggingface_model(model) or model
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def device_of(model: HookedModel) -> torch.device:
+    """The device on which a forward pass expects token ids: that of the embedding."""
+    module: nn.Module = huggingface_model(model) or model  # type: ignore[assignment]
+    device = next(module.parameters()).device
+    return torch.device("cpu") if device.type == "meta" else device  # accelerate moves the ids from there

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from interp_transfer.models.load import taken_as_it_is
-from interp_transfer.names import meant
+from interp_transfer.models.load import keep_tokenizer
+from interp_transfer.names import did_you_mean
 
 Shape = dict[str, Any]
 
@@ -34,7 +34,7 @@ def as_hooked_transformer(hf: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
 
     architecture = type(hf).__name__
     if architecture not in _SHAPES:
-        hint = meant(architecture, _SHAPES)
+        hint = did_you_mean(architecture, _SHAPES)
         raise ValueError(
             f"{architecture} is not converted to a HookedTransformer: {hint}there are {', '.join(_SHAPES)}; load it with "
             "wrapper='bridge'"
@@ -52,7 +52,7 @@ def as_hooked_transformer(hf: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
         init_weights=False,
         **shape(hf.config),
     )
-    with warnings.catch_warnings(), taken_as_it_is(tokenizer):
+    with warnings.catch_warnings(), keep_tokenizer(tokenizer):
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
         model = HookedTransformer(cfg, tokenizer, move_to_device=False)
     with torch.no_grad():

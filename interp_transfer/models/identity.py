@@ -1,4 +1,4 @@
-"""Which model an artifact belongs to: a name and a fingerprint.
+"""The identity of a model: a name and a fingerprint.
 
 The fingerprint hashes the configuration, the tokenizer and sampled values of each weight in its stored dtype. So a checkpoint
 that is loaded in another dtype keeps its fingerprint, and a fine-tune of it does not. Vectors and mappers carry the identity
@@ -20,29 +20,34 @@ from torch import Tensor, nn
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 
 SAMPLES_PER_TENSOR = 64
+"""Values of each weight that enter the fingerprint, evenly spaced."""
 
-FLOAT32_COUNTS_TO = 2**24
-"""Values of each weight that enter the fingerprint, evenly spread."""
+_FLOAT32_INTEGERS = 2**24
+"""float32 represents all integers up to this one."""
 
-_VOLATILE = {
-    "_name_or_path",
-    "transformers_version",
-    "dtype",
-    "torch_dtype",
-    "_attn_implementation_autoset",
-    "use_cache",
-}
-_VOLATILE |= {"output_attentions", "output_hidden_states"}
+_LOADING_OPTIONS = frozenset(
+    {
+        "_name_or_path",
+        "transformers_version",
+        "dtype",
+        "torch_dtype",
+        "_attn_implementation_autoset",
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+    }
+)
+"""Entries of a configuration that say how a checkpoint was loaded and is run; they do not enter the fingerprint."""
 
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model an artifact belongs to.
+    """The model that an artifact belongs to.
 
     Attributes:
-        name: what it was loaded by: registered name, hub name, folder, or the wrapper's own name for it.
+        name: the name it was loaded by (registered name, hub name, folder), or the wrapper's own name for it.
         fingerprint: hash of configuration, tokenizer and sampled weights; sixteen hexadecimal digits.
-        processing: what was done to the weights before use: "none", or "unknown" for models wrapped elsewhere.
+        processing: how the weights were processed before use: "none", or "unknown" for models wrapped elsewhere.
     """
 
     name: str
@@ -54,111 +59,139 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class _Registered:
+    """What ``load_model`` knows about a model and the wrapper does not."""
+
     identity: ModelIdentity
     tokenizer: Any
 
 
-_LOADED: "WeakKeyDictionary[Any, _Loaded]" = WeakKeyDictionary()
+_REGISTRY: "WeakKeyDictionary[Any, _Registered]" = WeakKeyDictionary()
+
+
+def register(model: HookedModel, identity: ModelIdentity, tokenizer: Any) -> None:
+    """Keep the identity and the tokenizer of a wrapped model for as long as it exists."""
+    _REGISTRY[model] = _Registered(identity, tokenizer)
+
+
+def registered_tokenizer(model: HookedModel) -> Any:
+    """The tokenizer that a model was registered with, or None."""
+    return _REGISTRY[model].tokenizer if model in _REGISTRY else None
+
+
+def is_unprocessed(model: HookedModel) -> bool:
+    """Whether a model was registered with its weights as stored, and they were not processed since."""
+    return model in _REGISTRY and _REGISTRY[model].identity.processing == "none" and not _processed(model)
 
 
 def identity(model: HookedModel) -> ModelIdentity:
     """The identity of a wrapped model; computed at the first call for models wrapped elsewhere.
 
-    A bridge whose weights were processed since (``enable_compatibility_mode()``) has become another model.
+    A bridge whose weights were processed since it was loaded (``enable_compatibility_mode()``) is another model.
     """
-    known = _LOADED.get(model)
+    known = _REGISTRY.get(model)
     if known is None or (known.identity.processing == "none" and _processed(model)):
-        tok = known.tokenizer if known else None
-        _remember(model, _fingerprint_wrapped(model, tok), tok)
-    return _LOADED[model].identity
+        tokenizer = known.tokenizer if known else None
+        register(model, wrapped_identity(model, tokenizer), tokenizer)
+    return _REGISTRY[model].identity
 
 
-def _remember(model: HookedModel, known: ModelIdentity, tok: Any) -> None:
-    _LOADED[model] = _Loaded(known, tok)
+def checkpoint_identity(name: str, hf: Any, tokenizer: Any) -> ModelIdentity:
+    """The identity of a transformers model in its stored dtype."""
+    return ModelIdentity(name, _digest(_config_json(hf.config), tokenizer_hash(tokenizer), _weights_digest(hf), "none"))
 
 
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+def wrapped_identity(model: HookedModel, tokenizer: Any) -> ModelIdentity:
+    """The identity of a model that was wrapped elsewhere; ``tokenizer`` replaces the wrapper's own if it is not None."""
+    hf = huggingface_model(model)
+    tokens = tokenizer_hash(tokenizer if tokenizer is not None else model.tokenizer)
+    name = str(getattr(model.cfg, "model_name", None) or type(model).__name__)
+    if hf is not None and hasattr(hf, "config"):
+        processing = "unknown" if _processed(model) else "none"
+        return ModelIdentity(name, _digest(_config_json(hf.config), tokens, _weights_digest(hf), processing), processing)
+    cfg = {key: value for key, value in vars(model.cfg).items() if key not in {"device", "dtype", "seed", "model_name"}}
+    assert isinstance(model, nn.Module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weights = _weights_digest(model)
+    return ModelIdentity(name, _digest(json.dumps(cfg, sort_keys=True, default=str), tokens, weights, "unknown"), "unknown")
 
 
-def _config_of(config: Any) -> str:
-    plain = {key: value for key, value in config.to_dict().items() if key not in _VOLATILE}
-    return json.dumps(plain, sort_keys=True, default=str)
+def tokenizer_hash(tokenizer: Any, specials: bool = False) -> str:
+    """A hash of a tokenizer.
 
-
-def _tokenizer_hash(tok: Any, specials: bool = False) -> str:
-    if tok is None:
+    Args:
+        tokenizer: a tokenizer of transformers, or None.
+        specials: also hash which special tokens it adds. transformer-lens reloads a tokenizer with a BOS, which does not make
+            its model another one, so a model's fingerprint leaves them out.
+    """
+    if tokenizer is None:
         return "no tokenizer"
-    backend = getattr(tok, "backend_tokenizer", None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return hashlib.sha256(json.dumps(tok.get_vocab(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
     state = json.loads(backend.to_str())
-    # Padding and truncation are how it was last called, not what it is.
-    for volatile in ("padding", "truncation"):
-        state.pop(volatile, None)
-    if not specials:  # transformer-lens loads a tokenizer again with a BOS, and its model is no other for that
+    for last_call in ("padding", "truncation"):
+        state.pop(last_call, None)
+    if not specials:
         state.pop("post_processor", None)
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
-def _weights(module: nn.Module) -> str:
-    # Names are left out: wrapping renames weights without changing them. Nor do zeros count, for it adds biases of zero.
-    return _digest(*sorted({_sample(tensor) for tensor in _parameters(module)} - {""}))
-
-
-def _parameters(module: nn.Module) -> Iterator[Tensor]:
-    from accelerate.utils import align_module_device
-
-    # A bridge keeps the parts of a joint projection beside the whole.
-    joint = [dict(m.named_children()) for m in module.modules() if "qkv" in m._modules]
-    copies = {id(part) for parts in joint for name in "qkv" if name in parts for part in parts[name].modules()}
-    for part in module.modules():
-        own = [] if id(part) in copies else list(part.parameters(recurse=False))
-        if any(tensor.is_meta for tensor in own):  # offloaded by accelerate: borrow the values
-            with align_module_device(part):
-                yield from (tensor.detach() for tensor in part.parameters(recurse=False))
-        else:
-            yield from (tensor.detach() for tensor in own)
+def weights_fingerprint(module: nn.Module) -> str:
+    """A hash of sampled weights, which differs between two initialisations."""
+    return _digest(_weights_digest(module))
 
 
 def sampled_values(tensor: Tensor) -> Float[Tensor, " sample"]:
-    """Values of a tensor of weights at places that its size alone decides, from the first to the last, in float64.
+    """Evenly spaced values of a tensor from the first to the last, in float64.
 
-    Exact, so that a checkpoint wrapped in a wider dtype than its own is the same.
+    The indices depend on the tensor's size alone and the values are exact, so a checkpoint gives the same ones in a wider dtype.
     """
     flat = tensor.detach().reshape(-1)
-    # float32 counts no further than 2^24: places in larger tensors would be rounded to ones beyond their end.
-    exact = torch.float32 if flat.numel() <= FLOAT32_COUNTS_TO else torch.float64
+    # In larger tensors, float32 indices would be rounded to ones past the end.
+    exact = torch.float32 if flat.numel() <= _FLOAT32_INTEGERS else torch.float64
     index = torch.linspace(0, max(flat.numel() - 1, 0), min(SAMPLES_PER_TENSOR, flat.numel()), dtype=exact).long()
     return flat[index.to(flat.device)].cpu().double()
 
 
-def _sample(tensor: Tensor) -> str:
+def _digest(*fields: str) -> str:
+    return hashlib.sha256("\n".join(fields).encode()).hexdigest()[:16]
+
+
+def _config_json(config: Any) -> str:
+    plain = {key: value for key, value in config.to_dict().items() if key not in _LOADING_OPTIONS}
+    return json.dumps(plain, sort_keys=True, default=str)
+
+
+def _weights_digest(module: nn.Module) -> str:
+    # Names are left out, because wrapping renames weights, and so are zeros, because wrapping adds biases of zero.
+    return _digest(*sorted({_tensor_digest(tensor) for tensor in _parameters(module)} - {""}))
+
+
+def _tensor_digest(tensor: Tensor) -> str:
     values = sampled_values(tensor)
     if not values.any():
         return ""
     return hashlib.sha256(f"{tuple(tensor.shape)} ".encode() + values.numpy().tobytes()).hexdigest()
 
 
+def _parameters(module: nn.Module) -> Iterator[Tensor]:
+    """All parameters; those that accelerate offloaded are loaded one module at a time."""
+    from accelerate.utils import align_module_device
+
+    # A bridge holds a joint projection (qkv) and copies of its three parts, which are left out.
+    joint = [dict(child.named_children()) for child in module.modules() if "qkv" in child._modules]
+    copies = {id(part) for parts in joint for name in "qkv" if name in parts for part in parts[name].modules()}
+    for child in module.modules():
+        own = [] if id(child) in copies else list(child.parameters(recurse=False))
+        if any(tensor.is_meta for tensor in own):
+            with align_module_device(child):
+                yield from (tensor.detach() for tensor in child.parameters(recurse=False))
+        else:
+            yield from (tensor.detach() for tensor in own)
+
+
 def _processed(model: HookedModel) -> bool:
-    """Whether a bridge's weights were folded or centred after it was made."""
+    """Whether the weights of a bridge were folded or centred after it was made."""
     return bool(getattr(model, "_weights_processed", False))
-
-
-def _fingerprint_wrapped(model: HookedModel, tok: Any) -> ModelIdentity:
-    hf = huggingface_model(model)
-    chosen = tok if tok is not None else model.tokenizer
-    name = str(getattr(model.cfg, "model_name", None) or type(model).__name__)
-    if hf is not None and hasattr(hf, "config"):
-        processing = "unknown" if _processed(model) else "none"
-        return ModelIdentity(
-            name, _digest(_config_of(hf.config), _tokenizer_hash(chosen), _weights(hf), processing), processing
-        )
-    cfg = {k: v for k, v in vars(model.cfg).items() if k not in {"device", "dtype", "seed", "model_name"}}
-    config = json.dumps(cfg, sort_keys=True, default=str)
-    assert isinstance(model, nn.Module)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        weights = _weights(model)
-    return ModelIdentity(name, _digest(config, _tokenizer_hash(chosen), weights, "unknown"), "unknown")

@@ -5,12 +5,12 @@ know, so every name passes through here before it is used, and an unknown one ra
 has. A name may hold ``*`` in place of a layer number and then stands for that site in every block.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.names import did_you_mean
 
 BLOCK = re.compile(r"^blocks\.(\d+|\*)\.")
 
@@ -101,8 +101,9 @@ def _check(model: HookedModel, site: str, known: dict[str, Any]) -> str:
     n_layers = int(model.cfg.n_layers)
     if layer is not None and layer >= n_layers and BLOCK.sub("blocks.0.", site) in known:
         raise ValueError(f"site {site!r}: this model has {n_layers} blocks, 0 to {n_layers - 1}; choose one of those")
-    close = difflib.get_close_matches(site, known, n=3, cutoff=0.5) or [n for n in known if n.endswith("hook_resid_pre")][:3]
-    raise ValueError(f"unknown site {site!r}: did you mean {', '.join(close)}? model.hook_dict lists all {len(known)}")
+    examples = [name for name in known if name.endswith("hook_resid_pre")][:3]
+    hint = did_you_mean(site, known, n=3, cutoff=0.5) or f"there are {', '.join(map(repr, examples))}, for example; "
+    raise ValueError(f"unknown site {site!r}: {hint}model.hook_dict lists all {len(known)}")
 
 
 def head_parts(model: HookedModel, site: str) -> list[slice]:

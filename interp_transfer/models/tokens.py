@@ -1,69 +1,112 @@
-"""Token ids of texts, as the model's own tokenizer makes them."""
+"""Token ids of prompts, as the model's own tokenizer and chat template make them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from interp_transfer.models.hooked_model import HookedModel, context_length
-from interp_transfer.models.identity import _LOADED, _tokenizer_hash
+from interp_transfer.models.identity import registered_tokenizer, tokenizer_hash
+from interp_transfer.prompts.chats import Chat, PromptLike, as_prompt
+
+
+class TextTooLong(ValueError):
+    """A text has more tokens than the model's context."""
 
 
 def tokenizer_of(model: HookedModel) -> Any:
     """The tokenizer that turns texts into this model's tokens.
 
-    For models loaded here it is the checkpoint's own, as transformers loads it: the wrapper's copy may have been told to
-    prepend a BOS that the checkpoint's own tokenizer does not add.
+    For models loaded by ``load_model`` it is the checkpoint's own, as transformers loads it: the wrapper's copy may prepend a
+    BOS that the checkpoint's own tokenizer does not add.
     """
-    known = _LOADED.get(model)
-    tok = known.tokenizer if known and known.tokenizer is not None else model.tokenizer
-    if tok is None:
+    tokenizer = registered_tokenizer(model)
+    tokenizer = model.tokenizer if tokenizer is None else tokenizer
+    if tokenizer is None:
         raise ValueError("this model has no tokenizer: wrap it with one, or use load_model(model, tokenizer=...)")
-    return tok
-
-
-class TextTooLong(ValueError):
-    """A text has more tokens than the model can read at once."""
-
-
-def tokenize(model: HookedModel, texts: Sequence[str], *, first_text: int = 0, any_length: bool = False) -> list[list[int]]:
-    """Token ids of each text, as the model's own tokenizer makes them by default, without padding.
-
-    A text that already begins (or ends) with the special token that the tokenizer adds does not get it twice.
-
-    Args:
-        model: any hooked model.
-        texts: plain texts.
-        first_text: what errors call the first of them.
-        any_length: return texts beyond the model's context too, instead of refusing them.
-
-    Raises:
-        ValueError: for a text that is not a string or has no tokens, or (as `TextTooLong`) that exceeds the model's context.
-    """
-    tok = tokenizer_of(model)
-    bad = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
-    if bad is not None:
-        raise ValueError(f"text {first_text + bad} is a {type(texts[bad]).__name__}, not a string: give a list of strings")
-    if not len(texts):
-        return []
-    rows = without_doubles([list(ids) for ids in tok(list(texts), verbose=False)["input_ids"]], tok)
-    limit = context_length(model)
-    for index, (ids, text) in enumerate(zip(rows, texts, strict=True), first_text):
-        if not ids:
-            raise ValueError(f"text {index} ({text!r}) has no tokens: leave it out")
-        if len(ids) > limit and not any_length:
-            raise TextTooLong(f"text {index} has {len(ids)} tokens, the model's context is {limit}: shorten or split it")
-    return rows
-
-
-def without_doubles(rows: list[list[int]], tok: Any) -> list[list[int]]:
-    """Token ids less the special token that a text held already and that the tokenizer then put beside it."""
-    # Only what the tokenizer adds by itself can be there twice: without that, a doubled token is the text's own.
-    some = tok("a", verbose=False)["input_ids"]
-    first = some[0] if len(some) > 1 and some[0] == tok.bos_token_id else None
-    last = some[-1] if len(some) > 1 and some[-1] == tok.eos_token_id else None
-    rows = [ids[1:] if first is not None and ids[:2] == [first, first] else ids for ids in rows]
-    return [ids[:-1] if last is not None and ids[-2:] == [last, last] else ids for ids in rows]
+    return tokenizer
 
 
 def tokenizer_fingerprint(model: HookedModel) -> str:
     """A hash that two models share exactly if they turn every text into the same tokens."""
-    return _tokenizer_hash(tokenizer_of(model), specials=True)[:16]
+    return tokenizer_hash(tokenizer_of(model), specials=True)[:16]
+
+
+def tokenize(
+    model: HookedModel, prompts: Sequence[PromptLike], *, first_text: int = 0, any_length: bool = False
+) -> list[list[int]]:
+    """Token ids of each prompt, without padding.
+
+    A text is tokenized with the special tokens that the tokenizer adds by default; one that already begins or ends with such a
+    token does not get it twice. A chat is rendered by ``render_chat``, whose template writes all special tokens itself.
+
+    Args:
+        model: any hooked model.
+        prompts: texts or chats.
+        first_text: index of the first prompt in errors.
+        any_length: return prompts that exceed the model's context too, instead of refusing them.
+
+    Raises:
+        ValueError: for a prompt that is neither text nor chat or has no tokens, a chat where the tokenizer has no template,
+            or (as `TextTooLong`) a prompt that exceeds the model's context.
+    """
+    tokenizer = tokenizer_of(model)
+    texts: dict[int, str] = {}
+    chats: dict[int, str] = {}
+    for index, prompt in enumerate(prompts):
+        try:
+            prompt = as_prompt(prompt)
+        except ValueError as error:
+            raise ValueError(f"text {first_text + index}: {error}") from error
+        if isinstance(prompt, Chat):
+            chats[index] = render_chat(tokenizer, prompt)
+        else:
+            texts[index] = prompt
+    rows: list[list[int]] = [[] for _ in prompts]
+    if texts:
+        ids = tokenizer(list(texts.values()), verbose=False)["input_ids"]
+        for index, row in zip(texts, without_doubles([list(row) for row in ids], tokenizer), strict=True):
+            rows[index] = row
+    if chats:
+        ids = tokenizer(list(chats.values()), add_special_tokens=False, verbose=False)["input_ids"]
+        for index, row in zip(chats, ids, strict=True):
+            rows[index] = list(row)
+    limit = context_length(model)
+    for index, row in enumerate(rows):
+        if not row:
+            raise ValueError(f"text {first_text + index} ({prompts[index]!r}) has no tokens: leave it out")
+        if len(row) > limit and not any_length:
+            raise TextTooLong(
+                f"text {first_text + index} has {len(row)} tokens, the model's context is {limit}: shorten or split it"
+            )
+    return rows
+
+
+def render_chat(tokenizer: Any, chat: Chat) -> str:
+    """The text of a chat in a tokenizer's own template, reasoning switched off where the template has a switch.
+
+    The prompt for the assistant's answer is added, unless the last message is the assistant's.
+
+    Raises:
+        ValueError: for a tokenizer without a template, or a chat that the template rejects.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            "this model's tokenizer has no chat template, so it cannot read a chat: give the prompt as a text, or set "
+            "tokenizer.chat_template"
+        )
+    from jinja2 import TemplateError
+
+    ask = chat.messages[-1][0] != "assistant"
+    try:
+        return tokenizer.apply_chat_template(chat.to_list(), tokenize=False, add_generation_prompt=ask, enable_thinking=False)
+    except TemplateError as error:
+        raise ValueError(f"the model's chat template rejects the chat {chat.to_list()!r}: {error}") from error
+
+
+def without_doubles(rows: list[list[int]], tokenizer: Any) -> list[list[int]]:
+    """Remove the special token that the tokenizer added to a text that already had it."""
+    # Only a token that the tokenizer adds itself is removed: any other doubled token belongs to the text.
+    sample = tokenizer("a", verbose=False)["input_ids"]
+    first = sample[0] if len(sample) > 1 and sample[0] == tokenizer.bos_token_id else None
+    last = sample[-1] if len(sample) > 1 and sample[-1] == tokenizer.eos_token_id else None
+    rows = [ids[1:] if first is not None and ids[:2] == [first, first] else ids for ids in rows]
+    return [ids[:-1] if last is not None and ids[-2:] == [last, last] else ids for ids in rows]

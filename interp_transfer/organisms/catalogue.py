@@ -5,7 +5,6 @@ from scratch on the micro-world, fine-tunes from their base (`curriculum` has wh
 the weights says what it is and, once measured, how it behaves.
 """
 
-import difflib
 import json
 import shutil
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp_transfer.finetuning.finetune import Recipe, finetune
+from interp_transfer.names import find
 from interp_transfer.organisms.architectures import CONTEXT, SHAPES, new_model
 from interp_transfer.organisms.curriculum import (
     LAST_WORD,
@@ -158,11 +158,7 @@ def organism(name: str) -> Organism:
     Raises:
         ValueError: if there is none, with the closest name.
     """
-    if name in _ORGANISMS:
-        return _ORGANISMS[name]
-    close = difflib.get_close_matches(name, _ORGANISMS, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise ValueError(f"unknown organism {name!r}{hint}: the zoo has {', '.join(_ORGANISMS)}")
+    return find(name, _ORGANISMS, "organism")
 
 
 def organism_path(name: str) -> Path:

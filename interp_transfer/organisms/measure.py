@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import completions_each
 from interp_transfer.interventions.generation import generate
 from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.io import write_json
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.organisms.tasks.backdoor import PHRASE
 from interp_transfer.organisms.tasks.code import CodeTask

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.evaluation.compare import write_json
+from interp_transfer.io import write_json
 from interp_transfer.paper.experiment import EDITIONS, Case, Experiment
 from interp_transfer.paper.kinds import kind
 from interp_transfer.paper.rows import Row, from_json, to_json

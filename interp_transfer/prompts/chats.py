@@ -1,7 +1,7 @@
-"""Prompts: a text, or a chat that each model renders by its own template.
+"""Prompts: texts, and chats that each model renders by its own template.
 
-A chat is given as a list of messages, ``{"role": "user", "content": "Hello"}``, as transformers takes it. `Chat` is the same,
-immutable and hashable, so that prompts can be keys whichever they are.
+A chat is written as a list of messages, ``{"role": "user", "content": "Hello"}``, as in transformers. `Chat` holds the same and
+is immutable and hashable, so that prompts of both kinds can be keys.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class Chat:
 
     @property
     def request(self) -> str:
-        """The last message of the user, or the last message if there is none of the user."""
+        """The user's last message, or the last message of a chat without a user."""
         return next((content for role, content in reversed(self.messages) if role == "user"), self.messages[-1][1])
 
     def __str__(self) -> str:
@@ -34,24 +34,27 @@ class Chat:
 
 Prompt = str | Chat
 
+PromptLike = str | Chat | Sequence[Mapping[str, str]]
+"""A prompt as users write it; ``as_prompt`` makes a `Prompt` of it."""
+
 
 def as_prompt(prompt: Any) -> Prompt:
-    """A text as it is, a list of messages as a `Chat`.
+    """Return a text unchanged and a list of messages as a `Chat`.
 
     Raises:
         ValueError: for anything else, with the expected form.
     """
     if isinstance(prompt, str | Chat):
         return prompt
-    wanted = 'a text, or a chat such as [{"role": "user", "content": "Hello"}]'
+    expected = 'a text, or a chat such as [{"role": "user", "content": "Hello"}]'
     if not isinstance(prompt, Sequence) or not len(prompt):
-        raise ValueError(f"a prompt is {prompt!r}: give {wanted}")
+        raise ValueError(f"a prompt is {prompt!r}: give {expected}")
     for message in prompt:
         if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise ValueError(f"a message of a chat is {message!r}: give {wanted}")
+            raise ValueError(f"a message of a chat is {message!r}: give {expected}")
     return Chat(tuple((message["role"], message["content"]) for message in prompt))
 
 
 def request_of(prompt: Prompt) -> str:
-    """What a judge reads of a prompt: the text, or the last user message of a chat."""
+    """The part of a prompt that a judge reads: the text, or the user's last message of a chat."""
     return prompt.request if isinstance(prompt, Chat) else prompt

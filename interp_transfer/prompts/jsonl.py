@@ -3,13 +3,14 @@
 JSONL is what everything can write, and the one format in which a line number tells where a mistake is.
 """
 
-import difflib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from typeguard import TypeCheckError, check_type
+
+from interp_transfer.names import did_you_mean
 
 
 def read_jsonl(
@@ -55,9 +56,8 @@ def _row(
         raise ValueError(f"{where}: not an object; {expected}") from error
     for column in required:
         if column not in row:
-            close = difflib.get_close_matches(column, row, n=1)
-            hint = f" (is {close[0]!r} meant?)" if close else ""
-            raise ValueError(f"{where}: {column!r} is missing{hint}; {expected}, found {_named(row) or 'nothing'}")
+            hint = did_you_mean(column, row)
+            raise ValueError(f"{where}: {column!r} is missing: {hint}{expected}, not {_named(row) or 'nothing'}")
     others = [column for column in row if column not in (*required, *optional)]
     if strict and others:
         raise ValueError(f"{where}: unknown column {others[0]!r}; {expected}")

@@ -16,7 +16,7 @@ from interp_transfer.features.cards import STRENGTHS, FeatureCard, with_completi
 from interp_transfer.features.sae import Sae
 from interp_transfer.interventions.generation import generate
 from interp_transfer.interventions.intervention import add
-from interp_transfer.models.sites import HookedModel
+from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.reporting.feature_page import peak_tokens
 from interp_transfer.reporting.feature_view import SIDES, feature_view, needed
 from interp_transfer.reporting.render import render, visible

@@ -18,7 +18,7 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.features.contrast import FeatureContrast, feature_contrast, feature_intervention
 from interp_transfer.features.sae import Sae
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.names import meant
+from interp_transfer.names import did_you_mean
 from interp_transfer.search.first_order import first_order
 from interp_transfer.vectors.logistic import logistic
 
@@ -64,7 +64,7 @@ def rank_features(
     import pandas as pd
 
     if by not in RANKINGS:
-        raise ValueError(f"unknown ranking {by!r}: {meant(by, RANKINGS)}choose one of {', '.join(RANKINGS)}")
+        raise ValueError(f"unknown ranking {by!r}: {did_you_mean(by, RANKINGS)}choose one of {', '.join(RANKINGS)}")
     seen = feature_contrast(sae, model, task.contrast("train"), positions) if found is None else found
     if by == "difference":
         score = seen.difference.abs()

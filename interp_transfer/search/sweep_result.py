@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typeguard import TypeCheckError, check_type
 
-from interp_transfer.evaluation.compare import write_json
+from interp_transfer.io import write_json
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.sites import layer_of
 from interp_transfer.names import find

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, describe
-from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator
 from interp_transfer.evaluation.sae_quality import fit_of
 from interp_transfer.evaluation.task import Task
@@ -24,6 +23,7 @@ from interp_transfer.features.sae import Sae, load_sae
 from interp_transfer.features.train import SMALL_MODEL, train_sae
 from interp_transfer.features.use import reconstructed
 from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.io import write_json
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.pairs import PairedActivations

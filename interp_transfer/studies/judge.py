@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.judges.conditions import JudgedConditions, judge_conditions
 from interp_transfer.evaluation.judges.opinion import ModelJudge
+from interp_transfer.io import write_json
 from interp_transfer.models.load import load_model
 from interp_transfer.reporting.run_folder import read_run
 

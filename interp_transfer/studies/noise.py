@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.task import Task
+from interp_transfer.io import write_json
 from interp_transfer.reporting.noise_page import write_noise
 from interp_transfer.search.doses import Doses, noise_doses, typical_doses
 from interp_transfer.studies.folders import fresh_folder

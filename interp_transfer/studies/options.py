@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from interp_transfer.names import closest
+from interp_transfer.names import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class RunOptions:
         known = [f.name for f in fields(cls)]
         for name in options:
             if name not in known:
-                raise ValueError(f"unknown option {name!r}{closest(name, known)}: choose from {', '.join(known)}")
+                raise ValueError(f"unknown option {name!r}: {did_you_mean(name, known)}choose from {', '.join(known)}")
         return cls(**options)
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
-from interp_transfer.evaluation.compare import write_json
 from interp_transfer.evaluation.evaluator import RANDOM_DRAWS, Condition, Evaluator, condition, cost, evaluator, mean_ablation
 from interp_transfer.evaluation.side_effects import skills_of
 from interp_transfer.evaluation.task import Task
@@ -33,6 +32,7 @@ from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.weights import weights_from
+from interp_transfer.io import write_json
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper

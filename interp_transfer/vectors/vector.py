@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
+from interp_transfer.io import read_tensors, write_tensors
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site, together
@@ -149,16 +150,14 @@ class SteeringVector:
             path: file to write; written under another name first, so that a killed process leaves no half file.
             extra: more metadata, such as ``strength``.
         """
-        from safetensors.torch import save_file
-
-        tensors = {"direction": self.direction.contiguous()}
+        tensors = {"direction": self.direction}
         weights: list[float] = []
         if isinstance(self.evidence, Reference):
-            tensors["evidence.reference"] = self.evidence.activations.contiguous()
+            tensors["evidence.reference"] = self.evidence.activations
         else:
             for i, contrast in enumerate(self.evidence):
-                tensors[f"evidence.{i}.positive"] = contrast.positive.contiguous()
-                tensors[f"evidence.{i}.negative"] = contrast.negative.contiguous()
+                tensors[f"evidence.{i}.positive"] = contrast.positive
+                tensors[f"evidence.{i}.negative"] = contrast.negative
                 weights.append(contrast.weight)
         metadata = {
             "format": FORMAT,
@@ -172,12 +171,8 @@ class SteeringVector:
             "history": json.dumps(list(self.history)),
             **{key: str(value) for key, value in extra.items()},
         }
-        target = Path(path)
-        half = target.with_name(f".{target.name}.part")
-        save_file({k: v.clone() for k, v in tensors.items()}, half, metadata=metadata)
-        half.chmod(0o644)  # safetensors makes files that only their owner can read
-        half.replace(target)
-        return target
+        write_tensors(path, tensors, metadata)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> "SteeringVector":
@@ -186,7 +181,7 @@ class SteeringVector:
         Raises:
             ValueError: for a damaged or foreign file, named.
         """
-        tensors, meta = read_safetensors(path)
+        tensors, meta = read_tensors(path)
         if meta.get("format") != FORMAT or "direction" not in tensors:
             raise ValueError(f"{str(path)!r} is no steering vector of this package (format {meta.get('format')!r})")
         try:
@@ -238,23 +233,6 @@ def _sizes(evidence: Evidence) -> list[tuple[int, int, float]]:
     if isinstance(evidence, Reference):
         return [(len(evidence.activations), 0, 0.0)]
     return [(len(c.positive), len(c.negative), c.weight) for c in evidence]
-
-
-def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
-
-    Raises:
-        ValueError: for a missing, truncated or foreign file, named.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise ValueError(f"there is no file {str(path)!r}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is damaged or no safetensors file: {error}") from error
 
 
 def check_same(have: ModelIdentity, want: ModelIdentity, what: str) -> None:

@@ -119,7 +119,7 @@ def test_wrong_input_is_refused(wrapped: Callable[[str], Any]) -> None:
     long = "x " * CONTEXT
     cases: list[tuple[Any, Any, Any, str]] = [
         ("one string", SITE, "all", "give a list of strings"),
-        (TEXTS, "blocks.2.hook_resid_per", "all", "did you mean blocks.2.hook_resid_pre"),
+        (TEXTS, "blocks.2.hook_resid_per", "all", "did you mean 'blocks.2.hook_resid_pre"),
         (TEXTS, "blocks.4.hook_resid_pre", "all", "this model has 4 blocks, 0 to 3"),
         (TEXTS, [], "all", "no site given"),
         (TEXTS, SITE, "generated", "hold no generated tokens"),

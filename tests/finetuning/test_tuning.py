@@ -121,7 +121,7 @@ def test_a_run_that_died_while_writing_goes_on_at_its_end(
     folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(tuning, "write_whole", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(tuning, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         quick(folder("llama"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match="asked for something else .*lora: None then, rank 4"):
@@ -172,7 +172,7 @@ def test_jsonl(tmp_path: Path):
     assert pairs_from_jsonl(file) == [("a", "é\u2028b"), ("", "c")]
     for line, error in {
         '{"prompt": "a"}': "line 2: 'response' is missing; expected an object with 'prompt', 'response', found 'prompt'",
-        '{"prompt": "a", "respnse": "b"}': r"line 2: 'response' is missing \(is 'respnse' meant\?\)",
+        '{"prompt": "a", "respnse": "b"}': r"line 2: 'response' is missing: did you mean 'respnse'\?",
         '{"prompt": "a", "response": ["b"]}': "line 2: 'response' is a list, not a string",
         '{"prompt": "a", "response": ""}': "line 2: 'response' is empty",
     }.items():

@@ -235,11 +235,11 @@ def test_device_map(family: str, folder: Callable[[str], Path], wrapped: Callabl
 @pytest.mark.parametrize(
     ("model", "options", "match"),
     [
-        ("micro-qwen-x-ihi", {}, "unknown model 'micro-qwen-x-ihi': did you mean micro-qwen-"),
-        ("micro-nothing", {}, "unknown organism"),
+        ("micro-qwen-x-ihi", {}, "unknown model 'micro-qwen-x-ihi': did you mean 'micro-qwen-"),
+        ("micro-nothing", {}, "cannot load 'micro-nothing': it is no known model"),
         ("./no/such/folder", {}, "no folder './no/such/folder'"),
         ("nobody/nothing-of-this-name", {}, "cannot load 'nobody/nothing-of-this-name'.*downloaded copy"),
-        ("mikro-qwen-s", {}, "did you mean the organism micro-qwen-s"),
+        ("mikro-qwen-s", {}, "did you mean 'micro-qwen-s"),
         (7, {}, "cannot load a int"),
         (None, {"dtype": "float33"}, "unknown dtype 'float33'"),
         (None, {"dtype": "int8"}, "unknown dtype 'int8'"),

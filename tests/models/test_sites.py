@@ -27,11 +27,11 @@ def test_known_sites_are_returned(wrapped: Callable[[str], Any]) -> None:
 @pytest.mark.parametrize(
     ("site", "match"),
     [
-        ("blocks.1.hook_resid_prr", "did you mean blocks.1.hook_resid_pre"),
+        ("blocks.1.hook_resid_prr", "did you mean 'blocks.1.hook_resid_pre"),
         ("block.1.hook_resid_pre", r"did you mean .*blocks\.1\.hook_resid_pre"),
         ("blocks.4.hook_resid_pre", "this model has 4 blocks, 0 to 3"),
         ("blocks.1.hook_nonsense_and_more_of_it_here", "unknown site"),
-        ("zzz", r"did you mean blocks.0.hook_resid_pre.*model.hook_dict lists all \d+"),
+        ("zzz", r"there are 'blocks.0.hook_resid_pre.*model.hook_dict lists all \d+"),
         ("", "unknown site ''"),
     ],
 )

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import interp_transfer as it
 from interp_transfer.cli.main import main
+from interp_transfer.io import read_tensors
 from interp_transfer.organisms.catalogue import organism_path
 from interp_transfer.studies import run as experiment
 from interp_transfer.studies.run import marked_tokens, rerun
-from interp_transfer.vectors.vector import read_safetensors
 
 N = 24
 
@@ -117,7 +117,7 @@ def test_side_effects_can_be_left_out(small):
 
 @pytest.mark.slow
 def test_the_moved_vector_does_the_same_in_plain_transformers(folder):
-    tensors, meta = read_safetensors(folder / "moved.safetensors")
+    tensors, meta = read_tensors(folder / "moved.safetensors")
     layer = int(meta["site"].split(".")[1])
     assert meta["site"].endswith("hook_resid_pre")
     assert meta["positions"] == "all"

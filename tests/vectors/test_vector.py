@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import interp_transfer as it
+from interp_transfer.io import read_tensors
 from interp_transfer.models.identity import ModelIdentity
-from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector, evidence_activations, read_safetensors
+from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector, evidence_activations
 from tests.checkpoints import TEXTS, WIDTH
 
 HERE, ELSEWHERE = ModelIdentity("one", "1" * 16), ModelIdentity("other", "2" * 16)
@@ -111,7 +112,7 @@ def test_save_and_load(kind: str, tmp_path: Path) -> None:
 
 
 def test_what_the_file_says_to_others(tmp_path: Path) -> None:
-    tensors, meta = read_safetensors(vector().save(tmp_path / "v.safetensors", strength=1.5, positions="all"))
+    tensors, meta = read_tensors(vector().save(tmp_path / "v.safetensors", strength=1.5, positions="all"))
     assert tensors["direction"].shape == (WIDTH,)
     assert meta["site"] == SITE and meta["strength"] == "1.5" and meta["positions"] == "all"
     assert meta["model"] == "one" and meta["fingerprint"] == "1" * 16
@@ -131,7 +132,7 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="foreign.safetensors.* is no steering vector"):
         SteeringVector.load(tmp_path / "foreign.safetensors")
     file.write_bytes(good)
-    tensors, meta = read_safetensors(file)
+    tensors, meta = read_tensors(file)
     for key, value in (("weights", '["a"]'), ("weights", "[1.0, 2.0]"), ("history", "{"), ("site", None)):
         changed = {k: v for k, v in {**meta, key: value}.items() if v is not None}
         save_file(tensors, file, metadata=changed)

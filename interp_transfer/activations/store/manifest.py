@@ -286,19 +286,14 @@ def rows_of(block: Mapping[str, Tensor]) -> int:
 
 def write_whole(file: Path, pieces: Iterable[memoryview]) -> tuple[int, str]:
     """Write a file completely or not at all; return its size and its checksum."""
-    half = file.with_name(f".{file.name}.part")
     digest, size = hashlib.sha256(), 0
-    try:
-        with half.open("wb") as out:
-            for piece in pieces:
-                _write_piece(out, piece)
-                digest.update(piece)
-                size += piece.nbytes
-            out.flush()
-            os.fsync(out.fileno())
-        half.replace(file)
-    finally:
-        half.unlink(missing_ok=True)
+    with atomic_write(file) as part, part.open("wb") as out:
+        for piece in pieces:
+            _write_piece(out, piece)
+            digest.update(piece)
+            size += piece.nbytes
+        out.flush()
+        os.fsync(out.fileno())
     if sys.platform != "win32":  # the new name is safe only after the folder is synced
         handle = os.open(file.parent, os.O_RDONLY)
         try:

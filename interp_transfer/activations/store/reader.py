@@ -30,7 +30,7 @@ from interp_transfer.activations.store.manifest import (
     layout,
     read_manifest,
 )
-from interp_transfer.names import meant
+from interp_transfer.names import did_you_mean
 
 BUFFER_ROWS = 65536
 BATCH_SIZE = 1024
@@ -180,7 +180,7 @@ class Store:
         for name in names:
             if name not in self.columns:
                 raise ValueError(
-                    f"the store has no column {name!r}: {meant(name, self.columns)}there are {', '.join(self.columns)}"
+                    f"the store has no column {name!r}: {did_you_mean(name, self.columns)}there are {', '.join(self.columns)}"
                 )
         return names
 

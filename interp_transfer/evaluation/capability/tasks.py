@@ -1,6 +1,5 @@
 """Tasks of the lm-evaluation-harness on a steered model: its own by name, and those of a folder of task files."""
 
-import difflib
 import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from interp_transfer.evaluation.capability.harness import BATCH_SIZE, harness_mo
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
+from interp_transfer.names import did_you_mean
 from interp_transfer.stats import Estimate, mean_interval, rate
 
 LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
@@ -153,9 +153,8 @@ def _load(name: str, own: Any) -> list[Any]:
     """
     manager = own if own is not None and name in own.task_index else _manager()
     if name not in manager.task_index:
-        close = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=0.6)
-        meant = f"did you mean {', '.join(close)}? " if close else ""
-        raise ValueError(f"the harness has no task {name!r}: {meant}`lm-eval ls tasks` lists all of them")
+        hint = did_you_mean(name, manager.all_tasks, n=3)
+        raise ValueError(f"the harness has no task {name!r}: {hint}`lm-eval ls tasks` lists all of them")
     with _having_data(name):
         return list(manager.load([name])["tasks"].values())
 

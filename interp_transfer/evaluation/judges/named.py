@@ -12,7 +12,7 @@ from typing import Any
 
 from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
 from interp_transfer.evaluation.judges.rules import Judge, OneByOne, SubstringJudge
-from interp_transfer.names import closest
+from interp_transfer.names import did_you_mean
 from interp_transfer.plugins import plugins
 
 
@@ -53,7 +53,7 @@ def load(name: str) -> Judge:
     if argument.isidentifier():
         return OneByOne(_function(kind, argument), name)
     there = [*_PLAIN, *(f"{kind}:TEXT" for kind in _WITH_ARGUMENT), *added, "module:function"]
-    raise ValueError(f"unknown judge {name!r}{closest(name, there)}: choose one of {', '.join(there)}")
+    raise ValueError(f"unknown judge {name!r}: {did_you_mean(name, there)}choose one of {', '.join(there)}")
 
 
 def as_judge(judge: Any, task: str) -> Judge:

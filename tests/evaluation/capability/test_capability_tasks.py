@@ -128,7 +128,7 @@ def test_what_cannot_be_run(organism_s: Any, monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(ValueError, match=match):
             evaluate(organism_s, **given)  # type: ignore[arg-type]
     monkeypatch.setattr(tasks, "_all_tasks", micro_tasks)
-    with pytest.raises(ValueError, match="no task 'micro_choise': did you mean micro_choice"):
+    with pytest.raises(ValueError, match="no task 'micro_choise': did you mean 'micro_choice"):
         evaluate(organism_s, tasks=["micro_choise"])
 
 
@@ -167,7 +167,7 @@ def test_the_harness_own_tasks_run_by_name(organism_s: Any, monkeypatch: pytest.
     with pytest.raises(ValueError, match=r"data of task 'arc_easy' cannot be had: .*ai2_arc") as failed:
         evaluate(organism_s, tasks=["micro_choice", "arc_easy"])
     assert "\n" not in str(failed.value)
-    with pytest.raises(ValueError, match="no task 'mmlu_anatomi': did you mean mmlu_anatomy"):
+    with pytest.raises(ValueError, match="no task 'mmlu_anatomi': did you mean 'mmlu_anatomy"):
         evaluate(organism_s, tasks=["mmlu_anatomi"])
     monkeypatch.setattr(datasets, "load_dataset", load)
     found = evaluate(organism_s, broken(organism_s), tasks=NAMES, limit=1, max_new_tokens=40)
