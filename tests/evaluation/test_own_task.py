@@ -92,7 +92,7 @@ GOOD = {"positive": "a", "negative": "b", "split": "train"}
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        ({"positive": "a"}, r"line 2: 'negative' is missing; expected an object with 'positive', 'negative', and perhaps"),
+        ({"positive": "a"}, r"line 2: 'negative' is missing: expected an object with 'positive', 'negative', and perhaps"),
         ({"positve": "a", "negative": "b"}, r"line 2: 'positive' is missing: did you mean 'positve'\?"),
         ({**GOOD, "anwser": "c"}, "line 2: unknown column 'anwser'"),
         ({**GOOD, "answer": 3}, "line 2: 'answer' is a int, not a string"),

@@ -171,7 +171,7 @@ def test_jsonl(tmp_path: Path):
     )
     assert pairs_from_jsonl(file) == [("a", "é\u2028b"), ("", "c")]
     for line, error in {
-        '{"prompt": "a"}': "line 2: 'response' is missing; expected an object with 'prompt', 'response', found 'prompt'",
+        '{"prompt": "a"}': "line 2: 'response' is missing: expected an object with 'prompt', 'response', not 'prompt'",
         '{"prompt": "a", "respnse": "b"}': r"line 2: 'response' is missing: did you mean 'respnse'\?",
         '{"prompt": "a", "response": ["b"]}': "line 2: 'response' is a list, not a string",
         '{"prompt": "a", "response": ""}': "line 2: 'response' is empty",
