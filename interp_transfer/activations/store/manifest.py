@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
+from interp_transfer.io import atomic_write
+
 FORMAT = "interp_transfer.store/1"
 MANIFEST = "manifest.json"
 _SUBFOLDER = re.compile(r"[\w-]*")  # of a store that several ranks have written; never a path out of the store
