@@ -74,7 +74,7 @@ def _parameter(f: Field, hint: Any, text: str) -> inspect.Parameter:
 
 def _parse(f: Field, value: Any) -> Any:
     if isinstance(f.default, tuple):
-        return tuple(numbers(value, f"--{f.name}"))
+        return tuple(numbers(value, f"--{f.name}") or ())
     return settings(value or []) if f.default is MISSING else value
 
 

@@ -14,7 +14,7 @@ from interp_transfer.mapping.token_classes import fits_by_token_class
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenizer_fingerprint
-from interp_transfer.search.strengths import RULE
+from interp_transfer.search.strengths import RULE, StrengthSearch
 from interp_transfer.stats import paired_difference
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.trial import Trial
@@ -91,12 +91,16 @@ def mapper_details(
 
 def comparison_details(
     trial: Trial,
-    swept: Mapping[str, Sequence[Condition]],
+    searches: Mapping[str, StrengthSearch],
     conditions: Mapping[str, Condition],
     at_one: Mapping[str, Condition],
     effects: Mapping[str, SideEffects],
 ) -> dict[str, Any]:
     """How strengths were chosen, moved against native, figures at strength 1, and side effects."""
+
+    def outcomes(name: str, measure: str) -> list[bool]:
+        return [getattr(verdict, measure) for verdict in conditions[name].verdicts]
+
     return {
         "strength_rule": {
             "budget_nats_per_token": trial.budget,
@@ -105,11 +109,9 @@ def comparison_details(
             "n": len(trial.validation.prompts),
             "rule": RULE,
         },
-        "sweep": [{"condition": name, **point.to_dict()} for name, points in swept.items() for point in points],
+        "sweep": [{"condition": name, **point.to_dict()} for name, search in searches.items() for point in search.curve],
         "moved_against_native": {
-            measure: paired_difference(
-                *([getattr(v, measure) for v in conditions[name].verdicts] for name in ("moved", "native"))
-            ).to_dict()
+            measure: paired_difference(outcomes("moved", measure), outcomes("native", measure)).to_dict()
             for measure in ("success", "intact")
         },
         "side_effects": {name: effect.to_dict() for name, effect in effects.items()},

@@ -1,11 +1,11 @@
 """Features of a source SAE moved to a target: the effect of each in both models, with controls.
 
-The whole source SAE is moved (``transfer.saes``), so that feature 12 of the moved SAE is feature 12 of the source. Candidates are
-ranked by how much they differ between the two sides of the task's contrast. On validation prompts each candidate steers the
-source, and the moved one the target. The best is judged on test prompts in both models, with these controls: the unsteered
-model, random directions of the same length, mean ablation, the same feature moved by a mapper that was fitted on shuffled pairs,
-the most similar feature of the target's own SAE, and a native steering vector. As in the paper, the feature is also set instead
-of added, without what the SAE misses, and compared with the reconstruction alone.
+The whole source SAE is moved (``transfer.saes``), so that feature 12 of the moved SAE is feature 12 of the source. Candidates
+are ranked by how much they differ between the two sides of the task's contrast. On validation prompts each candidate steers
+the source, and the moved one the target. The best is judged on test prompts in both models, with these controls: the unsteered
+model, random directions of the same length, mean ablation, the same feature moved by a mapper that was fitted on shuffled
+pairs, the most similar feature of the target's own SAE, and a native steering vector. As in the paper, the feature is also set
+instead of added, without what the SAE misses, and compared with the reconstruction alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -93,20 +93,21 @@ def features_study(
     if listed < 1:
         raise ValueError(f"listed={listed}: give at least one feature for the page")
     folder = fresh_folder(out)
-    models = {"source": open_model(source, task), "target": open_model(target, task)}
+    a, b = open_model(source, task), open_model(target, task)
+    models = {"source": a, "target": b}
     chosen = {"source": (source_sae, source_site), "target": (target_sae, target_site)}
     stored = {side: _stored_sae(models[side], *chosen[side]) for side in models}
     # Both sites are checked before the first SAE is trained.
     untrained = {side: site_of(models[side], task, chosen[side][1], f"{side}_site") for side in models if stored[side] is None}
     trained = {side: _train(models[side], task, site, seed, progress) for side, site in untrained.items()}
     sae, own = (stored[side] or trained[side] for side in models)
-    result = move_features(*models.values(), _directions(task), sae, own, seed=seed, progress=progress, **options)
+    result = move_features(a, b, _directions(task), sae, own, seed=seed, progress=progress, **options)
     if folder is not None:
         folder.mkdir(exist_ok=True)
         result.moved.save(folder / "moved_sae")
         for side, new in trained.items():
             new.save(folder / f"{side}_sae")
-        write_features_page(result, *models.values(), task, listed, folder, progress)
+        write_features_page(result, a, b, task, listed, folder, progress)
         write_json(folder / "features.json", result.to_dict())
     return result
 

@@ -119,8 +119,8 @@ class MovedFeatures:
             home, there = best.source["feature"], best.target["moved feature"]
             sentences.append(
                 f"{name}: feature {best.feature}, number {best.rank} of the candidates by difference, succeeds on "
-                f"{home.success:.2f} of the source's prompts (intact {home.intact:.2f}), moved on {there.success:.2f} of the target's "
-                f"(intact {there.intact:.2f})"
+                f"{home.success:.2f} of the source's prompts (intact {home.intact:.2f}), moved on {there.success:.2f} of the "
+                f"target's (intact {there.intact:.2f})"
             )
         fits = [f"{explained + 0.0:.3f} {name}" for name, (explained, _, _) in self.fits.items()]
         return [*sentences, f"explained variance in the target: {'; '.join(fits)}".replace("-0.000", "0.000")]

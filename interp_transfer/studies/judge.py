@@ -37,8 +37,8 @@ def judge_run(
     Args:
         folder: folder of a run, with ``completions.json``.
         kind: one of ``JUDGES``.
-        model: the judge: a hooked model for "perplexity" and local rubrics, a model of sentence-transformers for "similarity", a
-            guard model, or the endpoint's name for a model; none for "repetition".
+        model: the judge: a hooked model for "perplexity" and local rubrics, a model of sentence-transformers for
+            "similarity", a guard model, or the endpoint's name for a model; none for "repetition".
         base_url: an OpenAI-compatible endpoint; default: OPENAI_BASE_URL.
         local: put the rubric to a model on this machine.
         budget: largest number of requests to an endpoint.
@@ -48,8 +48,8 @@ def judge_run(
         progress: show bars for what takes longer than two seconds.
 
     Raises:
-        ValueError: before any work, for anything unknown or contradicting, or a damaged folder; and for an endpoint that refuses
-            the key or the model, after finished opinions were stored.
+        ValueError: before any work, for anything unknown or contradicting, or a damaged folder; and for an endpoint that
+            refuses the key or the model, after finished opinions were stored.
     """
     where = Path(folder)
     stored = read_run(where).completions

@@ -1,7 +1,7 @@
 """The options of `run`: one dataclass.
 
-The flags of `interp-transfer run`, ``options`` and ``asked`` in result.json, and the command in the report derive from it. It is
-read each time the command line starts, so torch is imported only when options are checked.
+The flags of `interp-transfer run`, ``options`` and ``asked`` in result.json, and the command in the report derive from it. It
+is read each time the command line starts, so torch is imported only when options are checked.
 """
 
 import math

@@ -25,8 +25,8 @@ def rerun(path: str | Path, *, out: str | Path | None = None, progress: bool = T
         the file there should be none; on another one a trained mapper may change a prompt or two.
 
     Raises:
-        ValueError: for a file that is missing, damaged, of another schema or changed by hand, with the field; and for the run of
-            a task or a model that was not named.
+        ValueError: for a file that is missing, damaged, of another schema or changed by hand, with the field; and for the run
+            of a task or a model that was not named.
     """
     file = Path(path) / "result.json" if Path(path).is_dir() else Path(path)
     stored = read_result(file)

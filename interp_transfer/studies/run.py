@@ -63,8 +63,8 @@ def run(
 
     stage("strengths on validation prompts")
     trial = Trial(b, task, how, progress)
-    swept = trial.sweep(vectors)
-    strengths = trial.choose(swept)
+    searches = trial.search(vectors)
+    strengths = {name: search.strength for name, search in searches.items()}
 
     stage("held-out prompts")
     conditions = trial.compare(vectors, strengths)
@@ -79,7 +79,7 @@ def run(
 
     details = request | input_details(task, how, (a, s), (b, t), pairs) | vector_details(task, vector, moved, native)
     details["mapper"] = mapper_details(mapper, a, b, task, how, trial.test.prompts) | recovered
-    details |= comparison_details(trial, swept, conditions, at_one, effects) | {"variants": variants}
+    details |= comparison_details(trial, searches, conditions, at_one, effects) | {"variants": variants}
     result = Result(task.name, about(b, add(moved, 1.0, task.positions)), conditions, trial.test.prompts, how.seed, details)
     if folder is not None:
         save_run(folder, result, task, b, vector, moved, mapper)

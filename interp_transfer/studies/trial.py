@@ -1,6 +1,6 @@
 """A trial of vectors in one target: strengths are chosen on validation prompts, conditions are compared on test prompts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -26,7 +26,7 @@ from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import MODES
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.search.strengths import choose, strength_curve
+from interp_transfer.search.strengths import Make, StrengthSearch, search_strength
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.vectors.vector import SteeringVector
 
@@ -76,21 +76,12 @@ class Trial:
         n, seed = self.options.n, self.options.seed
         return evaluator(self.target, self.task, "test", n=n, seed=seed, clean_prompts=n)
 
-    def sweep(self, vectors: Vectors) -> dict[str, tuple[Condition, ...]]:
-        """Each vector, and random ones of the moved vector's length, at every strength on validation prompts."""
-        swept = {name: self._sweep(self.validation, vector, self.progress) for name, vector in vectors.items()}
-        seed, moved = self.options.seed, vectors["moved"]
-        swept["random"] = strength_curve(
-            self.validation,
-            lambda x: random_like(self._steer(moved, x), seed, draws=2),
-            self.options.strengths,
-            progress=self.progress,
-        )
-        return swept
-
-    def choose(self, swept: Mapping[str, Sequence[Condition]]) -> Strengths:
-        """The fair strength of each condition, see ``search.strengths``."""
-        return {name: choose(conditions, self.budget).strength for name, conditions in swept.items()}
+    def search(self, vectors: Vectors) -> dict[str, StrengthSearch]:
+        """The fair strength of each vector, and of random ones of the moved vector's length, on validation prompts."""
+        steered = {name: self._search(self.validation, vector, self.progress) for name, vector in vectors.items()}
+        moved, seed = vectors["moved"], self.options.seed
+        random = self._search(self.validation, lambda x: random_like(self._steer(moved, x), seed, draws=2), self.progress)
+        return steered | {"random": random}
 
     def judge(self, vectors: Vectors, strengths: Strengths) -> dict[str, Condition]:
         """Each vector at its strength on test prompts, and random ones of the moved vector's length."""
@@ -144,7 +135,7 @@ class Trial:
         rows = []
         for kind, mode in tqdm(todo, desc="variants", leave=False, disable=not self.progress):
             moved = mappers[kind].transfer(vector, mode, how.norm)
-            strength = choose(self._sweep(few, moved, progress=False), self.budget).strength
+            strength = self._search(few, moved, progress=False).strength
             judged = self.test.judge([(self._steer(moved, strength),)], strength, progress=False)
             facts = {"fvu": mappers[kind].card.fvu, "norm": moved.norm, "cosine_to_native": moved.cosine(native)}
             rows.append({"mapper": kind, "mode": mode, **facts, **judged.to_dict()})
@@ -153,5 +144,5 @@ class Trial:
     def _steer(self, vector: SteeringVector, strength: float) -> Intervention:
         return add(vector, strength, self.task.positions)
 
-    def _sweep(self, validation: Evaluator, vector: SteeringVector, progress: bool) -> tuple[Condition, ...]:
-        return strength_curve(validation, vector, self.options.strengths, progress=progress)
+    def _search(self, validation: Evaluator, steer: SteeringVector | Make, progress: bool) -> StrengthSearch:
+        return search_strength(validation, steer, budget=self.budget, strengths=self.options.strengths, progress=progress)
