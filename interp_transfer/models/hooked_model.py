@@ -6,8 +6,23 @@ import torch
 from torch import nn
 
 
+class _CheapCheck(type(Protocol)):
+    """Instance checks that look at the class before the object.
+
+    A check of a protocol reads every member, and ``TransformerBridge`` takes milliseconds to make its ``hook_dict``.
+    """
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        kind, attributes = type(instance), ("cfg", "tokenizer")
+        if not all(hasattr(kind, name) for name in ("hooks", "run_with_cache", "generate", "__call__")):
+            return False
+        return all(hasattr(instance, name) for name in attributes) and (
+            hasattr(kind, "hook_dict") or hasattr(instance, "hook_dict")
+        )
+
+
 @runtime_checkable
-class HookedModel(Protocol):
+class HookedModel(Protocol, metaclass=_CheapCheck):
     """The interface of a wrapped model; ``TransformerBridge`` and ``HookedTransformer`` both have it."""
 
     cfg: Any
