@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
@@ -41,7 +41,7 @@ def task_from(name: str | None, pairs: Path | None, judge: str | None) -> Any:
 def with_flags(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for each field of a dataclass, with its default and its line of documentation.
 
-    The command receives them as ``options``, a dictionary of the fields. A tuple of numbers is one flag with commas; a mapping
+    The command receives them as ``options``, a dictionary of the fields. A sequence of numbers is one flag with commas; a mapping
     is a flag NAME=VALUE that may be repeated.
     """
 
@@ -64,7 +64,7 @@ def with_flags(options: type) -> Callable[[Callable[..., None]], Callable[..., N
 
 def _parameter(f: Field, hint: Any, text: str) -> inspect.Parameter:
     default, names = (None if f.default is MISSING else f.default), []
-    if get_origin(hint) is tuple:
+    if get_origin(hint) is Sequence:
         hint, default, text = str, ",".join(f"{x:g}" for x in f.default), f"{text} Joined by commas."  # type: ignore[union-attr]
     elif get_origin(hint) is Mapping:
         hint, names, text = list[str] | None, ["--setting"], f"{text} NAME=VALUE; may be repeated."

@@ -5,7 +5,7 @@ is read each time the command line starts, so torch is imported only when option
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -50,7 +50,7 @@ class RunOptions:
     n: int = 200
     seed: int = 0
     budget: float | None = None
-    strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+    strengths: Sequence[float | int] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
     variants: bool = True
     side_effects: bool = True
 
