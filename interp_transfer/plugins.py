@@ -9,7 +9,7 @@ It is imported when something is looked up by name. Where several plugins know a
 their entry points is taken, unless an edition (the name of the entry point) says which.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -42,7 +42,7 @@ class KnownModel:
     site: Callable[[Any], str | None] = lambda _task: None
     variant: Callable[[Any], str] | None = None
     sae: Path | None = None
-    skills: Callable[..., list[Mapping[str, Any]]] | None = None
+    skills: Callable[..., Sequence[Mapping[str, Any]]] | None = None
     checks: Mapping[str, Callable[..., Mapping[str, Any]]] = field(default_factory=dict, hash=False)
     harness: Path | None = None
 

@@ -122,8 +122,8 @@ def side_effects(
         "english": whole_texts(model, english_texts(n, at_most=True)),
         "behaviour": (tokenize(model, steered), generate_tokens(model, steered, **options)),
     }
-    costs: dict[str, Sequence[Cost | None]] = {name: _costs(model, texts, given, progress) for name, texts in parts.items()}
-    costs["right"] = _costs(model, right, given, progress) if asked else [None] * len(given)
+    costs = {name: _costs(model, texts, given, progress) for name, texts in parts.items()}
+    right_costs = _costs(model, right, given, progress) if asked else [None] * len(given)
     first = _logit_differences(model, *right, given) if asked else [None] * len(given)
     said = completions_each(model, clean, given, **options)
     measure = skills_of(model, task)
@@ -136,12 +136,13 @@ def side_effects(
             clean_shows=rate([not v.success for v in judged]),
             skills=able[index],
             **{part: of_each[index] for part, of_each in costs.items()},
+            right=right_costs[index],
             logit_difference=first[index],
         )
     return found
 
 
-def skills_of(model: HookedModel, task: Task) -> Callable[..., list[Mapping[str, Estimate]]] | None:
+def skills_of(model: HookedModel, task: Task) -> Callable[..., Sequence[Mapping[str, Estimate]]] | None:
     """What measures the skills of a model besides the task: the task's own measure, or that of a known model; or None."""
     known = known_model(identity(model).name)
     return task.skills or (known.skills if known is not None else None)

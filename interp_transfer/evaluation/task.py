@@ -76,7 +76,7 @@ class Task:
     differ: Callable[[Sequence[Any], Sequence[str]], list[int]] | None = field(default=None, repr=False)
     training: Callable[[str], list[tuple[str, str]]] | None = field(default=None, repr=False)
     recipe: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
-    skills: Callable[..., list[Mapping[str, Any]]] | None = field(default=None, repr=False)
+    skills: Callable[..., Sequence[Mapping[str, Any]]] | None = field(default=None, repr=False)
     opposite: Callable[[], "Task"] | None = field(default=None, repr=False)
 
     @classmethod
@@ -191,7 +191,7 @@ class Task:
             pairs[split].append(ContrastPair(positive, negative))
             clean[split].append(as_prompt(line.get("clean", line["positive"])))
             if "answer" in line:
-                answers |= dict.fromkeys((positive, negative), line["answer"])
+                answers |= {positive: line["answer"], negative: line["answer"]}
         called = name if name is not None else Path(path).stem
         return cls.from_pairs(pairs, judge, clean=clean, answers=answers or None, name=called, **options)
 
@@ -252,7 +252,7 @@ def _answers(by_split: Mapping[str, list[ContrastPair]], pairs: Any, answers: An
     if answers is None:
         return {}
     if isinstance(answers, Mapping):
-        return {as_prompt(prompt): answer for prompt, answer in answers.items()}
+        return {as_prompt(prompt): str(answer) for prompt, answer in answers.items()}
     if isinstance(pairs, Mapping) or isinstance(answers, str) or len(answers) != len(pairs):
         count = "by split" if isinstance(pairs, Mapping) else len(pairs)
         raise ValueError(

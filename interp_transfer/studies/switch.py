@@ -55,7 +55,7 @@ SHARE = 0.005
 RANKS = (2, 8)
 """Ranks that are tried besides the largest that the share allows."""
 
-Skills = Callable[..., list[Mapping[str, Estimate]]]
+Skills = Callable[..., Sequence[Mapping[str, Estimate]]]
 """(model, settings, n=) -> share of correct answers by skill, under each setting."""
 
 

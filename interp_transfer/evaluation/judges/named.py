@@ -47,7 +47,7 @@ def load(name: str) -> Judge:
         if not argument:
             raise ValueError(f"the judge {kind!r} needs a text: write {kind}:TEXT")
         return _WITH_ARGUMENT[kind](argument)
-    added = {known: make for plugin in reversed(plugins().values()) for known, make in plugin.judges.items()}
+    added = {known: make for plugin in reversed([*plugins().values()]) for known, make in plugin.judges.items()}
     if kind in added:
         return added[kind](argument) if argument else added[kind]()
     if argument.isidentifier():
@@ -68,9 +68,10 @@ def as_judge(judge: Any, task: str) -> Judge:
         return load(judge)
     if not callable(judge):
         raise ValueError(f"the judge of {task!r} is {judge!r}: give the name of a judge, or a function (prompt, completion)")
+    given: Any = judge
     if list(inspect.signature(judge).parameters)[:2] == ["prompts", "completions"]:
-        return judge
-    return OneByOne(judge, task)
+        return given
+    return OneByOne(given, task)
 
 
 def name_of(judge: Any) -> str:

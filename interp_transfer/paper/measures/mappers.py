@@ -147,7 +147,7 @@ def _at_strength_one(setup: TwoModels, mapper: Mapper, mode: str) -> dict[str, A
 
 def tables(name: str, rows_by_case: RowsByCase) -> dict[str, list[Row]]:
     """The table itself; for the table of all tasks also a short one of success, a row for each task."""
-    rows = {name: [{"case": case, **row} for case, rows in rows_by_case.items() for row in rows]}
+    rows: dict[str, list[Row]] = {name: [{"case": case, **row} for case, rows in rows_by_case.items() for row in rows]}
     if name == "mappers":
         rows["success"] = [
             {"task": case, **{str(r["mapper"]): r["success"] for r in rows if r["success"] is not None}}
