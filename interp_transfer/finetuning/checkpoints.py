@@ -49,8 +49,8 @@ def _check_same(folder: Path, settings: Mapping[str, Any]) -> None:
     ]
     if changed:
         raise ValueError(
-            f"{folder} holds an interrupted training with other settings ({'; '.join(changed[:4])}): use the same ones to resume "
-            "it, choose another folder, or remove that one to start again"
+            f"{folder} holds an interrupted training with other settings ({'; '.join(changed[:4])}): use the same ones to "
+            "resume it, choose another folder, or remove that one to start again"
         )
 
 

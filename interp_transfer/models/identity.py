@@ -146,7 +146,7 @@ def weights_fingerprint(module: nn.Module) -> str:
 def sampled_values(tensor: Tensor) -> Float[Tensor, " sample"]:
     """Evenly spaced values of a tensor from the first to the last, in float64.
 
-    The indices depend on the tensor's size alone and the values are exact, so a checkpoint gives the same ones in a wider dtype.
+    The indices depend on the tensor's size alone and the values are exact, so a checkpoint has the same ones in a wider dtype.
     """
     flat = tensor.detach().reshape(-1)
     # In larger tensors, float32 indices would be rounded to ones past the end.

@@ -103,8 +103,8 @@ def _wrap_object(model: Any, tokenizer: Any) -> HookedModel:
 
     if not isinstance(model, PreTrainedModel):
         raise ValueError(
-            f"cannot load a {type(model).__name__}: give the name of a known model, a hub name, a folder, a transformers model or "
-            "a hooked model"
+            f"cannot load a {type(model).__name__}: give the name of a known model, a hub name, a folder, a transformers model "
+            "or a hooked model"
         )
     name = model.name_or_path or type(model).__name__
     if tokenizer is None:
@@ -174,8 +174,8 @@ def _resolve(name: str) -> tuple[str, bool]:
         return str(path), True
     if name.startswith((".", "/", "~")):
         raise ValueError(
-            f"there is no folder {name!r}: {_similar_folder(path)}give the folder of a Hugging Face model, a hub name or a known "
-            "model"
+            f"there is no folder {name!r}: {_similar_folder(path)}give the folder of a Hugging Face model, a hub name or a "
+            "known model"
         )
     hint = did_you_mean(name, known_models(), n=3)
     if hint and "/" not in name:

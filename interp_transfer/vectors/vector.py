@@ -1,22 +1,24 @@
-"""Steering vectors: a direction, where it lives, and the activations that it was found on.
+"""Steering vectors: a direction, its space, and the activations that it was computed from.
 
-A vector keeps its evidence because a map that is not linear cannot move a bare direction: it needs activations to act on. A
-contrast's evidence is its positive and its negative activations; a direction from elsewhere (an SAE feature, a probe) has
-reference activations only. Arithmetic on vectors keeps the evidence as weighted contrasts, so that moving a sum is moving
-its parts.
+A vector keeps these activations, its evidence, because a map that is not linear cannot move a bare direction: it needs
+activations to act on. The evidence of a contrast is its positive and its negative activations; a direction from elsewhere (an
+SAE feature, a probe) has reference activations only. Arithmetic keeps the evidence as weighted contrasts, so that moving a sum
+is moving its terms.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
+from interp_transfer.activations.positions import Positions
+from interp_transfer.interventions.intervention import Intervention, ablate, add, clamp
+from interp_transfer.interventions.transforms import Strength
 from interp_transfer.io import read_tensors, write_tensors
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
@@ -27,12 +29,12 @@ FORMAT = "interp_transfer.vector/1"
 
 @dataclass(frozen=True)
 class Contrast:
-    """Activations on both sides of a contrast, and how much of it is in the vector.
+    """Activations of both sides of a contrast, and its weight in the vector.
 
     Attributes:
-        positive: activations of the behaviour that is wanted.
+        positive: activations of the wanted behaviour.
         negative: activations of its opposite.
-        weight: factor of this contrast's difference in means in the vector.
+        weight: factor of this contrast's difference in means.
     """
 
     positive: Float[Tensor, "n d_model"]
@@ -40,13 +42,13 @@ class Contrast:
     weight: float = 1.0
 
     def difference(self) -> Float[Tensor, " d_model"]:
-        """Weight * (mean(positive) - mean(negative))."""
+        """``weight * (mean(positive) - mean(negative))``."""
         return self.weight * (self.positive.mean(dim=0) - self.negative.mean(dim=0))
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Activations at which a bare direction is looked at; it has no contrast."""
+    """Activations at which a map moves a direction that has no contrast."""
 
     activations: Float[Tensor, "n d_model"]
 
@@ -64,10 +66,10 @@ class SteeringVector:
         direction: the vector; mean(positive) - mean(negative) for a difference in means.
         site: hook-point name.
         model: the model it belongs to.
-        evidence: what it was found on, or the activations that a bare direction is looked at.
-        method: how it was found.
-        positions: which tokens it was read at.
-        history: how it came here, for the reader: moves and rebindings, oldest first.
+        evidence: the contrasts that it was computed from, or reference activations.
+        method: how it was computed.
+        positions: the tokens whose activations were read.
+        history: moves and rebindings as text, oldest first.
     """
 
     direction: Float[Tensor, " d_model"]
@@ -83,14 +85,29 @@ class SteeringVector:
         """Euclidean length, in units of the activation."""
         return float(self.direction.float().norm())
 
+    def add(self, strength: Strength = 1.0, positions: Positions = "all") -> Intervention:
+        """The intervention that adds ``strength`` times this vector, see ``interventions.intervention.add``."""
+        return add(self, strength, positions)
+
+    def ablate(self, positions: Positions = "all", *, everywhere: bool = False) -> Intervention:
+        """The intervention that removes the component along this vector, see ``interventions.intervention.ablate``."""
+        return ablate(self, positions, everywhere=everywhere)
+
+    def clamp(self, value: Strength, positions: Positions = "all") -> Intervention:
+        """The intervention that sets the component along this vector, see ``interventions.intervention.clamp``."""
+        return clamp(self, value, positions)
+
     def normalized(self, norm: float | int = 1.0) -> "SteeringVector":
-        """The same direction with another length; the evidence is weighted alike."""
+        """The same direction with another length; the evidence is weighted accordingly."""
         if self.norm == 0:
             raise ValueError("a vector of norm zero has no direction: it cannot be given another length")
         return self * (norm / self.norm)
 
     def __mul__(self, factor: float | int) -> "SteeringVector":
-        return replace(self, direction=self.direction * factor, evidence=_weigh(self.evidence, float(factor)))
+        evidence = self.evidence
+        if not isinstance(evidence, Reference):
+            evidence = tuple(replace(contrast, weight=contrast.weight * factor) for contrast in evidence)
+        return replace(self, direction=self.direction * factor, evidence=evidence)
 
     __rmul__ = __mul__
 
@@ -105,7 +122,7 @@ class SteeringVector:
             return NotImplemented
         check_same(self.model, other.model, "vectors")
         if self.site != other.site:
-            raise ValueError(f"cannot add a vector at {other.site!r} to one at {self.site!r}: they live in other spaces")
+            raise ValueError(f"cannot add a vector at {other.site!r} to one at {self.site!r}: they belong to different spaces")
         return replace(
             self,
             direction=self.direction + other.direction,
@@ -122,10 +139,10 @@ class SteeringVector:
         return float(torch.nn.functional.cosine_similarity(self.direction.float(), other.direction.float(), dim=0))
 
     def for_model(self, model: HookedModel) -> "SteeringVector":
-        """The same numbers, bound to another model on purpose (a fine-tune of the one it was found on, say).
+        """The same vector, bound to another model on purpose, such as a fine-tune of its own.
 
         Raises:
-            ValueError: where the model lacks the site or is of another width.
+            ValueError: if the model does not have the site or has another width.
         """
         check_site(model, self.site)
         if int(model.cfg.d_model) != self.direction.shape[0]:
@@ -135,19 +152,19 @@ class SteeringVector:
 
     def __repr__(self) -> str:
         if isinstance(self.evidence, Reference):
-            seen = f"{len(self.evidence.activations)} reference activations"
+            evidence = f"{len(self.evidence.activations)} reference activations"
         else:
-            seen = " + ".join(f"{c.weight:g} x ({len(c.positive)} | {len(c.negative)})" for c in self.evidence) or "none"
+            evidence = " + ".join(f"{c.weight:g} x ({len(c.positive)} | {len(c.negative)})" for c in self.evidence) or "none"
         return (
             f"SteeringVector({self.method} at {self.site} of {self.model}, d {self.direction.shape[0]}, "
-            f"norm {self.norm:.3g}, evidence {seen})"
+            f"norm {self.norm:.3g}, evidence {evidence})"
         )
 
     def save(self, path: str | Path, **extra: str | float) -> Path:
-        """Write a safetensors file: tensor ``direction``, evidence beside it, everything else as JSON in the metadata.
+        """Write a safetensors file: tensor ``direction``, tensors of the evidence, everything else in the metadata.
 
         Args:
-            path: file to write; written under another name first, so that a killed process leaves no half file.
+            path: the file, written atomically.
             extra: more metadata, such as ``strength``.
         """
         tensors = {"direction": self.direction}
@@ -176,10 +193,10 @@ class SteeringVector:
 
     @classmethod
     def load(cls, path: str | Path) -> "SteeringVector":
-        """Read what ``save`` wrote.
+        """Read a file of ``save``.
 
         Raises:
-            ValueError: for a damaged or foreign file, named.
+            ValueError: for a damaged or foreign file, with its name.
         """
         tensors, meta = read_tensors(path)
         if meta.get("format") != FORMAT or "direction" not in tensors:
@@ -201,11 +218,12 @@ class SteeringVector:
 
 
 def side_by_side(vectors: Sequence[SteeringVector]) -> SteeringVector:
-    """Vectors of several sites of one model as one vector of all their dimensions, for a mapper of those sites together.
+    """Concatenate vectors of several sites of one model, for a mapper of these sites together.
+
+    No model has a site of the result, so it can be moved but not applied.
 
     Args:
-        vectors: found on the same prompts in the same order, so that the n-th rows of their evidence belong together. No model
-            has a site of this kind, so the result is there to be moved.
+        vectors: extracted from the same prompts in the same order, so that the n-th rows of their evidence belong together.
 
     Raises:
         ValueError: for two models, one site twice, or evidence of different size, kind or weight.
@@ -218,8 +236,7 @@ def side_by_side(vectors: Sequence[SteeringVector]) -> SteeringVector:
                 f"the evidence of the vectors at {first.site!r} and {other.site!r} is not of the same prompts: extract both "
                 "from the same contrast"
             )
-    parts = [list(_activations(v.evidence)) for v in vectors]
-    rows = [torch.cat(list(same), dim=1) for same in zip(*parts, strict=True)]
+    rows = [torch.cat(column, dim=1) for column in zip(*(_activations(v.evidence) for v in vectors), strict=True)]
     if isinstance(first.evidence, Reference):
         evidence: Evidence = Reference(rows[0])
     else:
@@ -239,7 +256,7 @@ def check_same(have: ModelIdentity, want: ModelIdentity, what: str) -> None:
     """Refuse to mix models.
 
     Raises:
-        ValueError: naming both, and how to rebind on purpose.
+        ValueError: with both names, and how to rebind on purpose.
     """
     if have.fingerprint != want.fingerprint:
         raise ValueError(
@@ -247,34 +264,25 @@ def check_same(have: ModelIdentity, want: ModelIdentity, what: str) -> None:
         )
 
 
-def _weigh(evidence: Evidence, factor: float) -> Evidence:
-    if isinstance(evidence, Reference):
-        return evidence
-    return tuple(replace(contrast, weight=contrast.weight * factor) for contrast in evidence)
-
-
 def _join(one: Evidence, other: Evidence) -> Evidence:
     if isinstance(one, Reference) or isinstance(other, Reference):
-        parts: Iterable[Any] = (*_activations(one), *_activations(other))
-        return Reference(torch.cat(list(parts)))
+        return Reference(torch.cat([*_activations(one), *_activations(other)]))
     return (*one, *other)
 
 
-def _activations(evidence: Evidence) -> Iterable[Tensor]:
+def _activations(evidence: Evidence) -> list[Tensor]:
     if isinstance(evidence, Reference):
-        yield evidence.activations
-    else:
-        for contrast in evidence:
-            yield from (contrast.positive, contrast.negative)
+        return [evidence.activations]
+    return [side for contrast in evidence for side in (contrast.positive, contrast.negative)]
 
 
 def evidence_activations(vector: SteeringVector) -> Float[Tensor, "n d_model"]:
     """All activations of a vector's evidence, both sides together.
 
     Raises:
-        ValueError: for a vector that has none.
+        ValueError: for a vector without evidence.
     """
-    parts = list(_activations(vector.evidence))
-    if not parts:
+    activations = _activations(vector.evidence)
+    if not activations:
         raise ValueError("this vector has no evidence: give it reference activations, or use mode='raw'")
-    return torch.cat(parts)
+    return torch.cat(activations)

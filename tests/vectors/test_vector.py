@@ -167,3 +167,17 @@ def test_rebinding_is_on_purpose_and_remembered(wrapped: Callable[[str], Any]) -
 
 def test_repr_says_what_it_is() -> None:
     assert "1 x (5 | 7)" in repr(vector()) and SITE in repr(vector()) and "one [1111" in repr(vector())
+
+
+def test_a_vector_makes_its_interventions() -> None:
+    one = vector()
+    for method, function in (
+        (one.add(2.0, "last"), it.add(one, 2.0, "last")),
+        (one.add(), it.add(one)),
+        (one.ablate(everywhere=True), it.ablate(one, everywhere=True)),
+        (one.clamp(3.0, "prompt"), it.clamp(one, 3.0, "prompt")),
+    ):
+        assert (method.site, method.positions, method.model) == (function.site, function.positions, function.model)
+        assert str(method) == str(function)
+        rows = torch.randn(3, len(one.direction))
+        assert torch.equal(method.transform(rows), function.transform(rows))

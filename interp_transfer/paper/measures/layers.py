@@ -6,9 +6,10 @@ from typing import Any
 from interp_transfer.activations.positions import substring
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.sites import layer_of, residual_sites
+from interp_transfer.paper.prompt_steering import prompt_steering
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
 from interp_transfer.paper.setup import OneModel
-from interp_transfer.vectors.extract import extract_each, prompt_steering
+from interp_transfer.vectors.extract import extract_each
 
 STRONG, WEAK = 0.8, 0.35
 """Success of the last layer that the paper takes, and of the one after it."""

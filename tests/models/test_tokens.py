@@ -1,0 +1,82 @@
+"""Chats are rendered by the model's own template wherever prompts are read, and by nothing else."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import interp_transfer as it
+from interp_transfer.models.tokens import render_chat, tokenize, tokenizer_of
+from interp_transfer.prompts.chats import Chat, as_prompt
+from tests.checkpoints import byte_tokenizer
+
+SITE = "blocks.2.hook_resid_pre"
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>"
+    "{% if enable_thinking is defined and not enable_thinking %}!{% endif %}{% endif %}"
+)
+CHAT = [{"role": "user", "content": "the cat"}]
+RENDERED = "<|user|>the cat<|end|><|assistant|>!"
+OTHER = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "dogs run"}]
+
+
+@pytest.fixture
+def model(wrapped: Callable[[str], Any]) -> Iterator[Any]:
+    model = wrapped("qwen2")
+    tokenizer_of(model).chat_template = TEMPLATE
+    yield model
+    tokenizer_of(model).chat_template = None
+
+
+def test_chats_and_texts_in_one_list(model: Any) -> None:
+    tokenizer = tokenizer_of(model)
+    expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (RENDERED, "the cat", RENDERED)]
+    assert tokenize(model, [CHAT, "the cat", as_prompt(CHAT)]) == expected
+
+
+def test_a_chat_that_ends_with_an_answer_is_not_asked_again(model: Any) -> None:
+    chat = as_prompt([*CHAT, {"role": "assistant", "content": "sat"}])
+    assert isinstance(chat, Chat)
+    assert render_chat(tokenizer_of(model), chat) == "<|user|>the cat<|end|><|assistant|>sat<|end|>"
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, "<|begin|>" + TEMPLATE])
+def test_the_template_alone_writes_the_bos(folder: Callable[[str], Path], template: str) -> None:
+    bos: Any = byte_tokenizer(bos=True)
+    bos.chat_template = template
+    try:
+        other = it.load_model(str(folder("qwen2")), device="cpu", tokenizer=bos)
+        (ids,) = tokenize(other, [CHAT])
+        assert ids.count(bos.bos_token_id) == template.count("<|begin|>")
+        (text,) = tokenize(other, ["<|begin|>the cat"])
+        assert text.count(bos.bos_token_id) == 1, "a text that is a rendered template does not get it twice"
+    finally:
+        bos.chat_template = None
+
+
+def test_everything_that_takes_prompts_takes_chats(model: Any) -> None:
+    rendered = [RENDERED, "<|system|>be brief<|end|><|user|>dogs run<|end|><|assistant|>!"]
+    chats = [CHAT, OTHER]
+    here, there = it.capture(model, chats, SITE, "last"), it.capture(model, rendered, SITE, "last")
+    assert here[SITE].equal(there[SITE])
+    vector = it.extract(model, [(CHAT, OTHER)], SITE)
+    assert vector.direction.equal(it.extract(model, [tuple(rendered)], SITE).direction)
+    steer = vector.add(3.0, it.substring("|assistant|"))
+    steered = it.generate(model, chats, steer, max_new_tokens=4)
+    assert steered == it.generate(model, rendered, steer, max_new_tokens=4)
+    assert it.generate(model, [], steer, max_new_tokens=4) == []
+
+
+def test_what_cannot_be_a_chat_is_refused(model: Any, wrapped: Callable[[str], Any]) -> None:
+    with pytest.raises(ValueError, match="no chat template, so it cannot read a chat: give the prompt as a text"):
+        tokenize(wrapped("llama"), ["a text", CHAT])
+    for wrong in ([], [{"role": "user"}]):
+        with pytest.raises(ValueError, match="text 1: .*give a text, or a chat such as"):
+            tokenize(model, ["a text", wrong])
+    with pytest.raises(ValueError, match="a prompt is 3: give a text, or a chat such as"):
+        as_prompt(3)
+    tokenizer_of(model).chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(ValueError, match="template rejects the chat .*: roles must alternate"):
+        tokenize(model, [CHAT])
