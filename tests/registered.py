@@ -29,7 +29,9 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two folders of random models that differ in width."""
     root = tmp_path_factory.mktemp("pair")
-    return tuple(make_checkpoint(root / name, "llama", seed, hidden_size=width) for seed, name, width in ((0, "a", 16), (1, "b", 24)))  # type: ignore[return-value]
+    return tuple(
+        make_checkpoint(root / name, "llama", seed, hidden_size=width) for seed, name, width in ((0, "a", 16), (1, "b", 24))
+    )  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="session")

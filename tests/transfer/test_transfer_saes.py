@@ -3,8 +3,8 @@ import torch
 
 from interp_transfer.features.sae import load_sae
 from interp_transfer.features.train import Recipe, train_sae
-from interp_transfer.mapping.cores import make_core
 from interp_transfer.mapping.mappers import Card, Mapper, Space
+from interp_transfer.mapping.networks import make_core
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.transfer.saes import affine_part, match_features, move_sae
 

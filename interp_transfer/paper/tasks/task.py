@@ -73,7 +73,7 @@ class PaperTask:
             seen = self._instructions("train")
         else:
             pairs = self.contrast("train")
-            seen = [instruction_of(text) for pair in pairs for text in (pair.positive, pair.negative)]
+            seen = [instruction_of(str(side)) for pair in pairs for side in (pair.positive, pair.negative)]
         return contamination(seen, [instruction_of(prompt) for prompt in self.prompts(split)], threshold=threshold)
 
     def _instructions(self, split: str) -> list[str]:
