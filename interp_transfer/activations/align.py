@@ -1,21 +1,21 @@
-"""Pairing the tokens of two tokenizers over the same text.
+"""Pair the tokens of two tokenizers over the same text.
 
-A strategy says, for each token of the target, which tokens of the source are its partners. All but the paper's index pairing
-go by characters and are causal: a partner has read no further than the target's token, so no pair peeks at the future.
+A strategy selects, for each token of the target, its partners among the tokens of the source. All strategies but the paper's
+index pairing compare characters and are causal: a partner has read no further than the target's token.
 
 `last_so_far`
     The last source token that ends no later. Every token but the first ones has a partner.
 `same_boundary`
-    The source token that ends at the very same character; other tokens stay without.
+    The source token that ends at the same character; other tokens have no partner.
 `mean_in_span`
-    The mean over the source tokens that end within the target's token; where there is none, the last one so far.
+    The mean over the source tokens that end within the target's token; if there are none, the last one so far.
 `word_ends`
-    `same_boundary`, only where a word ends.
+    `same_boundary`, only at the ends of words.
 `index_left`, `index_right`
     The paper's: the n-th token with the n-th, counted from the start, or from the end as with padding on the left. It pairs
-    what does not belong together, and is here as a baseline.
+    unrelated tokens and serves as a baseline.
 
-Tokens that a tokenizer puts around a text (BOS) are paired among themselves alone.
+Tokens that a tokenizer adds around a text (BOS) are paired only with each other.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,24 +37,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Partners = tuple[Ints, Ints]
-"""For each token of the target its first partner and the one behind its last; equal where it has none."""
+"""For each token of the target its first partner and the one after its last; equal if it has none."""
 
 Strategy = Callable[[TokenSpans, TokenSpans], Partners]
 
 DEFAULT_STRATEGY = "last_so_far"
 EXAMPLES = 8
-"""Texts that a report keeps, to be drawn."""
+"""Number of texts that a report keeps for its plot."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One text in the two models' tokens, to be drawn.
+    """One text in the tokens of both models.
 
     Attributes:
-        source: the source's tokens.
-        target: the target's.
-        first: each target token's first partner.
-        behind: the one behind its last partner.
+        source: tokens of the source.
+        target: tokens of the target.
+        first: first partner of each target token.
+        behind: the token after its last partner.
     """
 
     source: TokenSpans
@@ -65,17 +65,17 @@ class Example:
 
 @dataclass(frozen=True, repr=False)
 class AlignmentReport:
-    """How the tokens of two models were paired, over some texts, in figures that do not grow with the texts.
+    """How the tokens of two models were paired over some texts.
 
     Attributes:
-        strategy: how they were paired; "same_tokens" where both models split texts alike.
-        pairs: how many of the target's tokens have a partner.
-        target_tokens: how many tokens the target has in all.
+        strategy: how they were paired; "same_tokens" if both models split texts in the same way.
+        pairs: number of the target's tokens with a partner.
+        target_tokens: number of the target's tokens.
         apart: characters between the ends of a target token and of its last partner, summed over all pairs.
-        peeking: pairs in which the partner has read further than the target. None but with index pairing.
+        peeking: pairs in which the partner has read further than the target; 0 except for index pairing.
         examples: the first few texts.
-        texts_cut: texts that were cut, because they were longer than a model can read.
-        texts_dropped: texts that were left out for the same reason; none of their tokens is counted.
+        texts_cut: texts that were cut because they exceeded a context.
+        texts_dropped: texts that were left out for the same reason; their tokens are not counted.
     """
 
     strategy: str
@@ -106,8 +106,8 @@ class AlignmentReport:
         return self.pairs
 
     def __add__(self, other: "AlignmentReport") -> "AlignmentReport":
-        """The report on both's texts; the examples are the first one's."""
-        assert self.strategy == other.strategy, "pairs of two strategies are not counted together"
+        """Return the report on the texts of both; the examples are those of the first."""
+        assert self.strategy == other.strategy, "reports on different strategies cannot be added"
         return AlignmentReport(
             self.strategy,
             self.pairs + other.pairs,
@@ -121,7 +121,7 @@ class AlignmentReport:
 
     @property
     def too_long(self) -> str:
-        """What was done about texts that were too long, to be shown; empty where there were none."""
+        """The numbers of texts that were cut or dropped, for display; empty if there were none."""
         counts = ((self.texts_cut, "cut"), (self.texts_dropped, "dropped"))
         return "".join(f", {n} text{'s' if n > 1 else ''} too long and {what}" for n, what in counts if n)
 
@@ -133,7 +133,7 @@ class AlignmentReport:
         )
 
     def plot(self, text: int = 0) -> "Figure":
-        """The two models' tokens of one of the first few texts, and which are paired.
+        """Plot the tokens of both models for one of the first few texts, and their pairs.
 
         Raises:
             ValueError: for a text that is not among the examples.
@@ -148,14 +148,14 @@ class AlignmentReport:
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class Alignment(AlignmentReport):
-    """Which tokens of two models belong together, over some texts, beside the report.
+    """The paired tokens of two models over some texts, and the report.
 
-    Tokens are numbered through all texts. A token of the target has a run of partners, and stands for their mean.
+    Tokens are numbered through all texts. A token of the target is paired with the mean of a run of partners.
 
     Attributes:
         target: the target's tokens that have a partner.
-        first: of each of these, the first partner.
-        behind: and the one behind its last.
+        first: first partner of each of them.
+        behind: the token after its last partner.
     """
 
     target: Int[Tensor, " pair"]
@@ -164,11 +164,15 @@ class Alignment(AlignmentReport):
 
     @property
     def report(self) -> AlignmentReport:
-        """The figures alone."""
+        """The report without the pairs."""
         return AlignmentReport(**{f.name: getattr(self, f.name) for f in fields(AlignmentReport)})
 
     def gather(self, rows: Float[Tensor, "token d"]) -> Float[Tensor, "pair d"]:
-        """The partners of each paired target token, or their mean, from a row for every token of the source."""
+        """Return the partner's row, or the mean of the partners' rows, of each paired target token.
+
+        Args:
+            rows: a row for every token of the source.
+        """
         if bool((self.behind - self.first == 1).all()):
             return rows[self.first.to(rows.device)]
         lengths = (self.behind - self.first).to(rows.device)
@@ -180,7 +184,7 @@ class Alignment(AlignmentReport):
 
 
 def same_tokens(count: int) -> Alignment:
-    """Every token with itself, for two models of one tokenizer."""
+    """Pair every token with itself, for two models of one tokenizer."""
     every = torch.arange(count)
     return Alignment("same_tokens", count, count, target=every, first=every, behind=every + 1)
 
@@ -197,10 +201,10 @@ def align(
         source: the source model's tokenizer.
         target: the target model's.
         texts: plain texts, or conversations, which each tokenizer renders in its own chat template.
-        strategy: see the module's head.
+        strategy: see the module's docstring.
 
     Raises:
-        ValueError: for an unknown strategy, or a tokenizer that does not tell where its tokens come from.
+        ValueError: for an unknown strategy, or a tokenizer without offsets.
     """
     find_strategy(strategy)
     if isinstance(texts, str):
@@ -210,7 +214,7 @@ def align(
 
 
 def align_spans(source: Sequence[TokenSpans], target: Sequence[TokenSpans], strategy: str = DEFAULT_STRATEGY) -> Alignment:
-    """The same, from the spans of both sides' tokens, text by text."""
+    """Pair tokens by their spans, text by text, see `align`."""
     tokens, firsts, behinds, examples = [], [], [], []
     pair, done, theirs, apart, peeking = find_strategy(strategy), 0, 0, 0, 0
     for s, t in zip(source, target, strict=True):
@@ -234,17 +238,17 @@ def _both(
     source: "PreTrainedTokenizerBase", target: "PreTrainedTokenizerBase", texts: Sequence[str] | Sequence[Conversation]
 ) -> list[tuple[TokenSpans, TokenSpans]]:
     plain = [text for text in texts if isinstance(text, str)]
-    talks = [text for text in texts if not isinstance(text, str)]
-    if plain and talks:
+    conversations = [text for text in texts if not isinstance(text, str)]
+    if plain and conversations:
         raise ValueError("texts holds strings and conversations: give one kind")
-    sides = [chat_spans(tok, talks)[1] if talks else token_spans(tok, plain) for tok in (source, target)]
+    sides = [chat_spans(t, conversations)[1] if conversations else token_spans(t, plain) for t in (source, target)]
     return list(zip(*sides, strict=True))
 
 
 def _last_so_far(source: TokenSpans, target: TokenSpans) -> Partners:
     behind = _so_far(source, target)
     first = np.maximum(behind - 1, 0)
-    return _apart(source, target, first, behind)
+    return _separate_added(source, target, first, behind)
 
 
 def _same_boundary(source: TokenSpans, target: TokenSpans) -> Partners:
@@ -288,11 +292,11 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
         "index_right": _index_right,
     }
 )
-"""How tokens may be paired; the module's head says what each does."""
+"""The strategies by name, see the module's docstring."""
 
 
 def find_strategy(name: str) -> Strategy:
-    """A strategy by name.
+    """Return a strategy by name.
 
     Raises:
         ValueError: naming the closest.
@@ -301,12 +305,12 @@ def find_strategy(name: str) -> Strategy:
 
 
 def _so_far(source: TokenSpans, target: TokenSpans) -> Ints:
-    """For each token of the target, how many tokens of the source have certainly read no further than it."""
+    """For each token of the target, the number of source tokens that have certainly read no further."""
     return np.searchsorted(source.most, target.sure, side="right")
 
 
-def _apart(source: TokenSpans, target: TokenSpans, first: Ints, behind: Ints) -> Partners:
-    """Without pairs of a token of the text with one that a tokenizer added around it."""
+def _separate_added(source: TokenSpans, target: TokenSpans, first: Ints, behind: Ints) -> Partners:
+    """Replace pairs of a token of the text with one that a tokenizer added around it."""
     behind = behind.copy()
     for index in target.added.nonzero()[0]:
         partner = _same_place(source, target, int(index))
@@ -321,7 +325,7 @@ def _apart(source: TokenSpans, target: TokenSpans, first: Ints, behind: Ints) ->
 
 
 def _same_place(source: TokenSpans, target: TokenSpans, index: int) -> int:
-    """The source's counterpart of a token that was added before or behind the text, counted from the text; -1 if none."""
+    """The source's counterpart of a token that was added before or after the text, counted from the text; -1 if none."""
     before = not (~target.added[:index]).any()
     theirs, own = (~source.added).nonzero()[0], (~target.added).nonzero()[0]
     if not len(theirs) or not len(own):

@@ -1,8 +1,8 @@
 """Run texts through a model and read activations at any sites.
 
-One pass reads all sites that were asked for and is cut off as soon as the deepest has been read, so a site in the middle of
-a model costs half a forward pass. Texts are sorted by length into batches that waste little padding, and rows come back in
-the order of the texts. Padding is on the right whatever the tokenizer says: a causal model's real tokens cannot see it.
+One pass reads all requested sites and stops as soon as the deepest has been read, so a site in the middle of a model costs half
+a forward pass. Texts are sorted by length into batches with little padding, and rows are returned in the order of the texts.
+Padding is on the right, whatever the tokenizer's setting: a causal model's real tokens cannot see it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,19 +26,19 @@ from interp_transfer.prompts.chats import PromptLike
 
 TOKENS_PER_BATCH = 8192
 FULL_BATCH = 1024
-"""Tokens from which on a larger batch is hardly faster."""
+"""Number of tokens beyond which a larger batch is hardly faster."""
 SECONDS_BEFORE_PROGRESS = 2.0
 
 
 @dataclass(frozen=True, repr=False)
 class Activations(Mapping[str, Tensor]):
-    """Activations of selected tokens, a row for each, ordered by text and position.
+    """Activations of selected tokens, one row each, ordered by text and position.
 
     ``acts[site]`` is ``Float[Tensor, "row d_model"]``; sites with heads have them flattened into the last axis.
 
     Attributes:
         sites: activations by site.
-        text_index: which text each row belongs to.
+        text_index: number of each row's text.
         position: index of the row's token in its text, counted in real tokens from 0.
         token: the row's token id.
         model: identity of the model that was read.
@@ -78,24 +78,24 @@ def capture(
     ids: Sequence[list[int]] | None = None,
     progress: bool = True,
 ) -> Activations:
-    """Activations of ``texts`` at ``sites``.
+    """Return the activations of ``texts`` at ``sites``.
 
     Args:
         model: any hooked model.
         texts: texts or chats, see ``models.tokens.tokenize``.
         sites: hook-point names, in any order; ``blocks.*.hook_resid_pre`` stands for every block.
         positions: which tokens; each text counts as a prompt, so "last" is its last token.
-        batch_tokens: tokens in a batch, padding included; halved by itself when memory runs out.
-        first_text: the number of the first text, in ``text_index`` and in errors: for texts that come in portions.
-        allow_bad: hand out rows that hold NaN or infinity too, instead of refusing them.
-        ids: what ``tokenize`` made of the texts, if that is known already.
+        batch_tokens: tokens in a batch, including padding; a batch is halved when memory runs out.
+        first_text: number of the first text in ``text_index`` and in errors, for texts that are read in portions.
+        allow_bad: return rows that hold NaN or infinity instead of refusing them.
+        ids: the texts' token ids from ``tokenize``, if they are known already.
         progress: show a bar when it takes longer than two seconds.
 
     Returns:
         Rows on the CPU, in the model's dtype.
 
     Raises:
-        ValueError: for unknown sites, texts beyond the context, positions that a text lacks, NaN in what was read.
+        ValueError: for unknown sites, texts beyond the context, positions that a text lacks, NaN in the activations.
     """
     if isinstance(texts, str):
         raise ValueError("texts is one string: give a list of strings")
@@ -127,16 +127,16 @@ def capture(
 
 
 class _Enough(Exception):
-    """Raised by the last hook that was waited for: nothing further of the forward pass is needed."""
+    """Raised by the last hook to end the forward pass early."""
 
 
 @contextmanager
 def reading(points: Mapping[str, Any], into: dict[str, Tensor], stop: bool = False) -> Iterator[None]:
-    """Add hooks that put what passes into a dictionary, and remove them on the way out.
+    """Add hooks that store activations in a dictionary, and remove them afterwards.
 
     Args:
         points: hook points by site.
-        into: filled with detached tensors as they come.
+        into: filled with detached tensors.
         stop: end the forward pass, by an exception that is caught here, once every site has been read.
     """
 
@@ -157,9 +157,9 @@ def reading(points: Mapping[str, Any], into: dict[str, Tensor], stop: bool = Fal
 
 @contextmanager
 def hooked(point: Any, hook: Any) -> Iterator[None]:
-    """One transformer-lens hook at a hook point for the length of a block; removed whatever happens.
+    """Add a transformer-lens hook at a hook point, and remove it afterwards, also after an exception.
 
-    The hook goes onto the hook point itself: a bridge in compatibility mode would call it twice, once for each name.
+    The hook is added to the hook point itself: a bridge in compatibility mode would call it twice, once for each name.
     """
     point.add_hook(hook)
     handle = point.fwd_hooks[-1]
@@ -172,7 +172,7 @@ def hooked(point: Any, hook: Any) -> Iterator[None]:
 
 
 def forward(model: HookedModel, tokens: Int[Tensor, "row column"], real: Tensor | None = None, **kwargs: Any) -> Any:
-    """Logits, by the shortest path: without a bridge's own ``forward`` and the wrappers that have no hook."""
+    """Return the logits, bypassing a bridge's own ``forward`` and the wrappers that have no hook."""
     hf = huggingface_model(model)
     if hf is not None:
         with bypassed(model):
@@ -181,13 +181,13 @@ def forward(model: HookedModel, tokens: Int[Tensor, "row column"], real: Tensor 
 
 
 def logits_of(model: HookedModel, rows: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "text column vocabulary"], Tensor]:
-    """Logits behind each token of some texts, padded on the right, and which columns are real."""
+    """Return the logits after each token of some texts, padded on the right, and which columns are real."""
     tokens, real = (each.to(device_of(model)) for each in pad(rows, pad_token(model)))
     return forward(model, tokens, real if huggingface_model(model) is None else real.long()), real
 
 
 def pad(rows: Sequence[Sequence[int]], fill: int, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Token ids as one tensor, and which of its columns are real."""
+    """Return token ids as one tensor, and which of its columns are real."""
     longest = max(len(row) for row in rows)
     lengths = torch.tensor([len(row) for row in rows])
     columns = torch.arange(longest)
@@ -216,20 +216,20 @@ def _rows_of(index: int, ids: list[int], positions: Positions, tok: Any) -> Int[
     tokens = torch.tensor([ids])
     length = torch.tensor([len(ids)])
     layout = Layout(tokens, torch.ones_like(tokens, dtype=torch.bool), length, torch.tensor([index]), tok)
-    found = select(positions, layout)[0].nonzero()[:, 0]
-    if not len(found):
+    columns = select(positions, layout)[0].nonzero()[:, 0]
+    if not len(columns):
         raise ValueError(f"text {index} has no token at positions {positions}: check the text or the positions")
-    return found
+    return columns
 
 
 def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of texts of similar length, so that each batch with its padding stays within ``budget`` tokens.
+    """Return batches of indices of texts of similar length, each of at most ``budget`` tokens including padding.
 
-    A batch of ``FULL_BATCH`` tokens takes no texts that would be a quarter padding.
+    A batch of ``FULL_BATCH`` tokens takes no text that would need a quarter of padding.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        # Sorted from long to short: the first of a batch says how wide it is, and memory runs out early or never.
+        # Sorted from long to short: the first text of a batch is its width, and memory runs out early or never.
         widest = lengths[batches[-1][0]] if batches else 0
         tokens = widest * len(batches[-1]) if batches else 0
         alike = tokens < FULL_BATCH or lengths[index] > 0.75 * widest
@@ -260,7 +260,7 @@ def _read(model: HookedModel, rows: list[list[int]], points: dict[str, Any]) -> 
     read: dict[str, Tensor] = {}
     tokens, real = pad(rows, pad_token(model))
     device = device_of(model)
-    # Padding on the right needs no mask in a bridge, unless interventions listen, which know padding by it alone.
+    # Padding on the right needs no mask in a bridge, unless there are interventions, which recognise padding by the mask.
     masked = (
         None if has_no_hooks(model) else real.long().to(device) if huggingface_model(model) is not None else real.to(device)
     )
@@ -270,7 +270,7 @@ def _read(model: HookedModel, rows: list[list[int]], points: dict[str, Any]) -> 
     if missing:
         raise ValueError(f"hook {missing[0]!r} never fired: this model does not compute it (a use_... switch may be off)")
     for site, tensor in read.items():
-        if tensor.shape[:1] == (1,) and len(tokens) > 1:  # position embeddings come once for the whole batch
+        if tensor.shape[:1] == (1,) and len(tokens) > 1:  # position embeddings have one row for the whole batch
             read[site] = tensor = tensor.expand(len(tokens), *tensor.shape[1:])
         if tensor.ndim < 3 or tuple(tensor.shape[:2]) != tuple(tokens.shape):
             raise ValueError(f"{site!r} has shape {tuple(tensor.shape)}, not (text, token, ...): it has no row for each token")

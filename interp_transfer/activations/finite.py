@@ -1,4 +1,4 @@
-"""Whether rows hold NaN or infinity, asked of all of them at once before any is looked at by itself."""
+"""Check rows for NaN and infinity, in one fast pass."""
 
 import torch
 from jaxtyping import Float
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def all_finite(rows: Float[Tensor, "..."]) -> bool:
-    """Whether no number is NaN or infinite.
+    """Return whether no number is NaN or infinite.
 
-    The smallest and the largest number say it: a NaN anywhere is both of them. That takes one pass and a tenth of the time of
+    The minimum and the maximum decide it, because both are NaN if any number is. That is one pass, in a tenth of the time of
     ``torch.isfinite(rows).all()``.
     """
     if not rows.numel():

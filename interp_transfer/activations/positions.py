@@ -1,9 +1,9 @@
-"""Which tokens an activation is read from or written to.
+"""Which tokens activations are read from or written to.
 
-A rule of positions is one of
+Positions are one of
 
-- ``"all"``, ``"prompt"``, ``"generated"``, ``"last"`` (the prompt's last token), ``"response"`` (that and all that is
-  generated: the tokens from which the response is predicted),
+- ``"all"``, ``"prompt"``, ``"generated"``, ``"last"`` (the prompt's last token), ``"response"`` (the last prompt token and all
+  generated ones: the tokens from which the response is predicted),
 - an index: 0 is the first real token (the BOS, where there is one), -1 the prompt's last,
 - a sequence of indices,
 - ``substring("|prod|")``: the tokens of the prompt that overlap a piece of its text,
@@ -11,7 +11,7 @@ A rule of positions is one of
 - any function of a ``Layout``.
 
 Positions count real tokens from the start of the text, never padding, and stay the same in every step of a generation:
-under a KV cache a hook sees one new token at a time, and it is the ``Layout`` that remembers what went before.
+under a KV cache a hook sees one new token at a time, and the ``Layout`` keeps the tokens before it.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,13 +31,13 @@ KEYWORDS = ("all", "prompt", "generated", "last", "response")
 
 @dataclass(frozen=True)
 class Layout:
-    """What has been read so far, row by row.
+    """The tokens that have been read so far.
 
     Attributes:
         tokens: token ids; padding columns included.
         real: which columns are tokens of the text, not padding.
-        prompt_lengths: how many real tokens of each row are its prompt; the rest was generated.
-        rows: which text each row is, counted over the whole call and not within its batch.
+        prompt_lengths: number of each row's real tokens that belong to its prompt; the rest is generated.
+        rows: number of each row's text in the whole call, not in its batch.
         tokenizer: used by rules that look at the text.
     """
 
@@ -49,7 +49,7 @@ class Layout:
 
     @cached_property
     def position(self) -> Int[Tensor, "row column"]:
-        """Index of each token in its text, from 0; padding holds meaningless values."""
+        """Index of each token in its text, from 0; undefined at padding."""
         return self.real.long().cumsum(dim=1) - 1
 
     @cached_property
@@ -63,10 +63,10 @@ Positions = str | int | Sequence[int] | Tensor | Rule
 
 
 def select(positions: Positions, layout: Layout) -> Bool[Tensor, "row column"]:
-    """The columns of ``layout`` that ``positions`` names.
+    """Return the columns of ``layout`` at ``positions``.
 
     Raises:
-        ValueError: for an unknown rule, an index that a prompt does not reach, or a mask of the wrong shape.
+        ValueError: for an unknown rule, an index beyond a prompt, or a mask of the wrong shape.
     """
     if isinstance(positions, str):
         return _keyword(positions)(layout)
@@ -82,14 +82,14 @@ def select(positions: Positions, layout: Layout) -> Bool[Tensor, "row column"]:
 
 
 def from_last(positions: Positions) -> bool:
-    """Whether it is certain that these are no tokens before the prompt's last."""
+    """Return whether the positions certainly include no token before the prompt's last."""
     if isinstance(positions, str):
         return positions in ("last", "response", "generated")
     return bool(getattr(positions, "from_last", False))
 
 
 def check_positions(positions: Positions) -> Positions:
-    """Return ``positions`` if it is a rule at all; what depends on the prompts is checked when they are there.
+    """Return ``positions`` if they are valid; whether they exist in the prompts is checked later, in ``select``.
 
     Raises:
         ValueError: naming the closest keyword.
@@ -111,16 +111,16 @@ class Substring:
     token: int | None = None
 
     def __call__(self, layout: Layout) -> Bool[Tensor, "row column"]:
-        """Columns of every occurrence in each row's prompt; none where the prompt lacks it."""
-        found = torch.zeros_like(layout.real)
+        """Columns of every occurrence in each row's prompt; none if the prompt lacks the text."""
+        selected = torch.zeros_like(layout.real)
         for row in range(len(layout.tokens)):
             columns = layout.in_prompt[row].nonzero()[:, 0]
             for first, last in self._occurrences(layout.tokens[row, columns].tolist(), layout.tokenizer):
                 hit = columns[first:last]
                 if self.token is not None and not -len(hit) <= self.token < len(hit):
                     raise ValueError(f"{self.text!r} has {len(hit)} tokens, so there is no token {self.token} in it")
-                found[row, hit if self.token is None else hit[self.token]] = True
-        return found
+                selected[row, hit if self.token is None else hit[self.token]] = True
+        return selected
 
     def _occurrences(self, ids: list[int], tokenizer: Any) -> list[tuple[int, int]]:
         """Half-open ranges of token indices, one for each occurrence."""
@@ -140,11 +140,11 @@ class Substring:
 
 
 def substring(text: str, token: int | None = None) -> Substring:
-    """The tokens that overlap ``text``, at each of its occurrences in the prompt.
+    """Select the tokens that overlap ``text``, at each of its occurrences in the prompt.
 
     Args:
-        text: what to look for, as it stands in the prompt.
-        token: only this one of its tokens (0 is the first, -1 the last); all of them if not given.
+        text: part of the prompt's text.
+        token: select only this one of its tokens (0 is the first, -1 the last); all if None.
     """
     if not text:
         raise ValueError("substring('') names no tokens: give at least one character")
@@ -177,11 +177,11 @@ class OneOfLast:
 
 
 def token_spans(ids: list[int], tokenizer: Any) -> list[tuple[str, tuple[int, int]]]:
-    """Text of each token and the characters it covers.
+    """Return the text of each token and the characters it covers.
 
-    Read off the tokenizer's own offsets where reading its decoded text again gives the same tokens. Elsewhere found by
-    decoding ever longer prefixes: a token that ends inside a character then covers nothing, and the one that completes the
-    character covers it whole.
+    They are the tokenizer's own offsets if tokenizing the decoded text gives the same tokens. Otherwise longer and longer
+    prefixes are decoded: a token that ends inside a character then covers nothing, and the one that completes the character
+    covers it whole.
     """
     if getattr(tokenizer, "is_fast", False):
         text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -201,12 +201,12 @@ def token_spans(ids: list[int], tokenizer: Any) -> list[tuple[str, tuple[int, in
 
 @lru_cache(maxsize=8192)
 def _spans(ids: tuple[int, ...], tokenizer: Any) -> list[tuple[str, tuple[int, int]]]:
-    """``token_spans``, once for each prompt: while a text is generated, it is asked for again at every token."""
+    """``token_spans``, cached: generation calls it with the same prompt at every token."""
     return token_spans(list(ids), tokenizer)
 
 
 def describe(positions: Positions) -> str:
-    """One short word or phrase for reports and file metadata."""
+    """Return a short description for reports and file metadata."""
     if isinstance(positions, Tensor):
         return f"mask {tuple(positions.shape)}"
     if isinstance(positions, str | int | Substring):

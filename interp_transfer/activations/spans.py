@@ -1,8 +1,8 @@
-"""What each token of a text has seen: where it begins, and up to which character a model has read once it has read the token.
+"""The span of each token in its text: where it begins, and up to which character a model has read after it.
 
-Tokenizers cut the same text differently, and some cut within a character: of the four bytes of an emoji, three are tokens
-that have seen a part of it and only the last one has seen it whole. So a token has two ends, and they differ inside a
-character: `sure`, up to where the text has been read for certain, and `most`, beyond which nothing can have been read.
+Tokenizers split the same text differently, and some split within a character: of the four byte tokens of an emoji, only the
+last one completes it. So a token has two ends, which differ inside a character: `sure`, up to which the text has certainly been
+read, and `most`, beyond which nothing has been read.
 """
 
 import json
@@ -28,20 +28,20 @@ Ints = Int[np.ndarray, " token"]
 
 @dataclass(frozen=True, repr=False)
 class TokenSpans:
-    """The tokens of one text, as one tokenizer cuts it.
+    """The tokens of one text in one tokenizer.
 
-    Places are counted in characters of the text; in conversations, each stretch of template counts as one character, so that
-    two models' renderings of the same messages share them.
+    Places are counted in characters of the text. In conversations each piece of the template counts as one character, so that
+    places agree between the templates of two models.
 
     Attributes:
-        pieces: what each token stands for, to be shown.
-        ids: token ids, the same as the model is given.
+        pieces: token strings, for display.
+        ids: token ids, as the model reads them.
         start: where each token begins.
-        sure: up to where the text has been read for certain.
-        most: beyond which nothing of it has been read; never falls from token to token.
-        closes: tokens with which a word ends.
-        added: tokens that the tokenizer put around the text, such as BOS.
-        text: the text, or the conversation as rendered.
+        sure: place up to which the text has certainly been read.
+        most: place beyond which nothing has been read; never decreases from token to token.
+        closes: tokens at which a word ends.
+        added: tokens that the tokenizer added around the text, such as BOS.
+        text: the text, or the rendered conversation.
     """
 
     pieces: tuple[str, ...]
@@ -61,14 +61,14 @@ class TokenSpans:
 
 
 def token_spans(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[TokenSpans]:
-    """The spans of every text's tokens.
+    """Return the spans of every text's tokens.
 
     Args:
         tokenizer: any fast tokenizer.
-        texts: as they are given to the model.
+        texts: the texts as the model reads them.
 
     Raises:
-        ValueError: for a tokenizer that does not tell where its tokens come from.
+        ValueError: for a tokenizer without offsets.
     """
     encoded = _exact(tokenizer).encode_batch(list(texts)) if len(texts) else []
     return [_spans(tokenizer, text, e) for text, e in zip(texts, encoded, strict=True)]
@@ -77,12 +77,12 @@ def token_spans(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> l
 def chat_spans(
     tokenizer: "PreTrainedTokenizerBase", conversations: Sequence[Conversation]
 ) -> tuple[list[str], list[TokenSpans]]:
-    """Each conversation in the tokenizer's own chat template, and the spans of its tokens.
+    """Render conversations in the tokenizer's own chat template, and return them with the spans of their tokens.
 
-    A stretch of template is done with its last token; the tokens before have seen a part of it.
+    A piece of the template is complete with its last token; the tokens before it have read a part of it.
 
     Raises:
-        ValueError: if the tokenizer has no template, or its template changes what is said.
+        ValueError: if the tokenizer has no template, or its template changes the messages' text.
     """
     texts, spans = rendered(tokenizer, conversations), []
     for messages, text, plain in zip(conversations, texts, token_spans(tokenizer, texts), strict=True):
@@ -92,7 +92,7 @@ def chat_spans(
 
 
 def rendered(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str | Conversation]) -> list[str]:
-    """Conversations in the tokenizer's own chat template; strings as they are.
+    """Render conversations in the tokenizer's own chat template; strings stay as they are.
 
     Raises:
         ValueError: if there are conversations and the tokenizer has no template.
@@ -109,15 +109,15 @@ _EXACT: "WeakKeyDictionary[PreTrainedTokenizerBase, Tokenizer]" = WeakKeyDiction
 
 
 def _exact(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
-    """The tokenizer without padding and cutting, and with spaces counted where they stand: some leave them out of offsets."""
+    """The tokenizer without padding and truncation, with spaces included in offsets."""
     from tokenizers import Tokenizer
 
     if tokenizer not in _EXACT:
         backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ValueError(
-                f"{type(tokenizer).__name__} is a slow tokenizer, which does not tell where in the text its tokens are: "
-                "load it with use_fast=True, or convert it to a fast one"
+                f"{type(tokenizer).__name__} is a slow tokenizer, which has no offsets of its tokens in the text: load it with "
+                "use_fast=True, or convert it to a fast one"
             )
         state = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
         _EXACT[tokenizer] = cast("Tokenizer", Tokenizer.from_str(json.dumps(_untrimmed(state))))
@@ -132,32 +132,32 @@ def _untrimmed(state: Any) -> Any:
 
 def _spans(tokenizer: "PreTrainedTokenizerBase", text: str, encoded: Any) -> TokenSpans:
     kept = without_doubles([list(encoded.ids)], tokenizer)[0]
-    first = 0 if kept == encoded.ids[: len(kept)] else 1  # what was doubled stood in front or at the end
+    first = 0 if kept == encoded.ids[: len(kept)] else 1  # the doubled special token is at the start or at the end
     cut = slice(first, first + len(kept))
     added = np.array(encoded.special_tokens_mask[cut], dtype=bool)
     offsets = np.array(encoded.offsets[cut], dtype=np.int64).reshape(-1, 2)
     own = (~added).nonzero()[0]
     start, sure, most = (np.zeros(len(kept), dtype=np.int64) for _ in range(3))
     start[own], sure[own], most[own] = _ends(text, offsets[own, 0], offsets[own, 1])
-    behind = np.arange(len(kept)) > (own[-1] if len(own) else -1)
+    after = np.arange(len(kept)) > (own[-1] if len(own) else -1)
     for places in (start, sure, most):
-        places[added & behind] = len(text) if len(own) else 0
+        places[added & after] = len(text) if len(own) else 0
     closes = ~added & (sure == most) & np.array([ends_word(text, place) for place in most.tolist()], dtype=bool)
     return TokenSpans(tuple(encoded.tokens[cut]), np.array(kept, dtype=np.int64), start, sure, most, closes, added, text)
 
 
 def ends_word(text: str, place: int) -> bool:
-    """Whether a word ends at a place: something is written before it, and no letter or digit goes on behind."""
-    before, behind = text[place - 1 : place], text[place : place + 1]
-    return bool(before) and not before.isspace() and not (before.isalnum() and behind.isalnum())
+    """Return whether a word ends at a place: there is text before it that no letter or digit continues."""
+    before, after = text[place - 1 : place], text[place : place + 1]
+    return bool(before) and not before.isspace() and not (before.isalnum() and after.isalnum())
 
 
 def _ends(text: str, start: Ints, end: Ints) -> tuple[Ints, Ints, Ints]:
-    """Where tokens begin, and their two ends, from the offsets that a tokenizer gives."""
+    """Where tokens begin, and their two ends, from a tokenizer's offsets."""
     start, end = start.copy(), end.copy()
     following = np.append(start[1:], len(text))
     for i in (following > end).nonzero()[0]:
-        if not text[end[i] : following[i]].isspace():  # composed or dropped by the normalizer: read with what stands before
+        if not text[end[i] : following[i]].isspace():  # composed or dropped by the normalizer: read with the text before
             end[i] = following[i]
     sure = np.minimum(end, np.minimum.accumulate(np.append(start, len(text))[::-1])[::-1][1:])
     for first, last in _shared_spans(start, end):
@@ -177,19 +177,19 @@ def _shared_spans(start: Ints, end: Ints) -> list[tuple[int, int]]:
 
 
 def _shared_places(messages: Conversation, text: str) -> tuple[Ints, Ints]:
-    """For each place in a rendered conversation, the first and the last shared place that it may be."""
+    """For each place in a rendered conversation, the first and the last shared place that it can correspond to."""
     low, high = (np.zeros(len(text) + 1, dtype=np.int64) for _ in range(2))
     cursor, shared = 0, 0
     for index, message in enumerate(messages):
-        said = message["content"].strip()
-        at = text.find(said, cursor)
+        content = message["content"].strip()
+        at = text.find(content, cursor)
         if at < 0:
-            raise ValueError(f"the chat template does not render message {index} ({said[:40]!r}) as it is: give plain texts")
+            raise ValueError(f"the chat template does not render message {index} ({content[:40]!r}) as it is: give plain texts")
         low[cursor:at], high[cursor + 1 : at] = shared, shared + 1
         high[cursor] = shared
         shared += 1
-        low[at : at + len(said)] = high[at : at + len(said)] = np.arange(shared, shared + len(said))
-        cursor, shared = at + len(said), shared + len(said)
+        low[at : at + len(content)] = high[at : at + len(content)] = np.arange(shared, shared + len(content))
+        cursor, shared = at + len(content), shared + len(content)
     low[cursor:], high[cursor + 1 :], high[cursor] = shared, shared + 1, shared
     if cursor < len(text):
         low[-1] = shared + 1

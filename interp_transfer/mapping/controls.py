@@ -1,6 +1,6 @@
-"""What a mapper must beat: the target's mean activation for each token. And what is lost on the way there and back."""
+"""Controls for mappers: the target's mean activation for each token, and the error of a map and back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -14,13 +14,13 @@ from interp_transfer.mapping.pairs import PairedActivations
 
 @dataclass(frozen=True, repr=False)
 class TokenMeans:
-    """The target's mean activation for each token id; a transform, to be spliced in as mapped activations are.
+    """The target's mean activation for each token id; a transform that can be spliced in like mapped activations.
 
     Attributes:
-        ids: token ids that were seen, in order.
-        means: of each.
-        rest: mean of all rows, for tokens that were not seen.
-        fvu: on texts that the means were not taken over.
+        ids: token ids, sorted.
+        means: mean activation of each.
+        rest: mean of all rows, for other tokens.
+        fvu: FVU on held-out texts.
     """
 
     ids: Int[Tensor, " token"]
@@ -32,24 +32,24 @@ class TokenMeans:
         return f"TokenMeans({len(self.ids)} tokens of {self.means.shape[1]} dimensions, fvu {self.fvu:.3f})"
 
     def of(self, tokens: Int[Tensor, " row"]) -> Float[Tensor, "row d_target"]:
-        """The mean activation for each of some tokens."""
+        """Return the mean activation for each of some tokens."""
         tokens = tokens.cpu()
         place = torch.searchsorted(self.ids, tokens).clamp(max=len(self.ids) - 1)
         return torch.where((self.ids[place] == tokens)[:, None], self.means[place], self.rest)
 
     def __call__(self, a: Float[Tensor, "n d_target"], at: At) -> Float[Tensor, "n d_target"]:
-        """Replaces each row."""
+        """Replace each row by its token's mean."""
         return self.of(at.token).to(a)
 
 
 def token_means(
     pairs: PairedActivations, *, sites: tuple[str, str] | None = None, seed: int = 0, held_out: float = 0.1
 ) -> TokenMeans:
-    """Mean target activation by token id, over the texts that ``fit`` with the same seed fits mappers on.
+    """Return the mean target activation by token id, over the texts that ``fit`` with the same seed fits mappers on.
 
     Args:
         pairs: from ``collect``.
-        sites: which site pair, when several were collected.
+        sites: the site pair, when several were collected.
         seed: of the split.
         held_out: share of the texts on which the error is measured.
     """
@@ -58,29 +58,29 @@ def token_means(
     ids, counts = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.float64)
     sums = torch.zeros(0, y.shape[1], dtype=torch.float64)
     for tokens, rows in pairs.target_rows(~judged, sites):
-        everyone = torch.cat([ids, tokens]).unique()
-        if len(everyone) > len(ids):
-            place = torch.searchsorted(everyone, ids)
-            counts = torch.zeros(len(everyone), dtype=torch.float64).index_copy_(0, place, counts)
-            sums = torch.zeros(len(everyone), y.shape[1], dtype=torch.float64).index_copy_(0, place, sums)
-            ids = everyone
+        union = torch.cat([ids, tokens]).unique()
+        if len(union) > len(ids):
+            place = torch.searchsorted(union, ids)
+            counts = torch.zeros(len(union), dtype=torch.float64).index_copy_(0, place, counts)
+            sums = torch.zeros(len(union), y.shape[1], dtype=torch.float64).index_copy_(0, place, sums)
+            ids = union
         which = torch.searchsorted(ids, tokens)
         counts.index_add_(0, which, torch.ones(len(tokens), dtype=torch.float64))
         sums.index_add_(0, which, rows.double())
-    found = TokenMeans(ids, (sums / counts[:, None]).float(), (sums.sum(dim=0) / counts.sum()).float())
+    means = TokenMeans(ids, (sums / counts[:, None]).float(), (sums.sum(dim=0) / counts.sum()).float())
     agreement = Agreement()
     for tokens, rows in pairs.target_rows(judged, sites):
-        agreement.update(rows, found.of(tokens))
-    return TokenMeans(ids, found.means, found.rest, agreement.fvu)
+        agreement.update(rows, means.of(tokens))
+    return replace(means, fvu=agreement.fvu)
 
 
 def cycle_error(there: Mapper, back: Mapper, rows: Float[Tensor, "row d"]) -> float:
-    """Fraction of the rows' variance that is lost on the way through two mappers.
+    """Return the fraction of the rows' variance that is lost by mapping them there and back.
 
     Args:
-        there: from the rows' space to another.
-        back: from that one to the first.
-        rows: activations of ``there``'s source that neither was fitted on.
+        there: mapper from the rows' space to another.
+        back: mapper from there to the rows' space.
+        rows: activations of ``there``'s source that neither mapper was fitted on.
 
     Raises:
         ValueError: if the second mapper does not lead back.

@@ -1,8 +1,8 @@
-"""What two models' embeddings say about each other: rows for the tokens that both vocabularies hold.
+"""Pair the embeddings of two models: a row for each token that is in both vocabularies.
 
-Lee et al. (COLM 2025, arXiv:2503.21073) move steering vectors by a linear map that is fitted on unembeddings alone: no text is
-read. It asks that both models write the same tokens along related directions, and that those directions mean in the middle of
-the models what they mean at the ends.
+Lee et al. (COLM 2025, arXiv:2503.21073) move steering vectors by a linear map that is fitted on unembeddings only; no text is
+read. It assumes that both models write the same tokens along related directions, and that these directions have the same
+meaning in the middle of the models as at their ends.
 """
 
 from typing import Any
@@ -17,21 +17,21 @@ from interp_transfer.models.tokens import tokenizer_fingerprint, tokenizer_of
 
 TABLES = ("unembedding", "embedding")
 MIN_TOKENS = 10
-"""Shared ones that a map is fitted on, at least: some of them are held out to choose its ridge."""
+"""Minimum number of shared tokens for a map; some of them are held out to choose its ridge."""
 
 _UNFINISHED = "\ufffd"
 
 
 def embedding_rows(source: HookedModel, target: HookedModel, table: str = TABLES[0]) -> Block:
-    """Both models' rows for each token that they share, in the order of the source's vocabulary, in float32.
+    """Return both models' rows for each token that they share, in the order of the source's vocabulary, in float32.
 
     Args:
-        source: the one model.
-        target: the other.
-        table: one of ``TABLES``: "unembedding" (what a token's logit is read off by; the paper's choice) or "embedding".
+        source: the source model.
+        target: the target model.
+        table: one of ``TABLES``: "unembedding" (which reads the logits; the paper's choice) or "embedding".
 
     Raises:
-        ValueError: when the vocabularies share too little.
+        ValueError: if the vocabularies share too few tokens.
     """
     ids = shared_tokens(source, target)
     if len(ids[0]) < MIN_TOKENS:
@@ -41,7 +41,7 @@ def embedding_rows(source: HookedModel, target: HookedModel, table: str = TABLES
 
 
 def shared_tokens(source: HookedModel, target: HookedModel) -> tuple[Int[Tensor, " token"], Int[Tensor, " token"]]:
-    """Ids of the tokens that stand for the same text in both models; parts of characters and special tokens aside."""
+    """Return ids of the tokens with the same text in both models, without parts of characters and special tokens."""
     if tokenizer_fingerprint(source) == tokenizer_fingerprint(target):
         known = torch.tensor(sorted(_texts(source).values()))
         return known, known
@@ -52,19 +52,19 @@ def shared_tokens(source: HookedModel, target: HookedModel) -> tuple[Int[Tensor,
 
 
 def _texts(model: HookedModel) -> dict[str, int]:
-    """The text of each token, in the middle of a text; of several with one text the first."""
+    """Id of each token's text, as it is inside a text; the first id if several tokens have the same text."""
     tokenizer: Any = tokenizer_of(model)
     special = set(tokenizer.all_special_ids)
     rows = len(_table(model, "embedding"))  # the table may be shorter, or padded
-    found: dict[str, int] = {}
+    ids: dict[str, int] = {}
     decoder = tokenizer.backend_tokenizer.decoder
     for piece, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
         if index in special or index >= rows:
             continue
-        text = decoder.decode(["a", piece])[1:]  # alone, it would lose the space in front
+        text = decoder.decode(["a", piece])[1:]  # decoded alone, it would lose its leading space
         if text and _UNFINISHED not in text:
-            found.setdefault(text, index)
-    return found
+            ids.setdefault(text, index)
+    return ids
 
 
 def _table(model: HookedModel, table: str) -> Tensor:

@@ -1,7 +1,7 @@
-"""Paired activations: what two models hold at a site each, token by token, on the same texts.
+"""Paired activations: the activations of two models at a site each, token by token, on the same texts.
 
-They lie in memory or in a store on disk (`stored`); what is done with them is the same, and goes through `part`: the rows of
-some texts, block by block or in shuffled batches.
+They are in memory or in a store on disk (`stored`). Both are read through `part`: the rows of some texts, block by block or in
+shuffled batches.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +23,10 @@ class PairedActivations:
     """Rows of two models for the same tokens.
 
     Attributes:
-        source: ``Float[Tensor, "row d_source"]`` by source site; in a store, columns that are read as they are sliced.
+        source: ``Float[Tensor, "row d_source"]`` by source site; in a store, columns that are read when they are sliced.
         target: ``Float[Tensor, "row d_target"]`` by target site.
-        site_pairs: which source site belongs to which target site.
-        text_index: which text each row comes from; a mapper is judged on texts that it was not fitted on.
+        site_pairs: pairs of a source site and a target site.
+        text_index: number of each row's text; a mapper is tested on texts that it was not fitted on.
         target_token: the target's token id of each row.
         source_model: identity of the source.
         target_model: identity of the target.
@@ -60,7 +60,7 @@ class PairedActivations:
         for name, rows in {**named, "target_token": self.target_token}.items():
             if len(rows) != len(self.text_index):
                 raise ValueError(
-                    f"{name} has {len(rows)} rows and text_index {len(self.text_index)}: a row of each belongs to every token"
+                    f"{name} has {len(rows)} rows and text_index {len(self.text_index)}: give a row of each for every token"
                 )
 
     def __len__(self) -> int:
@@ -76,20 +76,20 @@ class PairedActivations:
         )
 
     def shuffled(self, seed: int = 0) -> "PairedActivations":
-        """The control of every mapper: the same rows on both sides, partners exchanged at random.
+        """Return the control of every mapper: the same rows on both sides, partners exchanged at random.
 
-        In a store, rows change places block by block: those of a block of 2048 get their partners, in random order, from
-        another block, drawn from the whole store. A store of less than two blocks is mixed within each.
+        In a store, partners are exchanged block by block: the rows of a block of 2048 get theirs, in random order, from another
+        block of the store.
         """
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         mixed = {site: rows[order] for site, rows in self.target.items()}
         return replace(self, target=mixed, target_token=self.target_token[order], is_shuffled=True)
 
     def reversed(self) -> "PairedActivations":
-        """The same pairs from the target to the source, for a map back.
+        """Return the same pairs from the target to the source, for a map back.
 
         Raises:
-            ValueError: for different tokenizers: a partner that has read no further one way has read further the other way.
+            ValueError: for different tokenizers: the source token of a pair may have read less than the target token.
         """
         if self.alignment.strategy != "same_tokens":
             raise ValueError("these tokens are paired for one direction: collect again, with the two models exchanged")
@@ -103,18 +103,18 @@ class PairedActivations:
         )
 
     def joined(self, source_sites: Sequence[str], target_site: str | None = None) -> "PairedActivations":
-        """Pairs whose source rows are those of several sites side by side, for one map from all of them.
+        """Return pairs whose source rows are those of several sites, concatenated, for one map from all of them.
 
         Args:
-            source_sites: at least one of those that were collected.
-            target_site: where the map leads; the only one that was collected, unless named.
+            source_sites: at least one of the collected source sites.
+            target_site: site that the map leads to; the only one that was collected if None.
 
         Raises:
-            ValueError: for a site that was not collected, or when there are several targets and none was named.
+            ValueError: for a site that was not collected, or no target site where there are several.
         """
         site = target_site if target_site is not None or len(self.target) > 1 else next(iter(self.target))
-        for side, asked, have in (("source", list(source_sites), self.source), ("target", [site], self.target)):
-            if missing := [one for one in asked if one not in have]:
+        for side, sites, have in (("source", list(source_sites), self.source), ("target", [site], self.target)):
+            if missing := [one for one in sites if one not in have]:
                 raise ValueError(f"{side} site {missing[0]!r} was not collected: choose among {', '.join(have)}")
         assert site is not None
         name = together(source_sites)
@@ -122,10 +122,10 @@ class PairedActivations:
         return replace(self, source={name: columns}, target={site: self.target[site]}, site_pairs=((name, site),))
 
     def rows(self, pair: tuple[str, str] | None = None) -> tuple[tuple[str, str], Any, Any]:
-        """One site pair with its source and target rows; the only one, unless named.
+        """Return one site pair with its source and target rows; the only one if None.
 
         Raises:
-            ValueError: for a pair that was not collected, or when there are several and none was named.
+            ValueError: for a pair that was not collected, or None where there are several.
         """
         if pair is None and len(self.site_pairs) == 1:
             pair = self.site_pairs[0]
@@ -134,14 +134,14 @@ class PairedActivations:
         return pair, self.source[pair[0]], self.target[pair[1]]
 
     def held_out(self, share: float, seed: int) -> Bool[Tensor, " text"]:
-        """Which texts a mapper is judged on and not fitted on, by text number.
+        """Return which texts a mapper is tested on and not fitted on, by text number.
 
         Args:
-            share: of the texts that have rows.
+            share: share of the texts that have rows.
             seed: of the draw.
 
         Raises:
-            ValueError: when there are too few texts to hold any out.
+            ValueError: for too few texts to hold any out.
         """
         texts = self._texts()
         count = round(share * len(texts))
@@ -153,20 +153,20 @@ class PairedActivations:
         return judged
 
     def split(self, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
-        """Row indices for fitting and for judging, whole texts on one side or the other.
+        """Return row indices for fitting and for testing; all rows of a text are on one side.
 
         Raises:
-            ValueError: when there are too few texts to hold any out.
+            ValueError: for too few texts to hold any out.
         """
         judged = self.held_out(held_out, seed)
         return self._indices(~judged), self._indices(judged)
 
     def part(self, texts: Bool[Tensor, " text"], pair: tuple[str, str] | None = None) -> CollectedPart:
-        """The rows of some texts.
+        """Return the rows of some texts.
 
         Args:
-            texts: which, by text number.
-            pair: which site pair, when several were collected.
+            texts: the texts, by text number.
+            pair: the site pair, when several were collected.
 
         Raises:
             ValueError: as ``rows``.
@@ -178,7 +178,7 @@ class PairedActivations:
     def target_rows(
         self, texts: Bool[Tensor, " text"], pair: tuple[str, str] | None = None
     ) -> Iterator[tuple[Int[Tensor, " row"], Float[Tensor, "row d_target"]]]:
-        """The target's token and row of each row of some texts, block by block."""
+        """Yield the target's tokens and rows of some texts, block by block."""
         _, _, y = self.rows(pair)
         for chosen in self._indices(texts).split(BLOCK_ROWS):
             yield self.target_token[chosen], y[chosen].float()
@@ -194,5 +194,5 @@ class PairedActivations:
         return torch.cat(list(columns), dim=1)
 
     def _where(self) -> str:
-        """Where the rows are, for those who look at it."""
+        """Where the rows are, for the repr."""
         return ""

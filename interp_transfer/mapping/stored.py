@@ -1,9 +1,9 @@
-"""Paired activations in a store on disk: fitted on as those in memory are, read as they are needed.
+"""Paired activations in a store on disk: used like those in memory, and read when they are needed.
 
-A store of pairs has a column for each site of each side, ``text_index`` and ``target_token``. Its meta says what was asked
-for: both models, sites, strategy; another request is refused. Its state says what is in, and changes with it: how well tokens
-could be paired, and a hash of the texts, so that another collection can go on with the same ones. ``examples.json`` beside
-the shards shows how the first texts were paired.
+A store of pairs has a column for each site of each side, ``text_index`` and ``target_token``. Its meta describes the request:
+both models, sites, strategy; another request is refused. Its state describes the rows so far: how tokens were paired, and a
+hash of the texts, so that a collection can be resumed with the same texts. ``examples.json`` shows how the first texts were
+paired.
 """
 
 import json
@@ -31,20 +31,20 @@ from interp_transfer.models.identity import ModelIdentity, identity
 
 FORMAT = "interp_transfer.pairs/1"
 SOURCE, TARGET = "source:", "target:"
-"""What columns are called by: the side, then the site."""
+"""Prefix of a column's name; the site follows."""
 
 _EXAMPLES = "examples.json"
-_COUNTS = ("pairs", "target_tokens", "apart", "peeking", "texts_cut", "texts_dropped")  # of a report
-_INDEX_ROWS = 1 << 18  # rows of a column of whole numbers that are read at a time
+_COUNTS = ("pairs", "target_tokens", "apart", "peeking", "texts_cut", "texts_dropped")  # fields of a report
+_INDEX_ROWS = 1 << 18  # rows of ``text_index`` that are read at a time
 
 
 @dataclass(frozen=True, repr=False)
 class StoredColumn:
-    """One column of a store: ``column[a:b]`` reads rows, ``column[:]`` all of them. ``len`` says how many there are.
+    """One column of a store: ``column[a:b]`` reads rows, ``column[:]`` all of them.
 
     Attributes:
-        store: where it is.
-        name: what it is called there.
+        store: the store.
+        name: name of the column.
     """
 
     store: Store
@@ -52,12 +52,12 @@ class StoredColumn:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of all rows together."""
+        """Shape of all rows."""
         return self.store.columns[self.name].shape(len(self.store))
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the numbers are stored as."""
+        """Stored dtype."""
         return self.store.columns[self.name].torch_dtype
 
     def __len__(self) -> int:
@@ -68,14 +68,14 @@ class StoredColumn:
             start, stop, step = rows.indices(len(self))
             stop = max(start, stop)
             if step != 1:
-                raise ValueError(f"step {step}: rows are read one after the other, column[a:b][::step] leaves some out")
+                raise ValueError(f"step {step}: a column is read in runs; take column[a:b][::step]")
             return self.store.read(start, stop, [self.name])[self.name]
         index = range(len(self))[rows]
         return self[index : index + 1][0]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """This one alone."""
+        """The name, as of several columns."""
         return (self.name,)
 
     def __repr__(self) -> str:
@@ -84,7 +84,7 @@ class StoredColumn:
 
 @dataclass(frozen=True, repr=False)
 class SideBySide:
-    """Several columns of a store as one that is as wide as all of them; read as `StoredColumn` is.
+    """Several columns of a store, concatenated; read like a `StoredColumn`.
 
     Attributes:
         columns: from left to right.
@@ -94,17 +94,17 @@ class SideBySide:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of all rows together."""
+        """Shape of all rows."""
         return len(self), sum(column.shape[1] for column in self.columns)
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the numbers are stored as."""
+        """Stored dtype."""
         return self.columns[0].dtype
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the columns are called in the store."""
+        """Names of the columns in the store."""
         return tuple(column.name for column in self.columns)
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ class StoredPairs(PairedActivations):
     """Paired activations whose columns are on disk (`StoredColumn`).
 
     Attributes:
-        store: where they are.
+        store: the store.
     """
 
     store: Store = field(kw_only=True)
@@ -149,11 +149,11 @@ class StoredPairs(PairedActivations):
 
     @cached_property
     def _ends(self) -> tuple[Int[Tensor, " span"], Int[Tensor, " span"]]:
-        """The texts one after the other, and behind which row each ends."""
+        """The text numbers in the order of the rows, and the row after the last of each."""
         numbers, lengths = [], []
         for rows in self.store.blocks(_INDEX_ROWS, [self.text_index.name]):
-            found, counts = rows[self.text_index.name].unique_consecutive(return_counts=True)
-            numbers.append(found)
+            texts, counts = rows[self.text_index.name].unique_consecutive(return_counts=True)
+            numbers.append(texts)
             lengths.append(counts)
         none = torch.zeros(0, dtype=torch.long)
         return torch.cat([none, *numbers]), torch.cat([none, *lengths]).cumsum(0)
@@ -165,7 +165,7 @@ class StoredPairs(PairedActivations):
         return torch.cat([torch.arange(0), *(torch.arange(*run) for run in self._runs(texts))])
 
     def _runs(self, texts: Bool[Tensor, " text"]) -> Runs:
-        """The rows of some texts, in runs that are as long as can be."""
+        """The rows of some texts, in the longest possible runs."""
         numbers, ends = self._ends
         chosen = torch.zeros(len(numbers) + 2, dtype=torch.int8)
         chosen[1:-1] = texts[numbers]
@@ -191,10 +191,10 @@ def _within(store: Store, column: StoredColumn | SideBySide) -> StoredColumn | S
 def open_pairs(
     folder: str | Path, source: HookedModel | None = None, target: HookedModel | None = None, *, check: bool = True
 ) -> StoredPairs:
-    """Pairs that ``collect(..., store=folder)`` put on disk, as far as they are there; the models need not be.
+    """Open the pairs that ``collect(..., store=folder)`` has written so far, without the models.
 
     Args:
-        folder: where they are.
+        folder: the store's folder.
         source: refuse pairs of another source model.
         target: refuse pairs of another target model.
         check: compare the checksum of each shard before its first row is read, once in a process.
@@ -210,9 +210,7 @@ def open_pairs(
         sites = check_type(tuple(map(tuple, store.meta["sites"])), tuple[tuple[str, str], ...])
         report = report_of(check_type(store.meta["strategy"], str), store.manifest.state)
     except (KeyError, TypeError, TypeCheckError) as error:
-        raise ValueError(
-            f"the store in {str(folder)!r} is damaged: its manifest does not say what it holds ({error})"
-        ) from error
+        raise ValueError(f"the store in {str(folder)!r} is damaged: its manifest does not describe pairs ({error})") from error
     for side, model, known in zip(("source", "target"), (source, target), models, strict=True):
         if model is not None and identity(model).fingerprint != known.fingerprint:
             raise ValueError(
@@ -254,23 +252,23 @@ def merge_ranks(folder: Path, size: int) -> None:
 
 
 def report_of(strategy: str, state: Mapping[str, Any]) -> AlignmentReport:
-    """How tokens were paired, from what a store says about itself; nothing yet where it says nothing."""
+    """Return how tokens were paired, from a store's state; zeros for an empty state."""
     counts: dict[str, Any] = {name: check_type(state.get(name, 0), int) for name in _COUNTS}
     return AlignmentReport(strategy, **counts)
 
 
 def state_of(report: AlignmentReport, texts: str) -> dict[str, Any]:
-    """What a store says about itself.
+    """Return the state of a store.
 
     Args:
-        report: on all texts that are in.
-        texts: their hash.
+        report: on all texts in the store.
+        texts: hash of these texts.
     """
     return {**{name: getattr(report, name) for name in _COUNTS}, "texts": texts}
 
 
 def write_examples(folder: Path, examples: Sequence[Example]) -> None:
-    """Keep the first texts' pairing beside the shards; whole, or as it was."""
+    """Write how the first texts are paired into the store's folder."""
     plain = [
         {side: _plain_spans(getattr(e, side)) for side in ("source", "target")} | {"first": e.first, "behind": e.behind}
         for e in examples

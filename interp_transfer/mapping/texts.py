@@ -1,7 +1,6 @@
-"""Texts from wherever they come: a list, a generator, a Hugging Face dataset, which may be without an end.
+"""Texts from a list, a generator or a Hugging Face dataset, possibly without end.
 
-They are taken one by one, in order, and hashed on the way: a store that is gone on with after a kill must be gone on with
-the same texts.
+They are taken one by one, in order, and hashed: a store must be resumed with the same texts.
 """
 
 import hashlib
@@ -60,7 +59,7 @@ def _share(texts: Any, rank: int, size: int) -> Iterable[Any]:
 
 
 def portions(texts: Iterable[Text], characters: int) -> Iterator[list[Text]]:
-    """Texts in lists of about so many characters; where a list ends depends on its own texts alone."""
+    """Yield texts in lists of about so many characters; where a list ends depends only on its own texts."""
     held, size = [], 0
     for text in texts:
         held.append(text)
@@ -73,7 +72,7 @@ def portions(texts: Iterable[Text], characters: int) -> Iterator[list[Text]]:
 
 
 class TextHash:
-    """A hash of all texts so far, where each begins and ends included."""
+    """A hash of all texts so far and their boundaries."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -101,16 +100,16 @@ def _of_one_kind(texts: Iterable[Any], column: str) -> Iterator[Text]:
                 f"{where} holds {_shown(text)}, neither a string nor a conversation: give strings, or lists of messages with "
                 "role and content"
             )
-        now = str if isinstance(text, str) else list
-        if kind not in (None, now):
+        own = str if isinstance(text, str) else list
+        if kind not in (None, own):
             raise ValueError(f"texts holds strings and conversations (text {index} is unlike those before it): give one kind")
-        kind = now
+        kind = own
         yield text
 
 
 def _check_column(column: str, names: Sequence[str]) -> None:
     if column not in names:
-        raise ValueError(f"there is no column {column!r} among {', '.join(names)}: say which holds the texts, text_column=...")
+        raise ValueError(f"there is no column {column!r} among {', '.join(names)}: name the one of the texts, text_column=...")
 
 
 def _is_conversation(item: Any) -> bool:

@@ -1,7 +1,7 @@
-"""Texts beyond what a model can read at once: refused, cut, or left out.
+"""Texts that exceed a model's context: refused, cut, or dropped.
 
-A text is cut once for both models, so that they read the same: at the last place within both contexts where a token of either
-model ends. What stands before that place is tokenized as it was, so the rows are the first of those that the whole text has.
+A text is cut for both models at one place, so that they read the same: the last place within both contexts where a token of
+both models ends. The text before that place is tokenized as before, so its rows are the first rows of the whole text.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from interp_transfer.models.tokens import TextTooLong, tokenize, tokenizer_of
 from interp_transfer.names import did_you_mean
 
 TOO_LONG = ("refuse", "cut", "drop")
-"""What may be done about a text that is longer than the shorter of two contexts."""
+"""Treatments of a text that is longer than the shorter context."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Readable:
     """Texts that both models can read.
 
     Attributes:
-        texts: what is read.
-        numbers: which of the texts that were given each of them is.
+        texts: the texts to read.
+        numbers: number of each among all texts.
         cut: how many of them were cut.
-        dropped: how many were left out.
+        dropped: how many texts were dropped.
     """
 
     texts: list[Text]
@@ -36,11 +36,11 @@ class Readable:
 
 
 def check_too_long(too_long: str, conversations: bool) -> None:
-    """Refuse a choice that there is not.
+    """Check the treatment of texts that are too long.
 
     Args:
-        too_long: what is asked for.
-        conversations: whether conversations are read, which cannot be cut.
+        too_long: the treatment.
+        conversations: whether the texts are conversations, which cannot be cut.
 
     Raises:
         ValueError: naming the closest.
@@ -55,14 +55,14 @@ def check_too_long(too_long: str, conversations: bool) -> None:
 
 
 def readable(models: Sequence[HookedModel], texts: Sequence[Text], too_long: str, first_text: int) -> Readable:
-    """What both models can read of some texts.
+    """Return the texts that both models can read.
 
     Args:
-        models: who reads them.
+        models: the models.
         texts: plain texts, or conversations, which each model reads in its own chat template.
-        too_long: "refuse" returns all texts as they are: reading refuses. "cut" shortens those that are too long, "drop"
-            leaves them out.
-        first_text: the number of the first text.
+        too_long: "refuse" returns all texts as they are, and reading will refuse them; "cut" shortens those that are too long;
+            "drop" leaves them out.
+        first_text: number of the first text.
 
     Raises:
         ValueError: for a text without tokens, or one that cannot be cut.
@@ -92,7 +92,7 @@ def suggest_truncation() -> Iterator[None]:
 
 
 def _cut(models: Sequence[HookedModel], text: str, number: int) -> str:
-    """The text up to the last place that will do."""
+    """The text up to the last place within both contexts."""
     places: list[set[int]] = []
     for model in models:
         (spans,) = token_spans(tokenizer_of(model), [text])
@@ -102,7 +102,7 @@ def _cut(models: Sequence[HookedModel], text: str, number: int) -> str:
         places.append(set(spans.most[inside][whole].tolist()))
     for place in sorted(set.intersection(*places) - {0}, reverse=True):
         short = text[:place]
-        # A tokenizer that looks ahead may split what is left in another way, and into more tokens.
+        # A tokenizer that looks ahead may split the shorter text in another way, into more tokens.
         if all(0 < len(tokenize(model, [short], any_length=True)[0]) <= context_length(model) for model in models):
             return short
     raise ValueError(

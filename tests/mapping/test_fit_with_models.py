@@ -142,6 +142,7 @@ def test_the_loss_is_the_divergence_of_the_spliced_target(models, source):
     torch.testing.assert_close(through.loss(mapper.core, chosen).item(), sum(sums) / sum(lengths), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_through_the_target_brings_the_divergence_down_and_leaves_the_models_alone(tmp_path: Path):
     made: list[Any] = [
         load_model(str(make_checkpoint(tmp_path / family, family)), device="cpu") for family in ("llama", "qwen2")
@@ -162,6 +163,7 @@ def test_training_through_the_target_brings_the_divergence_down_and_leaves_the_m
     assert all(p.grad is None for p in parameters)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_through_the_target_goes_on(models, pairs, tmp_path: Path, monkeypatch):
     pair = models["qwen"], models["wide"]
     how: dict[str, Any] = {"models": pair, "texts": TEXTS, "kl": 1.0, "epochs": 3, "batch_size": 32, "progress": False}

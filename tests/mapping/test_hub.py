@@ -264,7 +264,7 @@ def test_what_a_file_says_is_checked(key: str, value: Any, tmp_path: Path) -> No
 def test_the_page_of_the_documentation_runs(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = Path(__file__).parents[2] / "docs/exchange.md"
     snippets = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(snippets) == 6
+    assert len(snippets) == 7
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(snippets[0], names)
@@ -282,4 +282,4 @@ def test_the_page_of_the_documentation_runs(hub: Path, tmp_path: Path, monkeypat
     for snippet in snippets[1:]:
         exec(snippet, names)
     assert names["moved"].site == names["T"] and names["again"].site == names["T"]
-    assert torch.equal(names["found"][0].direction, direction) and hub.exists()
+    assert torch.equal(names["vectors"][0].direction, direction) and hub.exists()

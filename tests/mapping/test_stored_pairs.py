@@ -169,7 +169,7 @@ def test_what_is_no_text_is_refused_before_any_work(models: dict[str, Any], tmp_
     table = datasets.Dataset.from_dict({"id": [1, 2], "said": ["x", "y"]})
     talk = [{"role": "user", "content": "x"}]
     cases: list[tuple[Any, dict[str, Any], str]] = [
-        (table, {}, "no column 'text' among id, said: say which holds the texts, text_column="),
+        (table, {}, "no column 'text' among id, said: name the one of the texts, text_column="),
         (table.to_iterable_dataset(), {"text_column": "sad"}, "no column 'sad' among id, said"),
         (iter([{"a": "x"}]), {}, "no column 'text' among a"),
         (datasets.DatasetDict({"train": table}), {}, r"DatasetDict of train: give one of them, texts\[...\]"),
@@ -321,6 +321,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs fork and SIGKILL")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_twenty_kills_lose_and_double_nothing(models: dict[str, Any], tmp_path: Path) -> None:
