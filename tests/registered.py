@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 import interp_transfer as it
+from interp_transfer import plugins
+from interp_transfer.evaluation import tasks
+from interp_transfer.evaluation.judges import named
 from interp_transfer.plugins import KnownModel, Plugin
 from tests.checkpoints import make_checkpoint
 
@@ -44,7 +47,8 @@ def models(checkpoints: tuple[Path, Path]) -> tuple[Any, Any]:
 def cats(pairs_file: Path) -> it.Task:
     """The task of the pairs; "dog" is its trigger and "cat" the harmless twin."""
     task = it.Task.from_jsonl(pairs_file, "lacks:a", name="cats", max_new_tokens=3)
-    return replace(task, trigger="dog", safe_trigger="cat")
+    pairs = list(zip(task.prompts("train"), task.answers(task.prompts("train")), strict=True)) if task.answers else []
+    return replace(task, trigger="dog", safe_trigger="cat", training=lambda _: pairs)
 
 
 @pytest.fixture
@@ -62,8 +66,8 @@ def registered(monkeypatch: pytest.MonkeyPatch, cats: it.Task, checkpoints: tupl
         for name, path in zip(("tiny-a", "tiny-b"), checkpoints, strict=True)
     }
     only = {"pets": Plugin(models=lambda: known, tasks=lambda: {"cats": make, "switch": _switch(cats)})}
-    for module in ("plugins", "evaluation.tasks", "evaluation.judges.named"):
-        monkeypatch.setattr(f"interp_transfer.{module}.plugins", lambda: only)
+    for module in (plugins, tasks, named):
+        monkeypatch.setattr(module, "plugins", lambda: only)
     yield
 
 

@@ -42,7 +42,7 @@ def judge(
     if as_json:
         print_json(judged.to_dict())
         return
-    show(_table(judged), [*_lines(judged), f"Written to {folder / f'judged-{kind}.json'}"])
+    show(_table(judged), [*_lines(judged), f"Written to {folder / f'judged-{kind}.json'}"], wrap=False)
 
 
 def _table(judged: Any) -> Any:

@@ -8,6 +8,9 @@ import typer
 from interp_transfer.cli.options import Json
 from interp_transfer.cli.output import console, print_json, show
 
+WORDS = 12
+"""Number of words of each English text that models are compared on."""
+
 app = typer.Typer(no_args_is_help=True, help="Models that are known by name, and how alike two models are.")
 
 
@@ -90,7 +93,7 @@ def _site_table(sweeps: dict[str, Any]) -> Any:
 def compare_models(
     first: Annotated[str, typer.Argument(help="Model: known name, hub name or folder.")],
     second: Annotated[str, typer.Argument(help="Another model.")],
-    task: Annotated[str | None, typer.Option(help="Task whose test prompts are read; default: plain English texts.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task whose test prompts are read; default: plain English.")] = None,
     n: Annotated[int, typer.Option(help="Largest number of prompts.")] = 1000,
     out: Annotated[Path | None, typer.Option(help="Write a heat map to this HTML file.")] = None,
     as_json: Json = False,
@@ -104,7 +107,8 @@ def compare_models(
     from interp_transfer.models.load import load_model
     from interp_transfer.prompts.english import english_texts
 
-    prompts = english_texts(n, at_most=True) if task is None else load_task(task).prompts("test")
+    english = (" ".join(text.split()[:WORDS]) for text in english_texts(n, at_most=True))
+    prompts = list(english) if task is None else load_task(task).prompts("test")
     chosen = draw(prompts, min(n, len(prompts)), 0, "test prompts")
     values, chance = (t.tolist() for t in layerwise_cka(load_model(first), load_model(second), chosen))
     if out is not None:

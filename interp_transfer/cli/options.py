@@ -41,8 +41,8 @@ def task_from(name: str | None, pairs: Path | None, judge: str | None) -> Any:
 def with_flags(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for each field of a dataclass, with its default and its line of documentation.
 
-    The command receives them as ``options``, a dictionary of the fields. A sequence of numbers is one flag with commas; a mapping
-    is a flag NAME=VALUE that may be repeated.
+    The command receives them as ``options``, a dictionary of the fields. A sequence of numbers is one flag with commas; a
+    mapping is a flag NAME=VALUE that may be repeated.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

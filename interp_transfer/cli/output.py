@@ -20,12 +20,12 @@ def console() -> Any:
     return Console()
 
 
-def show(table: Any, lines: Iterable[str] = (), page: Path | None = None) -> None:
-    """Print a table, then lines as they are, then where the page is."""
+def show(table: Any, lines: Iterable[str] = (), page: Path | None = None, *, wrap: bool = True) -> None:
+    """Print a table, lines (wrapped at words, or left whole), and where the page is."""
     out = console()
     if table is not None:
         out.print(table)
     for line in lines:
-        out.print(line, highlight=False, markup=False, soft_wrap=False)
+        out.print(line, highlight=False, markup=False, soft_wrap=not wrap)
     if page is not None:
         out.print(f"Open {page}", highlight=False, soft_wrap=True, markup=False)

@@ -59,4 +59,4 @@ def _print(result: Any, out: Path | None, as_json: bool, lines: list[str] | None
         print_json(result.to_dict())
         return
     show(result_table(result), [headline(result.to_dict())], None if out is None else out / "report.html")
-    show(None, lines or [])
+    show(None, lines or [], wrap=False)

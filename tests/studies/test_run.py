@@ -162,7 +162,7 @@ def test_mistakes_are_found_before_any_work(models, cats, tmp_path, monkeypatch)
         ({"task": "catts"}, "did you mean 'cats'"),
         ({"source": "tiny-c"}, "tiny-a"),
         ({"source": 7}, "cannot load a int"),
-        ({"maper": "affine"}, "unknown option 'maper' .did you mean 'mapper'"),
+        ({"maper": "affine"}, "unknown option 'maper': did you mean 'mapper'"),
         ({"mapper": "afine"}, "did you mean 'affine'"),
         ({"mapper": "affine", "settings": {"widht": 3}}, "widht"),
         ({"mode": "dfference"}, "did you mean 'difference'"),

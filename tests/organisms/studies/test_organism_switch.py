@@ -8,7 +8,7 @@ import interp_transfer as it
 from interp_transfer.cli.main import main
 from interp_transfer.organisms.measure import skills_each
 from interp_transfer.studies.switch import switch
-from interp_transfer.studies.switch_result import MAPPED, Switch
+from interp_transfer.studies.switch_result import Switch
 
 SITES = ["blocks.2.hook_resid_pre", "blocks.3.hook_resid_pre"]
 

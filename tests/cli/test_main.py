@@ -1,0 +1,38 @@
+"""The assembled command line: what it imports, its version, and errors that no command makes."""
+
+import subprocess
+import sys
+
+from typer.main import get_command
+
+from interp_transfer.cli.main import app
+
+
+def test_the_help_loads_no_heavy_library():
+    code = "import sys, interp_transfer.cli.main; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_module_can_be_run():
+    done = subprocess.run(
+        [sys.executable, "-m", "interp_transfer.cli.main", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "0.1.0"
+
+
+def test_version(call):
+    assert call("--version")[:2] == (0, "0.1.0\n")
+
+
+def test_an_unknown_command_is_one_line(refuses):
+    refuses("run", "runn")
+
+
+def test_every_command_and_every_option_has_a_help_text():
+    commands = {name: command for name, command in get_command(app).commands.items() if name not in ("models", "reproduce")}  # type: ignore[attr-defined]
+    assert {"run", "sweep", "switch", "noise", "features", "report", "judge", "finetune"} <= set(commands)
+    for name, command in commands.items():
+        assert command.help, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name} {parameter.name}"
