@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from interp_transfer.activations.spans import Conversation
+from interp_transfer.prompts.chats import Chat
 
 TEXTS_PER_PORTION = 4096
 
@@ -94,6 +95,7 @@ def _of_one_kind(texts: Iterable[Any], column: str) -> Iterator[Text]:
         if isinstance(item, Mapping):
             _check_column(column, list(item))
             text = item[column]
+        text = text.to_list() if isinstance(text, Chat) else text
         if not isinstance(text, str) and not _is_conversation(text):
             where = f"text {index}" if text is item else f"column {column!r} of row {index}"
             raise ValueError(

@@ -8,6 +8,7 @@ import torch
 import interp_transfer as it
 from interp_transfer.mapping import pair_reader
 from interp_transfer.models.tokens import tokenizer_of
+from interp_transfer.prompts.chats import as_prompt
 from tests.checkpoints import make_checkpoint
 from tests.family_tokenizers import family_tokenizer
 
@@ -97,6 +98,8 @@ def test_conversations_are_read_in_each_models_own_template(models):
     rendered = tokenizer_of(b).apply_chat_template(TALK, tokenize=False)
     assert pairs.alignment.peeks == 0
     assert len(pairs) > 0.8 * len(tokenizer_of(b)(rendered)["input_ids"])
+    chats = it.collect(a, b, [as_prompt(TALK), as_prompt(TALK[:1])], S, T, progress=False)
+    assert torch.equal(chats.source[S], pairs.source[S])
 
 
 def test_a_shuffled_control_keeps_each_rows_token(models):
