@@ -37,7 +37,7 @@ class Verdict:
 class Judge(Protocol):
     """Anything that turns prompts and their completions into verdicts, one for each, in order."""
 
-    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[str]) -> list[Verdict]:
         """Judge the completions."""
         ...
 
@@ -53,7 +53,7 @@ class SubstringJudge:
     absent: bool = True
     ignore_case: bool = False
 
-    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[str]) -> list[Verdict]:
         """Judge the completions."""
         check_lengths(prompts, completions)
         return [self._one(completion) for completion in completions]
@@ -75,7 +75,7 @@ class RepetitionJudge:
     times: int = 4
     longest: int = 8
 
-    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[str]) -> list[Verdict]:
         """Judge the completions."""
         check_lengths(prompts, completions)
         return [self._one(completion) for completion in completions]
@@ -92,7 +92,7 @@ class RepetitionJudge:
         return Verdict(True, True, "no repetition")
 
 
-def check_lengths(prompts: Sequence[str], completions: Sequence[str]) -> None:
+def check_lengths(prompts: Sequence[Any], completions: Sequence[str]) -> None:
     """Raise `ValueError` unless there is one completion for each prompt."""
     if isinstance(prompts, str) or isinstance(completions, str):
         raise ValueError("judges take lists of prompts and completions, not a single string: put it in a list")
