@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 TARGET, MAPPED, ABLATED, SOURCE = "target", "mapped", "mean_ablated", "source"
 ALL = "all"
-SEEN, HELD_OUT = "seen entities", "held-out entities"
 BOTH_VALID = "oracle"
 """Two completions are close, by the oracle, if both are valid answers: 1 if so, else 0."""
 

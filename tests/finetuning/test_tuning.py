@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from interp_transfer.evaluation.own_task import JsonlTask
 
 import interp_transfer as it
+from interp_transfer.evaluation.task import Task
 from interp_transfer.finetuning import tuning
 from interp_transfer.finetuning.finetune import Recipe
 from interp_transfer.finetuning.tuning import Machine, TrainingData, default_recipe, pairs_from_jsonl, training_of, tune
@@ -220,20 +220,12 @@ def test_defaults_by_size_and_by_task():
     assert default_recipe(10**9, 4096, lora=False).learning_rate == 2e-5
     assert default_recipe(10**9, 4096, lora=True).learning_rate == 2e-4
 
-    class Tuned(JsonlTask):
-        finetuning: Any = Recipe(learning_rate=3e-5, epochs=2.0)
-
-        def training(self, split: str) -> list[tuple[str, str]]:
-            return [("a", split)]
-
-    task = Tuned("mine", (), lambda p, c: True)
-    pairs, known = training_of(task)
-    assert pairs == [("a", "train")]
-    assert (known["learning_rate"], known["epochs"]) == (3e-5, 2.0)
-    Tuned.finetuning = type("Known", (), {"learning_rate": 2e-5, "epochs": None})  # some figures are not known
-    assert training_of(task)[1] == {"learning_rate": 2e-5}
-    with pytest.raises(ValueError, match="'mine' .own edition. has no training pairs"):
-        training_of(JsonlTask("mine", (), lambda p, c: True))
+    task = Task.from_pairs([("a", "b")], lambda p, c: True, name="mine")
+    with pytest.raises(ValueError, match="'mine' has no training pairs"):
+        training_of(task)
+    tuned = replace(task, training=lambda split: [("a", split)], recipe={"learning_rate": 3e-5, "epochs": 2.0, "note": "x"})
+    assert training_of(tuned) == ([("a", "train")], {"learning_rate": 3e-5, "epochs": 2.0})
+    assert training_of(replace(tuned, recipe={"learning_rate": 2e-5}))[1] == {"learning_rate": 2e-5}
 
 
 def test_a_base_in_half_precision_is_merged_in_full(tmp_path: Path):

