@@ -153,7 +153,7 @@ def _load(name: str, own: Any) -> list[Any]:
     """
     manager = own if own is not None and name in own.task_index else _manager()
     if name not in manager.task_index:
-        hint = did_you_mean(name, manager.all_tasks, n=3)
+        hint = did_you_mean(name, [*(own.all_tasks if own is not None else ()), *manager.all_tasks], n=3)
         raise ValueError(f"the harness has no task {name!r}: {hint}`lm-eval ls tasks` lists all of them")
     with _having_data(name):
         return list(manager.load([name])["tasks"].values())

