@@ -8,6 +8,8 @@ import typer
 from interp_transfer.cli.options import Json
 from interp_transfer.cli.output import console, print_json, show
 
+SHOWN_APART = ("name", "architecture", "parameters", "measured", "site_sweep")
+"""Entries of a card that are no plain line of `models show`."""
 WORDS = 12
 """Number of words of each English text that models are compared on."""
 
@@ -62,9 +64,8 @@ def show_model(
         return
     out = console()
     out.print(f"[bold]{name}[/bold]: {card['architecture']}, {card['parameters']:,} parameters")
-    for key in ("world", "base", "tasks", "sites", "recipe", "path"):
-        if key in card:
-            out.print(f"  {key}: {card[key]}", highlight=False, soft_wrap=True)
+    for key in (key for key in card if key not in SHOWN_APART):
+        out.print(f"  {key}: {card[key]}", highlight=False, soft_wrap=True)
     table = Table("measured on test prompts" + ("" if measure else " (from the card)"), "rate", "95% interval", "n")
     for figure, value in card.get("measured", {}).items():
         interval = f"{value['low']:.3f} to {value['high']:.3f}"

@@ -34,15 +34,7 @@ def asked(task: str | Task, source: Any, target: Any, how: RunOptions) -> dict[s
 def input_details(
     task: Task, how: RunOptions, source: tuple[HookedModel, str], target: tuple[HookedModel, str], pairs: PairedActivations
 ) -> dict[str, Any]:
-    """Task, source, sites and the texts that mappers are fitted on.
-
-    Args:
-        task: what is steered.
-        how: the options of the run.
-        source: the model that the vector is extracted from, and its site.
-        target: the model that it is moved to, and its site.
-        pairs: activations of both.
-    """
+    """Task, source, sites and the texts that mappers are fitted on; source and target come with their sites."""
     chosen = {"source": (source[1], how.source_site), "target": (target[1], how.target_site)}
     return {
         "description": task.description,

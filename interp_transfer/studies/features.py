@@ -197,17 +197,8 @@ def move_features(
 def _direction(
     name: str, home: "_Trial", there: "_Trial", saes: tuple[Sae, Sae, Sae, Sae], candidates: int, matches: "pd.DataFrame"
 ) -> Direction:
-    """Choose the best feature in the source, and judge it in both models with all controls.
-
-    Args:
-        name: the direction.
-        home: judges in the source.
-        there: judges in the target.
-        saes: the source's SAE, the moved one, the one moved by shuffled pairs, and the target's own.
-        candidates: number of features that are tried.
-        matches: most similar feature in the target's own SAE, for each moved feature.
-    """
-    sae, moved, control, own = saes
+    """Choose the best feature in the source, and judge it in both models with all controls."""
+    sae, moved, control, own = saes  # the source's, the moved one, the one moved by shuffled pairs, and the target's own
     seen = feature_contrast(sae, home.model, home.task.contrast("train"))
     ranking = rank_features(sae, home.model, home.task, found=seen)
     features = ranking["feature"].head(candidates).tolist()

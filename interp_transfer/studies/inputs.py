@@ -40,13 +40,7 @@ def tuned_name(name: str, task: Task) -> str:
 
 
 def open_model(model: Any, task: Task, dtype: str = "float32") -> HookedModel:
-    """Load a model by name (of a known model, its fine-tune for the task), or wrap a model object.
-
-    Args:
-        model: name, folder, hooked model or transformers model.
-        task: the task that it is used for.
-        dtype: of the weights of a model that is loaded by name; an object keeps its own.
-    """
+    """Load a model by name (of a known model, its fine-tune for the task), or take a model object, which keeps its dtype."""
     if isinstance(model, str | Path):
         return load_model(tuned_name(str(model), task), dtype=dtype)
     return load_model(model)
@@ -55,14 +49,8 @@ def open_model(model: Any, task: Task, dtype: str = "float32") -> HookedModel:
 def site_of(model: HookedModel, task: Task, site: str | None, option: str) -> str:
     """The user's site, or else the one that the card of a known model names for the task.
 
-    Args:
-        model: the model that has the site.
-        task: the task that it is used for.
-        site: the user's choice, or None.
-        option: name of the option for the user's choice, for the error.
-
     Raises:
-        ValueError: for a site that the model does not have, or if no card names one.
+        ValueError: for a site that the model does not have; if no card names one, with the ``option`` that sets it.
     """
     name = identity(model).name
     known = known_model(name)
