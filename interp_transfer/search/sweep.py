@@ -1,7 +1,7 @@
 """A sweep over sites, rules of positions and strengths on validation prompts.
 
-Each setting gets three figures: success, intact, and the clean KL that it costs; `sweep_result` picks one. All settings of a site
-share batches (``interventions.merging``), and the part of a prompt that the settings leave unchanged is read once. With
+Each setting gets three figures: success, intact, and the clean KL that it costs; `sweep_result` picks one. All settings of a
+site share batches (``interventions.merging``), and the part of a prompt that the settings leave unchanged is read once. With
 ``early=True`` a setting that is probably worse than another is not judged on all prompts.
 """
 

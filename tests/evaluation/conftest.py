@@ -1,0 +1,5 @@
+"""Two tiny models and their task, which the tests of this folder share."""
+
+from tests.registered import cats, checkpoints, models, pairs_file
+
+__all__ = ["cats", "checkpoints", "models", "pairs_file"]

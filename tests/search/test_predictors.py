@@ -1,0 +1,100 @@
+"""Predictors of the pair of sites: what each scores, the gradient behind one of them, and the sites found with their help."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import interp_transfer as it
+from interp_transfer.evaluation.evaluator import draw, evaluator
+from interp_transfer.interventions.generation import generate_tokens
+from interp_transfer.models.tokens import tokenize
+from interp_transfer.search import predictors as module
+from interp_transfer.search.first_order import first_order
+from interp_transfer.search.predictors import PREDICTORS, Predictions, find_sites, predict
+from interp_transfer.search.strengths import search_strength
+
+SITES = ["blocks.1.hook_resid_pre", "blocks.3.hook_resid_pre"]
+WHERE: dict[str, Any] = {"source_sites": SITES, "target_sites": SITES, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def found(models, cats) -> Predictions:
+    return predict(*models, cats, n=8, **WHERE)
+
+
+def test_every_pair_has_a_vector_and_every_score(found, models):
+    assert list(found.vectors) == [(s, t) for s in SITES for t in SITES]
+    assert all(vector.site == t and vector.model == it.identity(models[1]) for (_, t), vector in found.vectors.items())
+    for scores in found.scores.values():
+        assert set(scores) == set(found.vectors) and all(map(math.isfinite, scores.values()))
+    assert set(found.scores) == set(found.seconds) == set(PREDICTORS)
+    frame = found.to_frame()
+    assert frame["cka"].between(0, 1).all() and frame["probe"].between(0, 1).all()
+    assert (frame["map"] < 1).all() and (frame["depth"] <= 0).all()
+    assert found.ranked("depth")[:2] == [(SITES[0], SITES[0]), (SITES[1], SITES[1])]
+
+
+def test_only_what_is_needed_is_computed(models, cats, monkeypatch):
+    monkeypatch.setattr(module, "probe_sites", None)
+    monkeypatch.setattr(module, "first_order", None)
+    assert set(predict(*models, cats, by=("depth", "map"), **WHERE).scores) == {"depth", "map"}
+
+
+def test_the_gradient_is_the_slope_of_the_metric(models, cats):
+    model, site = models[1], SITES[1]
+    slope = first_order(model, cats, SITES, n=8)[site]
+    direction = torch.randn(len(slope), generator=torch.Generator().manual_seed(0))
+    vector = it.SteeringVector(direction, site, it.identity(model))
+    prompts = draw(cats.prompts("validation"), 8, 0, "prompts")
+    right = [model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in cats.answers(prompts)]
+    own = [ids[0] for ids in generate_tokens(model, prompts, max_new_tokens=1, progress=False)]
+    assert all(r != s for r, s in zip(right, own, strict=True))
+
+    def metric(strength: float) -> float:
+        total = 0.0
+        for prompt, r, s in zip(prompts, right, own, strict=True):
+            ids = torch.tensor(tokenize(model, [prompt]))
+            with it.applied(model, it.add(vector, strength, cats.positions)), torch.no_grad():
+                logits = model(ids)[0, -1]
+            total += float(logits[r] - logits[s])
+        return total / len(prompts)
+
+    step = 2e-3
+    measured = (metric(step) - metric(-step)) / (2 * step)
+    assert float(direction @ slope) == pytest.approx(measured, rel=2e-2, abs=1e-3)
+
+
+def test_the_best_scored_pairs_alone_are_tried(found, models, cats):
+    choice = find_sites(*models, cats, few=2, strengths=(1.0, 2.0), n=8, **WHERE)
+    assert list(choice.tried) == found.ranked()[:2]
+    pair = (choice.source_site, choice.target_site)
+    assert choice.vector is choice.predictions.vectors[pair] and choice.search is choice.tried[pair]
+    best = choice.search.chosen
+    for other in choice.tried.values():
+        assert best.clean_kl <= cats.budget or other.chosen.clean_kl > cats.budget
+    validation = evaluator(models[1], cats, "validation", n=8)
+    assert search_strength(validation, choice.vector, strengths=(1.0, 2.0), progress=False).chosen == best
+
+
+def test_what_cannot_be_predicted_is_refused(models, cats, monkeypatch):
+    monkeypatch.setattr(module, "collect", None)
+    one = {**WHERE, "source_sites": SITES[:1], "target_sites": SITES[:1]}
+    with pytest.raises(ValueError, match="leaves nothing to choose from"):
+        predict(*models, cats, **one)
+    with pytest.raises(ValueError, match="4 blocks"):
+        predict(*models, cats, target_sites=["blocks.9.hook_resid_pre"])
+    with pytest.raises(ValueError, match="unknown predictor 'atribution': did you mean 'attribution'"):
+        predict(*models, cats, by=("atribution",))
+    with pytest.raises(ValueError, match="few=0"):
+        find_sites(*models, cats, few=0)
+
+
+def test_a_model_that_is_right_anyway_has_nothing_to_predict(models, cats):
+    own = replace(cats, answers=lambda prompts: it.generate(models[1], prompts, max_new_tokens=3, progress=False))
+    with pytest.raises(ValueError, match="begins every answer as it should"):
+        first_order(models[1], own, SITES, n=4)
+    with pytest.raises(ValueError, match="the task 'cats' has no right answers: give"):
+        first_order(models[1], replace(cats, answers=None), SITES, n=4)
