@@ -9,7 +9,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import evaluator
-from interp_transfer.interventions.weights import weights_from
+from interp_transfer.interventions.patching.weights import weights_from
 from interp_transfer.models.hooked_model import parameter_count
 from interp_transfer.stats import rate
 from interp_transfer.studies import switch as module

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import interp_transfer as it
-from interp_transfer.interventions import paths as module
 from interp_transfer.interventions.patching import Metric, activation_patching
-from interp_transfer.interventions.paths import path_patching
+from interp_transfer.interventions.patching import paths as module
+from interp_transfer.interventions.patching.paths import path_patching
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.sites import head_parts
 from tests.checkpoints import LAYERS, blocks, first, hooked_transformer, part, raw_model

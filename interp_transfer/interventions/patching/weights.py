@@ -1,8 +1,8 @@
 """Weight patching: run a model with some of another's weights, of its base for example.
 
-Activations say where a difference between two models passes, weights where it is stored. The paper (appendix F) puts weights
-of the base into its fine-tune by four schemes: some of the blocks, evenly spaced; all blocks, without the embeddings; the
-embeddings alone; everything.
+Patching activations shows where a difference between two models passes, patching weights where it is stored. The paper
+(appendix F) puts weights of the base into its fine-tune by four schemes: some of the blocks, evenly spaced; all blocks, without
+the embeddings; the embeddings alone; everything.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,14 +22,14 @@ SCHEMES = {
     "embeddings": "embedding and unembedding alone",
     "everything": "every weight",
 }
-"""The paper's four schemes, in words."""
+"""The paper's four schemes, with descriptions."""
 
 
 def spaced(n_layers: int, count: int) -> list[int]:
-    """``count`` of the blocks, as evenly spaced as they can be, the middle of each stretch.
+    """Indices of ``count`` blocks, evenly spaced: the middle of each of ``count`` equal parts.
 
     Raises:
-        ValueError: for none, or more than there are.
+        ValueError: for a count below 1 or above the number of blocks.
     """
     if not 1 <= count <= n_layers:
         raise ValueError(f"count={count}: choose how many blocks, from 1 to {n_layers}")
@@ -38,18 +38,18 @@ def spaced(n_layers: int, count: int) -> list[int]:
 
 @contextmanager
 def weights_from(model: HookedModel, donor: HookedModel, scheme: str = "everything", count: int | None = None) -> Iterator[int]:
-    """Run ``model`` with some of ``donor``'s weights for the length of a block.
+    """Run ``model`` with some of ``donor``'s weights inside the block.
 
-    The model keeps its identity, so vectors and mappers made for it are taken inside the block too.
+    The model keeps its identity, so its vectors and mappers work inside the block too.
 
     Args:
-        model: whose weights are replaced; they are back when the block ends, however it ends.
-        donor: a model of the same architecture and wrapper, its base or its fine-tune; it is only read.
+        model: its weights are replaced, and restored when the block ends, also by an exception.
+        donor: a model of the same architecture and wrapper, such as its base or its fine-tune; it is not changed.
         scheme: one of ``SCHEMES``.
         count: how many blocks, for "spaced".
 
     Yields:
-        How many numbers are replaced. Tied embeddings count once, tensors that are the same in both not at all.
+        The number of parameters that are replaced. Tied embeddings count once; tensors that are equal in both do not count.
 
     Raises:
         ValueError: for an unknown scheme, a count without "spaced" (or none with it), models that differ in more than their
@@ -58,23 +58,23 @@ def weights_from(model: HookedModel, donor: HookedModel, scheme: str = "everythi
     find(scheme, SCHEMES, "scheme")
     if (scheme == "spaced") != (count is not None):
         raise ValueError(f"scheme={scheme!r}, count={count}: 'spaced' needs a number of blocks, and it alone takes one")
-    ours, theirs = (_chosen(m, scheme, count) for m in (model, donor))
-    _check_alike(model, donor, ours, theirs)
+    ours, theirs = (_weights_of(m, scheme, count) for m in (model, donor))
+    _check_same_architecture(model, donor, ours, theirs)
     kept: list[tuple[Tensor, Tensor]] = []
     try:
         for own, other in zip(ours.values(), theirs.values(), strict=True):
             if torch.equal(own, other.to(own)):
                 continue
             kept.append((own, own.data))
-            own.data = other.detach().to(device=own.device, dtype=own.dtype)  # no copy where they are alike
+            own.data = other.detach().to(device=own.device, dtype=own.dtype)  # no copy if both are the same
         yield sum(own.numel() for own, _ in kept)
     finally:
         for own, before in kept:
             own.data = before
 
 
-def _chosen(model: Any, scheme: str, count: int | None) -> dict[str, nn.Parameter]:
-    """The weights of a scheme, by name; each once."""
+def _weights_of(model: Any, scheme: str, count: int | None) -> dict[str, nn.Parameter]:
+    """The weights of a scheme, by name, each once."""
     n_layers = int(model.cfg.n_layers)
     blocks = {"spaced": () if count is None else spaced(n_layers, count), "embeddings": ()}.get(scheme, range(n_layers))
     parts: Sequence[Any] = [model.blocks[k] for k in blocks]
@@ -86,14 +86,16 @@ def _chosen(model: Any, scheme: str, count: int | None) -> dict[str, nn.Paramete
     return {name: p for name, p in model.named_parameters() if id(p) in wanted}
 
 
-def _check_alike(model: HookedModel, donor: HookedModel, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+def _check_same_architecture(
+    model: HookedModel, donor: HookedModel, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+) -> None:
     if model is donor:
-        raise ValueError("model and donor are one: give two")
+        raise ValueError("model and donor are the same object: give two models")
     shapes = [{name: tuple(p.shape) for name, p in side.items()} for side in (ours, theirs)]
     if type(model) is not type(donor) or shapes[0] != shapes[1]:
         raise ValueError(
             f"{identity(model)} and {identity(donor)} have weights of different names or shapes: weight patching is between "
-            "models of one architecture, such as a base and its fine-tune, wrapped alike"
+            "models of one architecture, such as a base and its fine-tune, with the same wrapper"
         )
     if any(p.is_meta for side in (ours, theirs) for p in side.values()):
         raise ValueError("some weights are offloaded: load both models on one device, without device_map=")

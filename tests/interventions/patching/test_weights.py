@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.interventions.weights import SCHEMES, spaced, weights_from
+from interp_transfer.interventions.patching.weights import SCHEMES, spaced, weights_from
 from tests.checkpoints import make_checkpoint, raw_model
 
 TEXTS = ["one two three", "four five"]
