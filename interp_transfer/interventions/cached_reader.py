@@ -1,10 +1,9 @@
-"""A second model that reads along: its activations at a site, for sequences that grow and may change at their ends.
+"""Read a site of a model for sequences that grow and may change at their ends, with a KV cache.
 
-The model keeps its own KV cache. What has been read is known by its tokens, so a cache is never out of step: for each text,
-the tokens that are still the same stay in the cache and the others are read anew. The rows of a batch grow and change by
-different lengths; so that they stay in one cache, every row reads as many tokens anew as the row that needs most, and the
-cached columns of each row are moved to where left padding would have put them. Keys carry their position with them, and no
-column lies empty between two tokens, so sliding windows stay what they were.
+Sequences are compared by their tokens, so the cache is never out of date: the tokens of each text that are unchanged stay in
+the cache, and the others are read again. Rows of a batch change by different lengths. To share one cache, every row reads as
+many tokens as the row that needs most, and the cached columns of each row are moved to where left padding would have put them.
+Keys contain their position, and no column between two tokens is empty, so sliding windows stay correct.
 """
 
 from collections.abc import Sequence
@@ -19,19 +18,19 @@ from torch import Tensor
 from interp_transfer.activations.capture import forward, pad, pad_token, reading
 from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.hooked_model import HookedModel, context_length, device_of, huggingface_model
-from interp_transfer.models.sites import apart, hook_points
+from interp_transfer.models.sites import hook_points, split_sites
 
 
 @dataclass
-class ReadAlong:
-    """One model, one site, and what it has read so far; a cache that may be thrown away at any time.
+class CachedReader:
+    """Activations of one model at one site, and the sequences that it has read.
 
     Attributes:
-        model: who reads.
-        site: where its activations are read, or several sites side by side (``sites.together``).
-        cached: keep keys and values from call to call. Without it, or where the model is no bridge, whole sequences are read
-            anew whenever they change: slower, and the same to rounding.
-        ids: what has been read of each text.
+        model: the model that reads.
+        site: hook-point name, or several sites side by side (``sites.join_sites``).
+        cached: keep keys and values from call to call. Without it, or if the model is no bridge, a sequence that changes is
+            read again as a whole: slower, and equal up to rounding.
+        ids: the tokens that were read of each text.
         rows: the activations of each text.
     """
 
@@ -44,14 +43,14 @@ class ReadAlong:
 
     @torch.no_grad()
     def read(self, sequences: Sequence[Sequence[int]]) -> list[Float[Tensor, "token d"]]:
-        """Activations of each sequence, a row for each token; there may be more of them, from what was read before.
+        """Activations of each sequence, a row for each token; rows of later tokens that were read before may follow.
 
         Args:
-            sequences: token ids, one sequence for each text, in the same order as in earlier calls. What begins like a
-                sequence of an earlier call costs only its end.
+            sequences: token ids, one sequence for each text, in the same order as in earlier calls. Only tokens after the
+                common beginning with the text's previous sequence are read.
 
         Raises:
-            ValueError: for a sequence that exceeds the context, a site that never fires or has no row for each token.
+            ValueError: for a sequence that exceeds the context, or a site that never fires or has no row for each token.
         """
         if len(sequences) != len(self.ids):
             self.ids, self.rows, self._cache = [[] for _ in sequences], [torch.empty(0, 0)] * len(sequences), None
@@ -62,59 +61,60 @@ class ReadAlong:
                     f"the source reads text {index} as {len(ids)} tokens, its context is {limit}: shorten the prompt or "
                     "max_new_tokens"
                 )
-        shared = [_shared(old, new) for old, new in zip(self.ids, sequences, strict=True)]
-        wanted = [old if n == len(new) else list(new) for old, new, n in zip(self.ids, sequences, shared, strict=True)]
+        common = [_common_beginning(old, new) for old, new in zip(self.ids, sequences, strict=True)]
+        # A sequence that is a beginning of what was read needs nothing new.
+        wanted = [old if n == len(new) else list(new) for old, new, n in zip(self.ids, sequences, common, strict=True)]
         if wanted == self.ids:
             return self.rows
-        shared = [len(old) if old is new else n for old, new, n in zip(self.ids, wanted, shared, strict=True)]
-        before, self.ids = self.ids, []  # if reading fails, nothing is known any more
+        common = [len(old) if old is new else n for old, new, n in zip(self.ids, wanted, common, strict=True)]
+        before, self.ids = self.ids, []  # if reading fails, the next call starts again
         if self.cached and huggingface_model(self.model) is not None:
-            self._read_on(before, wanted, shared)
+            self._read_new(before, wanted, common)
         else:
-            self._read_anew(wanted)
+            self._read_all(wanted)
         self.ids = wanted
         return self.rows
 
     @cached_property
     def limit(self) -> int:
-        """Tokens that the model can read of a text."""
+        """The model's context length."""
         return context_length(self.model)
 
     @cached_property
     def _points(self) -> dict[str, Any]:
-        return hook_points(self.model, apart(self.site))  # once, because a bridge lists its hook points anew each time
+        return hook_points(self.model, split_sites(self.site))  # once, because a bridge builds its list at every call
 
-    def _read_anew(self, wanted: list[list[int]]) -> None:
+    def _read_all(self, wanted: list[list[int]]) -> None:
         tokens, real = pad([ids or [0] for ids in wanted], pad_token(self.model))
         device = device_of(self.model)
-        bridge = huggingface_model(self.model) is not None  # the others need no mask for padding on the right
+        bridge = huggingface_model(self.model) is not None  # a HookedTransformer needs no mask for padding on the right
         read: dict[str, Tensor] = {}
         with reading(self._points, read, stop=True):
             forward(self.model, tokens.to(device), real.long().to(device) if bridge else None)
         out = self._checked(read, tokens)
         self.rows = [out[i, : len(ids)] for i, ids in enumerate(wanted)]
 
-    def _read_on(self, before: list[list[int]], wanted: list[list[int]], shared: list[int]) -> None:
+    def _read_new(self, before: list[list[int]], wanted: list[list[int]], common: list[int]) -> None:
         from transformers import DynamicCache
 
-        # An empty text is given a token: a row of nothing but padding attends to nothing.
+        # An empty text gets a token, because a row of padding alone would attend to nothing.
         texts = [ids or [0] for ids in wanted]
         width = max(map(len, texts))
-        new = max(len(ids) - n for ids, n in zip(texts, shared, strict=True))
-        if self._cache is None or not self._cache.get_seq_length():  # empty where the site comes before any attention
+        new = max(len(ids) - n for ids, n in zip(texts, common, strict=True))
+        if self._cache is None or not self._cache.get_seq_length():  # stays empty if the site is before all attention layers
             self._cache, new = DynamicCache(), width
         lengths = torch.tensor([len(ids) for ids in texts])
-        self._move(torch.tensor([len(ids or [0]) for ids in before]), lengths, width - new)
+        self._align_cache(torch.tensor([len(ids or [0]) for ids in before]), lengths, width - new)
         tokens, _ = pad([ids[-new:] for ids in texts], pad_token(self.model), left=True)
         mask = torch.arange(width) >= (width - lengths)[:, None]
         position = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, width - new :]
         device = device_of(self.model)
-        given = {"input_ids": tokens, "attention_mask": mask.long(), "position_ids": position}
+        inputs = {"input_ids": tokens, "attention_mask": mask.long(), "position_ids": position}
         read: dict[str, Tensor] = {}
-        # transformers makes a mask for all layers from the first one's cache, so it need not know that reading stops early.
+        # transformers derives the mask of all layers from the first layer's cache, so stopping early does no harm.
         with reading(self._points, read, stop=True), bypassed(self.model):
             huggingface_model(self.model)(
-                **{name: value.to(device) for name, value in given.items()}, past_key_values=self._cache, use_cache=True
+                **{name: value.to(device) for name, value in inputs.items()}, past_key_values=self._cache, use_cache=True
             )
         out = self._checked(read, tokens)
         for i, (ids, rows) in enumerate(zip(wanted, self.rows, strict=True)):
@@ -122,45 +122,44 @@ class ReadAlong:
             kept = len(ids) - len(fresh)
             self.rows[i] = torch.cat([rows[:kept], fresh]) if kept else fresh
 
-    def _move(self, old: Int[Tensor, " row"], new: Int[Tensor, " row"], kept: int) -> None:
-        """Cut the cache to ``kept`` columns, each row's tokens where they belong among the longer ones."""
+    def _align_cache(self, old: Int[Tensor, " row"], new: Int[Tensor, " row"], kept: int) -> None:
+        """Cut the cache to ``kept`` columns, and move each row from the left padding of old lengths to that of new ones."""
         if not kept:
             from transformers import DynamicCache
 
             self._cache = DynamicCache()
             return
         shift = (old.max() - old) - (new.max() - new)
-        columns = (torch.arange(kept) + shift[:, None]).clamp(0, int(old.max()) - 1)  # beyond them is padding
-        straight = not shift.any()
+        columns = (torch.arange(kept) + shift[:, None]).clamp(0, int(old.max()) - 1)  # clamped ones are padding
+        unmoved = not shift.any()
         for layer in self._cache.layers:
             if not layer.is_initialized:
                 continue
             for name in ("keys", "values"):
-                held = getattr(layer, name)
-                if straight:
-                    setattr(layer, name, held[:, :, :kept])
+                tensor = getattr(layer, name)
+                if unmoved:
+                    setattr(layer, name, tensor[:, :, :kept])
                 else:
-                    index = columns.to(held.device)[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[3])
-                    setattr(layer, name, held.gather(2, index))
+                    index = columns.to(tensor.device)[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
+                    setattr(layer, name, tensor.gather(2, index))
 
     def _checked(self, read: dict[str, Tensor], tokens: Tensor) -> Float[Tensor, "row column d"]:
-        found = [_rows_at(site, read, tokens) for site in self._points]
-        return found[0] if len(found) == 1 else torch.cat(found, dim=2)
+        return torch.cat([_rows_at(site, read, tokens) for site in self._points], dim=2)
 
 
 def _rows_at(site: str, read: dict[str, Tensor], tokens: Tensor) -> Float[Tensor, "row column d"]:
     if site not in read:
         raise ValueError(f"hook {site!r} never fired in the source (a use_... switch may be off)")
     out = read[site]
-    if out.ndim >= 3 and out.shape[0] == 1:  # position embeddings come once for the whole batch
+    if out.ndim >= 3 and out.shape[0] == 1:  # position embeddings are computed once for the batch
         out = out.expand(len(tokens), *out.shape[1:])
     if out.ndim < 3 or tuple(out.shape[:2]) != tuple(tokens.shape):
         raise ValueError(f"{site!r} has shape {tuple(out.shape)}, not (text, token, ...): it has no row for each token")
     return out.flatten(2)
 
 
-def _shared(old: Sequence[int], new: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+def _common_beginning(old: Sequence[int], new: Sequence[int]) -> int:
+    """How many tokens the common beginning of two sequences has."""
     short = min(len(old), len(new))
     if list(old[:short]) == list(new[:short]):
         return short

@@ -1,4 +1,4 @@
-"""What a model predicts under interventions, and how far that is from what it predicts without them."""
+"""Next-token predictions under interventions, and their divergence from those of the unsteered model."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,18 +16,18 @@ from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.models.hooked_model import HookedModel
 
 LOGITS_PER_BATCH = 50_000_000
-"""Padding included."""
+"""Maximum number of logits in a batch, padding included."""
 
 
 @dataclass(frozen=True)
 class TeacherForced:
-    """What interventions do to predictions when the tokens are given.
+    """The effect of interventions on predictions of fixed tokens.
 
     Attributes:
-        kl: divergence from the model to the model under interventions, in nats per token, for each text.
-        agreement: share of the answer's tokens for which both hold the same next token for the likeliest, for each text.
+        kl: divergence from the unsteered model to the model under interventions, in nats per token, for each text.
+        agreement: share of the answer's tokens for which both have the same most likely token, for each text.
         loss: mean negative log-likelihood of the answer's tokens under interventions, nats per token, for each text.
-        loss_before: the same of the model as it is.
+        loss_before: the same for the unsteered model.
     """
 
     kl: Float[Tensor, " text"]
@@ -39,26 +39,26 @@ class TeacherForced:
 def predicted(
     model: HookedModel,
     texts: Sequence[Sequence[int]],
-    asked: Bool[Tensor, "text column"],
+    scored: Bool[Tensor, "text column"],
     *interventions: Intervention,
     **placed: Tensor,
 ) -> Float[Tensor, "row token"]:
-    """Log-probabilities of the next token behind some tokens, a row for each token that is asked for, text by text.
+    """Log-probabilities of the next token, a row for each scored token, text by text.
 
     Args:
         model: any hooked model.
-        texts: token ids, padded on the right here.
-        asked: behind which tokens.
-        interventions: what to do.
-        placed: ``prompt_lengths`` and ``rows``, as ``applied`` takes them.
+        texts: token ids.
+        scored: the tokens after which the prediction is returned, in texts padded on the right.
+        interventions: applied in the order of the arguments.
+        placed: ``prompt_lengths`` and ``rows`` of ``applied``.
     """
     with applied(model, *interventions, **placed) if interventions else nullcontext():
         logits, _ = logits_of(model, texts)
-    return logits[asked.to(logits.device)].float().log_softmax(dim=-1)
+    return logits[scored.to(logits.device)].float().log_softmax(dim=-1)
 
 
 def divergence(before: Float[Tensor, "row token"], after: Float[Tensor, "row token"]) -> Float[Tensor, " row"]:
-    """KL divergence from the one prediction to the other, in nats."""
+    """KL divergence from one prediction to the other, in nats."""
     return (before.exp() * (before - after)).sum(dim=-1)
 
 
@@ -68,9 +68,9 @@ def teacher_forced(
     answers: Sequence[Sequence[int]],
     *interventions: Intervention,
 ) -> TeacherForced:
-    """How the model and the model under interventions predict the same tokens.
+    """Compare the predictions of the unsteered model and of the model under interventions.
 
-    Both read the same tokens, prompt and answer; the figures are averaged over the predictions of the answer's tokens.
+    Both read the same tokens, prompt and answer. The figures are means over the predictions of the answer's tokens.
 
     Args:
         model: any hooked model.
@@ -79,7 +79,7 @@ def teacher_forced(
         interventions: their positions count the answer's tokens as generated.
 
     Raises:
-        ValueError: when an answer is empty or nothing was given.
+        ValueError: for no texts, or an empty answer.
     """
     return teacher_forced_each(model, prompts, answers, [interventions])[0]
 
@@ -94,18 +94,18 @@ def teacher_forced_each(
     within: Callable[[], AbstractContextManager[Any]] = nullcontext,
     progress: bool = False,
 ) -> list[TeacherForced]:
-    """``teacher_forced`` for each of several settings; the model as it is predicts once for all of them.
+    """``teacher_forced`` for each of several settings; the unsteered model runs once for all of them.
 
     Args:
         model: any hooked model.
         prompts: token ids.
         answers: token ids that follow them.
         settings: interventions that are applied together, for each setting.
-        within: makes a block around every reading under a setting, for what is no intervention: ``weights_from``, say.
+        within: makes a context manager around each pass under a setting, such as ``weights_from``.
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
-        ValueError: when an answer is empty or nothing was given.
+        ValueError: for no texts, or an empty answer.
     """
     if not len(prompts) or any(not len(answer) for answer in answers):
         raise ValueError("the divergence needs at least one text, and a token in each answer")
@@ -117,28 +117,28 @@ def teacher_forced_each(
     with tqdm(total=total, desc="clean KL", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
         for batch in batches:
             lengths = torch.tensor([len(prompts[i]) for i in batch])
-            read = [rows[i] for i in batch]
+            texts = [rows[i] for i in batch]
             ends = torch.tensor([len(rows[i]) for i in batch])
             column = torch.arange(int(ends.max()))
             scored = (column >= lengths[:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
             placed = {"prompt_lengths": lengths, "rows": torch.tensor(batch)}
-            row, at = scored.nonzero().T
+            row, position = scored.nonzero().T
             text = torch.tensor(batch)[row]
-            said = torch.tensor([read[r][c + 1] for r, c in zip(row.tolist(), at.tolist(), strict=True)])
-            before = predicted(model, read, scored)
-            loss_before.index_add_(0, text, -_of(before, said))
+            following = torch.tensor([texts[r][c + 1] for r, c in zip(row.tolist(), position.tolist(), strict=True)])
+            before = predicted(model, texts, scored)
+            loss_before.index_add_(0, text, -_log_probability(before, following))
             for index, interventions in enumerate(settings):
                 with within():
-                    after = predicted(model, read, scored, *interventions, **placed)
+                    after = predicted(model, texts, scored, *interventions, **placed)
                 kl[index].index_add_(0, text, divergence(before, after).cpu())
-                loss[index].index_add_(0, text, -_of(after, said))
+                loss[index].index_add_(0, text, -_log_probability(after, following))
                 agreement[index].index_add_(0, text, (before.argmax(dim=-1) == after.argmax(dim=-1)).float().cpu())
                 bar.update()
-    scores = torch.tensor([len(answer) for answer in answers])
-    each = zip(kl, agreement, loss, strict=True)
-    return [TeacherForced((k / scores).clamp(min=0), a / scores, x / scores, loss_before / scores) for k, a, x in each]
+    lengths = torch.tensor([len(answer) for answer in answers])
+    sums = zip(kl, agreement, loss, strict=True)
+    return [TeacherForced((k / lengths).clamp(min=0), a / lengths, x / lengths, loss_before / lengths) for k, a, x in sums]
 
 
-def _of(predictions: Float[Tensor, "row token"], tokens: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
+def _log_probability(predictions: Float[Tensor, "row token"], tokens: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
     """The log-probability of one token in each row."""
     return predictions.gather(1, tokens.to(predictions.device)[:, None])[:, 0].cpu()

@@ -15,7 +15,7 @@ from torch import Tensor
 from interp_transfer.activations.align import AlignmentReport
 from interp_transfer.mapping.row_blocks import BLOCK_ROWS, CollectedPart, MemoryPart
 from interp_transfer.models.identity import ModelIdentity
-from interp_transfer.models.sites import together
+from interp_transfer.models.sites import join_sites
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,7 +117,7 @@ class PairedActivations:
             if missing := [one for one in sites if one not in have]:
                 raise ValueError(f"{side} site {missing[0]!r} was not collected: choose among {', '.join(have)}")
         assert site is not None
-        name = together(source_sites)
+        name = join_sites(source_sites)
         columns = self._side_by_side([self.source[one] for one in source_sites])
         return replace(self, source={name: columns}, target={site: self.target[site]}, site_pairs=((name, site),))
 

@@ -1,7 +1,7 @@
-"""LoRA: tune a small low-rank correction of each matrix instead of the matrix (Hu et al. 2021), by peft.
+"""LoRA adapters, by peft: train a low-rank correction of each matrix instead of the matrix (Hu et al. 2021).
 
 peft is an optional dependency, imported where it is used. An adapter is a folder with `adapter_config.json`, which names
-its base; `load_model` loads the base and merges the two, so that what is wrapped is an ordinary model.
+its base; `load_model` loads the base and merges the two, so the wrapped model is an ordinary one.
 """
 
 import json
@@ -24,7 +24,8 @@ class Lora:
     Attributes:
         rank: of each correction.
         alpha: the correction is scaled by alpha / rank.
-        merge: write the whole model, corrections added to its weights; otherwise the adapter alone, which needs its base.
+        merge: write the whole model with the corrections added to its weights; otherwise the adapter alone, which needs its
+            base.
     """
 
     rank: int = 16
@@ -32,7 +33,7 @@ class Lora:
     merge: bool = True
 
     def __post_init__(self) -> None:
-        """Reject what is no correction."""
+        """Check the values."""
         if self.rank < 1 or self.alpha <= 0:
             raise ValueError(f"rank={self.rank}, alpha={self.alpha}: give a rank of 1 or more and an alpha above zero")
 
@@ -51,7 +52,7 @@ def require_peft() -> Any:
 
 
 def adapt(model: Any, lora: Lora, seed: int) -> Any:
-    """The model with corrections that do nothing yet; they alone are trained. Its own layers are changed in place."""
+    """Add corrections, initially zero, to a model in place; the corrections alone are trained."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -64,7 +65,7 @@ def adapt(model: Any, lora: Lora, seed: int) -> Any:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2 stores matrices transposed
         task_type="CAUSAL_LM",
     )
-    with _without_advice():
+    with _without_deprecations():
         return peft.get_peft_model(model, config)
 
 
@@ -72,12 +73,12 @@ def save_adapter(adapted: Any, folder: Path, base: str) -> None:
     """Write the adapter alone.
 
     Args:
-        adapted: what `adapt` returned, trained.
-        folder: where to.
-        base: what `load_model` is to load as its base.
+        adapted: the trained result of `adapt`.
+        folder: the folder to write.
+        base: name or path of its base, for `load_model`.
     """
     adapted.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    (folder / "README.md").unlink(missing_ok=True)  # peft writes an empty model card
     file = folder / _CONFIG
     file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": base}, indent=2) + "\n")
 
@@ -88,10 +89,10 @@ def is_adapter(folder: str | Path) -> bool:
 
 
 def base_of(folder: str | Path) -> tuple[str, str | None]:
-    """What an adapter was made for: the base's name or path, and its fingerprint if `training.json` tells it.
+    """The name or path of an adapter's base, and the base's fingerprint if `training.json` records it.
 
     Raises:
-        ValueError: if its config cannot be read, or it is another kind of adapter.
+        ValueError: for a damaged config or another kind of adapter.
     """
     config = _read(Path(folder) / _CONFIG)
     kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
@@ -106,14 +107,14 @@ def base_of(folder: str | Path) -> tuple[str, str | None]:
     try:
         return base, check_type(_read(card).get("base"), dict[str, str])["fingerprint"]
     except (TypeCheckError, KeyError) as error:
-        raise ValueError(f"{str(card)!r} does not tell the base's fingerprint: restore it, or remove it") from error
+        raise ValueError(f"{str(card)!r} does not record the base's fingerprint: restore it, or remove it") from error
 
 
 def merge_adapter(model: Any, folder: str | Path) -> Any:
-    """The model with an adapter's corrections added to its weights, in place."""
+    """Add an adapter's corrections to a model's weights, in place."""
     peft = require_peft()
     try:
-        with _without_advice():
+        with _without_deprecations():
             return peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
@@ -121,8 +122,8 @@ def merge_adapter(model: Any, folder: str | Path) -> Any:
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
-    with warnings.catch_warnings():  # what transformers says to peft, not to us
+def _without_deprecations() -> Iterator[None]:
+    with warnings.catch_warnings():  # transformers' warnings about peft's own calls
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
         yield
 

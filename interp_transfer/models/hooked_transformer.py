@@ -1,8 +1,8 @@
-"""A checkpoint as a transformer-lens ``HookedTransformer``, for code that was written for that class.
+"""Convert a checkpoint to a transformer-lens ``HookedTransformer``, for code that was written for that class.
 
-transformer-lens converts models that it knows by name. Here the shape is read off the model's own configuration, so that
-known models, hub names and local folders convert alike; weights are rearranged as transformer-lens does it and not processed. The
-class is deprecated in transformer-lens 3 and gone in 4: everything that depends on it is in this file.
+transformer-lens converts models that it knows by name. Here the shape is derived from the model's own configuration, so any
+checkpoint of a supported architecture converts. Weights are rearranged by transformer-lens and not processed. The class is
+deprecated in transformer-lens 3 and removed in 4; everything that depends on it is in this file.
 """
 
 import warnings
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from interp_transfer.models.load import keep_tokenizer
-from interp_transfer.names import did_you_mean
 
 Shape = dict[str, Any]
 
@@ -21,7 +20,7 @@ def as_hooked_transformer(hf: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
     """The ``HookedTransformer`` of a transformers model, with the same weights, on the same device.
 
     Args:
-        hf: the model, never wrapped; its parameters are copied or shared, and it should not be used any more.
+        hf: the model, never wrapped. Its parameters are copied or shared; do not use it afterwards.
         tokenizer: its tokenizer.
         dtype: of the weights.
 
@@ -34,9 +33,8 @@ def as_hooked_transformer(hf: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
 
     architecture = type(hf).__name__
     if architecture not in _SHAPES:
-        hint = did_you_mean(architecture, _SHAPES)
         raise ValueError(
-            f"{architecture} is not converted to a HookedTransformer: {hint}there are {', '.join(_SHAPES)}; load it with "
+            f"{architecture} is not converted to a HookedTransformer: there are {', '.join(_SHAPES)}; load it with "
             "wrapper='bridge'"
         )
     shape, convert = _SHAPES[architecture]
@@ -70,20 +68,20 @@ def as_hooked_transformer(hf: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
 
 def _rotary(config: Any) -> Shape:
     """Base and scaling of a rotary embedding."""
-    given = dict(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {})
-    kind = str(given.get("rope_type") or given.get("type") or "default")
+    rope = dict(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {})
+    kind = str(rope.get("rope_type") or rope.get("type") or "default")
     shape: Shape = {
         "positional_embedding_type": "rotary",
         "rotary_adjacent_pairs": False,
-        "rotary_base": given.get("rope_theta") or getattr(config, "rope_theta", 10000.0),
+        "rotary_base": rope.get("rope_theta") or getattr(config, "rope_theta", 10000.0),
     }
     if kind == "llama3":
         return shape | {
             "use_NTK_by_parts_rope": True,
-            "NTK_by_parts_factor": given["factor"],
-            "NTK_by_parts_low_freq_factor": given["low_freq_factor"],
-            "NTK_by_parts_high_freq_factor": given["high_freq_factor"],
-            "NTK_original_ctx_len": given["original_max_position_embeddings"],
+            "NTK_by_parts_factor": rope["factor"],
+            "NTK_by_parts_low_freq_factor": rope["low_freq_factor"],
+            "NTK_by_parts_high_freq_factor": rope["high_freq_factor"],
+            "NTK_original_ctx_len": rope["original_max_position_embeddings"],
         }
     if kind != "default":
         raise ValueError(f"rotary embedding of the kind {kind!r} is not converted to a HookedTransformer: use wrapper='bridge'")
@@ -91,13 +89,13 @@ def _rotary(config: Any) -> Shape:
 
 
 def _decoder(config: Any) -> Shape:
-    """What Llama, Qwen2 and Gemma2 have in common."""
+    """The shape that Llama, Qwen2 and Gemma2 share."""
     heads = int(config.num_attention_heads)
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     groups = int(config.num_key_value_heads)
-    for unlike in ("attention_bias", "mlp_bias"):
-        if getattr(config, unlike, False):
-            raise ValueError(f"{unlike}=True is not converted to a HookedTransformer: use wrapper='bridge'")
+    for bias in ("attention_bias", "mlp_bias"):
+        if getattr(config, bias, False):
+            raise ValueError(f"{bias}=True is not converted to a HookedTransformer: use wrapper='bridge'")
     return _rotary(config) | {
         "d_model": config.hidden_size,
         "d_head": size,
@@ -124,7 +122,7 @@ def _qwen2(config: Any) -> Shape:
 def _llama(config: Any) -> Shape:
     shape = _decoder(config)
     if shape["n_key_value_heads"] == shape["n_heads"]:
-        shape["n_key_value_heads"] = None  # Llama's conversion takes equal numbers for no groups at all
+        shape["n_key_value_heads"] = None  # Llama's conversion expects None for a model without groups
     return shape
 
 
@@ -159,8 +157,8 @@ def _gpt2(config: Any) -> Shape:
 
 def _neox(config: Any) -> Shape:
     size = config.hidden_size // config.num_attention_heads
-    given = dict(getattr(config, "rope_parameters", None) or {})
-    share = given.get("partial_rotary_factor") or getattr(config, "rotary_pct", 0.25)
+    rope = dict(getattr(config, "rope_parameters", None) or {})
+    share = rope.get("partial_rotary_factor") or getattr(config, "rotary_pct", 0.25)
     if round(share * size) % 2:
         raise ValueError(f"{round(share * size)} of {size} dimensions are rotated, an odd number: use wrapper='bridge'")
     if not getattr(config, "attention_bias", True):
@@ -187,4 +185,4 @@ _SHAPES: dict[str, tuple[Callable[[Any], Shape], str]] = {
     "GPT2LMHeadModel": (_gpt2, "convert_gpt2_weights"),
     "GPTNeoXForCausalLM": (_neox, "convert_neox_weights"),
 }
-"""By architecture: its shape from its configuration, and transformer-lens' conversion of its weights."""
+"""By architecture: the function from its configuration to its shape, and transformer-lens' function for its weights."""

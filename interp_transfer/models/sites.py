@@ -1,8 +1,8 @@
-"""Hook-point names: checking, expanding, explaining.
+"""Sites: names of hook points, checked and expanded.
 
-A site is a transformer-lens hook name such as ``blocks.3.hook_resid_pre``. transformer-lens ignores names that it does not
-know, so every name passes through here before it is used, and an unknown one raises with the closest names that the model
-has. A name may hold ``*`` in place of a layer number and then stands for that site in every block.
+A site is a transformer-lens hook name such as ``blocks.3.hook_resid_pre``. transformer-lens ignores unknown names, so every
+name is checked here before it is used, and an unknown one raises an error with the closest names of the model. In a name, ``*``
+in place of a layer number stands for that site in every block.
 """
 
 import re
@@ -15,32 +15,32 @@ from interp_transfer.names import did_you_mean
 BLOCK = re.compile(r"^blocks\.(\d+|\*)\.")
 
 RESIDUAL_WRITES = ("blocks.*.hook_resid_pre", "blocks.*.hook_attn_out", "blocks.*.hook_mlp_out")
-"""Each block's input, attention output and MLP output: where directional ablation removes a direction from everything that
-the residual stream carries or receives (Arditi et al. 2024)."""
+"""Each block's input, attention output and MLP output. Directional ablation at all of them removes a direction from everything
+that the residual stream carries or receives (Arditi et al. 2024)."""
 
 
 HEAD_SITES = ("hook_z", "hook_q", "hook_k", "hook_v")
-"""Ends of the names of sites that have heads."""
+"""Last parts of the names of sites that have heads."""
 
-TOGETHER = " + "
-"""Between the names of sites whose rows stand side by side, as one space of all their dimensions."""
+SEPARATOR = " + "
+"""Between the names of sites whose rows are concatenated, as one space of all their dimensions."""
 
 
-def together(sites: Iterable[str]) -> str:
-    """The name of several sites side by side.
+def join_sites(sites: Iterable[str]) -> str:
+    """The name of several concatenated sites.
 
     Raises:
-        ValueError: for none, or one that is named twice.
+        ValueError: for no sites, or one that occurs twice.
     """
     names = list(sites)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"sites {names}: name at least one, and each once")
-    return TOGETHER.join(names)
+    return SEPARATOR.join(names)
 
 
-def apart(site: str) -> list[str]:
-    """The sites behind a name of ``together``; a plain site alone."""
-    return site.split(TOGETHER)
+def split_sites(site: str) -> list[str]:
+    """The sites of a name that ``join_sites`` made; a plain site alone."""
+    return site.split(SEPARATOR)
 
 
 def layer_of(site: str) -> int | None:
@@ -62,23 +62,23 @@ def expand_sites(model: HookedModel, sites: str | Iterable[str]) -> list[str]:
     """The model's own names for ``sites``, patterns with ``*`` replaced by one name for each block, in order.
 
     Raises:
-        ValueError: for an unknown site, or for none at all.
+        ValueError: for an unknown site, or no sites.
     """
     return list(hook_points(model, sites))
 
 
 def hook_points(model: HookedModel, sites: str | Iterable[str], edit: bool = False) -> dict[str, Any]:
-    """The hook points behind ``sites``, patterns expanded, in order; several names may lead to the same one.
+    """The hook points of ``sites`` by name, patterns expanded, in order; several names may share a hook point.
 
     Args:
         model: the wrapped model.
         sites: one name or several.
-        edit: whether the activations are going to be changed there, not only read.
+        edit: whether activations are edited there and not only read.
 
     Raises:
-        ValueError: for an unknown site, for none at all, or for one at which an edit would not do what it says.
+        ValueError: for an unknown site, no sites, or a site that cannot be edited.
     """
-    known = model.hook_dict  # a bridge makes it anew each time, which takes a millisecond
+    known = model.hook_dict  # a bridge builds it at every access, which takes a millisecond
     names: list[str] = []
     for site in [sites] if isinstance(sites, str) else list(sites):
         layers = range(int(model.cfg.n_layers)) if "*" in site else (None,)
@@ -107,7 +107,7 @@ def _check(model: HookedModel, site: str, known: dict[str, Any]) -> str:
 
 
 def head_parts(model: HookedModel, site: str) -> list[slice]:
-    """The columns of each head in the rows of a site of attention heads (``attn.hook_z``), whose heads lie side by side.
+    """The columns of each head in the rows of a site of attention heads (``attn.hook_z``).
 
     Raises:
         ValueError: for another site.
@@ -120,5 +120,5 @@ def head_parts(model: HookedModel, site: str) -> list[slice]:
 
 
 def residual_sites(model: HookedModel) -> Sequence[str]:
-    """The input of every block, the sites that a layer search visits."""
+    """The input of every block: the sites that a search over layers tries."""
     return expand_sites(model, "blocks.*.hook_resid_pre")

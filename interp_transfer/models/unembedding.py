@@ -1,9 +1,8 @@
-"""What is written into the residual stream, read off as logits: the final norm's gain and the unembedding.
+"""Direct logit attribution: the effect of residual-stream directions on the logits, by the final norm and the unembedding.
 
-The final norm divides by the size of the whole residual stream, which differs from token to token; that division is left out
-here, so logits are right in their order and their proportions to each other, not in their size (direct logit attribution,
-Elhage et al. 2021). A cap on the logits (Gemma 2) is left out as well. The gain is measured by running the norm and not read
-off its weights, because these are stored differently: Gemma's is 1 + weight.
+The final norm divides by the size of the residual stream, which differs from token to token. That division is left out here, so
+the order and the proportions of logits are right, but not their size (Elhage et al. 2021). A cap on the logits (Gemma 2) is
+left out as well. The norm's gain is measured by running it, because architectures store it differently: Gemma's is 1 + weight.
 """
 
 import re
@@ -21,49 +20,49 @@ _RESIDUAL = re.compile(r"^(blocks\.\d+\.hook_(resid_(pre|mid|post)|attn_out|mlp_
 
 
 def writes_to_residual(site: str) -> bool:
-    """Whether what is added at a site is added to the residual stream as it stands."""
+    """Whether a vector that is added at a site is added to the residual stream unchanged."""
     return bool(_RESIDUAL.match(site))
 
 
 def unembedding(model: HookedModel) -> Float[Tensor, "vocabulary d_model"]:
-    """What each token's logit is read off the normed residual stream by, in float32 on the CPU."""
+    """The unembedding: one direction of the normed residual stream for each token, in float32 on the CPU."""
     hf: Any = huggingface_model(model)
     if hf is None:
         wrapped: Any = model
         return wrapped.W_U.detach().T.float().cpu()
     layer = hf.get_output_embeddings()
-    with align_module_device(layer):  # borrows what accelerate put elsewhere
+    with align_module_device(layer):  # loads weights that accelerate offloaded
         return layer.weight.detach().float().cpu()
 
 
 @torch.no_grad()
 def final_norm(model: HookedModel) -> tuple[Float[Tensor, " d_model"], bool]:
-    """The gain of the final norm in each dimension, and whether it takes the mean off first (LayerNorm).
+    """The gain of the final norm in each dimension, and whether it subtracts the mean first (LayerNorm).
 
     Raises:
-        ValueError: for a model without a final norm that can be found.
+        ValueError: for a model without a final norm.
     """
     norm: Any = getattr(model, "ln_final", None)
     if norm is None:
         raise ValueError(f"{identity(model)} has no ln_final: its logits cannot be read off the residual stream")
     probe = _probe(int(model.cfg.d_model))
-    own = next(norm.parameters(), None)
-    kind = torch.float32 if own is None else own.dtype
-    device = device_of(model) if own is None or own.is_meta else own.device
+    weight = next(norm.parameters(), None)
+    dtype = torch.float32 if weight is None else weight.dtype
+    device = device_of(model) if weight is None or weight.is_meta else weight.device
     # The norm of the probe is gain * probe + bias, that of its opposite -gain * probe + bias.
-    asked = torch.stack([probe, -probe, probe + 1.0]).to(device, kind)[:, None]
+    inputs = torch.stack([probe, -probe, probe + 1.0]).to(device, dtype)[:, None]
     with align_module_device(norm):
-        plus, minus, shifted = norm(asked)[:, 0].float().cpu()
+        plus, minus, shifted = norm(inputs)[:, 0].float().cpu()
     return (plus - minus) / (2 * probe), bool(torch.allclose(shifted, plus, rtol=1e-2, atol=1e-3))
 
 
 def direct_logits(model: HookedModel, directions: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocabulary"]:
-    """What adding each direction to the residual stream does to the logits by itself, past all later blocks.
+    """The change of the logits when each direction is added to the final residual stream.
 
-    In units of one over the root mean square of the final residual stream, whose division is left out.
+    In units of one over the root mean square of that stream, because the norm's division is left out.
 
     Raises:
-        ValueError: for directions of another width, or a model whose final norm cannot be found.
+        ValueError: for directions of another width, or a model without a final norm.
     """
     if directions.shape[1] != int(model.cfg.d_model):
         raise ValueError(f"directions of width {directions.shape[1]}: the residual stream has {int(model.cfg.d_model)}")
@@ -75,7 +74,7 @@ def direct_logits(model: HookedModel, directions: Float[Tensor, "n d_model"]) ->
 
 
 def _probe(d: int) -> Float[Tensor, " d_model"]:
-    """A vector without a zero, of mean 0 and mean square 1."""
+    """A vector without zeros, with mean 0 and mean square 1."""
     probe = torch.ones(d)
     probe[1::2] = -1.0
     if d % 2 and d > 1:

@@ -16,7 +16,7 @@ from interp_transfer.interventions.follow import SAME_TOKENS
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
-from interp_transfer.models.sites import apart
+from interp_transfer.models.sites import split_sites
 from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint, tokenizer_of
 from interp_transfer.vectors.vector import check_same
 
@@ -61,11 +61,11 @@ def mapped_activations(
             if read != [one.ids.tolist() for one in side]:
                 raise ValueError(f"{identity(model).name} reads other tokens than its offsets tell: its tokenizer was changed")
         pairs = align_spans(left, right, strategy)
-    sites = dict.fromkeys(site for one in mappers for site in apart(one.source.site))
+    sites = dict.fromkeys(site for one in mappers for site in split_sites(one.source.site))
     acts = capture(source, texts, list(sites), ids=ids, progress=progress)
     mapped = {}
     for one in mappers:
-        rows = torch.cat([pairs.gather(acts[site]) for site in apart(one.source.site)], dim=1)
+        rows = torch.cat([pairs.gather(acts[site]) for site in split_sites(one.source.site)], dim=1)
         mapped[one.target.site] = one(rows.to(one.shift_in.device)).float().cpu()
     lengths = torch.tensor([len(row) for row in theirs])
     text = torch.repeat_interleave(torch.arange(len(theirs)), lengths)[pairs.target]

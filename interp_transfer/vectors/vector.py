@@ -22,7 +22,7 @@ from interp_transfer.interventions.transforms import Strength
 from interp_transfer.io import read_tensors, write_tensors
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
-from interp_transfer.models.sites import check_site, together
+from interp_transfer.models.sites import check_site, join_sites
 
 FORMAT = "interp_transfer.vector/1"
 
@@ -243,7 +243,7 @@ def side_by_side(vectors: Sequence[SteeringVector]) -> SteeringVector:
         sides = zip(rows[::2], rows[1::2], first.evidence, strict=True)
         evidence = tuple(Contrast(positive, negative, old.weight) for positive, negative, old in sides)
     direction = torch.cat([v.direction for v in vectors])
-    return replace(first, direction=direction, site=together(v.site for v in vectors), evidence=evidence)
+    return replace(first, direction=direction, site=join_sites(v.site for v in vectors), evidence=evidence)
 
 
 def _sizes(evidence: Evidence) -> list[tuple[int, int, float]]:

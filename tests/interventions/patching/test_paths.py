@@ -234,7 +234,7 @@ def test_bad_input_is_refused_before_any_work(wrapped: Callable[[str], Any], mon
         with pytest.raises(ValueError, match=match):
             path_patching(model, **{"clean": ["a"], "corrupted": ["b"], "metric": never, "progress": False, **changes})
     monkeypatch.setattr(model.cfg, "use_attn_in", True, raising=False)
-    with pytest.raises(ValueError, match="reads past its norm"):
+    with pytest.raises(ValueError, match="does not read through its norm"):
         path_patching(model, ["a"], ["b"], never, progress=False)
     monkeypatch.undo()
     monkeypatch.setattr(module, "_NORMS", {"attn": "ln1_post", "mlp": "ln2"})  # as it would be in OLMo 2
