@@ -160,7 +160,7 @@ def test_sites_that_the_format_lacks_are_refused_by_name(site: str, reason: str,
 
 
 def test_what_one_file_cannot_hold(tmp_path: Path, wrapped: Callable[[str], Any]) -> None:
-    with pytest.raises(ValueError, match="two vectors at the output of one block, 'blocks.1.hook_resid_post' and 'blocks.2.hook_resid_pre'"):
+    with pytest.raises(ValueError, match="one block, 'blocks.1.hook_resid_post' and 'blocks.2.hook_resid_pre'"):
         to_gguf([vector(POST), vector("blocks.2.hook_resid_pre")], tmp_path / "v.gguf")
     with pytest.raises(ValueError, match="of two models"):
         to_gguf([vector(POST), vector(PRE, model=ELSEWHERE)], tmp_path / "v.gguf")
