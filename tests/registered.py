@@ -16,7 +16,7 @@ from interp_transfer.plugins import KnownModel, Plugin
 from tests.checkpoints import make_checkpoint
 
 SITE = "blocks.2.hook_resid_pre"
-PAIRS = 120
+PAIRS = 90
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import interp_transfer as it
 from interp_transfer.activations.align import DEFAULT_STRATEGY
 from interp_transfer.cli.options import with_flags
 from interp_transfer.mapping.kinds import KINDS
@@ -19,7 +20,7 @@ from interp_transfer.studies.options import RunOptions
 from tests.registered import SITE
 
 PAIR = ("--source", "tiny-a", "--target", "tiny-b")
-QUICK = ("--n", "2", "--mapper", "affine", "--strengths", "1,2", "--no-variants", "--no-side-effects")
+QUICK = ("--n", "2", "--mapper", "affine", "--strengths", "1", "--no-variants", "--no-side-effects")
 
 
 @pytest.fixture
@@ -111,20 +112,18 @@ def test_flags_come_from_any_dataclass_with_documentation():
 
 
 @pytest.mark.usefixtures("registered")
-def test_json_is_one_document_and_the_report_can_be_drawn_again(call, tmp_path):
+def test_json_is_one_document_and_the_report_can_be_drawn_again(call, options_of, monkeypatch, tmp_path):
     folder = tmp_path / "out"
     code, out, _ = call("run", "cats", *PAIR, *QUICK, "--setting", "ridge=0.5", "--out", folder, "--json")
     assert code == 0
     stored = json.loads((folder / "result.json").read_text())
     assert json.loads(out) == stored
     page = (folder / "report.html").read_text()
-    written = next(
-        part for part in re.findall(r"interp-transfer run.*?FOLDER", html.unescape(page), re.S) if "--setting" in part
-    )
-    again = shlex.split(written.replace("\\\n", " "))[1:]
-    code, out, _ = call(*again[:-1], tmp_path / "again", "--json")
-    assert code == 0
-    assert json.loads(out)["conditions"] == stored["conditions"], "the command on the page repeats the run"
+    seen = options_of(*_command_on(page))
+    assert (seen.pop("task"), seen.pop("source"), seen.pop("target")) == ("cats", "tiny-a", "tiny-b")
+    assert seen.pop("out") == Path("FOLDER")
+    assert RunOptions.from_dict(seen).to_dict() == {**stored["options"], "source_site": SITE, "target_site": SITE}
+    monkeypatch.undo()  # the pipeline is replaced until here
     (folder / "report.html").unlink()
     assert call("report", folder)[0] == 0 and (folder / "report.html").read_text() == page
     code, out, _ = call("report", folder, "--csv")
@@ -135,8 +134,24 @@ def test_json_is_one_document_and_the_report_can_be_drawn_again(call, tmp_path):
     assert (code, out.strip()) == (0, str(folder / "against-other.html"))
     code, out, _ = call("report", folder, "--against", other, "--out", tmp_path / "both.html")
     assert (code, out.strip()) == (0, str(tmp_path / "both.html"))
-    code, out, _ = call("run", "--from", folder / "result.json")
-    assert code == 0 and "All figures are those of" in out and "moved" in out
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_repeated_run_prints_what_differs(call, tmp_path, monkeypatch):
+    result = it.Result("cats", {"name": "tiny-b"}, {}, (), 0)
+    for differences, line in (
+        ([], "All figures are those of r.json"),
+        (["seed: 0 then, 1 now"], "1 figures differ from r.json"),
+    ):
+        monkeypatch.setattr("interp_transfer.studies.rerun.rerun", lambda *_, d=differences, **__: (result, d))
+        code, out, _ = call("run", "--from", "r.json", "--out", tmp_path)
+        assert code == 0 and line in out and all(difference in out for difference in differences)
+
+
+def _command_on(page: str) -> list[str]:
+    """The arguments of the command that a report shows."""
+    commands = re.findall(r"interp-transfer run.*?FOLDER", html.unescape(page), re.S)
+    return shlex.split(next(c for c in commands if "--setting" in c).replace("\\\n", " "))[2:]
 
 
 @pytest.mark.usefixtures("registered")
