@@ -1,7 +1,7 @@
-"""Attention in float32 inside a training that computes in bfloat16.
+"""Compute attention in float32 inside a training in bfloat16.
 
-On CPUs the backward pass of torch's attention takes several times longer in bfloat16 than in float32, although matrix products
-take a fraction; with attention alone in float32, a training step gets faster by bfloat16 and not slower.
+On CPUs the backward pass of torch's attention is several times slower in bfloat16 than in float32, although matrix products are
+several times faster. With attention alone in float32, bfloat16 makes a training step faster.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ NAME = "sdpa_in_float32"
 
 @contextmanager
 def attention_in_float32(model: "PreTrainedModel") -> Iterator[None]:
-    """Within the context, scaled-dot-product attention of this model is computed in float32; other kernels are left alone."""
+    """Compute this model's scaled-dot-product attention in float32 inside the block; other kernels are not changed."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 

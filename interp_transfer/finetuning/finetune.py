@@ -1,8 +1,8 @@
 """Fine-tuning on pairs of prompt and response, with the loss on the response alone.
 
-transformers' Trainer does the work; this module decides what it is fed (`packing`), and that nothing is lost when it is
-stopped: a run goes on from its last whole checkpoint, and only if it is asked for the same. The same functions train a
-small model from scratch and tune one that exists. `tuning` is what users call.
+transformers' Trainer does the work; this module makes its batches (`packing`) and lets it resume: an interrupted training
+continues from its last complete checkpoint, and only with the same settings (`checkpoints`). The same functions train a small
+model from scratch and tune an existing one. Users call `tuning`.
 """
 
 import re
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp_transfer.finetuning.attention import attention_in_float32
 from interp_transfer.finetuning.checkpoints import discard, resume
-from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for, padding_token
+from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for
 from interp_transfer.io import hashed
 from interp_transfer.models.identity import weights_fingerprint
 from interp_transfer.models.load import no_progress_bars
@@ -29,19 +29,19 @@ __all__ = ["Pack", "Pad", "Recipe", "encode", "finetune", "save", "train"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """Settings of a training.
 
     Attributes:
         epochs: passes over the examples.
         learning_rate: peak of the cosine schedule.
         batch_size: sequences in a step.
-        weight_decay: AdamW's, on matrices alone. Large (1.0) for small models from scratch: with little decay they learn
-            every prompt by heart and fail on held-out wordings.
+        weight_decay: AdamW's, on matrices alone. Large (1.0) for small models from scratch: with little decay they
+            memorise every prompt and fail on held-out wordings.
         beta2: AdamW's.
         warmup: share of the steps in which the rate rises.
-        max_length: longer sequences are refused, not cut: a cut response would teach unfinished answers.
-        seed: of the order of the examples (and of the weights where they are made from scratch).
-        checkpoint_every: steps between two points that an interrupted run can go on from.
+        max_length: longer sequences are refused, not truncated: a truncated response would teach unfinished answers.
+        seed: of the order of the examples (and of the weights of a model from scratch).
+        checkpoint_every: steps between two checkpoints.
     """
 
     epochs: float = 3.0
@@ -55,7 +55,7 @@ class Recipe:
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
-        """Reject what cannot be trained with."""
+        """Check the values."""
         for name in ("epochs", "learning_rate", "batch_size", "max_length", "checkpoint_every"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
@@ -73,35 +73,32 @@ def finetune(
     frozen: str | None = None,
     penalty: "Callable[[dict[str, Any]], torch.Tensor] | None" = None,
     half: bool = False,
-    pack: bool = True,
     autocast: bool = False,
     progress: bool = True,
 ) -> Path:
     """Train `model` in place and save it with its tokenizer to `out`, an ordinary Hugging Face folder.
 
     Args:
-        model: trained in float32, on the device where it lies.
+        model: trained in float32, on its device.
         tokenizer: must have an end token; it ends every response.
-        examples: pairs of prompt and response, as one text would continue the other.
-        recipe: how.
-        out: may hold the checkpoints of an interrupted run of the same recipe, which is then resumed.
-        penalty: added to the loss of a batch; called with the model's inputs, right after its forward on them.
+        examples: pairs of prompt and response; the response continues the prompt's text.
+        recipe: settings.
+        out: may hold the checkpoints of an interrupted training with the same settings, which is then resumed.
+        penalty: added to the loss of a batch; called with the model's inputs, right after the forward pass on them.
         frozen: regular expression; parameters with a match in their name are not trained.
-        half: store the weights as float16 (the config still says float32, so that they load as float32).
-        pack: several examples in a row; False pads, as attention kernels without 4-dimensional masks need it.
+        half: store the weights as float16 (the config still says float32, so they load as float32).
         autocast: compute in bfloat16, except attention on a CPU; the weights stay float32.
-        progress: draw a progress bar.
+        progress: show a progress bar.
 
     Raises:
-        ValueError: for no examples, a tokenizer without an end token, a sequence that is too long, a `frozen` that fits no
-            parameter, or checkpoints of another run in `out`.
+        ValueError: for no examples, a tokenizer without an end token, a sequence that is too long, a `frozen` that matches no
+            parameter, or checkpoints of another training in `out`.
     """
     rows = encode(tokenizer, examples, recipe.max_length)
-    batches = packing_for(model, tokenizer, recipe.max_length) if pack else Pad(padding_token(tokenizer))
+    batches = packing_for(model, tokenizer, recipe.max_length)
     out = Path(out)
     checkpoints = out / "checkpoints"
-    how: dict[str, Any] = {"frozen": frozen, "penalty": penalty, "autocast": autocast, "progress": progress}
-    train(model, rows, batches, recipe, checkpoints, **how)
+    train(model, rows, batches, recipe, checkpoints, frozen=frozen, penalty=penalty, autocast=autocast, progress=progress)
     save(model, tokenizer, out, half=half)
     discard(checkpoints)
     return out
@@ -121,20 +118,20 @@ def train(
     also: Mapping[str, Any] = MappingProxyType({}),
     progress: bool = True,
 ) -> list[tuple[int, float]]:
-    """Train `model` in place, from the last whole checkpoint in `checkpoints` if there is one.
+    """Train `model` in place, from the last complete checkpoint in `checkpoints` if there is one.
 
     Args:
-        model: on the device where it is trained.
+        model: trained on its device.
         rows: encoded examples.
         batches: makes a batch of rows.
-        recipe: how.
-        checkpoints: folder for them; `discard` it when the result is safe.
-        frozen: as in `finetune`.
-        penalty: as in `finetune`.
-        accumulate: parts that each batch is worked off in; less memory, the same result up to rounding.
+        recipe: settings.
+        checkpoints: folder of the checkpoints; `discard` it when the result is saved.
+        frozen: see `finetune`.
+        penalty: see `finetune`.
+        accumulate: parts of each batch that are computed one after the other; less memory, the same result up to rounding.
         autocast: compute in bfloat16, except attention on a CPU.
-        also: what else a resumed run must share with the interrupted one, beside recipe, rows and initial weights.
-        progress: draw a progress bar.
+        also: further settings that a resumed training must share with the interrupted one.
+        progress: show a progress bar.
 
     Returns:
         The mean training loss (nats per token) at about a hundred steps.
@@ -145,11 +142,11 @@ def train(
     if recipe.batch_size % accumulate or accumulate < 1:
         raise ValueError(f"accumulate={accumulate} does not divide batch_size={recipe.batch_size}: choose one that does")
     if penalty is not None and accumulate > 1:
-        raise ValueError("a penalty is priced on whole batches: train with accumulate=1")
-    held = [p for name, p in model.named_parameters() if frozen is not None and re.search(frozen, name)]
-    if frozen is not None and not held:
-        raise ValueError(f"frozen={frozen!r} fits no parameter of {type(model).__name__}: see model.named_parameters()")
-    asked = {
+        raise ValueError("a penalty is computed on whole batches: train with accumulate=1")
+    fixed = [p for name, p in model.named_parameters() if frozen is not None and re.search(frozen, name)]
+    if frozen is not None and not fixed:
+        raise ValueError(f"frozen={frozen!r} matches no parameter of {type(model).__name__}: see model.named_parameters()")
+    settings = {
         **{key: value for key, value in asdict(recipe).items() if key != "checkpoint_every"},
         "examples": hashed(list(rows)),
         "initial weights": weights_fingerprint(model),
@@ -160,7 +157,7 @@ def train(
         "penalty": penalty is not None,
         **also,
     }
-    last = resume(checkpoints, asked)
+    last = resume(checkpoints, settings)
     steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -184,7 +181,7 @@ def train(
         dataloader_pin_memory=False,
         use_cpu=model.device.type == "cpu",
     )
-    for parameter in held:
+    for parameter in fixed:
         parameter.requires_grad_(False)
     model.train()
 
@@ -195,7 +192,7 @@ def train(
                 loss = loss + penalty(inputs)
             return (loss, outputs) if return_outputs else loss
 
-    class Bar(TrainerCallback):  # Trainer's own writes its log to stdout
+    class Bar(TrainerCallback):  # Trainer's own bar writes to stdout
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             bar.total = state.max_steps
             bar.update(state.global_step - bar.n)
@@ -204,15 +201,15 @@ def train(
             if logs and "loss" in logs:
                 bar.set_postfix(loss=f"{logs['loss']:.3f}")
 
-    data: Any = _Rows(rows)  # a sequence is all that Trainer needs of a dataset
-    trainer = Penalised(model=model, args=arguments, train_dataset=data, data_collator=batches)
+    dataset: Any = rows  # Trainer accepts any sequence
+    trainer = Penalised(model=model, args=arguments, train_dataset=dataset, data_collator=batches)
     trainer.remove_callback(PrinterCallback)
     kernels = attention_in_float32(model) if autocast and arguments.use_cpu else nullcontext()
     with tqdm(desc="training", unit="step", delay=2, disable=not progress) as bar, no_progress_bars(), kernels:
         trainer.add_callback(Bar())
         trainer.train(resume_from_checkpoint=last)
     model.eval()
-    for parameter in held:
+    for parameter in fixed:
         parameter.requires_grad_(True)
     return [(int(entry["step"]), entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
 
@@ -224,24 +221,11 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: st
     state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
     if model.config.get_text_config().tie_word_embeddings:
         for name in model.all_tied_weights_keys:
-            state.pop(name, None)  # a tied tensor is stored once
+            state.pop(name, None)  # tied tensors are stored once
     model.config.use_cache = True  # training switches it off
     with no_progress_bars():
         model.save_pretrained(out, state_dict=state if half else None)
     tokenizer.save_pretrained(out)
     for file in out.iterdir():
         if file.is_file():
-            file.chmod(0o644)  # safetensors writes files that only the owner can read; these are to be shipped
-
-
-class _Rows:
-    """A list as the dataset that Trainer wants."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Row:
-        return self._rows[index]
+            file.chmod(0o644)  # safetensors creates files that only their owner can read

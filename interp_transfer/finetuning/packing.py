@@ -1,7 +1,7 @@
-"""What a model is fed while it is tuned: prompt, response and end token as one sequence, and several of these as a batch.
+"""Batches for fine-tuning: each example is one sequence of prompt, response and end token.
 
-The loss is on the response and the end token alone; prompt tokens have the label -100, which torch's cross entropy leaves
-out. A batch is either packed (several examples in a row, blind to each other; right for small models and short examples) or
+The loss is on the response and the end token alone; prompt tokens have the label -100, which torch's cross entropy ignores. A
+batch is either packed (several examples in a row that do not attend to each other; for small models and short examples) or
 padded on the right (any model, any attention kernel). Both give the same loss.
 """
 
@@ -17,7 +17,7 @@ Row = dict[str, list[int]]
 """One example: `input_ids` and `labels`, of equal length."""
 
 IGNORED = -100
-"""The label that torch's cross entropy leaves out."""
+"""The label that torch's cross entropy ignores."""
 
 _ROW = 128  # tokens in a packed row
 
@@ -27,14 +27,14 @@ def encode(
 ) -> list[Row]:
     """Token ids and labels of each example; labels of the prompt's tokens are -100.
 
-    The prompt is tokenized as the tokenizer does by default (its BOS, if it adds one and the prompt's template has not put
-    it there already), the response without specials and apart, so that the border between them is where generation will
-    find it. The end token follows the response.
+    The prompt is tokenized with the default special tokens (its BOS, unless the prompt has it already). The response
+    is tokenized separately and without special tokens, so that the boundary between them is the same as in generation. The
+    end token follows it.
 
     Args:
         tokenizer: must have an end token.
-        examples: pairs of prompt and response, as one text would continue the other.
-        max_length: longer sequences are refused, not cut: a cut response would teach unfinished answers.
+        examples: pairs of prompt and response; the response continues the prompt's text.
+        max_length: longer sequences are refused, not truncated: a truncated response would teach unfinished answers.
         skip_long: leave longer sequences out instead.
 
     Raises:
@@ -64,24 +64,23 @@ def encode(
 
 
 def padding_token(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The token that fills up a batch: the end token where there is no padding token.
-
-    Nothing is learned from it: its labels are -100, and the attention mask hides it.
-    """
+    """The padding token, or the end token of a tokenizer without one. Its labels are -100, and the mask hides it."""
     token: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return token
 
 
 def packing_for(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> "Pack":
-    """The packing whose mask this model's attention reads rightly.
+    """The packing with the mask that this model's attention expects.
 
     Raises:
-        ValueError: for an attention kernel that takes no 4-dimensional mask.
+        ValueError: for an attention kernel that accepts no 4-dimensional mask.
     """
     config: Any = model.config.get_text_config()
     kernel = config._attn_implementation
     if kernel not in ("sdpa", "eager"):
-        raise ValueError(f"examples cannot be packed for the attention kernel {kernel!r}: use padded batches, pack=False")
+        raise ValueError(
+            f"examples cannot be packed for the attention kernel {kernel!r}: load the model with attn_implementation='sdpa'"
+        )
     sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
     window = config.sliding_window if sliding else None
     return Pack(min(_ROW, max_length), padding_token(tokenizer), window, kernel == "eager")
@@ -92,7 +91,7 @@ class Pad:
     """Examples of a batch as rows of equal length, padded on the right.
 
     Attributes:
-        pad: token that fills up a row.
+        pad: padding token.
     """
 
     pad: int
@@ -107,24 +106,24 @@ class Pad:
         for i, row in enumerate(rows):
             size = len(row["input_ids"])
             ids[i, :size] = torch.tensor(row["input_ids"])
-            labels[i, 1:size] = torch.tensor(row["labels"][1:])  # nothing comes before the first token to predict it from
+            labels[i, 1:size] = torch.tensor(row["labels"][1:])  # no token predicts the first one
             mask[i, :size] = 1
         return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Packs the examples of a batch into rows of equal width, each example blind to its neighbours.
+    """Packs the examples of a batch into rows of equal width, in which examples do not attend to each other.
 
-    Padding each example to the longest would waste half the work, and batches of equal length would hold one kind of
-    prompt each, which small models learn badly from. The mask is 4-dimensional (row, 1, query, key), True where a query
-    may look; positions start from zero in every example.
+    Padding each example to the longest would waste half the work, and batches of equal lengths would each hold one kind of
+    prompt, from which small models learn badly. The mask is 4-dimensional (row, 1, query, key), True where a query attends;
+    positions start from zero in every example.
 
     Attributes:
-        width: tokens in a row; a longer example gets a batch with rows of its length.
-        pad: token that fills up a row. It sees itself alone, because a query that sees nothing gives NaN.
-        window: tokens that blocks with sliding attention look back on, themselves included; None if there are no such blocks.
-        additive: the mask holds 0 and minus infinity, which eager attention adds to its scores (added, True would be a 1).
+        width: tokens in a row; a batch with a longer example has rows of its length.
+        pad: padding token. It attends to itself alone, because a query that attends to nothing gives NaN.
+        window: tokens that a query of sliding attention attends to, its own included; None without such blocks.
+        additive: the mask holds 0 and minus infinity, which eager attention adds to its scores.
     """
 
     width: int
@@ -133,7 +132,7 @@ class Pack:
     additive: bool = False
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Model inputs: input_ids, labels, position_ids and attention_mask (by kind of block where a window is given)."""
+        """Model inputs: input_ids, labels, position_ids and attention_mask (by kind of block if there is a window)."""
         import torch
 
         width = max(self.width, *(len(row["input_ids"]) for row in rows))
@@ -152,13 +151,13 @@ class Pack:
                 owner[i, start:end] = j
                 start = end
         full = ((owner[:, :, None] == owner[:, None, :]) & torch.ones(width, width, dtype=torch.bool).tril())[:, None]
-        mask: Any = self._form(full)
+        mask: Any = self._as_expected(full)
         if self.window is not None:
             near = torch.ones(width, width, dtype=torch.bool).triu(1 - self.window)
-            mask = {"full_attention": mask, "sliding_attention": self._form(full & near)}
+            mask = {"full_attention": mask, "sliding_attention": self._as_expected(full & near)}
         return {"input_ids": ids, "labels": labels, "position_ids": positions, "attention_mask": mask}
 
-    def _form(self, mask: "torch.Tensor") -> "torch.Tensor":
+    def _as_expected(self, mask: "torch.Tensor") -> "torch.Tensor":
         import torch
 
         if not self.additive:
@@ -167,21 +166,20 @@ class Pack:
 
 
 def _first_fit(rows: Sequence[dict[str, Any]], width: int) -> list[list[dict[str, Any]]]:
-    """Rows of at most `width` tokens, filled with the longest examples first."""
+    """Rows of at most `width` tokens; the longest examples are placed first, each in the first row with room."""
     packed: list[list[dict[str, Any]]] = []
-    room: list[int] = []
+    free: list[int] = []
     for row in sorted(rows, key=lambda row: -len(row["input_ids"])):
         size = len(row["input_ids"])
-        place = next((i for i, free in enumerate(room) if free >= size), None)
-        if place is None:
+        index = next((i for i, tokens in enumerate(free) if tokens >= size), len(free))
+        if index == len(free):
             packed.append([])
-            room.append(width)
-            place = len(room) - 1
-        packed[place].append(row)
-        room[place] -= size
+            free.append(width)
+        packed[index].append(row)
+        free[index] -= size
     return packed
 
 
 def response_tokens(row: Row) -> int:
-    """How many tokens of an example the loss is on."""
+    """The number of tokens of an example that the loss is on."""
     return sum(label != IGNORED for label in row["labels"][1:])

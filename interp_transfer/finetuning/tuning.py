@@ -1,8 +1,8 @@
-"""Tuning a model on a task, or on pairs of your own: from a name to a folder that `load_model` takes.
+"""Fine-tune a model on a task or on pairs of prompt and response, and write a folder that `load_model` takes.
 
-Everything is tuned in a hidden folder beside the result, which is moved to its place when it is whole: a run that is killed
-at any moment leaves no half result, and the same call goes on from its last checkpoint. `training.json` beside the weights
-says what was done, with the loss before and after, also on examples that were held out.
+The work is done in a hidden folder next to the result, which is moved to its place when it is complete: a killed process leaves
+no partial result, and the same call resumes from its last checkpoint. `training.json` next to the weights records the settings
+and the loss before and after, also on held-out examples.
 """
 
 import random
@@ -18,7 +18,9 @@ from interp_transfer.finetuning.finetune import Recipe, save, train
 from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for, padding_token, response_tokens
 from interp_transfer.io import hashed, write_json
 from interp_transfer.models.adapters import Lora, adapt, require_peft, save_adapter
+from interp_transfer.models.tokens import render_chat
 from interp_transfer.prompts.alpaca import alpaca
+from interp_transfer.prompts.chats import Chat
 from interp_transfer.prompts.jsonl import read_jsonl
 
 MICRO = 10_000_000
@@ -30,14 +32,14 @@ _MOST_HELD_OUT = 1000
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a model is tuned on.
+    """Training data and how to use them.
 
     Attributes:
-        pairs: prompt and response, as one text continues the other.
-        source: where they are from, in words.
-        template: what prompts are put into: "none", "chat" (the tokenizer's own chat template) or "alpaca".
-        held_out: share of the prompts that is not trained on, to measure the loss before and after; at most 1000 of them.
-        skip_long: leave examples out that have more than the recipe's max_length tokens; otherwise they are an error.
+        pairs: prompt and response; the response continues the prompt's text.
+        source: description of their origin.
+        template: the template of the prompts: "none", "chat" (the tokenizer's own chat template) or "alpaca".
+        held_out: share of the prompts, at most 1000, that is held out to measure the loss before and after.
+        skip_long: leave out examples with more than the recipe's max_length tokens; otherwise they are an error.
     """
 
     pairs: Sequence[tuple[str, str]]
@@ -47,7 +49,7 @@ class TrainingData:
     skip_long: bool = False
 
     def __post_init__(self) -> None:
-        """Reject what cannot be."""
+        """Check the values."""
         if self.template not in TEMPLATES:
             raise ValueError(f"unknown template {self.template!r}: choose one of {', '.join(TEMPLATES)}")
         if not 0 <= self.held_out < 1:
@@ -56,13 +58,13 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how the work is done.
+    """Device, precision and memory use.
 
     Attributes:
-        device: "cpu" or "cuda" (the first GPU that is visible); a GPU if there is one, unless given.
-        dtype: "float32"; or "bfloat16": computed in bfloat16, the weights that are trained kept in float32 (rounding would
-            swallow small steps), those that a LoRA leaves alone in bfloat16, and the result stored in bfloat16.
-        accumulate: parts that each batch is worked off in: less memory, the same result up to rounding.
+        device: "cpu" or "cuda" (the first visible GPU); by default a GPU if there is one.
+        dtype: "float32"; or "bfloat16": computed in bfloat16, with trained weights in float32 (bfloat16 would round small
+            steps away), weights that a LoRA does not train in bfloat16, and the result stored in bfloat16.
+        accumulate: parts of each batch that are computed one after the other: less memory, the same result up to rounding.
     """
 
     device: str | None = None
@@ -70,7 +72,7 @@ class Machine:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        """Reject what cannot be."""
+        """Check the values."""
         if self.device not in (None, "cpu", "cuda"):
             raise ValueError(f"device={self.device!r}: give cpu or cuda (CUDA_VISIBLE_DEVICES chooses among several GPUs)")
         if self.dtype not in ("float32", "bfloat16"):
@@ -103,7 +105,7 @@ def training_of(task: Task) -> tuple[list[tuple[str, str]], dict[str, Any]]:
 
 
 def default_recipe(parameters: int, context: int, lora: bool) -> Recipe:
-    """What models of this size are tuned with unless something else is said; small models take large steps."""
+    """The default recipe for models of this size; small models take large steps."""
     length = min(1024, context)
     if parameters < MICRO:
         return Recipe(max_length=length)
@@ -126,18 +128,18 @@ def tune(
     Args:
         model: name of a known model, hub name or local folder.
         data: pairs, and how to use them.
-        out: must not exist, or be an empty folder.
-        recipe: how; or some of its fields, the others as `default_recipe` has them.
+        out: the folder to write; must be empty or missing.
+        recipe: settings, or some of their fields; the others are those of `default_recipe`.
         lora: tune a low-rank correction instead of all weights.
-        machine: where the work is done.
+        machine: device, precision and memory use.
         progress: show bars when it takes longer than two seconds.
 
     Returns:
-        What `training.json` in the folder holds.
+        The content of `training.json` in the folder.
 
     Raises:
-        ValueError: for anything that cannot be done, before any training; for an interrupted run beside `out` that was asked
-            for something else; when the GPU's memory does not suffice.
+        ValueError: for invalid arguments, before any training; for an interrupted training with other settings next to
+            `out`; when the GPU runs out of memory.
     """
     import torch
 
@@ -159,16 +161,16 @@ def tune(
     if recipe.max_length > context:
         raise ValueError(f"max_length={recipe.max_length} exceeds the model's context of {context} tokens: lower it")
     pairs = _rendered(data, tokenizer)
-    trained_on, held = _split(pairs, data.held_out, recipe.seed)
-    rows, quiet = (
-        [] if not p else encode(tokenizer, p, recipe.max_length, skip_long=data.skip_long) for p in (trained_on, held)
+    train_pairs, held_pairs = _split(pairs, data.held_out, recipe.seed)
+    rows, held_out = (
+        [] if not p else encode(tokenizer, p, recipe.max_length, skip_long=data.skip_long) for p in (train_pairs, held_pairs)
     )
 
     low = machine.dtype == "bfloat16"
     cast(hf, torch.bfloat16 if low and lora else torch.float32)
     hf.to(device)
     tuned: Any = hf if lora is None else adapt(hf, lora, recipe.seed)
-    # A packed row is one to a few examples of a small model; large models come with kernels that cannot take its mask.
+    # Packing suits the short examples of small models; kernels of large ones may not accept its mask.
     batches = (
         packing_for(hf, tokenizer, recipe.max_length) if parameters < MICRO and not lora else Pad(padding_token(tokenizer))
     )
@@ -177,8 +179,10 @@ def tune(
     also = {"base": base.fingerprint, "lora": lora and f"rank {lora.rank}, alpha {lora.alpha}"}
 
     def losses() -> dict[str, float | None]:
-        sample = rows[: max(len(quiet), 100)]
-        return {name: mean_loss(tuned, some, batches, size, low) for name, some in (("trained", sample), ("held_out", quiet))}
+        sample = rows[: max(len(held_out), 100)]
+        return {
+            name: mean_loss(tuned, some, batches, size, low) for name, some in (("trained", sample), ("held_out", held_out))
+        }
 
     try:
         before = losses()
@@ -205,8 +209,8 @@ def tune(
             "template": data.template,
             "hash": hashed(pairs),
             "trained_on": len(rows),
-            "held_out": len(quiet),
-            "too_long": len(pairs) - len(rows) - len(quiet),
+            "held_out": len(held_out),
+            "too_long": len(pairs) - len(rows) - len(held_out),
         },
         "recipe": asdict(recipe),
         "lora": None if lora is None else asdict(lora),
@@ -251,11 +255,11 @@ def mean_loss(model: Any, rows: Sequence[Row], batches: Pack | Pad, size: int, a
     return total / sum(map(response_tokens, ordered))
 
 
-def _completed(given: Mapping[str, Any], default: Recipe) -> Recipe:
+def _completed(fields: Mapping[str, Any], default: Recipe) -> Recipe:
     known = asdict(default)
-    if unknown := sorted(set(given) - set(known)):
+    if unknown := sorted(set(fields) - set(known)):
         raise ValueError(f"unknown recipe field {unknown[0]!r}: there are {', '.join(known)}")
-    return replace(default, **{k: float(v) if isinstance(known[k], float) else v for k, v in given.items()})
+    return replace(default, **{k: float(v) if isinstance(known[k], float) else v for k, v in fields.items()})
 
 
 def _moved(value: Any, device: Any) -> Any:
@@ -270,16 +274,11 @@ def _rendered(data: TrainingData, tokenizer: Any) -> list[tuple[str, str]]:
         return [(alpaca(prompt), response) for prompt, response in data.pairs]
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat template: use template none or alpaca, or put prompts into one yourself")
-
-    def chat(prompt: str) -> str:
-        turn = [{"role": "user", "content": prompt}]
-        return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-
-    return [(chat(prompt), response) for prompt, response in data.pairs]
+    return [(render_chat(tokenizer, Chat((("user", prompt),))), response) for prompt, response in data.pairs]
 
 
 def _split(pairs: Sequence[tuple[str, str]], share: float, seed: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """What is trained on, and what is held out: all examples of a share of the prompts, drawn by the seed."""
+    """Training and held-out pairs. All pairs of a share of the prompts, drawn by the seed, are held out."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
     count = min(_MOST_HELD_OUT, max(1, round(share * len(prompts)))) if share and len(prompts) > 1 else 0
     held = set(random.Random(seed).sample(prompts, count))
@@ -287,6 +286,6 @@ def _split(pairs: Sequence[tuple[str, str]], share: float, seed: int) -> tuple[l
 
 
 def _lasting(name: str) -> str:
-    """The name of a base as an adapter may keep it: a folder by its absolute path."""
+    """The name of a base for an adapter's config: the absolute path of a folder."""
     path = Path(name).expanduser()
     return str(path.absolute()) if path.is_dir() else name

@@ -1,7 +1,7 @@
 """Contrast pairs and splits.
 
-A contrast is a list of pairs of prompts that differ in one thing; the positive side shows the behaviour that is wanted. Each
-side is a text, or a chat (see ``prompts.chats``).
+A contrast is a list of pairs of prompts that differ in one respect; the positive side shows the wanted behaviour. Each side is
+a text or a chat (see ``prompts.chats``).
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 @dataclass(frozen=True)
 class ContrastPair:
-    """Two prompts that differ in one thing; `positive` shows the behaviour that is wanted."""
+    """Two prompts that differ in one respect; `positive` shows the wanted behaviour."""
 
     positive: Prompt
     negative: Prompt
 
 
 def check_split(split: str) -> Split:
-    """The split itself, if it is one.
+    """Return ``split`` if it is the name of a split.
 
     Raises:
         ValueError: for any other name.
@@ -35,7 +35,7 @@ def check_split(split: str) -> Split:
 
 
 Pairs = Sequence[Any]
-"""``ContrastPair``, or plain (positive, negative) tuples; checked by ``sides``, which says what is wrong."""
+"""``ContrastPair`` or plain (positive, negative) tuples; ``sides`` checks them."""
 
 
 def sides(contrast: Pairs) -> tuple[list[Prompt], list[Prompt]]:

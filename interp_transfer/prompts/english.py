@@ -1,38 +1,37 @@
-"""Ordinary English that every Python brings: the topics of its built-in help.
+"""Ordinary English from the topics of Python's built-in help, to measure the cost of an intervention off its distribution.
 
-Text that is unlike most tasks, for what an intervention costs off its distribution. Versions of Python differ in it
-by some sentences, so figures on it are to be compared within one environment.
+The text differs by some sentences between versions of Python, so compare figures on it within one environment.
 """
 
 from functools import cache
 
 WORDS = 60
-"""Of a piece, at most; pieces of fewer than half are left out."""
+"""Maximum number of words of a piece; pieces with fewer than half of it are left out."""
 
 
 @cache
 def _pieces() -> tuple[str, ...]:
     from pydoc_data.topics import topics
 
-    found = []
+    pieces = []
     for name in sorted(topics):
         for paragraph in topics[name].split("\n\n"):
             words = paragraph.split()
             plain = sum(word.strip(".,;:()").isalpha() for word in words)
             if len(words) >= WORDS // 2 and plain >= 0.8 * len(words):
-                found.append(" ".join(words[:WORDS]))
-    return tuple(dict.fromkeys(found))
+                pieces.append(" ".join(words[:WORDS]))
+    return tuple(dict.fromkeys(pieces))
 
 
 def english_texts(n: int, *, at_most: bool = False) -> list[str]:
-    """Pieces of 30 to 60 words, always the same ones of one version of Python.
+    """Pieces of 30 to 60 words, the same ones at every call.
 
     Args:
-        n: how many.
-        at_most: take all there are where there are fewer; some 500.
+        n: number of pieces.
+        at_most: return all pieces, about 500, if there are fewer than ``n``.
 
     Raises:
-        ValueError: for none, or more than there are.
+        ValueError: for ``n`` below 1 or above the number of pieces.
     """
     pieces = _pieces()
     if n < 1 or (n > len(pieces) and not at_most):

@@ -1,7 +1,4 @@
-"""Reading the user's own JSONL: one object a line, its columns checked, errors that name the line.
-
-JSONL is what everything can write, and the one format in which a line number tells where a mistake is.
-"""
+"""Read JSONL files of users: one object a line, with checked columns and errors that name the line."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -21,19 +18,19 @@ def read_jsonl(
     Args:
         path: the file, UTF-8.
         required: columns that each line must have; their values are strings.
-        optional: columns that it may have; likewise, or null, which counts as absent.
-        strict: refuse other columns, which may be misspelt optional ones; otherwise they are left out.
-        chats: also take lists of messages as values, see ``prompts.chats``.
+        optional: columns that it may have; their values are strings, or null, which counts as absent.
+        strict: refuse other columns, which may be misspelt optional ones; otherwise they are dropped.
+        chats: accept lists of messages as values too, see ``prompts.chats``.
 
     Raises:
-        ValueError: for a file that cannot be read or holds nothing, and for the first line that is wrong.
+        ValueError: for an empty or unreadable file, and for the first invalid line.
     """
     path = Path(path).expanduser()
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ValueError(f"cannot read {str(path)!r}: {said}; give a JSONL file, one object a line") from error
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ValueError(f"cannot read {str(path)!r}: {reason}; give a JSONL file, one object a line") from error
     rows = [
         (number, _row(line, f"{path}, line {number}", required, optional, strict, chats))
         for number, line in enumerate(lines, 1)
