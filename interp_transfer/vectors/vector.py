@@ -274,15 +274,3 @@ def _activations(evidence: Evidence) -> list[Tensor]:
     if isinstance(evidence, Reference):
         return [evidence.activations]
     return [side for contrast in evidence for side in (contrast.positive, contrast.negative)]
-
-
-def evidence_activations(vector: SteeringVector) -> Float[Tensor, "n d_model"]:
-    """All activations of a vector's evidence, both sides together.
-
-    Raises:
-        ValueError: for a vector without evidence.
-    """
-    activations = _activations(vector.evidence)
-    if not activations:
-        raise ValueError("this vector has no evidence: give it reference activations, or use mode='raw'")
-    return torch.cat(activations)

@@ -14,7 +14,7 @@ from torch import Tensor
 import interp_transfer as it
 from interp_transfer.io import read_tensors
 from interp_transfer.models.identity import ModelIdentity
-from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector, evidence_activations
+from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector
 from tests.checkpoints import TEXTS, WIDTH
 
 HERE, ELSEWHERE = ModelIdentity("one", "1" * 16), ModelIdentity("other", "2" * 16)
@@ -80,12 +80,10 @@ def test_vectors_of_two_spaces_are_not_mixed() -> None:
 def test_a_bare_direction_has_reference_activations() -> None:
     reference = torch.randn(4, WIDTH)
     bare = SteeringVector(torch.randn(WIDTH), SITE, HERE, Reference(reference))
-    assert torch.equal(evidence_activations(-3 * bare), reference)
+    scaled = (-3 * bare).evidence
+    assert isinstance(scaled, Reference) and torch.equal(scaled.activations, reference)
     both = bare + vector()
     assert isinstance(both.evidence, Reference) and len(both.evidence.activations) == 4 + 5 + 7
-    assert evidence_activations(vector()).shape == (12, WIDTH)
-    with pytest.raises(ValueError, match="no evidence"):
-        evidence_activations(SteeringVector(torch.randn(WIDTH), SITE, HERE))
 
 
 @pytest.mark.parametrize("kind", ["contrasts", "reference", "none", "bfloat16"])
@@ -104,7 +102,8 @@ def test_save_and_load(kind: str, tmp_path: Path) -> None:
     assert (loaded.positions, loaded.history) == (saved.positions, saved.history)
     assert type(loaded.evidence) is type(saved.evidence)
     if isinstance(saved.evidence, Reference):
-        assert torch.equal(evidence_activations(loaded), evidence_activations(saved))
+        assert isinstance(loaded.evidence, Reference)
+        assert torch.equal(loaded.evidence.activations, saved.evidence.activations)
     else:
         assert isinstance(loaded.evidence, tuple)
         for a, b in zip(loaded.evidence, saved.evidence, strict=True):
