@@ -1,10 +1,10 @@
-"""Figures with their intervals: shares, means, ratios, and differences between two conditions on the same prompts.
+"""Estimates with 95% intervals: shares, means, ratios, areas under the ROC curve, and differences of paired shares.
 
-"The moved vector is as good as the native one" is not the absence of a difference, which few prompts always show, but a small
-difference that is shown: its interval lies within a margin that was named before (two one-sided tests, Schuirmann 1987).
-Intervals of a difference between paired shares are Newcombe's (1998, "Improved confidence intervals for the difference between
-binomial proportions based on paired data", method 10). A bootstrap over prompts has an interval of no width where no prompt
-differs, and shares near 0 and 1, where that happens, are the rule here.
+That two conditions are equivalent is not shown by the absence of a significant difference, which few prompts never show, but by
+an interval of the difference within a margin that was fixed before (two one-sided tests, Schuirmann 1987). Intervals of a
+difference between paired shares are Newcombe's (1998, "Improved confidence intervals for the difference between binomial
+proportions based on paired data", method 10). A bootstrap over prompts would have an interval of no width where no prompt
+differs, which is common for shares near 0 and 1.
 """
 
 import math
@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import beta, norm, t
 
 CONFIDENCE = 0.95
+BOOTSTRAP_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -57,53 +59,110 @@ def share_to_dict(share: Estimate) -> dict[str, float | int]:
 
 
 def mean_interval(values: Iterable[float]) -> Estimate:
-    """The mean of independent values with Student's 95% interval.
+    """Return the mean of independent values with Student's 95% interval.
 
-    Of fewer than two values, and of values that are all the same, the interval is the value.
+    Of fewer than two values, and of equal values, the interval is the value.
 
     Raises:
         ValueError: for no values.
     """
-    given = [float(v) for v in values]
-    if not given:
+    numbers = [float(v) for v in values]
+    if not numbers:
         raise ValueError("the mean of nothing: give at least one value")
-    n, middle = len(given), math.fsum(given) / len(given)
-    if n < 2:
-        return Estimate(middle, middle, middle, n)
-    spread = math.sqrt(math.fsum((v - middle) ** 2 for v in given) / (n - 1))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread / math.sqrt(n)
-    return Estimate(middle, middle - half, middle + half, n)
+    n, mean = len(numbers), math.fsum(numbers) / len(numbers)
+    return _student(mean, [v - mean for v in numbers], n)
 
 
 def ratio_interval(over: Sequence[float], under: Sequence[float]) -> Estimate:
-    """One sum over another, of independent texts that each add to both, with a 95% interval.
+    """Return the ratio of two sums over independent texts, with a 95% interval.
 
-    A mean over tokens is such a ratio, because tokens of one text are not independent of each other: what a text's tokens sum
-    to, over how many it has. The interval is Student's, of the linearised ratio (Cochran 1977, Sampling Techniques, chapter 6).
-    Of fewer than two texts it is the value.
+    A mean over tokens is such a ratio, because the tokens of a text are not independent of each other: the sum over a text's
+    tokens, over their number. The interval is Student's, of the linearised ratio (Cochran 1977, Sampling Techniques,
+    chapter 6). Of fewer than two texts it is the value.
 
     Args:
-        over: what each text adds to the sum above.
-        under: what it adds to the sum below.
+        over: what each text adds to the numerator.
+        under: what it adds to the denominator.
 
     Raises:
-        ValueError: for no texts, not as many of each, or a sum below that is not above zero.
+        ValueError: for no texts, lists of different lengths, or a denominator that is not above zero.
     """
     if not over or len(over) != len(under):
         raise ValueError(f"{len(over)} texts above and {len(under)} below: give as many of each, at least one")
     below = math.fsum(under)
     if not below > 0:
         raise ValueError(f"the sum below is {below:.4g}: give one above zero")
-    n, ratio = len(over), math.fsum(over) / below
+    ratio = math.fsum(over) / below
+    return _student(ratio, [a - ratio * b for a, b in zip(over, under, strict=True)], below)
+
+
+def _student(value: float, residuals: Sequence[float], divisor: float | int) -> Estimate:
+    """A sum over texts that is divided by ``divisor``, from the residual of each text."""
+    n = len(residuals)
     if n < 2:
-        return Estimate(ratio, ratio, ratio, n)
-    spread = math.sqrt(math.fsum((a - ratio * b) ** 2 for a, b in zip(over, under, strict=True)) / (n - 1))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread * math.sqrt(n) / below
-    return Estimate(ratio, ratio - half, ratio + half, n)
+        return Estimate(value, value, value, n)
+    spread = math.sqrt(math.fsum(r**2 for r in residuals) / (n - 1))
+    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread * math.sqrt(n) / divisor
+    return Estimate(value, value - half, value + half, n)
+
+
+def bootstrap_mean(values: Sequence[float | int], weights: Sequence[float | int] | None = None, seed: int = 0) -> Estimate:
+    """Return the weighted mean with a 95% interval by the bootstrap over values, for scales that are far from normal.
+
+    Of equal values the interval is the value, so it understates the uncertainty there.
+
+    Args:
+        values: one for each prompt or text, such as means over a text's tokens.
+        weights: such as the number of tokens of each text; equal ones unless given.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: for no values.
+    """
+    if not len(values):
+        raise ValueError("the mean of nothing: give at least one value")
+    value = np.asarray(values, dtype=np.float64)
+    weight = np.ones(len(value)) if weights is None else np.asarray(weights, dtype=np.float64)
+    drawn = np.random.default_rng(seed).integers(len(value), size=(BOOTSTRAP_DRAWS, len(value)))
+    means = (value * weight)[drawn].sum(axis=1) / weight[drawn].sum(axis=1)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(float(value @ weight / weight.sum()), float(low), float(high), len(value))
+
+
+def auroc_interval(area: float, n: int, m: int) -> tuple[float, float]:
+    """Return the 95% interval of an area under the ROC curve (Newcombe 2006, method 5).
+
+    It holds the areas from which the observed one is no further than 1.96 of their own standard errors (Hanley and McNeil
+    1982). A bootstrap, or the standard error of the observed area, gives an area of 1 an interval of no width; this does not.
+
+    Args:
+        area: 0 to 1.
+        n: number of observations of one class.
+        m: of the other.
+
+    Raises:
+        ValueError: for an area outside 0 to 1, and for no observations.
+    """
+    if not 0 <= area <= 1 or n < 1 or m < 1:
+        raise ValueError(f"an area of {area} from {n} and {m} observations: give one from 0 to 1, and some of either side")
+    if area < 0.5:  # the mirror image, so that one end is always inside
+        low, high = auroc_interval(1 - area, n, m)
+        return 1 - high, 1 - low
+    z = float(norm.ppf((1 + CONFIDENCE) / 2))
+    mean = (n + m) / 2 - 1
+
+    def too_far(true: float) -> float:
+        spread = 1 + mean * (1 - true) / (2 - true) + mean * true / (1 + true)
+        return abs(area - true) - z * (true * (1 - true) * spread / (n * m)) ** 0.5
+
+    # At an area of 1 the standard error is 0, so 1 is a root as well, but not the lower end.
+    low = float(brentq(too_far, 0.0, min(area, 1 - 1e-12)))  # type: ignore[arg-type]
+    return low, 1.0 if area == 1 else float(brentq(too_far, area, 1.0))  # type: ignore[arg-type]
 
 
 def rate(outcomes: Sequence[bool]) -> Estimate:
-    """Share of true outcomes with its Clopper-Pearson interval.
+    """Return the share of true outcomes with its exact (Clopper-Pearson) interval.
 
     Raises:
         ValueError: when there are no outcomes.
@@ -115,11 +174,11 @@ def rate(outcomes: Sequence[bool]) -> Estimate:
 
 
 def clustered_rate(outcomes: Sequence[Sequence[bool]]) -> Estimate:
-    """Share of true outcomes when each prompt was tried several times.
+    """Return the share of true outcomes when each prompt was tried several times.
 
-    Trials of one prompt resemble each other, so the interval is that of an effective sample size: the number of trials that
-    would have the observed variance between prompts (Korn and Graubard 1998). It lies between the number of prompts and the
-    number of trials, and is the number of prompts when they do not vary at all.
+    Trials of one prompt resemble each other, so the interval is that of an effective sample size: the number of independent
+    trials that would have the observed variance between prompts (Korn and Graubard 1998). It lies between the number of prompts
+    and the number of trials, and is the number of prompts if the prompts do not vary at all.
 
     Args:
         outcomes: for each prompt, the outcomes of its trials.
@@ -143,21 +202,21 @@ def _clopper_pearson(hits: float | int, n: float | int) -> tuple[float, float]:
 
 
 MARGIN = 0.05
-"""Of a share: what two conditions may differ by and still be called as good as each other."""
+"""Difference between two shares up to which the conditions count as equivalent."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A share under one condition less that under another, on the same prompts.
+    """The share under one condition minus that under another, on the same prompts.
 
     Attributes:
         difference: of the shares, -1 to 1.
         low: lower end of its 95% interval.
         high: upper end.
-        n: prompts.
-        margin: within which the two count as equivalent.
-        equivalent: True if the difference is shown to be within the margin (its 90% interval is, so either one-sided test has
-            a level of 5%); False if it is shown to be outside (its 95% interval is); None where n does not decide.
+        n: number of prompts.
+        margin: difference up to which the conditions count as equivalent.
+        equivalent: True if the 90% interval lies within the margin (each one-sided test then has a level of 5%); False if the
+            95% interval lies outside; None if n does not decide.
     """
 
     difference: float
@@ -172,20 +231,20 @@ class Difference:
         return f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}] n={self.n}: {words} within {self.margin:g}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the fields as JSON stores them."""
         return asdict(self)
 
 
 def paired_difference(one: Sequence[bool], other: Sequence[bool], margin: float | int = MARGIN) -> Difference:
-    """Share of true outcomes of one condition less that of another, with its interval and a word on equivalence.
+    """Return the share of true outcomes of one condition minus that of another, and whether the two are equivalent.
 
     Args:
         one: outcomes by prompt.
         other: outcomes of the same prompts in the same order.
-        margin: within which the two count as equivalent, above 0.
+        margin: difference up to which the conditions count as equivalent, between 0 and 1.
 
     Raises:
-        ValueError: for sequences of different length, none, or a margin that is none.
+        ValueError: for sequences of different lengths, no outcomes, or a margin out of range.
     """
     if len(one) != len(other) or not len(one):
         raise ValueError(f"{len(one)} and {len(other)} outcomes: give one of each prompt under both conditions, at least one")
@@ -202,14 +261,14 @@ def paired_difference(one: Sequence[bool], other: Sequence[bool], margin: float 
 
 
 def _newcombe(counts: tuple[int, ...], confidence: float) -> tuple[float, float]:
-    """Interval of (a + b) / n - (a + c) / n; counts are of both, the one alone, the other alone, neither."""
+    """Interval of (a + b) / n - (a + c) / n, where a counts prompts with both outcomes, b and c one alone, d neither."""
     a, b, c, d = counts
     n = a + b + c + d
     first, second = (a + b) / n, (a + c) / n
     (low_1, high_1), (low_2, high_2) = (_wilson(share, n, confidence) for share in (first, second))
     margins = (a + b) * (c + d) * (a + c) * (b + d)
     together = a * d - b * c
-    if together > 0:  # continuity, as Newcombe has it
+    if together > 0:  # Newcombe's continuity correction
         together = max(together - n / 2, 0)
     phi = together / margins**0.5 if margins else 0.0
     down = (first - low_1) ** 2 - 2 * phi * (first - low_1) * (high_2 - second) + (high_2 - second) ** 2

@@ -1,9 +1,20 @@
-"""Intervals of means and of ratios of sums: equal to what they are in simple cases, and true as often as they say."""
+"""Intervals: equal to independent computations, and with the coverage that they claim."""
 
 import numpy as np
 import pytest
+import torch
+from scipy.stats import binomtest, norm
 
-from interp_transfer.stats import mean_interval, ratio_interval
+from interp_transfer.stats import (
+    Estimate,
+    auroc_interval,
+    bootstrap_mean,
+    clustered_rate,
+    mean_interval,
+    rate,
+    ratio_interval,
+    share_to_dict,
+)
 
 
 def test_a_ratio_over_ones_is_a_mean() -> None:
@@ -35,3 +46,96 @@ def test_one_text_is_its_own_interval_and_bad_input_is_refused() -> None:
         ratio_interval([1.0], [])
     with pytest.raises(ValueError, match="above zero"):
         ratio_interval([1.0, 2.0], [0.0, 0.0])
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (3, 7), (113, 200), (1, 200)])
+def test_rate_has_the_exact_interval(hits: int, n: int) -> None:
+    exact = binomtest(hits, n).proportion_ci(0.95, method="exact")
+    found = rate([True] * hits + [False] * (n - hits))
+    assert (found.value, found.n) == (hits / n, n)
+    assert found.low == pytest.approx(exact.low, abs=1e-9) and found.high == pytest.approx(exact.high, abs=1e-9)
+    assert share_to_dict(found) == {"rate": found.value, "low": found.low, "high": found.high, "n": n}
+
+
+def test_rate_of_nothing() -> None:
+    with pytest.raises(ValueError, match="no outcomes"):
+        rate([])
+    for nothing in ([], [[]]):
+        with pytest.raises(ValueError, match="no outcomes"):
+            clustered_rate(nothing)
+
+
+def test_clustered_rate_lies_between_prompts_and_trials() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for spread in (0.0, 0.2, 0.5):
+        chance = 0.5 + spread * torch.randn(40, 1, generator=generator).sign()
+        trials = torch.rand(40, 5, generator=generator) < chance
+        found = clustered_rate(trials.tolist())
+        assert found.value == pytest.approx(float(trials.double().mean())) and found.n == 200
+        hits = round(found.value * 200)
+        narrow = binomtest(hits, 200).proportion_ci(0.95, method="exact")
+        wide = rate([True] * round(found.value * 40) + [False] * (40 - round(found.value * 40)))
+        assert found.high - found.low >= (narrow.high - narrow.low) - 1e-9
+        assert found.high - found.low <= (wide.high - wide.low) * 1.03
+        assert 0 <= found.low <= found.value <= found.high <= 1
+    # Trials that only repeat their prompt are worth one each; those that have nothing to do with it count in full.
+    copies = clustered_rate([[k % 2 == 0] * 5 for k in range(40)])
+    alone = rate([k % 2 == 0 for k in range(40)])
+    assert copies.high - copies.low == pytest.approx(alone.high - alone.low, rel=0.03)
+    assert clustered_rate([[False] * 5] * 40).high == pytest.approx(rate([False] * 40).high)
+
+
+def test_a_perfect_area_is_not_certain() -> None:
+    low, high = auroc_interval(1.0, 20, 20)
+    assert (0.8 < low < 0.95, high) == (True, 1.0)
+    assert auroc_interval(0.0, 20, 20) == pytest.approx((0.0, 1 - low))
+    lows = [auroc_interval(1.0, n, n)[0] for n in (5, 20, 100, 1000)]
+    assert lows == sorted(lows)
+    assert lows[-1] < 1
+    for bad in ((1.1, 5, 5), (0.5, 0, 5)):
+        with pytest.raises(ValueError, match="an area of"):
+            auroc_interval(*bad)
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(1)
+    n, m, shift = 30, 40, 1.2
+    true = float(norm.cdf(shift / 2**0.5))
+    hits = []
+    for _ in range(600):
+        one, other = generator.normal(shift, 1, n), generator.normal(0, 1, m)
+        area = float((one[:, None] > other[None]).mean())
+        low, high = auroc_interval(area, n, m)
+        hits.append(low <= true <= high)
+    assert 0.93 < np.mean(hits) <= 0.985
+
+
+def test_large_samples_have_the_usual_interval() -> None:
+    area, n = 0.8, 5000
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    half = 1.96 * ((area * (1 - area) + (n - 1) * (q1 + q2 - 2 * area**2)) / n**2) ** 0.5
+    assert auroc_interval(area, n, n) == pytest.approx((area - half, area + half), abs=5e-4)
+
+
+def test_a_bootstrap_mean() -> None:
+    values = np.random.default_rng(0).exponential(size=300)
+    found = bootstrap_mean(values.tolist())
+    assert found.value == pytest.approx(values.mean()) and found.n == 300
+    half = 1.96 * values.std(ddof=1) / 300**0.5
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.25 * half)
+    assert bootstrap_mean(values.tolist()) == found != bootstrap_mean(values.tolist(), seed=1)
+    assert bootstrap_mean([2.0, 2.0]) == Estimate(2.0, 2.0, 2.0, 2)
+    with pytest.raises(ValueError, match="mean of nothing"):
+        bootstrap_mean([])
+
+
+def test_a_weighted_bootstrap_mean_is_over_tokens() -> None:
+    assert bootstrap_mean([1.0, 4.0], [3, 1]) == Estimate(1.75, 1.0, 4.0, 2)
+    assert bootstrap_mean([2.0], [7]).high == 2.0
+
+
+def test_an_estimate_is_formatted_and_tabulated() -> None:
+    found = Estimate(0.25, 0.125, 0.5, 8)
+    assert (str(found), f"{found:.1f}") == ("0.250 [0.125, 0.500] n=8", "0.2 [0.1, 0.5] n=8")
+    assert found.columns("share") == {"share": 0.25, "share_low": 0.125, "share_high": 0.5}
+    assert found.to_dict() == {"value": 0.25, "low": 0.125, "high": 0.5, "n": 8}

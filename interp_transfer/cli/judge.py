@@ -58,7 +58,7 @@ def _table(judged: Any) -> Any:
         table.add_column(name, justify="right")
     for name, condition in judged.conditions.items():
         mean = judged.mean(name)
-        shown = ("-", "-") if mean is None else (f"{mean[0]:.3f}", f"{mean[1]:.3f} to {mean[2]:.3f}")
+        shown = ("-", "-") if mean is None else (f"{mean.value:.3f}", f"{mean.low:.3f} to {mean.high:.3f}")
         counts = (str(len(condition.scores)), str(condition.missing), str(len(condition.left)))
         table.add_row(Text(visible(name).replace("_", " ")), *shown, *counts)
     return table

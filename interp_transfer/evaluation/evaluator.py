@@ -1,7 +1,7 @@
-"""Judging conditions on the same prompts.
+"""An evaluator judges conditions on the same prompts.
 
-An evaluator holds prompts, the model that answers them, the task that judges the answers, and what measures the cost on prompts
-that need no intervention. All conditions of a comparison use the same evaluator.
+It holds the prompts, the model that answers them, the task that judges the answers, and the clean prompts on which costs are
+measured. All conditions of a comparison use one evaluator.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,8 @@ from interp_transfer.interventions.merging import can_share, merged_each
 from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.tokens import tokenize, tokenizer_of
+from interp_transfer.models.tokens import render_chat, tokenize, tokenizer_of
+from interp_transfer.prompts.chats import Chat, Prompt
 from interp_transfer.stats import Estimate, clustered_rate, mean_interval, rate, share_to_dict
 
 RANDOM_DRAWS = 5
@@ -31,18 +32,18 @@ REFERENCE_TEXTS = 200
 
 @dataclass(frozen=True)
 class Condition:
-    """What happened under one condition.
+    """The outcome under one condition.
 
     Attributes:
-        success: share of prompts on which the intervention did what it is for.
-        intact: share of prompts on which it did so and the completion is a valid answer.
-        cost: clean KL: nats per token against the unsteered model, on its own answers to clean prompts.
+        success: share of prompts on which the intervention had its effect.
+        intact: share of prompts on which it had its effect and the completion is a valid answer.
+        cost: clean KL: nats per token against the unsteered model, on the unsteered model's own answers to clean prompts.
         strength: of the intervention; 0 where that has no meaning.
-        completions: of each prompt; of the first draw where there are several.
+        completions: one for each prompt; of the first draw if there are several.
         verdicts: on those completions.
-        note: what was done, in words.
-        readings: what else the task reads off ``completions``, by name.
-        differ: which of them its judges do not agree on.
+        note: describes the condition.
+        readings: further readings of ``completions`` by the task, by name.
+        differ: indices of the completions on which the task's judges disagree.
     """
 
     success: Estimate
@@ -60,8 +61,13 @@ class Condition:
         """The mean of ``cost``."""
         return self.cost.value
 
+    def columns(self) -> dict[str, float | int]:
+        """Return the columns of a table: success, intact and clean KL with their intervals, and n."""
+        shares = self.success.columns("success") | self.intact.columns("intact")
+        return {**shares, **self.cost.columns("clean_kl"), "n": self.success.n}
+
     def to_dict(self) -> dict[str, Any]:
-        """As result.json holds it."""
+        """Return the condition as result.json stores it."""
         return {
             "strength": self.strength,
             "success": share_to_dict(self.success),
@@ -72,11 +78,14 @@ class Condition:
             "readings": {name: share_to_dict(share) for name, share in self.readings.items()},
         }
 
+    def __str__(self) -> str:
+        return f"success {self.success:.2f}  intact {self.intact:.2f}  clean KL {self.clean_kl:.3f}"
+
 
 def condition(
-    task: Task, prompts: Sequence[str], draws: Sequence[Sequence[str]], cost: Estimate, strength: float, note: str
+    task: Task, prompts: Sequence[Prompt], draws: Sequence[Sequence[str]], cost: Estimate, strength: float, note: str
 ) -> Condition:
-    """Judge completions; several draws of the same prompts are pooled, the interval clustered by prompt."""
+    """Judge completions. Several draws of the same prompts are pooled, with intervals clustered by prompt."""
     verdicts = [task.judge(prompts, texts) for texts in draws]
     success = [[v[i].success for v in verdicts] for i in range(len(prompts))]
     intact = [[v[i].intact for v in verdicts] for i in range(len(prompts))]
@@ -87,23 +96,22 @@ def condition(
     return Condition(*rates, cost, float(strength), tuple(draws[0]), tuple(verdicts[0]), note)
 
 
-def add_readings(task: Task, prompts: Sequence[str], judged: Condition) -> Condition:
-    """A condition with what else the task reads off its completions, if it is such a task."""
+def add_readings(task: Task, prompts: Sequence[Prompt], judged: Condition) -> Condition:
+    """Return the condition with the task's further readings of its completions, if the task has any."""
     if task.readings is None:
         return judged
-    found = {
-        name: rate([bool(applies) for applies in read if applies is not None])
-        for name, read in task.readings(prompts, judged.completions).items()
-        if any(applies is not None for applies in read)
+    readings = {
+        name: rate([bool(applies) for applies in outcomes if applies is not None])
+        for name, outcomes in task.readings(prompts, judged.completions).items()
+        if any(applies is not None for applies in outcomes)
     }
-    return replace(
-        judged, readings=found, differ=tuple(task.differ(prompts, judged.completions) if task.differ is not None else ())
-    )
+    differ = () if task.differ is None else tuple(task.differ(prompts, judged.completions))
+    return replace(judged, readings=readings, differ=differ)
 
 
 @dataclass(frozen=True)
 class CleanKL:
-    """The unsteered model's own answers to clean prompts, on which the cost of interventions is measured."""
+    """Measures interventions by their divergence on the unsteered model's own answers to clean prompts."""
 
     prompts: tuple[tuple[int, ...], ...]
     answers: tuple[tuple[int, ...], ...]
@@ -111,32 +119,32 @@ class CleanKL:
     def __call__(
         self, model: HookedModel, settings: Sequence[Sequence[Intervention]], progress: bool = False
     ) -> list[Float[Tensor, " prompt"]]:
-        """Divergence from the unsteered model under each of some settings, nats per token; 0 where nothing is done."""
-        done = [given for given in settings if given]
-        found = iter(teacher_forced_each(model, self.prompts, self.answers, done, progress=progress) if done else [])
-        return [next(found).kl if given else torch.zeros(len(self.prompts)) for given in settings]
+        """Return the divergence from the unsteered model under each setting, in nats per token; 0 without interventions."""
+        steered = [setting for setting in settings if setting]
+        each = iter(teacher_forced_each(model, self.prompts, self.answers, steered, progress=progress) if steered else [])
+        return [next(each).kl if setting else torch.zeros(len(self.prompts)) for setting in settings]
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Prompts of one model and task, and the measure of clean KL: the same for all conditions of a comparison.
+    """Prompts of one model and task, and the measure of costs.
 
     Attributes:
         model: the model that is steered.
-        task: who judges.
-        prompts: what the model is asked.
-        clean_kl: measures costs on its own answers to clean prompts.
+        task: its judge decides.
+        prompts: answered under every condition.
+        clean_kl: measures costs on clean prompts.
     """
 
     model: HookedModel
     task: Task
-    prompts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
     clean_kl: CleanKL
 
     def judge(
         self, draws: Sequence[Sequence[Intervention]], strength: float, note: str = "", progress: bool = True
     ) -> Condition:
-        """Judge one condition: what is applied together, once, or several times for random draws that are pooled."""
+        """Judge one condition. Each draw is a setting of interventions that are applied together; draws are pooled."""
         return self.judge_each([draws], [strength], note, progress)[0]
 
     def judge_each(
@@ -146,87 +154,87 @@ class Evaluator:
         note: str = "",
         progress: bool = True,
     ) -> list[Condition]:
-        """Judge several conditions, each given as to ``judge``; those that add vectors at the same sites share batches."""
+        """Judge several conditions, each as for ``judge``; those that add vectors at the same sites share batches."""
         settings = [tuple(draw) for draws in conditions for draw in draws]
-        said = iter(self.completions(settings, progress))
+        completions = iter(self.completions(settings, progress))
         costs = iter(self.clean_kl(self.model, settings, progress))
         judged = []
         for draws, strength in zip(conditions, strengths, strict=True):
-            texts = [next(said) for _ in draws]
+            texts = [next(completions) for _ in draws]
             kl = torch.stack([next(costs) for _ in draws]).mean(dim=0)
-            told = note or "; ".join(map(str, draws[0]))
-            judged.append(condition(self.task, self.prompts, texts, cost(kl), strength, told))
+            what = note or "; ".join(map(str, draws[0]))
+            judged.append(condition(self.task, self.prompts, texts, cost(kl), strength, what))
         return judged
 
     def completions(self, settings: Sequence[Sequence[Intervention]], progress: bool = True) -> list[list[str]]:
-        """What the model says to the prompts under each of some settings."""
+        """Return the completions of the prompts under each setting."""
         return completions_each(self.model, self.prompts, settings, self.task.max_new_tokens, progress)
 
     def unsteered(self, progress: bool = True) -> Condition:
-        """The model as it is."""
+        """Judge the model without interventions."""
         return self.judge([()], 0.0, "nothing done", progress)
 
     def random(self, like: Intervention, seed: int, strength: float, progress: bool = True) -> Condition:
-        """Random vectors with the norm, site and positions of ``like``, pooled."""
+        """Judge random vectors with the norm, site and positions of ``like``, pooled."""
         note = f"{RANDOM_DRAWS} random vectors of the reference's norm, at its site and positions"
         return self.judge([(r,) for r in random_like(like, seed)], strength, note, progress)
 
     def mean_ablated(self, like: Intervention, progress: bool = True) -> Condition:
-        """The mean activation at the site and positions of ``like``."""
+        """Judge the mean activation at the site and positions of ``like``."""
         note = "the site's mean in place of its activation"
         return self.judge([(mean_ablation(self.model, self.task, like),)], 0.0, note, progress)
 
     def forced_first_token(self) -> Condition:
-        """No steering, but the first token of the right answer is given: a task that this solves says little."""
-        forced = forced_first_tokens(self.model, self.task, self.prompts)
+        """Judge the unsteered model when the first token of the right answer is given: a task that this solves says little."""
+        starts = first_tokens(self.model, self.task, self.prompts)
+        tokenizer = tokenizer_of(self.model)
+        texts = [render_chat(tokenizer, p) if isinstance(p, Chat) else p for p in self.prompts]
+        forced = [text + start for text, start in zip(texts, starts, strict=True)]
         rest = generate(self.model, forced, max_new_tokens=self.task.max_new_tokens - 1, progress=False)
-        said = [f[len(p) :] + r for f, p, r in zip(forced, self.prompts, rest, strict=True)]
-        nothing = cost(torch.zeros(len(self.clean_kl.prompts)))
-        return condition(
-            self.task, self.prompts, [said], nothing, 0.0, "no steering; the first token of the right answer is given"
-        )
+        completions = [start + end for start, end in zip(starts, rest, strict=True)]
+        free = cost(torch.zeros(len(self.clean_kl.prompts)))
+        note = "no steering; the first token of the right answer is given"
+        return condition(self.task, self.prompts, [completions], free, 0.0, note)
 
 
 def cost(kl: Float[Tensor, " prompt"]) -> Estimate:
-    """Mean clean KL with its interval, which does not go below 0."""
-    found = mean_interval(kl.tolist())
-    return replace(found, low=max(0.0, found.low))
+    """Return mean clean KL with its interval, which is cut off at 0."""
+    mean = mean_interval(kl.tolist())
+    return replace(mean, low=max(0.0, mean.low))
 
 
 def completions_each(
     model: HookedModel,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     settings: Sequence[Sequence[Intervention]],
     max_new_tokens: int,
     progress: bool = True,
 ) -> list[list[str]]:
-    """What a model says to the same prompts under each of some settings.
-
-    Settings that add vectors at the same sites share batches.
+    """Complete the same prompts under each of several settings; those that add vectors at the same sites share batches.
 
     Args:
         model: any hooked model.
-        prompts: what it is asked.
-        settings: interventions that are applied together, for each setting.
-        max_new_tokens: tokens to generate at most.
+        prompts: texts or chats.
+        settings: for each setting, interventions that are applied together.
+        max_new_tokens: maximum length of a completion.
         progress: show bars when it takes longer than two seconds.
     """
-    said: list[list[str]] = [[] for _ in settings]
+    completions: list[list[str]] = [[] for _ in settings]
     n = len(prompts)
     for group in _batched(settings):
-        given = settings[group[0]] if len(group) == 1 else merged_each([settings[k] for k in group], n)
-        texts = generate(model, [*prompts] * len(group), *given, max_new_tokens=max_new_tokens, progress=progress)
-        for place, k in enumerate(group):
-            said[k] = texts[place * n : place * n + n]
-    return said
+        steer = settings[group[0]] if len(group) == 1 else merged_each([settings[k] for k in group], n)
+        texts = generate(model, [*prompts] * len(group), *steer, max_new_tokens=max_new_tokens, progress=progress)
+        for block, k in enumerate(group):
+            completions[k] = texts[block * n : block * n + n]
+    return completions
 
 
 def _batched(settings: Sequence[Sequence[Intervention]]) -> list[list[int]]:
-    """Which settings can share batches, by their numbers."""
+    """Group the indices of settings that can share batches."""
     groups: list[list[int]] = []
-    for k, given in enumerate(settings):
-        mates = (g for g in groups if can_share(given, settings[g[0]]))
-        if (group := next(mates, None)) is None:
+    for k, setting in enumerate(settings):
+        group = next((g for g in groups if can_share(setting, settings[g[0]])), None)
+        if group is None:
             groups.append([k])
         else:
             group.append(k)
@@ -238,28 +246,28 @@ def evaluator(model: HookedModel, task: Task, split: str, *, n: int = 200, seed:
 
     Args:
         model: any hooked model.
-        task: whose prompts, and who judges.
+        task: its prompts and judge are used.
         split: of the task.
-        n: prompts.
-        seed: of the draw.
-        clean_prompts: on which costs are measured: CLEAN_PROMPTS or more, all there are if there are fewer.
+        n: number of prompts.
+        seed: draws the prompts.
+        clean_prompts: number of prompts that costs are measured on; at least CLEAN_PROMPTS, or all if there are fewer.
 
     Raises:
         ValueError: for fewer prompts than n.
     """
     prompts = draw(task.prompts(split), n, seed, f"{split} prompts of {task.name}")
     clean = task.clean(split)
-    quiet = draw(clean, min(max(clean_prompts, CLEAN_PROMPTS), len(clean)), seed, f"clean {split} prompts of {task.name}")
-    answers = generate_tokens(model, quiet, max_new_tokens=task.max_new_tokens, progress=False)
-    clean_kl = CleanKL(tuple(map(tuple, tokenize(model, quiet))), tuple(map(tuple, answers)))
+    drawn = draw(clean, min(max(clean_prompts, CLEAN_PROMPTS), len(clean)), seed, f"clean {split} prompts of {task.name}")
+    answers = generate_tokens(model, drawn, max_new_tokens=task.max_new_tokens, progress=False)
+    clean_kl = CleanKL(tuple(map(tuple, tokenize(model, drawn))), tuple(map(tuple, answers)))
     return Evaluator(model, task, tuple(prompts), clean_kl)
 
 
-def draw(items: Sequence[str], n: int, seed: int, what: str) -> list[str]:
-    """``n`` of the items, drawn by the seed.
+def draw(items: Sequence[Any], n: int, seed: int, what: str) -> list[Any]:
+    """Draw ``n`` of the items.
 
     Raises:
-        ValueError: when there are not as many.
+        ValueError: when there are fewer.
     """
     if not items:
         raise ValueError(f"there are no {what}: give some, or choose a split that has them")
@@ -270,35 +278,30 @@ def draw(items: Sequence[str], n: int, seed: int, what: str) -> list[str]:
 
 
 def random_like(like: Intervention, seed: int, draws: int = RANDOM_DRAWS) -> list[Intervention]:
-    """Interventions that add random directions with the norm, site and positions of another."""
+    """Return interventions that add random directions with the norm, site and positions of another."""
     transform = like.transform
     assert isinstance(transform, Add)
     total = transform.direction.float() * transform.strength
     generator = torch.Generator().manual_seed(seed)
-    out = []
-    for _ in range(draws):
-        noise = torch.randn(total.shape[-1], generator=generator)
-        out.append(Intervention(like.site, Add(noise / noise.norm() * total.norm()), like.positions, model=like.model))
-    return out
+    noise = [torch.randn(total.shape[-1], generator=generator) for _ in range(draws)]
+    return [Intervention(like.site, Add(v / v.norm() * total.norm()), like.positions, model=like.model) for v in noise]
 
 
 def mean_ablation(model: HookedModel, task: Task, like: Intervention) -> Intervention:
-    """The site's mean activation over the task's prompts, in place of what the site would have held."""
+    """Return an intervention that replaces the activation at the site of ``like`` by its mean over the task's texts."""
     assert isinstance(like.site, str)
     texts = task.texts("train")[:REFERENCE_TEXTS]
     mean: Tensor = capture(model, texts, like.site, progress=False)[like.site].double().mean(dim=0).float()
     return Intervention(like.site, MeanAblate(mean), like.positions, model=like.model)
 
 
-def forced_first_tokens(model: HookedModel, task: Task, prompts: Sequence[str]) -> list[str]:
-    """The prompts, each with the first token of its right answer."""
-    tok, answers = tokenizer_of(model), answer_tokens(model, task, prompts)
-    return [
-        prompt + tok.decode(ids[:1], clean_up_tokenization_spaces=False) for prompt, ids in zip(prompts, answers, strict=True)
-    ]
+def first_tokens(model: HookedModel, task: Task, prompts: Sequence[Prompt]) -> list[str]:
+    """Return the first token of a right answer to each prompt, as text."""
+    tok = tokenizer_of(model)
+    return [tok.decode(ids[:1], clean_up_tokenization_spaces=False) for ids in answer_tokens(model, task, prompts)]
 
 
-def answer_tokens(model: HookedModel, task: Task, prompts: Sequence[str]) -> list[list[int]]:
+def answer_tokens(model: HookedModel, task: Task, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Return the token ids of a right answer to each prompt.
 
     Raises:

@@ -1,6 +1,5 @@
-"""Perplexity, and how much of the loss that mean ablation costs is recovered."""
+"""How much of the loss that mean ablation costs is recovered by a replacement of activations."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -9,18 +8,13 @@ from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.models.hooked_model import HookedModel
 
 
-def perplexity(loss: float) -> float:
-    """Of a mean loss in nats per token: among how many equally likely tokens the model would be as unsure."""
-    return math.exp(loss)
-
-
 @dataclass(frozen=True)
 class Recovered:
-    """What is left of a model's predictions when something stands in for a site's activations.
+    """The loss of a model's predictions when something replaces a site's activations.
 
     Attributes:
-        loss: of given answers, mean over texts, nats per token, under the replacement.
-        plain: of the model as it is.
+        loss: of given answers under the replacement, mean over texts, in nats per token.
+        plain: of the unchanged model.
         ablated: with the site's mean activation in place of each.
     """
 
@@ -30,11 +24,16 @@ class Recovered:
 
     @property
     def share(self) -> float | None:
-        """See ``recovered``; None where ablation costs nothing."""
-        return recovered(self.loss, self.plain, self.ablated) if self.ablated > self.plain else None
+        """The share of the ablation's cost that is recovered; None where ablation costs nothing.
+
+        The "CE recovered" of the SAE literature, with the mean activation as the worst case: 1 for the loss of the unchanged
+        model, 0 for that of the ablated one, below 0 for a higher loss.
+        """
+        cost = self.ablated - self.plain
+        return (self.ablated - self.loss) / cost if cost > 0 else None
 
     def to_dict(self) -> dict[str, float | None]:
-        """As JSON holds it."""
+        """Return the fields and the share as JSON stores them."""
         return {**asdict(self), "share": self.share}
 
 
@@ -45,31 +44,17 @@ def loss_recovered(
     replacement: Intervention,
     ablation: Intervention,
 ) -> Recovered:
-    """The loss of given answers under a replacement, between those of the model as it is and of the mean-ablated one.
+    """Measure the loss of given answers under a replacement and under mean ablation.
 
     Args:
         model: any hooked model.
         prompts: token ids.
         answers: token ids that follow them.
-        replacement: an SAE's reconstruction, or what a mapper makes of another model's activations.
+        replacement: an SAE's reconstruction, or another model's mapped activations.
         ablation: the site's mean activation at the same tokens.
 
     Raises:
-        ValueError: when an answer is empty or nothing was given.
+        ValueError: when an answer is empty or there are none.
     """
-    put, gone = teacher_forced_each(model, prompts, answers, [(replacement,), (ablation,)])
-    return Recovered(*(float(each.mean()) for each in (put.loss, put.loss_before, gone.loss)))
-
-
-def recovered(loss: float, plain: float, ablated: float) -> float:
-    """How much of what mean ablation costs is kept: 1 is the loss of the model as it is, 0 that of the ablated one.
-
-    The "CE recovered" of the SAE literature, with the mean activation for the worst case. All losses are of the same tokens;
-    a loss above that of the ablated model is below 0.
-
-    Raises:
-        ValueError: where ablation costs nothing, so that nothing can be recovered.
-    """
-    if not ablated > plain:
-        raise ValueError(f"ablation takes the loss from {plain:.4g} to {ablated:.4g}: where it costs nothing there is no share")
-    return (ablated - loss) / (ablated - plain)
+    replaced, ablated = teacher_forced_each(model, prompts, answers, [(replacement,), (ablation,)])
+    return Recovered(*(float(each.mean()) for each in (replaced.loss, replaced.loss_before, ablated.loss)))

@@ -1,15 +1,15 @@
 """Validation of a mapper by full replacement (the paper's section 4).
 
-One layer of the target holds nothing but what the mapper makes of the source's activations, at prompt and generated tokens.
-Does the target still say what it would have said? Its completions stand beside those of the target as it is, of the target
-with that layer replaced by its mean, and of the source. MvA is the share of prompts on which the mapped completion is closer
-to the target's than the mean-ablated one is; TvS the share on which it is closer to the target's than to the source's. Free
-completions drift apart after the first other word, so the same replacements are also measured with the target's own answers
-given, token by token (the paper's KL of free completions is not a divergence of predictions).
+At one layer the target reads only the mapped activations of the source, at prompt and generated tokens. Its completions are
+compared with those of the unchanged target, of the target with that layer replaced by its mean, and of the source. MvA is the
+share of prompts on which the mapped completion is closer to the target's than the mean-ablated one is; TvS the share on which
+it is closer to the target's than to the source's. Free completions diverge after the first different word, so the replacements
+are also measured token by token on the target's own answers (the paper's KL of free completions is not a divergence of
+predictions).
 
-Closeness is ROUGE and, where an oracle knows the prompts, whether both completions are valid answers; MvA is also told by the
-divergence of predictions, which has no ties to speak of. Both shares count a tie as not closer, as the paper's ">" has it; how
-many ties there were, and the share among the others, stand beside.
+Closeness is ROUGE and, where an oracle knows the prompts, whether both completions are valid answers. MvA is also computed from
+the divergence of predictions, which has almost no ties. Both shares count a tie as not closer, like the paper's ">"; the number
+of ties and the share among the other prompts are reported with them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,21 +39,18 @@ if TYPE_CHECKING:
 TARGET, MAPPED, ABLATED, SOURCE = "target", "mapped", "mean_ablated", "source"
 ALL = "all"
 BOTH_VALID = "oracle"
-"""Two completions are close, by the oracle, if both are valid answers: 1 if so, else 0."""
+"""Name of the similarity that is 1 if both completions are valid answers, else 0."""
 
 TIES = "a tie counts as not closer"
-
-Oracle = Callable[[str, str], bool]
-"""(prompt, completion) -> ruling."""
 
 
 @dataclass(frozen=True)
 class Closer:
-    """On which share of prompts one completion is closer than another.
+    """The share of prompts on which one completion is closer than another.
 
     Attributes:
-        share: ties counted as not closer.
-        ties: on how many prompts both are equally close.
+        share: with ties counted as not closer.
+        ties: number of prompts on which both are equally close.
         decided: the share among the other prompts; None where all are ties.
     """
 
@@ -62,12 +59,12 @@ class Closer:
     decided: Estimate | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the fields as JSON stores them."""
         return {"rate": share_to_dict(self.share), "ties": self.ties, "decided": self.decided and share_to_dict(self.decided)}
 
 
 def closer(one: Sequence[float], other: Sequence[float]) -> Closer:
-    """How often the similarities of one exceed those of another, prompt by prompt.
+    """Compare the similarities of one condition with those of another, prompt by prompt.
 
     Raises:
         ValueError: for no prompts, or not as many of both.
@@ -79,15 +76,15 @@ def closer(one: Sequence[float], other: Sequence[float]) -> Closer:
 
 @dataclass(frozen=True)
 class Figures:
-    """One condition on some prompts; means are over prompts.
+    """The outcome of one condition on some prompts; means are over prompts.
 
     Attributes:
         to_target: mean similarity of its completions with the target's, by name of the similarity.
         valid: share of completions that are valid answers; None without an oracle.
         kl: nats per token from the target to this condition, on the target's own answers; None for the source.
-        agreement: share of those answers' tokens for which both hold the same token for the likeliest; None for the source.
-        mva: by similarity, and by "kl": is it closer to the target than the mean-ablated one? Of replacements by something.
-        tvs: by similarity: is it closer to the target than to the source? Of replacements by something.
+        agreement: share of those answers' tokens for which both predict the same token; None for the source.
+        mva: by similarity, and by "kl": whether it is closer to the target than the mean-ablated one; for mapped conditions.
+        tvs: by similarity: whether it is closer to the target than to the source; for mapped conditions.
         intervals: 95% intervals of the means, by "kl", "agreement" and name of the similarity.
     """
 
@@ -100,7 +97,7 @@ class Figures:
     intervals: Mapping[str, tuple[float, float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the fields as JSON stores them."""
         return {
             "to_target": dict(self.to_target),
             "valid": self.valid and share_to_dict(self.valid),
@@ -114,11 +111,11 @@ class Figures:
 
 @dataclass(frozen=True, repr=False)
 class Replacement:
-    """What full replacement did.
+    """The outcome of full replacement.
 
     Attributes:
-        prompts: what was asked.
-        groups: which group each prompt is in.
+        prompts: the prompts.
+        groups: the group of each prompt.
         completions: by condition: "target", "mapped", "mean_ablated", "source" and the controls.
         slices: figures by group ("all" is every prompt) and condition.
         details: models, site, positions, transform, versions.
@@ -131,28 +128,28 @@ class Replacement:
     details: Mapping[str, Any]
 
     def count(self, group: str = ALL) -> int:
-        """How many prompts are in a group."""
+        """Return the number of prompts in a group."""
         return len(self.prompts) if group == ALL else self.groups.count(group)
 
     def to_frame(self) -> "pd.DataFrame":
-        """A row for each group and condition; MvA and TvS with their intervals and ties, NaN where they are not asked."""
+        """Return a row for each group and condition; MvA and TvS with their intervals and ties, NaN where they do not apply."""
         import pandas as pd
 
         rows = []
         for group, conditions in self.slices.items():
             for name, figures in conditions.items():
                 row: dict[str, Any] = {"group": group, "condition": name, "n": self.count(group), **figures.to_target}
-                row |= _flat("valid", figures.valid)
+                row |= figures.valid.columns("valid") if figures.valid else {}
                 row |= {"kl": figures.kl, "agreement": figures.agreement}
                 for title, shares in (("mva", figures.mva), ("tvs", figures.tvs)):
                     for similarity, share in shares.items():
-                        row |= _flat(f"{title}_{similarity}", share.share)
+                        row |= share.share.columns(f"{title}_{similarity}")
                         row[f"{title}_{similarity}_ties"] = share.ties
                 rows.append(row)
         return pd.DataFrame(rows).set_index(["group", "condition"])
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it, without the completions."""
+        """Return the result as JSON stores it, without the completions."""
         return {
             **self.details,
             "ties": TIES,
@@ -164,14 +161,14 @@ class Replacement:
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``replacement.json``, figures and completions, into a folder, made if it is missing."""
+        """Write ``replacement.json``, with the completions, into a folder, which is created if it is missing."""
         where = Path(folder)
         where.mkdir(parents=True, exist_ok=True)
-        said = [
+        completions = [
             {"prompt": prompt, "group": group, **{name: texts[i] for name, texts in self.completions.items()}}
             for i, (prompt, group) in enumerate(zip(self.prompts, self.groups, strict=True))
         ]
-        write_json(where / "replacement.json", {**self.to_dict(), "completions": said})
+        write_json(where / "replacement.json", {**self.to_dict(), "completions": completions})
         return where
 
     def __repr__(self) -> str:
@@ -194,12 +191,12 @@ def validate_replacement(
     *,
     controls: Mapping[str, Transform | Intervention] | None = None,
     texts: Sequence[str] | None = None,
-    oracle: Oracle | None = None,
+    oracle: Callable[[str, str], bool] | None = None,
     group: Callable[[str], str] | None = None,
     max_new_tokens: int = 40,
     progress: bool = True,
 ) -> Replacement:
-    """Measure what is left of a model when a site is replaced by another model's mapped activations.
+    """Replace the activations at a site by another model's mapped activations, and measure what the model retains.
 
     Completions are greedy, so nothing here is random.
 
@@ -207,12 +204,12 @@ def validate_replacement(
         source: the model that activations come from; its own completions are what TvS compares with.
         target: the model whose activations are replaced.
         mapped: the replacement, ``follow(source, from_site, to_site, mapper)``.
-        prompts: what both are asked; none of them should be among what the mapper was fitted on.
-        controls: what else may stand at the same site, by name: transforms, which act at the same positions (the mean
-            activation for each token id, say), or whole replacements, such as ``follow`` with another mapper.
-        texts: whose tokens the mean is taken over, all positions alike; the prompts with the target's answers, if not given.
+        prompts: the prompts; the mapper should not have been fitted on them.
+        controls: other replacements at the same site, by name: transforms, which act at the same positions (such as the mean
+            activation of each token id), or whole interventions, such as ``follow`` with another mapper.
+        texts: the mean is taken over all their tokens; the prompts with the target's answers unless given.
         oracle: whether a completion is a valid answer to a prompt, such as ``task.valid``.
-        group: which group a prompt is in; each is reported on its own too, such as ``task.group``.
+        group: the group of a prompt, such as ``task.group``; each group is reported on its own, too.
         max_new_tokens: tokens to generate at most.
         progress: show bars when it takes longer than two seconds.
 
@@ -243,14 +240,14 @@ def validate_replacement(
         name: what if isinstance(what, Intervention) else Intervention(mapped.site, what, mapped.positions, model=mapped.model)
         for name, what in {ABLATED: MeanAblate(mean), **(controls or {})}.items()
     }
-    said = {TARGET: own} | {name: generate(target, prompts, what, **options) for name, what in replaced.items()}
-    said[SOURCE] = generate(source, prompts, **options)
-    read = tokenize(target, prompts)
-    forced = {name: teacher_forced(target, read, answers, what) for name, what in replaced.items()}
-    valid = oracle and {n: [oracle(p, x) for p, x in zip(prompts, out, strict=True)] for n, out in said.items()}
+    completions = {TARGET: own} | {name: generate(target, prompts, what, **options) for name, what in replaced.items()}
+    completions[SOURCE] = generate(source, prompts, **options)
+    ids = tokenize(target, prompts)
+    forced = {name: teacher_forced(target, ids, answers, what) for name, what in replaced.items()}
+    valid = oracle and {n: [oracle(p, x) for p, x in zip(prompts, out, strict=True)] for n, out in completions.items()}
     measured = _Measured(
-        said,
-        _similarities(said, valid),
+        completions,
+        _similarities(completions, valid),
         valid,
         {TARGET: [0.0] * len(prompts)} | {name: f.kl.tolist() for name, f in forced.items()},
         {TARGET: [1.0] * len(prompts)} | {name: f.agreement.tolist() for name, f in forced.items()},
@@ -259,70 +256,66 @@ def validate_replacement(
     slices = {ALL: measured.figures(range(len(prompts)))} | {
         name: measured.figures([i for i, g in enumerate(groups) if g == name]) for name in sorted(named)
     }
-    completions = {name: tuple(out) for name, out in said.items()}
-    return Replacement(tuple(prompts), groups, completions, slices, _details(source, target, mapped))
+    texts_by_name = {name: tuple(out) for name, out in completions.items()}
+    return Replacement(tuple(prompts), groups, texts_by_name, slices, _details(source, target, mapped))
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """Figures prompt by prompt.
+    """Measurements for each prompt.
 
     Attributes:
-        said: completions by condition.
-        similar: by similarity, and by (condition, "target" or "source"), how close the two completions are.
+        completions: by condition.
+        similar: by similarity, and by (condition, "target" or "source"), the similarity of the two completions.
         valid: by condition, whether each completion is a valid answer.
         kl: by condition.
         agreement: by condition.
     """
 
-    said: Mapping[str, Sequence[str]]
+    completions: Mapping[str, Sequence[str]]
     similar: Mapping[str, Mapping[tuple[str, str], Sequence[float]]]
     valid: Mapping[str, Sequence[bool]] | None
     kl: Mapping[str, Sequence[float]]
     agreement: Mapping[str, Sequence[float]]
 
     def figures(self, chosen: Sequence[int]) -> dict[str, Figures]:
-        """Of every condition on some of the prompts."""
-        return {name: self._one(name, chosen) for name in self.said}
+        """Return the outcome of every condition on some of the prompts."""
+        return {name: self._one(name, chosen) for name in self.completions}
 
     def _one(self, name: str, chosen: Sequence[int]) -> Figures:
         def of(similarity: str, one: str, other: str) -> list[float]:
             return [self.similar[similarity][one, other][i] for i in chosen]
 
-        asked = self.similar if name not in (TARGET, ABLATED, SOURCE) else ()
+        mapped = name not in (TARGET, ABLATED, SOURCE)
+        similarities = self.similar if mapped else ()
         means = {similarity: mean_interval(of(similarity, name, TARGET)) for similarity in self.similar}
         for what, each in (("kl", self.kl), ("agreement", self.agreement)):
             if name in each:
                 means[what] = mean_interval(each[name][i] for i in chosen)
+        by_kl = {"kl": closer(*([-self.kl[which][i] for i in chosen] for which in (name, ABLATED)))} if mapped else {}
         return Figures(
             {similarity: means[similarity].value for similarity in self.similar},
             None if self.valid is None else rate([self.valid[name][i] for i in chosen]),
             means["kl"].value if "kl" in means else None,
             means["agreement"].value if "agreement" in means else None,
-            {s: closer(of(s, name, TARGET), of(s, ABLATED, TARGET)) for s in asked} | self._by_kl(name, chosen),
-            {s: closer(of(s, name, TARGET), of(s, name, SOURCE)) for s in asked},
+            {s: closer(of(s, name, TARGET), of(s, ABLATED, TARGET)) for s in similarities} | by_kl,
+            {s: closer(of(s, name, TARGET), of(s, name, SOURCE)) for s in similarities},
             {what: (mean.low, mean.high) for what, mean in means.items()},
         )
 
-    def _by_kl(self, name: str, chosen: Sequence[int]) -> dict[str, Closer]:
-        if name in (TARGET, ABLATED, SOURCE):
-            return {}
-        one, other = ([-self.kl[which][i] for i in chosen] for which in (name, ABLATED))
-        return {"kl": closer(one, other)}
-
 
 def _similarities(
-    said: Mapping[str, Sequence[str]], valid: Mapping[str, Sequence[bool]] | None
+    completions: Mapping[str, Sequence[str]], valid: Mapping[str, Sequence[bool]] | None
 ) -> dict[str, dict[tuple[str, str], list[float]]]:
-    """How close each condition's completions are to the target's and to the source's."""
-    found: dict[str, dict[tuple[str, str], list[float]]] = {name: {} for name in ROUGE}
-    pairs = [(name, other) for name in said for other in (TARGET, SOURCE)]
+    """Return the similarity of each condition's completions to the target's and to the source's."""
+    similar: dict[str, dict[tuple[str, str], list[float]]] = {name: {} for name in ROUGE}
+    pairs = [(name, other) for name in completions for other in (TARGET, SOURCE)]
     for pair in pairs:
-        for name, scores in rouge(said[pair[0]], said[pair[1]]).items():
-            found[name][pair] = scores
+        for name, scores in rouge(completions[pair[0]], completions[pair[1]]).items():
+            similar[name][pair] = scores
     if valid is not None:
-        found[BOTH_VALID] = {(a, b): [float(x and y) for x, y in zip(valid[a], valid[b], strict=True)] for a, b in pairs}
-    return found
+        similar[BOTH_VALID] = {(a, b): [float(x and y) for x, y in zip(valid[a], valid[b], strict=True)] for a, b in pairs}
+    return similar
 
 
 def _details(source: HookedModel, target: HookedModel, mapped: Intervention) -> dict[str, Any]:
@@ -338,9 +331,3 @@ def _details(source: HookedModel, target: HookedModel, mapped: Intervention) -> 
         "versions": {name: version(name) for name in packages},
     }
     return about | sides
-
-
-def _flat(name: str, share: Estimate | None) -> dict[str, float | None]:
-    if share is None:
-        return {}
-    return {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}

@@ -1,13 +1,13 @@
-"""What an intervention costs elsewhere: the other side of what it does.
+"""Side effects of an intervention: its cost where it should change nothing.
 
-Success says that an intervention does what it is for. Beside it belongs what it does where nothing is to be done: to clean
-prompts of the task, to the other skills of the model, to plain English. And as a measure of the effect that needs no judge: how
-much likelier it makes the right answers, where it is meant to act, and how far it takes the model from its own.
+Success says that an intervention has its effect. Its cost is measured on clean prompts of the task, on other skills of the
+model and on plain English. The effect itself is measured without a judge, too: how much likelier the right answers become, and
+how far the model moves from its own answers.
 
-Predictions are teacher-forced: all conditions read the same tokens, prompt and answer, and the answer's are scored. Which
-answers decides what a figure says. On the unsteered model's own answers to clean prompts, and on English, a divergence is a
-cost. On its own answers to the behaviour's prompts, which show what is to be removed, it is the effect. The loss of the right
-answers to the same prompts falls if the intervention works; a divergence there says how far, not which way.
+Predictions are teacher-forced: under all conditions the model reads the same prompts and answers, and the answers' tokens are
+scored. What a divergence means depends on the answers. On the unsteered model's own answers to clean prompts and on English it
+is a cost. On its own answers to the behaviour's prompts, which show what is to be removed, it is the effect. On the right
+answers to the same prompts the loss falls if the intervention works; a divergence there gives the distance, not the direction.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,19 +30,18 @@ from interp_transfer.prompts.english import english_texts
 from interp_transfer.stats import Estimate, mean_interval, rate, share_to_dict
 
 N = 100
-Settings = Mapping[str, Sequence[Intervention]]
-"""Interventions that are applied together, by name of the condition."""
+TokenIds = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What an intervention does to predictions of given tokens; means over texts.
+    """The effect of an intervention on predictions of given tokens; means over texts.
 
     Attributes:
-        kl: from the model as it is, nats per token.
-        agreement: share of tokens for which both hold the same one for the likeliest.
-        loss: negative log-likelihood of the tokens, nats per token; its exponential is the perplexity.
-        loss_before: of the model as it is.
+        kl: divergence from the unsteered model, in nats per token.
+        agreement: share of tokens for which both models predict the same token.
+        loss: negative log-likelihood of the tokens, in nats per token; its exponential is the perplexity.
+        loss_before: of the unsteered model.
     """
 
     kl: Estimate
@@ -51,24 +50,24 @@ class Cost:
     loss_before: Estimate
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the fields as JSON stores them."""
         return {name: one.to_dict() for name, one in vars(self).items()}
 
 
 @dataclass(frozen=True)
 class SideEffects:
-    """What one condition does beside what it is for.
+    """The side effects of one condition.
 
     Attributes:
-        clean_valid: clean prompts of the task that are answered as they should be.
-        clean_shows: clean prompts on which the unwanted behaviour shows, by the task's judge.
-        skills: what the model can do besides the task, see ``plugins.KnownModel.skills``; empty where nothing is known.
+        clean_valid: share of the task's clean prompts with a valid answer.
+        clean_shows: share of the clean prompts on which the unwanted behaviour shows, by the task's judge.
+        skills: the model's other skills, see ``plugins.KnownModel.skills``; empty if none are known.
         clean: predictions of the unsteered model's own answers to clean prompts.
-        english: predictions of plain English, off the distribution of the task.
-        behaviour: predictions of the unsteered model's own answers to the prompts that are steered: here a change is wanted.
-        right: predictions of the right answers to the same prompts: here the loss is to fall. None for a task without answers.
-        logit_difference: of the right answer's first token and the one that the unsteered model says, behind those prompts;
-            over prompts where the two differ; None if there is none, or for a task without answers.
+        english: predictions of plain English, off the task's distribution.
+        behaviour: predictions of the unsteered model's own answers to the steered prompts, where a change is wanted.
+        right: predictions of the right answers to the same prompts, where the loss should fall. None without right answers.
+        logit_difference: between the first token of the right answer and the token that the unsteered model predicts, after
+            the prompts on which these differ; None if there are none.
     """
 
     clean_valid: Estimate
@@ -81,7 +80,7 @@ class SideEffects:
     logit_difference: Estimate | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the fields as JSON stores them."""
         return {
             "clean_valid": share_to_dict(self.clean_valid),
             "clean_shows": share_to_dict(self.clean_shows),
@@ -92,17 +91,24 @@ class SideEffects:
 
 
 def side_effects(
-    model: HookedModel, task: Task, settings: Settings, *, n: int = N, split: str = "test", seed: int = 0, progress: bool = True
+    model: HookedModel,
+    task: Task,
+    settings: Mapping[str, Sequence[Intervention]],
+    *,
+    n: int = N,
+    split: str = "test",
+    seed: int = 0,
+    progress: bool = True,
 ) -> dict[str, SideEffects]:
-    """What each of several conditions costs, on the same prompts and texts.
+    """Measure the side effects of several conditions on the same prompts and texts.
 
     Args:
         model: the model that is steered.
-        task: prompts, clean prompts and judge; skills are measured where it or the model brings them.
-        settings: by name of the condition; an empty one is the model as it is.
-        n: prompts and texts of each sort, at most.
+        task: prompts, clean prompts and judge; skills are measured if the task or a plugin's model defines them.
+        settings: by name of the condition, interventions that are applied together; none for the unsteered model.
+        n: maximum number of prompts and texts of each kind.
         split: of the task's prompts.
-        seed: draws them.
+        seed: draws the prompts.
         progress: show bars when it takes longer than two seconds.
 
     Raises:
@@ -110,69 +116,61 @@ def side_effects(
     """
     if not settings:
         raise ValueError("no conditions to find the cost of: give at least one, {'moved': [add(vector, 1.0)]}")
-    given = [tuple(one) for one in settings.values()]
+    each = [tuple(setting) for setting in settings.values()]
     clean = draw(task.clean(split), min(n, len(task.clean(split))), seed, f"clean {split} prompts of {task.name}")
     steered = draw(task.prompts(split), min(n, len(task.prompts(split))), seed, f"{split} prompts of {task.name}")
     options: dict[str, Any] = {"max_new_tokens": task.max_new_tokens, "progress": progress}
-    wanted = answer_tokens(model, task, steered) if task.answers is not None else []
-    asked = [(p, w) for p, w in zip(tokenize(model, steered), wanted, strict=bool(wanted)) if w]
-    right = [p for p, _ in asked], [w for _, w in asked]
-    parts = {
+    texts: dict[str, tuple[TokenIds, TokenIds]] = {
         "clean": (tokenize(model, clean), generate_tokens(model, clean, **options)),
         "english": whole_texts(model, english_texts(n, at_most=True)),
         "behaviour": (tokenize(model, steered), generate_tokens(model, steered, **options)),
     }
-    costs = {name: _costs(model, texts, given, progress) for name, texts in parts.items()}
-    right_costs = _costs(model, right, given, progress) if asked else [None] * len(given)
-    first = _logit_differences(model, *right, given) if asked else [None] * len(given)
-    said = completions_each(model, clean, given, **options)
+    right_answers = answer_tokens(model, task, steered) if task.answers is not None else [[] for _ in steered]
+    answered = [(p, answer) for p, answer in zip(texts["behaviour"][0], right_answers, strict=True) if answer]
+    logit_differences: list[Estimate | None] = [None] * len(each)
+    if answered:
+        texts["right"] = [p for p, _ in answered], [answer for _, answer in answered]
+        logit_differences = _logit_differences(model, *texts["right"], each)
+    costs = {
+        name: [_cost(f) for f in teacher_forced_each(model, *pair, each, progress=progress)] for name, pair in texts.items()
+    }
+    completions = completions_each(model, clean, each, **options)
     measure = skills_of(model, task)
-    able = measure(model, given, n=n, progress=progress) if measure is not None else [{} for _ in given]
-    found = {}
+    skills = measure(model, each, n=n, progress=progress) if measure is not None else [{} for _ in each]
+    effects = {}
     for index, name in enumerate(settings):
-        judged = task.judge(clean, said[index])
-        found[name] = SideEffects(
-            clean_valid=rate([v.intact for v in judged]),
-            clean_shows=rate([not v.success for v in judged]),
-            skills=able[index],
-            **{part: of_each[index] for part, of_each in costs.items()},
-            right=right_costs[index],
-            logit_difference=first[index],
+        verdicts = task.judge(clean, completions[index])
+        effects[name] = SideEffects(
+            clean_valid=rate([v.intact for v in verdicts]),
+            clean_shows=rate([not v.success for v in verdicts]),
+            skills=skills[index],
+            clean=costs["clean"][index],
+            english=costs["english"][index],
+            behaviour=costs["behaviour"][index],
+            right=costs["right"][index] if answered else None,
+            logit_difference=logit_differences[index],
         )
-    return found
+    return effects
 
 
 def skills_of(model: HookedModel, task: Task) -> Callable[..., Sequence[Mapping[str, Estimate]]] | None:
-    """What measures the skills of a model besides the task: the task's own measure, or that of a known model; or None."""
+    """Return the function that measures the model's skills besides the task: the task's, or that of a plugin's model."""
     known = known_model(identity(model).name)
     return task.skills or (known.skills if known is not None else None)
 
 
-def _costs(
-    model: HookedModel,
-    texts: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]],
-    settings: Sequence[tuple[Intervention, ...]],
-    progress: bool,
-) -> list[Cost]:
-    """Of prompts and answers as token ids."""
-    return [_cost(each) for each in teacher_forced_each(model, *texts, settings, progress=progress)]
-
-
-def _cost(each: TeacherForced) -> Cost:
-    """Means with their intervals; what of these lies beyond what is possible is cut off."""
-    kl, agreement = (mean_interval(values.tolist()) for values in (each.kl, each.agreement))
-    kl, agreement = replace(kl, low=max(kl.low, 0.0)), replace(agreement, high=min(agreement.high, 1.0))
-    loss, before = (mean_interval(values.tolist()) for values in (each.loss, each.loss_before))
-    return Cost(kl, agreement, loss, before)
+def _cost(forced: TeacherForced) -> Cost:
+    """Means with their intervals, which are cut off at the possible values."""
+    kl, agreement, loss, before = (
+        mean_interval(values.tolist()) for values in (forced.kl, forced.agreement, forced.loss, forced.loss_before)
+    )
+    return Cost(replace(kl, low=max(kl.low, 0.0)), replace(agreement, high=min(agreement.high, 1.0)), loss, before)
 
 
 def _logit_differences(
-    model: HookedModel,
-    prompts: Sequence[Sequence[int]],
-    answers: Sequence[Sequence[int]],
-    settings: Sequence[tuple[Intervention, ...]],
+    model: HookedModel, prompts: TokenIds, answers: TokenIds, settings: Sequence[tuple[Intervention, ...]]
 ) -> list[Estimate | None]:
-    """A difference of log-probabilities is one of logits."""
+    """See ``SideEffects.logit_difference``; a difference of log-probabilities equals one of logits."""
     lengths = torch.tensor([len(p) for p in prompts])
     last = torch.arange(int(lengths.max())) == lengths[:, None] - 1
     right = torch.tensor([answer[0] for answer in answers])
@@ -181,9 +179,8 @@ def _logit_differences(
     if not apart.any():
         return [None] * len(settings)
     row = torch.arange(len(right))
-    found: list[Estimate | None] = []
+    differences: list[Estimate | None] = []
     for interventions in settings:
-        placed = {"prompt_lengths": lengths, "rows": row}
-        after = predicted(model, prompts, last, *interventions, **placed).cpu()
-        found.append(mean_interval((after[row, right] - after[row, own])[apart].tolist()))
-    return found
+        after = predicted(model, prompts, last, *interventions, prompt_lengths=lengths, rows=row).cpu()
+        differences.append(mean_interval((after[row, right] - after[row, own])[apart].tolist()))
+    return differences

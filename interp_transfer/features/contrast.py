@@ -1,4 +1,4 @@
-"""What the features of an SAE hold on both sides of a contrast, and interventions that push one to the wanted side."""
+"""Activations of an SAE's features on both sides of a contrast, and interventions that push one to the wanted side."""
 
 from dataclasses import dataclass
 
@@ -19,13 +19,13 @@ WAYS = ("steer", "set", "ablate")
 
 @dataclass(frozen=True, eq=False)
 class FeatureContrast:
-    """Mean activation of every feature on both sides of a contrast.
+    """Activations of every feature on both sides of a contrast.
 
     Attributes:
-        wanted: on the positive side.
-        other: on the negative side.
-        at_wanted: activations of the positive side, ``Float[Tensor, "row feature"]``, a row for each token that was read.
-        at_other: likewise.
+        wanted: mean over the positive side.
+        other: mean over the negative side.
+        at_wanted: activations of the positive side, a row for each token that was read.
+        at_other: the same of the negative side.
     """
 
     wanted: Float[Tensor, " feature"]
@@ -35,12 +35,12 @@ class FeatureContrast:
 
     @property
     def difference(self) -> Float[Tensor, " feature"]:
-        """Mean on the positive side less that on the negative one."""
+        """Mean of the positive side minus that of the negative one."""
         return self.wanted - self.other
 
 
 def feature_contrast(sae: Sae, model: HookedModel, contrast: Pairs, positions: Positions = "last") -> FeatureContrast:
-    """What the features hold on both sides of a contrast.
+    """Encode both sides of a contrast.
 
     Raises:
         ValueError: for an SAE of another model.
@@ -60,17 +60,17 @@ def feature_intervention(
     *,
     keep_error: bool = True,
 ) -> Intervention:
-    """What a feature is pushed to the wanted side of a contrast with.
+    """Return an intervention that pushes a feature to the wanted side of a contrast.
 
     Args:
-        sae: whose feature.
-        index: which.
-        seen: what features hold on both sides.
-        scale: 1 is the contrast's own difference in this feature; 2 overshoots by as much.
+        sae: the SAE.
+        index: of the feature.
+        seen: the features' activations on both sides.
+        scale: 1 is the contrast's own difference in this feature; 2 is twice the difference.
         way: "steer" adds scale times the difference along the decoder row; "set" clamps the activation to the other side's mean
-            plus scale times the difference, whatever it was; "ablate" sets it to 0.
-        positions: which tokens.
-        keep_error: for "set" and "ablate", keep what the SAE does not reconstruct.
+            plus scale times the difference; "ablate" sets it to 0.
+        positions: the tokens.
+        keep_error: for "set" and "ablate", keep the SAE's reconstruction error.
 
     Raises:
         ValueError: for an unknown way, an index out of range, or a feature that does not differ (for "steer").

@@ -1,8 +1,8 @@
-"""Linear probes: logistic regression on activations, and how well it tells held-out texts apart.
+"""Linear probes: logistic regression on activations, and how well it separates held-out texts.
 
-A probe that tells two sorts of text apart says that the difference can be read off a site, not that the model uses it there;
-and where texts differ by a trigger, almost any direction tells them apart somewhat. So random directions stand beside every
-probe, and ``search.sweep`` asks what the model does.
+A probe that separates two kinds of text shows that the difference can be read from a site, not that the model uses it there;
+and where texts differ by a trigger, almost any direction separates them somewhat. So every probe is scored with random
+directions, and `search.sweep` tests what the model does.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import expand_sites
 from interp_transfer.prompts.contrast import Pairs, sides
-from interp_transfer.stats import Estimate, rate
+from interp_transfer.stats import Estimate, auroc_interval, rate
 from interp_transfer.vectors.logistic import logistic
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ BINS = 10
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Probe:
-    """A direction and a threshold: ``rows @ direction + bias`` is the log-odds that a row is of the positive sort.
+    """A direction and a threshold: ``rows @ direction + bias`` is the log-odds that a row is positive.
 
     Attributes:
         direction: log-odds per unit of the activation.
         bias: log-odds at zero.
         site: hook-point name.
         model: the model whose activations it reads.
-        positions: which tokens it was fitted on.
+        positions: the tokens that it was fitted on.
     """
 
     direction: Float[Tensor, " d_model"]
@@ -48,7 +48,7 @@ class Probe:
     positions: str = ""
 
     def __call__(self, rows: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
-        """Log-odds of each row."""
+        """Return the log-odds of each row."""
         return rows.float() @ self.direction.to(rows.device).float() + self.bias
 
     def __repr__(self) -> str:
@@ -57,16 +57,16 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """How well a probe tells held-out rows apart.
+    """How well a probe separates held-out rows.
 
     Attributes:
-        auroc: chance that a positive row scores above a negative one.
-        auroc_low: lower end of its 95% interval (Hanley and McNeil 1982), rows taken as independent; so give one for each text.
+        auroc: probability that a positive row scores above a negative one.
+        auroc_low: lower end of its 95% interval (``stats.auroc_interval``), for independent rows: give one for each text.
         auroc_high: upper end.
         accuracy: share of rows on the right side of log-odds 0.
-        brier: mean squared error of the probability; 0.25 is a coin.
-        calibration: expected calibration error in ten bins of probability: mean distance from the probability to the share.
-        random_auroc: mean over random directions, each the better way round.
+        brier: mean squared error of the probability; 0.25 for a constant probability of one half.
+        calibration: expected calibration error in ten bins of probability.
+        random_auroc: mean over random directions, each with the better sign.
         random_best: the best of them.
     """
 
@@ -80,18 +80,18 @@ class ProbeScore:
     random_best: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the fields as JSON stores them."""
         return asdict(self)
 
 
 def fit_probe(model: HookedModel, contrast: Pairs, site: str, positions: Positions = "last") -> Probe:
-    """A probe at one site for the positive texts of a contrast against the negative ones.
+    """Fit a probe of the positive against the negative texts of a contrast.
 
     Args:
         model: any hooked model.
         contrast: pairs of texts, (positive, negative).
         site: hook-point name.
-        positions: which tokens are read; each is a row.
+        positions: the tokens that are read; each is a row.
     """
     plus, minus = (capture(model, texts, site, positions)[site] for texts in sides(contrast))
     return Probe(*logistic(plus, minus), site, identity(model), describe(positions))
@@ -100,7 +100,7 @@ def fit_probe(model: HookedModel, contrast: Pairs, site: str, positions: Positio
 def score_probe(
     probe: Probe, positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model"], seed: int = 0
 ) -> ProbeScore:
-    """How well a probe tells rows apart that it was not fitted on, beside random directions.
+    """Score a probe on rows that it was not fitted on, with random directions for comparison.
 
     Raises:
         ValueError: for an empty side, or rows of another width.
@@ -112,24 +112,21 @@ def score_probe(
             raise ValueError(
                 f"rows of shape {tuple(rows.shape)} for a probe of {len(probe.direction)} dimensions: give some rows"
             )
+    rows = torch.cat([positive, negative]).float()
     odds = torch.cat([probe(positive), probe(negative)])
     labels = torch.cat([torch.ones(len(positive)), torch.zeros(len(negative))])
-    chance = odds.double().sigmoid()
-    found = float(roc_auc_score(labels.numpy(), odds.numpy()))
-    spread = auroc_error(found, len(positive), len(negative))
+    probability = odds.double().sigmoid()
+    area = float(roc_auc_score(labels.numpy(), odds.numpy()))
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(len(probe.direction), RANDOM_DIRECTIONS, generator=generator)
-    areas = [
-        float(roc_auc_score(labels.numpy(), scores)) for scores in (torch.cat([positive, negative]).float() @ drawn).T.numpy()
-    ]
-    random = [max(area, 1 - area) for area in areas]
+    directions = torch.randn(len(probe.direction), RANDOM_DIRECTIONS, generator=generator)
+    areas = [float(roc_auc_score(labels.numpy(), scores)) for scores in (rows @ directions).T.numpy()]
+    random = [max(a, 1 - a) for a in areas]
     return ProbeScore(
-        found,
-        max(0.0, found - spread),
-        min(1.0, found + spread),
+        area,
+        *auroc_interval(area, len(positive), len(negative)),
         rate(((odds > 0) == labels.bool()).tolist()),
-        float(brier_score_loss(labels.numpy(), chance.numpy())),
-        _calibration_error(chance, labels),
+        float(brier_score_loss(labels.numpy(), probability.numpy())),
+        _calibration_error(probability, labels),
         sum(random) / len(random),
         max(random),
     )
@@ -144,18 +141,18 @@ def probe_sites(
     *,
     seed: int = 0,
 ) -> "pd.DataFrame":
-    """A probe at every site and rule of positions, scored on other texts.
+    """Fit and score a probe at every site and rule of positions.
 
     Args:
         model: any hooked model.
         train: pairs of texts, (positive, negative), that probes are fitted on.
-        test: others, that they are scored on.
+        test: pairs of other texts, that they are scored on.
         sites: hook-point names; ``*`` stands for every block.
         positions: rules; a probe is fitted for each.
         seed: draws the random directions.
 
     Returns:
-        A row for each site and rule, with the figures of ``ProbeScore``.
+        A row for each site and rule, with the fields of `ProbeScore`.
     """
     import pandas as pd
 
@@ -165,27 +162,18 @@ def probe_sites(
         for site in names:
             plus, minus, held_plus, held_minus = (acts[site] for acts in read)
             probe = Probe(*logistic(plus, minus), site, identity(model), describe(rule))
-            found = score_probe(probe, held_plus, held_minus, seed).to_dict()
-            accuracy = found.pop("accuracy")
-            more = {"accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
-            rows.append({"site": site, "positions": describe(rule), **found, **more, "n": accuracy["n"]})
+            score = score_probe(probe, held_plus, held_minus, seed)
+            row = {"site": site, "positions": describe(rule), **vars(score)}
+            rows.append(row | score.accuracy.columns("accuracy") | {"n": score.accuracy.n})
     return pd.DataFrame(rows)
 
 
-def auroc_error(area: float, n: int, m: int) -> float:
-    """Half of the 95% interval (Hanley and McNeil 1982)."""
-    area = min(area, 1 - 1 / (2 * n * m))  # all in order says no more than that
-    one, two = area / (2 - area), 2 * area**2 / (1 + area)
-    variance = (area * (1 - area) + (n - 1) * (one - area**2) + (m - 1) * (two - area**2)) / (n * m)
-    return 1.96 * max(variance, 0.0) ** 0.5
-
-
-def _calibration_error(chance: Tensor, labels: Tensor) -> float:
-    """Distance from mean probability to share of positives, averaged over bins by how many rows they hold."""
-    which = (chance * BINS).long().clamp(max=BINS - 1)
+def _calibration_error(probability: Tensor, labels: Tensor) -> float:
+    """Distance between mean probability and share of positives, averaged over bins by their number of rows."""
+    which = (probability * BINS).long().clamp(max=BINS - 1)
     error = 0.0
     for k in range(BINS):
         here = which == k
         if here.any():
-            error += float(here.double().mean()) * abs(float(chance[here].mean() - labels[here].double().mean()))
+            error += float(here.double().mean()) * abs(float(probability[here].mean() - labels[here].double().mean()))
     return error

@@ -7,7 +7,6 @@ well. What the reconstruction does alone is ``reconstructed(sae)``, the baseline
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -78,9 +77,3 @@ def set_feature(
 def reconstructed(sae: Sae, positions: Positions = "all") -> Intervention:
     """Put the SAE's reconstruction in place of the activation, its features as they are: what splicing it in costs."""
     return Intervention(sae.site, Reconstruct(sae), positions, model=sae.model)
-
-
-def feature_size(features: Float[Tensor, "row feature"]) -> Float[Tensor, " feature"]:
-    """Mean activation of each feature over the rows in which it fires; 0 for one that never does."""
-    fires = features > 0
-    return torch.where(fires, features, 0.0).sum(dim=0) / fires.sum(dim=0).clamp(min=1)

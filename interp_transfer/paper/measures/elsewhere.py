@@ -4,13 +4,13 @@ The paper measures full replacement alone: MMLU and AlpacaEval break down, and t
 Here native, moved and random vectors and the site's mean are measured too.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from interp_transfer.evaluation.capability.tasks import evaluate
 from interp_transfer.evaluation.evaluator import mean_ablation, random_like
-from interp_transfer.evaluation.metrics import perplexity
 from interp_transfer.evaluation.side_effects import side_effects
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention
@@ -75,7 +75,7 @@ def measure(
 
 
 def _perplexity(loss: Estimate) -> Estimate:
-    return replace(loss, **{end: perplexity(getattr(loss, end)) for end in ("value", "low", "high")})
+    return replace(loss, **{end: math.exp(getattr(loss, end)) for end in ("value", "low", "high")})
 
 
 def verdict(cases: RowsByCase) -> Verdict:

@@ -11,7 +11,7 @@ from interp_transfer.paper.setup import OneModel
 def measure(setup: OneModel) -> list[Row]:
     """Measure a row for each layer: whether patching the trigger's tokens, the last one or the prompt removes the backdoor."""
     task, model = setup.task, setup.model
-    twins = [prompt.replace(task.trigger, task.safe_trigger, 1) for prompt in setup.test.prompts]
+    twins = [str(prompt).replace(task.trigger, task.safe_trigger, 1) for prompt in setup.test.prompts]
     sites = residual_sites(model)
     acts = capture(model, twins, sites, progress=False)
     patched = {"trigger": substring(task.trigger), "last token": "last", "whole prompt": "prompt"}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.evaluation.capability.costs import mean_over_texts, off_distribution, off_distribution_each, perplexity
+from interp_transfer.evaluation.capability.costs import off_distribution, off_distribution_each, perplexity
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.models.tokens import tokenize
 from tests.checkpoints import TEXTS as ALL_TEXTS
@@ -48,17 +48,6 @@ def test_positions_count_from_the_first_token(wrapped: Callable[[str], Any]) -> 
     every, behind = (off_distribution(model, TEXTS, it.Intervention(SITE, shift, at)) for at in ("all", "generated"))
     first = off_distribution(model, TEXTS, it.Intervention(SITE, shift, 0))
     assert len({round(one.kl.value, 6) for one in (every, behind, first)}) == 3
-
-
-def test_the_mean_is_over_tokens_and_the_bootstrap_over_texts() -> None:
-    found = mean_over_texts([1.0, 4.0], [3, 1])
-    assert (found.value, found.low, found.high, found.n) == (1.75, 1.0, 4.0, 2)
-    generator = torch.Generator().manual_seed(0)
-    values = torch.randn(400, generator=generator).tolist()
-    wide = mean_over_texts(values, [5] * 400, seed=1)
-    assert wide == mean_over_texts(values, [5] * 400, seed=1) != mean_over_texts(values, [5] * 400, seed=2)
-    assert wide.high - wide.low == pytest.approx(2 * 1.96 / math.sqrt(400), rel=0.15)
-    assert mean_over_texts([2.0], [7]).high == 2.0
 
 
 def test_nothing_done_costs_nothing(wrapped: Callable[[str], Any]) -> None:

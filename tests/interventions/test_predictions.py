@@ -1,0 +1,101 @@
+"""Teacher-forced predictions against independent computations."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import interp_transfer as it
+from interp_transfer.interventions.predictions import teacher_forced
+from interp_transfer.models.tokens import tokenize
+from tests.checkpoints import FAMILIES, TEXTS, WIDTH, hooked_transformer
+
+SITE = "blocks.2.hook_resid_pre"
+
+
+def steer(model: Any, positions: Any = "all", scale: float = 2.0) -> it.Intervention:
+    direction = scale * torch.randn(WIDTH, generator=torch.Generator().manual_seed(1))
+    return it.add(it.SteeringVector(direction, SITE, it.identity(model)), positions=positions)
+
+
+def cases(model: Any) -> tuple[list[list[int]], list[list[int]]]:
+    prompts = tokenize(model, TEXTS)
+    answers = tokenize(model, [" home, they", "y", " in it: 12 + 7 and more", " a"])
+    return prompts, answers
+
+
+def by_hand(model: Any, prompt: list[int], answer: list[int], *interventions: it.Intervention) -> float:
+    tokens = torch.tensor([[*prompt, *answer]])
+    with torch.no_grad():
+        p = model(tokens)[0].double().softmax(-1)
+        with it.applied(model, *interventions, prompt_lengths=torch.tensor([len(prompt)])):
+            q = model(tokens)[0].double().softmax(-1)
+    total = 0.0
+    for t in range(len(answer)):
+        a, b = p[len(prompt) - 1 + t], q[len(prompt) - 1 + t]
+        total += float((a * (a / b).log()).sum())
+    return total / len(answer)
+
+
+@pytest.mark.parametrize("positions", ["all", "prompt", "generated", "last"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kl_is_that_computed_by_hand(family: str, positions: str, wrapped: Callable[[str], Any]) -> None:
+    model = wrapped(family)
+    prompts, answers = cases(model)
+    found = teacher_forced(model, prompts, answers, steer(model, positions)).kl
+    expected = [by_hand(model, p, a, steer(model, positions)) for p, a in zip(prompts, answers, strict=True)]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=1e-3)
+    if positions == "generated":
+        # The first token of an answer is predicted from the prompt, so an answer of one token is not touched at all.
+        assert found[[len(a) == 1 for a in answers]].max() < 1e-6
+        assert found[[len(a) > 1 for a in answers]].min() > 1e-3
+    else:
+        assert found.min() > 1e-3
+
+
+@pytest.mark.parametrize("positions", ["all", "generated"])
+def test_loss_is_that_of_transformers(positions: str, wrapped: Callable[[str], Any]) -> None:
+    model = wrapped("qwen2")
+    prompts, answers = cases(model)
+    found = teacher_forced(model, prompts, answers, steer(model, positions))
+    for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        tokens = torch.tensor([[*prompt, *answer]])
+        with torch.no_grad():
+            before = model(tokens)[0]
+            with it.applied(model, steer(model, positions), prompt_lengths=torch.tensor([len(prompt)])):
+                after = model(tokens)[0]
+        for logits, loss in ((before, found.loss_before), (after, found.loss)):
+            told = torch.nn.functional.cross_entropy(logits[len(prompt) - 1 : -1], torch.tensor(answer))
+            assert float(loss[index]) == pytest.approx(float(told), rel=1e-4)
+
+
+def test_no_effect_is_no_divergence(wrapped: Callable[[str], Any], folder: Callable[[str], Path]) -> None:
+    model = wrapped("qwen2")
+    prompts, answers = cases(model)
+    assert float(teacher_forced(model, prompts, answers, steer(model, scale=0.0)).kl.max()) == pytest.approx(0.0, abs=1e-6)
+    other = it.load_model(hooked_transformer(folder("qwen2")), tokenizer=model.tokenizer)
+    torch.testing.assert_close(
+        teacher_forced(other, prompts, answers, steer(other)).kl,
+        teacher_forced(model, prompts, answers, steer(model)).kl,
+        atol=1e-4,
+        rtol=1e-3,
+    )
+
+
+def test_small_batches_give_the_same(wrapped: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = wrapped("gpt2")
+    prompts, answers = cases(model)
+    found = teacher_forced(model, prompts, answers, steer(model, "generated")).kl
+    monkeypatch.setattr("interp_transfer.interventions.predictions.LOGITS_PER_BATCH", 1)
+    torch.testing.assert_close(
+        teacher_forced(model, prompts, answers, steer(model, "generated")).kl, found, atol=1e-5, rtol=1e-4
+    )
+
+
+def test_empty_answers_are_refused(wrapped: Callable[[str], Any]) -> None:
+    model = wrapped("qwen2")
+    for prompts, answers in (([], []), ([[1, 2]], [[]])):
+        with pytest.raises(ValueError, match="at least one text, and a token in each answer"):
+            teacher_forced(model, prompts, answers)
