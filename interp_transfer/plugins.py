@@ -54,7 +54,8 @@ class Plugin:
     Attributes:
         models: makes the known models, by name.
         tasks: gives by name a function that makes a task; its parameters are the task's options.
-        judges: by name, a function that makes a judge; its one optional parameter is what follows the colon in ``name:argument``.
+        judges: by name, a function that makes a judge; its one optional parameter is what follows the colon in
+            ``name:argument``.
         build: ``build(name, out, base=, device=, dtype=)`` makes a known model again and returns its card; None if it cannot.
         commands: further commands of the command line, by name; functions as typer takes them.
         measure: ``measure(model, card)`` measures what is on a known model's card again; None if it cannot.

@@ -107,8 +107,8 @@ class Task:
             texts: whole texts that mappers are fitted on, all for training or by split; the prompts of both sides, with their
                 answers where these are given, unless given.
             clean: prompts that need no intervention; the positive sides unless given. A list is split as pairs are.
-            answers: a right answer to each prompt of either side, as it continues the prompt, leading space included: by prompt,
-                or one for each pair of a list of pairs.
+            answers: a right answer to each prompt of either side, as it continues the prompt, leading space included: by
+                prompt, or one for each pair of a list of pairs.
             name: as reports call it.
             positions: where the vector is applied.
             max_new_tokens: length of completions.
@@ -122,7 +122,7 @@ class Task:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens}: a completion has at least one token")
         by_split = _pairs_by_split(pairs, seed)
-        known = _answers(by_split, pairs, answers)
+        known = _answers(pairs, answers)
         prompts = {s: _once(pair.negative for pair in part) for s, part in by_split.items()}
         kept = {s: _once(pair.positive for pair in part) for s, part in by_split.items()}
         if clean is not None:
@@ -137,7 +137,8 @@ class Task:
         def right(asked: Sequence[Any]) -> list[str]:
             if missing := [prompt for prompt in asked if prompt not in known]:
                 raise ValueError(
-                    f"the task {name!r} has no right answer to {str(missing[0])[:80]!r}: give answers= for every prompt, or none"
+                    f"the task {name!r} has no right answer to {str(missing[0])[:80]!r}: give answers= for every prompt, or "
+                    "none"
                 )
             return [known[prompt] for prompt in asked]
 
@@ -232,8 +233,8 @@ def _pairs_by_split(pairs: Pairs | Mapping[str, Pairs], seed: int) -> dict[str, 
                 )
             if where.setdefault(pair.negative, split) != split:
                 raise ValueError(
-                    f"the negative prompt {str(pair.negative)[:80]!r} is in the splits {where[pair.negative]} and {split}: what "
-                    "is tested must not be fitted on"
+                    f"the negative prompt {str(pair.negative)[:80]!r} is in the splits {where[pair.negative]} and {split}: "
+                    "what is tested must not be fitted on"
                 )
     return found
 
@@ -247,7 +248,7 @@ def _by_split(given: Iterable[Any] | Mapping[str, Iterable[Any]], seed: int) -> 
     return found
 
 
-def _answers(by_split: Mapping[str, list[ContrastPair]], pairs: Any, answers: Any) -> dict[Prompt, str]:
+def _answers(pairs: Any, answers: Any) -> dict[Prompt, str]:
     """The right answer to each prompt that one is given for."""
     if answers is None:
         return {}

@@ -222,8 +222,8 @@ def load_sae(
     """An SAE that ships with a known model, of a folder, of a release of sae-lens, or one that is there already.
 
     Args:
-        what: the name of a known model that an SAE ships with; a folder that ``Sae.save`` or sae-lens wrote; the name of a release of
-            sae-lens, or a repository of the Hugging Face Hub, with ``sae_id``; or an SAE of sae-lens.
+        what: the name of a known model that an SAE ships with; a folder that ``Sae.save`` or sae-lens wrote; the name of a
+            release of sae-lens, or a repository of the Hugging Face Hub, with ``sae_id``; or an SAE of sae-lens.
         sae_id: which SAE of a release.
         model: whose it is. Needed unless ``Sae.save`` wrote it, and checked if it did.
         site: hook-point name; what the SAE says of itself unless given.

@@ -30,8 +30,8 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.finetuning.tuning import TrainingData, tune
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention, add
-from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.patching.weights import weights_from
+from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.io import write_json
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit

