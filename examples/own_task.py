@@ -36,7 +36,7 @@ def main() -> None:
     pairs = it.collect(source, target, task.texts("train"), SOURCE_SITE, TARGET_SITE)
     moved = it.fit(pairs, "affine").transfer(vector)
     native = it.extract(target, task.contrast("train"), TARGET_SITE)
-    print(it.compare(target, task, {"native": it.add(native), "moved": it.add(moved)}, n=40, reference="moved"))
+    print(it.compare(target, task, {"native": native.add(), "moved": moved.add()}, n=40, reference="moved"))
 
 
 if __name__ == "__main__":
