@@ -16,10 +16,10 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 @dataclass(frozen=True)
 class ContrastPair:
-    """Two prompts that differ in one respect; `positive` shows the wanted behaviour."""
+    """Two prompts, each a text or a `Chat`, that differ in one respect; `positive` shows the wanted behaviour."""
 
-    positive: Prompt
-    negative: Prompt
+    positive: Any
+    negative: Any
 
 
 def check_split(split: str) -> Split:

@@ -33,7 +33,7 @@ def save_run(
         write_report(half)
 
 
-def marked_tokens(model: HookedModel, prompts: Sequence[str], positions: Positions) -> list[dict[str, Any]]:
+def marked_tokens(model: HookedModel, prompts: Sequence[Any], positions: Positions) -> list[dict[str, Any]]:
     """The tokens of prompts, and which of them are steered."""
     tok = tokenizer_of(model)
     marked = []

@@ -58,7 +58,7 @@ class Switch:
     host_parameters: int
     layers: tuple[tuple[str, str, Condition], ...]
     ways: Mapping[str, Way]
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[Any, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def sentence(self) -> str:

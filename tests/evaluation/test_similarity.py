@@ -50,7 +50,7 @@ def test_constant_rows_are_refused():
 def test_a_model_is_like_itself_and_less_like_another(models, cats):
     prompts = cats.prompts("test")
     same, chance = layerwise_cka(models[0], models[0], prompts, progress=False)
-    other, _ = layerwise_cka(*models, prompts, progress=False)
+    other, _ = layerwise_cka(models[0], models[1], prompts, progress=False)
     assert same.shape == other.shape == (4, 4)
     assert same[0].isnan().all() and other[:, 0].isnan().all(), "the last token is the same in every prompt"
     assert torch.allclose(same[1:, 1:].diagonal(), torch.ones(3), atol=1e-4)

@@ -7,10 +7,10 @@ import pytest
 import interp_transfer as it
 from interp_transfer.evaluation import evaluator as evaluation
 from interp_transfer.evaluation.evaluator import CleanKL, Condition, Evaluator, evaluator
+from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.transforms import Ablate, Noise
 from interp_transfer.mapping.fit import fit_each
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.organisms.tasks.backdoor import BackdoorTask
 from interp_transfer.paper import joint as module
 from interp_transfer.paper.joint import Joint, best_joint
 from interp_transfer.stats import Estimate, rate
@@ -20,7 +20,7 @@ SITES = ["blocks.2.hook_resid_pre", "blocks.3.hook_resid_pre"]
 SMALL = {"strengths": (0.25, 0.5), "positions": ("last", "all"), "progress": False}
 
 
-def small(model: HookedModel, task: BackdoorTask) -> Evaluator:
+def small(model: HookedModel, task: Task) -> Evaluator:
     """Of few clean prompts and short answers, for speed."""
     test = evaluator(model, replace(task, max_new_tokens=40), "validation", n=8)
     return replace(test, clean_kl=CleanKL(test.clean_kl.prompts[:16], test.clean_kl.answers[:16]))

@@ -23,7 +23,7 @@ WHERE: dict[str, Any] = {"source_sites": SITES, "target_sites": SITES, "progress
 
 @pytest.fixture(scope="module")
 def study(models, cats) -> PredictorStudy:
-    return compare_predictors(*models, cats, strengths=(1.0, 2.0), n=8, budget=1.0, **WHERE)
+    return compare_predictors(models[0], models[1], cats, strengths=(1.0, 2.0), n=8, budget=1.0, **WHERE)
 
 
 def test_every_pair_has_its_outcome_and_its_scores(study):
@@ -40,7 +40,9 @@ def test_every_pair_has_its_outcome_and_its_scores(study):
 
 def test_the_outcome_is_that_of_the_best_setting_within_the_budget(study, models, cats):
     pair = study.pairs[-1]
-    pairs = it.collect(*models, cats.texts("train"), *zip(*[(s, t) for s in SITES for t in SITES], strict=True), progress=False)
+    pairs = it.collect(
+        models[0], models[1], cats.texts("train"), *zip(*[(s, t) for s in SITES for t in SITES], strict=True), progress=False
+    )
     where = pair["source_site"], pair["target_site"]
     moved = it.fit(pairs, "affine", sites=where, progress=False).transfer(
         it.extract(models[0], cats.contrast("train"), where[0])

@@ -22,7 +22,7 @@ WHERE: dict[str, Any] = {"source_sites": SITES, "target_sites": SITES, "progress
 
 @pytest.fixture(scope="module")
 def found(models, cats) -> Predictions:
-    return predict(*models, cats, n=8, **WHERE)
+    return predict(models[0], models[1], cats, n=8, **WHERE)
 
 
 def test_every_pair_has_a_vector_and_every_score(found, models):
@@ -40,7 +40,7 @@ def test_every_pair_has_a_vector_and_every_score(found, models):
 def test_only_what_is_needed_is_computed(models, cats, monkeypatch):
     monkeypatch.setattr(module, "probe_sites", None)
     monkeypatch.setattr(module, "first_order", None)
-    assert set(predict(*models, cats, by=("depth", "map"), **WHERE).scores) == {"depth", "map"}
+    assert set(predict(models[0], models[1], cats, by=("depth", "map"), **WHERE).scores) == {"depth", "map"}
 
 
 def test_the_gradient_is_the_slope_of_the_metric(models, cats):
@@ -68,7 +68,7 @@ def test_the_gradient_is_the_slope_of_the_metric(models, cats):
 
 
 def test_the_best_scored_pairs_alone_are_tried(found, models, cats):
-    choice = find_sites(*models, cats, few=2, strengths=(1.0, 2.0), n=8, **WHERE)
+    choice = find_sites(models[0], models[1], cats, few=2, strengths=(1.0, 2.0), n=8, **WHERE)
     assert list(choice.tried) == found.ranked()[:2]
     pair = (choice.source_site, choice.target_site)
     assert choice.vector is choice.predictions.vectors[pair] and choice.search is choice.tried[pair]
@@ -83,13 +83,13 @@ def test_what_cannot_be_predicted_is_refused(models, cats, monkeypatch):
     monkeypatch.setattr(module, "collect", None)
     one = {**WHERE, "source_sites": SITES[:1], "target_sites": SITES[:1]}
     with pytest.raises(ValueError, match="leaves nothing to choose from"):
-        predict(*models, cats, **one)
+        predict(models[0], models[1], cats, **one)
     with pytest.raises(ValueError, match="4 blocks"):
-        predict(*models, cats, target_sites=["blocks.9.hook_resid_pre"])
+        predict(models[0], models[1], cats, target_sites=["blocks.9.hook_resid_pre"])
     with pytest.raises(ValueError, match="unknown predictor 'atribution': did you mean 'attribution'"):
-        predict(*models, cats, by=("atribution",))
+        predict(models[0], models[1], cats, by=("atribution",))
     with pytest.raises(ValueError, match="few=0"):
-        find_sites(*models, cats, few=0)
+        find_sites(models[0], models[1], cats, few=0)
 
 
 def test_a_model_that_is_right_anyway_has_nothing_to_predict(models, cats):

