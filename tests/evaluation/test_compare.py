@@ -1,0 +1,110 @@
+import json
+
+import pytest
+import torch
+
+import interp_transfer as it
+from interp_transfer.evaluation.compare import SCHEMA, Result
+from interp_transfer.evaluation.evaluator import Condition, condition, evaluator, random_like
+from interp_transfer.evaluation.judges.rules import Verdict
+from interp_transfer.interventions.transforms import Add
+from interp_transfer.stats import Estimate, share_to_dict
+
+SITE = "blocks.2.hook_resid_pre"
+N = 12
+FREE = Estimate(0.0, 0.0, 0.0, 100)
+
+
+@pytest.fixture(scope="module")
+def model(models):
+    return models[1]
+
+
+@pytest.fixture(scope="module")
+def native(model, cats):
+    return it.extract(model, cats.contrast("train"), SITE)
+
+
+@pytest.fixture(scope="module")
+def result(model, cats, native):
+    return it.compare(model, cats, {"native": it.add(native, 1.0), "off": it.add(native, 0.0)}, n=N, reference="native")
+
+
+def test_baselines_are_added_and_everyone_gets_the_same_prompts(result):
+    assert list(result.conditions) == ["unsteered", "native", "off", "random", "mean_ablated"]
+    assert len(result.prompts) == N
+    assert all(len(c.completions) == N for c in result.conditions.values())
+    assert result.conditions["random"].success.n == 5 * N
+    assert result.conditions["native"].success.n == N
+
+
+def test_zero_strength_is_the_unsteered_model(result):
+    assert result.conditions["off"].completions == result.conditions["unsteered"].completions
+    assert result.conditions["off"].clean_kl < 1e-6
+    assert result.conditions["unsteered"].clean_kl == 0.0
+    assert result.conditions["native"].clean_kl > 0
+
+
+def test_the_same_seed_gives_the_same_numbers(model, cats, native, result):
+    again = it.compare(model, cats, {"native": it.add(native, 1.0), "off": it.add(native, 0.0)}, n=N, reference="native")
+    assert again.to_dict() == result.to_dict()
+
+
+def test_frame_plot_html_and_files(result, tmp_path):
+    frame = result.to_frame()
+    assert list(frame.index) == list(result.conditions)
+    assert {"success", "success_low", "success_high", "intact", "clean_kl", "n", "strength"} <= set(frame.columns)
+    assert result.plot().data
+    assert "native" in result._repr_html_()
+    result.save(tmp_path / "r")
+    stored = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert stored["schema"] == SCHEMA
+    assert stored["conditions"]["native"]["success"] == share_to_dict(result.conditions["native"].success)
+    said = json.loads((tmp_path / "r" / "completions.json").read_text())
+    assert len(said["conditions"]["native"]) == len(said["prompts"]) == N
+
+
+def test_model_text_is_escaped():
+    rate = Estimate(1.0, 0.5, 1.0, 1)
+    bad = "<script>alert(1)</script>"
+    result = Result(bad, {"name": bad}, {bad: Condition(rate, rate, FREE, 1.0, (bad,), (Verdict(True, True, bad),))}, (bad,), 0)
+    assert "<script>" not in result._repr_html_()
+
+
+def test_random_vectors_have_the_norm_of_the_reference(native):
+    for strength in (1.0, 2.5):
+        for drawn in random_like(it.add(native, strength, "prompt"), seed=0):
+            assert isinstance(drawn.transform, Add)
+            assert drawn.transform.direction.norm().item() == pytest.approx(strength * native.norm, rel=1e-4)
+            assert (drawn.site, drawn.positions) == (native.site, "prompt")
+    one, two = (random_like(it.add(native), seed=seed)[0].transform for seed in (0, 1))
+    assert not torch.equal(one.direction, two.direction)  # type: ignore[union-attr]
+
+
+def test_draws_are_pooled_and_clustered_by_prompt(cats):
+    prompts = cats.prompts("test")[:2]
+    yes, no = "b", "a"  # the judge takes completions with an even sum of characters
+    judged = condition(cats, prompts, [[yes, yes], [no, yes]], FREE, 1.0, "")
+    assert (judged.success.value, judged.success.n) == (0.75, 4)
+
+
+def test_forced_first_tokens_are_those_of_right_answers(model, cats):
+    test = evaluator(model, cats, "test", n=6)
+    judged = test.forced_first_token()
+    tok = model.tokenizer
+    for text, answer in zip(judged.completions, cats.answers(test.prompts), strict=True):
+        assert text.startswith(tok.decode(tok(answer)["input_ids"][:1]))
+
+
+def test_bad_comparisons_are_refused(model, cats, native):
+    steer = it.add(native)
+    with pytest.raises(ValueError, match="at least one"):
+        it.compare(model, cats, {})
+    with pytest.raises(ValueError, match="added by themselves"):
+        it.compare(model, cats, {"random": steer})
+    with pytest.raises(ValueError, match="reference='moved'"):
+        it.compare(model, cats, {"native": steer}, reference="moved")
+    with pytest.raises(ValueError, match="choose n from 1"):
+        it.compare(model, cats, {"native": steer}, n=10**6)
+    with pytest.raises(ValueError, match="adds a vector"):
+        it.compare(model, cats, {"gone": it.ablate(native)}, n=5)
