@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.evaluation.judges.rules import Verdict, check_lengths
+from interp_transfer.prompts.chats import Prompt, request_of
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Judged:
 
 def ask(
     judge: ModelJudge,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     completions: Sequence[str],
     references: Sequence[str] | None = None,
     *,
@@ -168,7 +169,7 @@ def ask(
     if references is not None:
         check_lengths(prompts, references)
     shown: Sequence[str | None] = references if judge.needs_reference and references is not None else [None] * len(prompts)
-    items = [Item(*three) for three in zip(prompts, completions, shown, strict=True)]
+    items = [Item(request_of(p), c, s) for p, c, s in zip(prompts, completions, shown, strict=True)]
     who = judge.identity  # once: it may hash a model's weights
     keys = [key_of(who, item) for item in items]
     kept = OpinionCache.open(cache, who) if cache is not None else None
