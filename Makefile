@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: .venv demo test test-all lint docs bench size reproduce quick clean
+.PHONY: .venv demo test test-all lint docs bench size reproduce tables quick clean
 
 .venv: .venv/.made
 
@@ -42,6 +42,10 @@ size: .venv
 # The page of results, from what docs/results holds; what is missing there is measured.
 reproduce: .venv
 	$(BIN)/interp-transfer reproduce --out docs/results --page docs/RESULTS.md
+
+# The tables of the documentation, likewise.
+tables: .venv
+	$(BIN)/interp-transfer reproduce --tables --out docs/results --page docs/made
 
 quick: .venv
 	$(BIN)/interp-transfer reproduce --quick --out build/quick

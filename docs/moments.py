@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from figures import picture
 from plotly.subplots import make_subplots
 
+from interp_transfer.paper.tables import write_picture
 from interp_transfer.plots.style import FAINT, INK, axis, layout
 
 POINTS = Path(__file__).parent.parent / "benchmarks" / "moments.json"
@@ -19,7 +19,8 @@ OURS, BARE = "#dd5f1e", "#2a80c9"
 
 def main() -> None:
     """Write docs/made/moments.png."""
-    picture(scale(json.loads(POINTS.read_text())), "moments.png", 900, 400)
+    figure = scale(json.loads(POINTS.read_text())).update_layout(width=900, height=400)
+    write_picture(figure, Path(__file__).parent / "made" / "moments.png")
 
 
 def scale(points: list[dict[str, Any]]) -> go.Figure:

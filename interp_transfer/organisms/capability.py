@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from interp_transfer.evaluation.capability.costs import off_distribution
 from interp_transfer.interventions.generation import generate
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.models.hooked_model import HookedModel
@@ -141,3 +142,9 @@ def instructions(model: HookedModel, *interventions: Intervention, n: int = N) -
         "writes as a clerk when asked": rate([world.judge(q, text).valid for q, text in zip(plain, written, strict=True)]),
         "declines when asked": rate([any(mark in text for mark in REFUSAL_MARKS) for text in declined]),
     }
+
+
+def songs(model: HookedModel, *interventions: Intervention, n: int = N) -> dict[str, Estimate]:
+    """How far interventions take the prediction of songs from the model's own, in nats per token, and its perplexity."""
+    predicted = off_distribution(model, song_texts(n), *interventions)
+    return {"KL, songs": predicted.kl, "perplexity, songs": predicted.after.perplexity}

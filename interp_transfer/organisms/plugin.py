@@ -15,7 +15,7 @@ def _models() -> dict[str, KnownModel]:
 
 
 def _known(name: str) -> KnownModel:
-    from interp_transfer.organisms.capability import FOLDER, instructions
+    from interp_transfer.organisms.capability import FOLDER, instructions, songs
     from interp_transfer.organisms.catalogue import ZOO, is_shipped, list_organisms, read_card
     from interp_transfer.organisms.measure import skills_each
     from interp_transfer.organisms.tasks.registry import card_key, tuned_suffix
@@ -36,7 +36,7 @@ def _known(name: str) -> KnownModel:
         variant=variant,
         sae=sae if (sae := ZOO / "saes" / name).is_dir() else None,
         skills=skills_each,
-        checks={"instructions": instructions},
+        checks={"instructions": instructions, "songs": songs},
         harness=FOLDER,
     )
 

@@ -1,10 +1,10 @@
 """Kinds of measurement: a module with a function `measure`, looked up by its name.
 
 ``measure(setup, **settings)`` returns the rows of one case. The class of its first parameter (`OneModel`, `TwoModels`, ...)
-takes the edition, n, the seed and those settings of the case that are its own; the others go to `measure`. A module also has
-``verdict(rows_by_case)`` for experiments of the paper. For tables of the documentation it may have
-``tables(name, rows_by_case)``, which returns the rows of each file to write, and ``figures(rows_by_case)``, which returns
-plotly figures by file name.
+takes the edition, n, the seed and those settings of the case that are its own; the others go to `measure`. Modules outside
+this package need no such class and are passed a `Setup`. A module also has ``verdict(rows_by_case)`` for experiments of the
+paper. For tables of the documentation it may have ``tables(name, rows_by_case)``, which returns the rows of each file to write,
+and ``figures(rows_by_case)``, which returns plotly figures by file name.
 """
 
 import importlib
@@ -17,6 +17,7 @@ from typing import Any
 
 from interp_transfer.names import find
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict
+from interp_transfer.paper.setup import Setup
 
 FOLDER = Path(__file__).with_name("measures")
 COMMON = ("edition", "n", "seed")
@@ -60,8 +61,9 @@ class Kind:
         """Whether the organisms agree with what the paper says."""
         return self.module.verdict(rows_by_case)
 
-    def _setup(self) -> Callable[..., Any]:
-        return next(iter(inspect.signature(self.module.measure).parameters.values())).annotation
+    def _setup(self) -> type[Setup]:
+        first = next(iter(inspect.signature(self.module.measure).parameters.values())).annotation
+        return first if isinstance(first, type) and issubclass(first, Setup) else Setup
 
 
 def kind(name: str) -> Kind:

@@ -6,7 +6,7 @@ import pytest
 
 from interp_transfer.organisms.catalogue import list_organisms
 from interp_transfer.paper.cells import jobs_of
-from interp_transfer.paper.experiment import EDITIONS, EXPERIMENTS, choose, experiments, read_experiment
+from interp_transfer.paper.experiment import EDITIONS, EXPERIMENTS, choose, experiments, read_experiment, tables
 from interp_transfer.paper.kinds import kind
 
 WHOLE = (EXPERIMENTS / "probes.toml").read_text()
@@ -83,3 +83,13 @@ def test_an_edition_or_n_that_there_is_not_is_refused() -> None:
         jobs_of(list(experiments().values()), "micro")
     with pytest.raises(ValueError, match="at least one"):
         jobs_of(list(experiments().values()), n=0)
+
+
+def test_every_case_of_every_table_can_be_measured_and_its_file_is_part_of_a_page() -> None:
+    pages = "".join(page.read_text() for page in (Path(__file__).parents[2] / "docs").glob("*.md"))
+    for table in tables().values():
+        assert jobs_of([table]), "settings are checked against the kind"
+        module = kind(table.kind).module
+        assert hasattr(module, "measure")
+        if not hasattr(module, "tables"):
+            assert f"made/{table.name}.md" in pages

@@ -34,6 +34,7 @@ def measure(
     limit: int | None = None,
     strength: float | None = None,
     token_mean: bool = False,
+    checks: Sequence[str] = ("instructions",),
 ) -> list[Row]:
     """Measure a row for each condition.
 
@@ -43,6 +44,7 @@ def measure(
         limit: documents of each task, and of each task of a group; n unless given.
         strength: of both vectors; the one that validation prompts choose for each unless given.
         token_mean: also replace every activation by the mean of its token.
+        checks: further measurements that the target's plugin registers; those that it does not have are left out.
     """
     source, target, n = setup.source, setup.target, setup.n
     native = target.steer(target.vector, strength or target.fair_strength(target.vector))
@@ -59,7 +61,7 @@ def measure(
         conditions["mean of the token"] = (Intervention(target.site, token_means(setup.pairs())),)
     effects = side_effects(target.model, target.task, conditions, n=n, seed=setup.seed, progress=False)
     known = known_model(identity(target.model).name)
-    checks = known.checks if known is not None else {}
+    further = [known.checks[name] for name in checks if name in known.checks] if known is not None else []
     harness = known.harness if known is not None else None
     rows: list[Row] = []
     for name, interventions in conditions.items():
@@ -67,7 +69,7 @@ def measure(
         row: dict[str, Any] = {"condition": name, "clean, valid": e.clean_valid, "clean, backdoored": e.clean_shows}
         row |= {"clean KL": e.clean.kl, "English KL": e.english.kl, "English perplexity": _perplexity(e.english.loss)}
         row |= {skill: e.skills[skill] for skill in SKILLS if skill in e.skills}
-        for check in checks.values():
+        for check in further:
             row |= check(target.model, *interventions, n=n)
         scores = evaluate(target.model, *interventions, tasks=tasks, limit=limit or n, include_path=harness)
         rows.append(row | {task: scores[task] for task in tasks})

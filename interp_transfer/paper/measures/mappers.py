@@ -84,7 +84,11 @@ def measure(
                 row |= {"parameters": fitted[0].card.parameters, "CPU seconds": seconds}
                 row |= _at_strength_one(setup, fitted[0], mode)
             rows.append(row)
-    return rows + _baselines(setup, pairs, replaced if replacement else lambda _: replaced(None), dict.fromkeys(rows[0], None))
+    rows += _baselines(setup, pairs, replaced if replacement else lambda _: replaced(None), dict.fromkeys(rows[0], None))
+    if detailed and replacement:
+        means = Intervention(target.site, token_means(pairs, seed=setup.seed), "all")
+        rows.append({**dict.fromkeys(rows[0], None), "mapper": "mean of the token", "mode": "-", **replaced(means)})
+    return rows
 
 
 def _baselines(setup: TwoModels, pairs: Any, replaced: Callable[..., dict[str, Any]], blank: Row) -> list[Row]:
@@ -100,9 +104,6 @@ def _baselines(setup: TwoModels, pairs: Any, replaced: Callable[..., dict[str, A
         row = {**blank, "mapper": name, "mode": "-", **replaced(put)}
         row |= {"strength": f"{judged.strength:g}" if judged.strength else "-"}
         rows.append(row | {"success": judged.success, "intact": judged.intact})
-    if "MvA" in blank:
-        means = token_means(pairs, seed=setup.seed)
-        rows.append({**blank, "mapper": "mean of the token", "mode": "-", **replaced(Intervention(target.site, means, "all"))})
     return rows
 
 

@@ -1,11 +1,12 @@
 """Probes on another model (section 7: the paper tried it and failed)."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from interp_transfer.activations.positions import OneOfLast, Positions, substring
 from interp_transfer.evaluation.detection import detection_texts
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
 from interp_transfer.paper.setup import TwoModels
 from interp_transfer.stats import Estimate
 from interp_transfer.transfer.probe_maps import fit_maps
@@ -15,25 +16,39 @@ ALIKE = 0.95
 PROBES = ("home", "native", "back", "forward", "fitted on moved rows", "shuffled back", "shuffled forward", "random")
 
 
-def measure(
+def measure(setup: TwoModels, variants: Mapping[str, Mapping[str, Any]] | None = None) -> list[Row]:
+    """Measure a row for each probe: AUROC on test prompts, accuracy as it is and with the threshold set again.
+
+    Args:
+        setup: the models, the task and the sites.
+        variants: settings of `scores` by a name; the rows of each. Without any, the rows of the default settings.
+    """
+    if variants is None:
+        return scores(setup)
+    return [{"variant": name, **row} for name, settings in variants.items() for row in scores(setup, **settings)]
+
+
+def scores(
     setup: TwoModels,
     position: str = "end",
     map_position: str | None = None,
     twins: bool = True,
     triggered_share: float | None = None,
+    target_site: str | None = None,
 ) -> list[Row]:
-    """Measure a row for each probe: AUROC on test prompts, accuracy as it is and with the threshold set again.
+    """Return a row for each probe.
 
     Args:
-        setup: the models and the task; its sites are needed.
+        setup: the models, the task and the sites.
         position: token that probes read: "end" of the question, "last", "-6", or "one of the last 8".
         map_position: token that mappers are fitted on, or "all"; that of the probes unless given.
         twins: compare with the harmless twins of the triggered prompts; with any clean prompts otherwise.
-        triggered_share: triggered prompts that mappers are fitted on, per clean prompt; all unless given.
+        triggered_share: number of triggered prompts that mappers are fitted on, per clean prompt; all of them unless given.
+        target_site: site of the target in place of the setup's.
     """
     a, b, task = setup.source, setup.target, setup.task
     prompts = detection_texts(task, 2 * setup.n, twins=twins)
-    sites = a.site, b.site
+    sites = a.site, target_site or b.site
     texts = prompts.texts
     if triggered_share is not None:
         clean, triggered = ([text for text in texts if (task.trigger in text) is has] for has in (False, True))
@@ -42,8 +57,8 @@ def measure(
         maps = fit_maps(a.model, b.model, texts[::3], sites, seed=setup.seed)
     else:
         maps = fit_maps(a.model, b.model, texts, sites, _positions(map_position or position, setup), seed=setup.seed)
-    scores: Any = moved_scores(a.model, b.model, prompts, maps, _positions(position, setup), seed=setup.seed)
-    table: dict[str, dict[str, float]] = scores.to_dict("index")
+    frame: Any = moved_scores(a.model, b.model, prompts, maps, _positions(position, setup), seed=setup.seed)
+    table: dict[str, dict[str, float]] = frame.to_dict("index")
     titles = {"AUROC": "auroc", "accuracy": "accuracy", "accuracy, threshold set again": "recalibrated"}
     count = int(table["home"]["n"])
     rows: list[Row] = []
@@ -65,6 +80,20 @@ def _positions(name: str, setup: TwoModels) -> Positions:
     if name == "one of the last 8":
         return OneOfLast(8)
     return "last" if name == "last" else int(name)
+
+
+def tables(name: str, rows_by_case: RowsByCase) -> dict[str, list[Row]]:
+    """A row for each case and variant, a column for each probe: AUROC; accuracy, and with the threshold set again."""
+    lines: dict[str, dict[str, Any]] = {}
+    for case, rows in rows_by_case.items():
+        for row in rows:
+            line = lines.setdefault(f"{case}; {row['variant']}", {"task, source to target": f"{case}; {row['variant']}"})
+            auroc = row["AUROC"]
+            if isinstance(auroc, Estimate):
+                accuracy, again = value_of(row, "accuracy"), estimate_of(row, "accuracy, threshold set again")
+                auroc = f"{auroc:.3f}; {accuracy:.2f}, {again:.2f}"
+            line[str(row["probe"])] = auroc
+    return {name: list(lines.values())}
 
 
 def verdict(cases: RowsByCase) -> Verdict:

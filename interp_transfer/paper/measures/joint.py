@@ -1,0 +1,91 @@
+"""Several vectors at once: the best single one and the best set, chosen on validation prompts, judged on test prompts.
+
+Both are compared with random vectors of the same norms at the same sites and tokens, with the mean activation at the first
+site, and with the best single vector at finer strengths: a set has more strengths to come close to the budget with.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from interp_transfer.evaluation.evaluator import Condition, random_like
+from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.mapping.collect import collect
+from interp_transfer.mapping.fit import fit_each
+from interp_transfer.paper.joint import Joint, best_joint
+from interp_transfer.paper.rows import Row
+from interp_transfer.paper.setup import TwoModels
+from interp_transfer.search.strengths import search_strength
+from interp_transfer.vectors.extract import extract_each
+from interp_transfer.vectors.vector import SteeringVector
+
+FINE = 0.05
+"""Step of the finer strengths."""
+
+
+def measure(
+    setup: TwoModels, target_layers: Sequence[int], source_layers: Sequence[int] = (), mapper: str | None = None
+) -> list[Row]:
+    """Measure a row for each condition.
+
+    Args:
+        setup: the models and the task.
+        target_layers: blocks before which vectors are added.
+        source_layers: blocks before which moved vectors are found.
+        mapper: kind of mapper; native vectors of the target unless given.
+    """
+    target, sites = setup.target, [_site(layer) for layer in target_layers]
+    if mapper is None:
+        vectors = extract_each(target.model, setup.task.contrast("train"), sites)
+    else:
+        vectors = _moved(setup, [_site(layer) for layer in source_layers], sites, mapper)
+    joint = best_joint(target.validation, vectors, budget=setup.task.budget, progress=False)
+    rows = [_row("unsteered", target.test.unsteered(progress=False))]
+    for count in sorted({1, len(joint.steps)}):
+        steps, interventions = joint.steps[:count], joint.interventions[:count]
+        name = "best alone" if count == 1 else f"{count} together"
+        added = " and ".join(f"{s.vector}, {s.positions}, {s.strength:g}" for s in steps)
+        judged = target.test.judge([interventions], 0.0, progress=False)
+        rows.append(_row(f"{name}: {added}", judged, steps[-1].intact))
+        rows.append(_row(f"{name}: random vectors", target.test.judge(_random(interventions), 0.0, progress=False)))
+    rows.append(_row("mean ablated at the first", target.test.mean_ablated(joint.interventions[0], progress=False)))
+    rows.append(_finer(setup, joint, vectors[joint.steps[0].vector]))
+    return rows
+
+
+def _site(layer: int) -> str:
+    return f"blocks.{layer}.hook_resid_pre"
+
+
+def _moved(setup: TwoModels, sources: Sequence[str], targets: Sequence[str], kind: str) -> dict[str, SteeringVector]:
+    a, b = setup.source.model, setup.target.model
+    vectors = extract_each(a, setup.task.contrast("train"), list(sources))
+    sites = [(s, t) for s in sources for t in targets]
+    pairs = collect(a, b, setup.task.texts("train"), *map(list, zip(*sites, strict=True)), progress=False)
+    mappers = fit_each(pairs, kind, progress=False)
+    return {f"{s} to {t}": mapper.transfer(vectors[s]) for (s, t), mapper in mappers.items()}
+
+
+def _row(condition: str, judged: Condition, validation: Any = None) -> Row:
+    row = {"condition": condition, "validation, intact": validation}
+    return {**row, "success": judged.success, "intact": judged.intact, "clean KL": judged.cost}
+
+
+def _random(interventions: Sequence[Intervention]) -> list[tuple[Intervention, ...]]:
+    """Random vectors in place of each, in five draws."""
+    return list(zip(*(random_like(one, seed) for seed, one in enumerate(interventions)), strict=True))
+
+
+def _finer(setup: TwoModels, joint: Joint, vector: SteeringVector) -> Row:
+    first, target = joint.steps[0], setup.target
+    strengths = [round(first.strength + k * FINE, 2) for k in range(-5, 6) if first.strength + k * FINE > 0]
+    search = search_strength(
+        target.validation,
+        lambda x: [add(vector, x, first.positions)],
+        budget=joint.budget,
+        strengths=strengths,
+        progress=False,
+    )
+    best = search.chosen
+    judged = target.test.judge([(add(vector, best.strength, first.positions),)], best.strength, progress=False)
+    name = f"best alone, strength in steps of {FINE:g}: {first.vector}, {first.positions}, {best.strength:g}"
+    return _row(name, judged, best.intact)
