@@ -5,6 +5,7 @@ import sys
 
 from typer.main import get_command
 
+import interp_transfer as it
 from interp_transfer.cli.main import app
 
 
@@ -18,11 +19,11 @@ def test_the_module_can_be_run():
     done = subprocess.run(
         [sys.executable, "-m", "interp_transfer.cli.main", "--version"], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "0.1.0"
+    assert done.stdout.strip() == it.__version__
 
 
 def test_version(call):
-    assert call("--version")[:2] == (0, "0.1.0\n")
+    assert call("--version")[:2] == (0, f"{it.__version__}\n")
 
 
 def test_an_unknown_command_is_one_line(refuses):
