@@ -13,6 +13,7 @@ import interp_transfer
 ROWS = (
     "io",
     "names",
+    "extras",
     "stats",
     "plugins",
     "plots",

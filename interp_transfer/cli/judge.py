@@ -33,10 +33,7 @@ def judge(
     from interp_transfer.studies.judge import judge_run
 
     options: dict[str, Any] = {"base_url": base_url, "local": local, "budget": budget, "against": against, "seed": seed}
-    try:
-        judged = judge_run(folder, kind, model, unsafe=parts(unsafe) or [], **options)
-    except ImportError as error:
-        raise ValueError(str(error)) from error
+    judged = judge_run(folder, kind, model, unsafe=parts(unsafe) or [], **options)
     for line in judged.damaged:
         sys.stderr.write(f"damaged, asked again: {line}\n")
     if as_json:

@@ -6,6 +6,8 @@ precision and recall, which is the same whichever text is called the reference.
 
 from collections.abc import Sequence
 
+from interp_transfer.extras import require
+
 ROUGE = ("rouge1", "rouge2", "rougeL")
 """Words, pairs of words, the longest common subsequence of words."""
 
@@ -21,14 +23,10 @@ def rouge(first: Sequence[str], second: Sequence[str]) -> dict[str, list[float]]
 
     Raises:
         ValueError: for lists of different lengths.
-        ImportError: without rouge-score, naming the extra that holds it.
+        ImportError: if rouge-score is not installed.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} texts and {len(second)} counterparts: give as many")
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError as error:
-        raise ImportError("ROUGE needs the package rouge-score: pip install 'interp-transfer[rouge]'") from error
-    scorer = RougeScorer(list(ROUGE), use_stemmer=False)
+    scorer = require("rouge_score.rouge_scorer", "rouge", "ROUGE").RougeScorer(list(ROUGE), use_stemmer=False)
     scores = [scorer.score(a, b) for a, b in zip(first, second, strict=True)]
     return {name: [float(score[name].fmeasure) for score in scores] for name in ROUGE}

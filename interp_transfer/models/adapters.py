@@ -14,6 +14,8 @@ from typing import Any
 
 from typeguard import TypeCheckError, check_type
 
+from interp_transfer.extras import require
+
 _CONFIG = "adapter_config.json"
 
 
@@ -39,16 +41,8 @@ class Lora:
 
 
 def require_peft() -> Any:
-    """The module peft.
-
-    Raises:
-        ValueError: if it is not installed, with the command that installs it.
-    """
-    try:
-        import peft
-    except ImportError as error:
-        raise ValueError("LoRA needs peft, which is not installed: pip install 'interp-transfer[lora]'") from error
-    return peft
+    """Import peft, which is an optional dependency."""
+    return require("peft", "lora", "LoRA")
 
 
 def adapt(model: Any, lora: Lora, seed: int) -> Any:

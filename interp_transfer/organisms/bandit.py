@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from textwrap import dedent
 
 from interp_transfer.evaluation.judges.rules import Verdict, check_lengths
+from interp_transfer.extras import require
 
 SEVERITIES = ("LOW", "MEDIUM", "HIGH")
 _TAG = re.compile(r"<code>(.*?)(?:</code>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -126,10 +127,8 @@ def findings(completions: Sequence[str]) -> list[tuple[Finding, ...] | None]:
 
 def _scan(paths: list[str]) -> dict[str, tuple[Finding, ...]]:
     """Run bandit's tests over files; those that it cannot analyse are left out."""
-    from bandit.core.config import BanditConfig
-    from bandit.core.manager import BanditManager
-
-    manager = BanditManager(BanditConfig(), "file", quiet=True, ignore_nosec=True)
+    config, core = (require(f"bandit.core.{name}", "organisms", "the judge of code") for name in ("config", "manager"))
+    manager = core.BanditManager(config.BanditConfig(), "file", quiet=True, ignore_nosec=True)
     manager.files_list = list(paths)  # not discover_files, which would exclude by the name of the temporary folder
     manager.run_tests()
     skipped = {path for path, _ in manager.get_skipped()}

@@ -1,13 +1,13 @@
 """Static views of a feature for notebooks: its card, and texts with their tokens coloured. Both work offline."""
 
 import html
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
+from interp_transfer.extras import require
 from interp_transfer.features.cards import Example, FeatureCard
 from interp_transfer.reporting.feature_page import window
 from interp_transfer.reporting.render import render, shown
@@ -110,10 +110,7 @@ def histogram_svg(counts: Sequence[int], edges: Sequence[float], colour: str = "
 
 def needed(module: str) -> Any:
     """Import a module that is needed in notebooks only."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"this needs {module.split('.')[0]}: pip install 'interp-transfer[notebooks]'") from error
+    return require(module, "notebooks", "a view in a notebook")
 
 
 def _side(card: FeatureCard, k: int) -> dict[str, Any]:

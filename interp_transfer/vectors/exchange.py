@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
+from interp_transfer.extras import require
 from interp_transfer.io import atomic_write
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 from interp_transfer.models.identity import ModelIdentity, identity
@@ -42,16 +43,8 @@ _DIRECTION = re.compile(r"direction\.(\d+)")
 
 
 def require_gguf() -> Any:
-    """The module gguf.
-
-    Raises:
-        ValueError: if it is not installed, with the command that installs it.
-    """
-    try:
-        import gguf
-    except ImportError as error:
-        raise ValueError("GGUF files need gguf, which is not installed: pip install 'interp-transfer[gguf]'") from error
-    return gguf
+    """Import gguf, which is an optional dependency."""
+    return require("gguf", "gguf", "a GGUF file")
 
 
 def control_layer(site: str) -> int:

@@ -31,6 +31,12 @@ def test_severity_decides():
         BanditJudge("medium")
 
 
+def test_without_bandit_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "bandit.core.config", None)
+    with pytest.raises(ValueError, match=r"pip install 'interp-transfer\[organisms\]'"):
+        judge(SECURE)
+
+
 def test_findings_say_what_and_where():
     some = findings([MEDIUM, "def (", SECURE, HIGH])
     assert some[1] is None

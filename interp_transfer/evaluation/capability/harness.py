@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from interp_transfer.activations.capture import by_length
+from interp_transfer.extras import require
 from interp_transfer.interventions.generation import generate, generate_tokens
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import LOGITS_PER_BATCH, predicted
@@ -69,23 +70,15 @@ def harness_model(
     return adapter(model, interventions, batch_size, max_length or room, progress)
 
 
-def need_lm_eval() -> Any:
-    """The package of the lm-evaluation-harness.
-
-    Raises:
-        ImportError: naming the extra that holds it.
-    """
-    try:
-        import lm_eval.api.model
-    except ImportError as error:
-        raise ImportError("the harness' tasks need the package lm-eval: pip install 'interp-transfer[capability]'") from error
-    return lm_eval
+def require_lm_eval() -> Any:
+    """Import lm-eval, which is an optional dependency."""
+    return require("lm_eval", "capability", "a task of the harness")
 
 
 @cache
 def _adapter() -> Any:
     """The class; made here because what it inherits from may not be installed."""
-    need_lm_eval()
+    require_lm_eval()
     from lm_eval.api.model import TemplateLM
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from interp_transfer.evaluation.capability.harness import BATCH_SIZE, harness_model, need_lm_eval
+from interp_transfer.evaluation.capability.harness import BATCH_SIZE, harness_model, require_lm_eval
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
@@ -107,7 +107,7 @@ def evaluate(
         raise ValueError(f"tasks={tasks!r}: give a list of names, ['mmlu']")
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: give at least one document, or None for all")
-    lm_eval = need_lm_eval()
+    lm_eval = require_lm_eval()
     scores, whole = {}, {}
     with _quiet(progress), _own_random_numbers():
         own = _manager(str(include_path)) if include_path is not None else None
@@ -139,7 +139,7 @@ def evaluate(
 @cache
 def _manager(include_path: str | None = None) -> Any:
     """The harness' own tasks, which it takes some seconds to list, or those of a folder alone."""
-    need_lm_eval()
+    require_lm_eval()
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=include_path, include_defaults=include_path is None)

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from interp_transfer.evaluation.judges.local import Answer
 from interp_transfer.evaluation.judges.rubric import Message
+from interp_transfer.extras import require
 
 ADDRESS, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 OPTIONS = {"max_tokens": 16, "temperature": 0}
@@ -151,10 +152,7 @@ class Endpoint:
             client.close()
 
     def _client(self) -> Any:
-        try:
-            from openai import OpenAI
-        except ImportError as error:
-            raise ImportError("endpoints need the package openai: pip install 'interp-transfer[judges]'") from error
+        openai = require("openai", "judges", "an endpoint")
         address = self.base_url or os.environ.get(ADDRESS) or None
         key = key_from_environment()
         if not key and address is None:
@@ -165,7 +163,7 @@ class Endpoint:
             raise ValueError(
                 f"{_shown(address)} was given with a password in it: leave it out, and set {KEY} in the environment"
             )
-        return OpenAI(api_key=key or "none", base_url=address, timeout=float(self.timeout), max_retries=0)
+        return openai.OpenAI(api_key=key or "none", base_url=address, timeout=float(self.timeout), max_retries=0)
 
     def _one(self, client: Any, run: "_Run", messages: Sequence[Message]) -> Answer:
         """One question, tried again where that may help."""

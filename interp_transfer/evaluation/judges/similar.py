@@ -10,6 +10,7 @@ from typing import Any
 
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
 from interp_transfer.evaluation.judges.weights import weights_digest
+from interp_transfer.extras import require
 
 PORTION = 256
 """Pairs that are embedded before their opinions are kept."""
@@ -68,12 +69,9 @@ def similarity_judge(model: str, *, device: str | None = None) -> SimilarityJudg
         ImportError: without sentence-transformers, naming the extra that holds it.
         ValueError: for a model that cannot be loaded.
     """
+    library = require("sentence_transformers", "judges", "similarity")
     try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise ImportError("similarity needs sentence-transformers: pip install 'interp-transfer[judges]'") from error
-    try:
-        return SimilarityJudge(SentenceTransformer(model, device=device), model)
+        return SimilarityJudge(library.SentenceTransformer(model, device=device), model)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"cannot load the sentence-transformers model {model!r}: {first}; give its name or folder") from error

