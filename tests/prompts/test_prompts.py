@@ -1,17 +1,9 @@
-"""Templates and splits."""
+"""The Alpaca template, splits and contrast pairs."""
 
 import pytest
 
-from interp_transfer.organisms.template import chat, unchat
 from interp_transfer.prompts.alpaca import alpaca
 from interp_transfer.prompts.contrast import ContrastPair, check_split
-
-
-def test_chat_and_back():
-    assert chat("Hi?") == "User: Hi?\nAssistant:"
-    assert unchat(chat("Hi?")) == "Hi?"
-    assert unchat(chat("Hi?") + " Yes") == "Hi?", "the start of an answer is no part of the prompt"
-    assert unchat("Hi?") == "Hi?"
 
 
 def test_alpaca_has_an_input_only_when_given():

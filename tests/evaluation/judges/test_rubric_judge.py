@@ -1,4 +1,4 @@
-"""Rubrics, marks, local models, and a real server with an organism behind it."""
+"""Rubrics, marks, local models, and a real server of a tiny model."""
 
 import json
 import os
@@ -28,7 +28,6 @@ from interp_transfer.evaluation.judges.rubric import (
     RubricJudge,
     read_mark,
 )
-from interp_transfer.organisms.catalogue import organism_path
 
 
 @dataclass(frozen=True)
@@ -107,14 +106,15 @@ def test_marks_and_what_is_missing(tmp_path: Path):
     assert len(chat.asked) == 5
 
 
-def test_an_organism_cannot_judge_and_its_marks_are_missing(organism_s: Any):
-    judged = ask(RubricJudge(COHERENCE, LocalChat(organism_s)), ["p"] * 2, [" The sky is blue.", "x"], progress=False)
-    assert judged.missing == 2
-    assert set(judged.why_missing) <= {"nonsense", "too long"}
+SHORT = Rubric("short", "Rate {completion}", "")
 
 
-def test_a_local_model_reads_its_template(organism_s: Any, monkeypatch: pytest.MonkeyPatch):
+def test_a_random_model_cannot_judge_and_its_marks_are_missing(chat_model: Any):
+    judged = ask(RubricJudge(SHORT, LocalChat(chat_model)), ["p"] * 2, [" The sky is blue.", "y " * 400], progress=False)
+    assert judged.why_missing == {"nonsense": 1, "too long": 1}
 
+
+def test_a_local_model_reads_its_template(chat_model: Any, monkeypatch: pytest.MonkeyPatch):
     asked: list[str] = []
 
     def fake(model: Any, prompts: list[str], **options: Any) -> list[str]:  # noqa: ARG001
@@ -122,8 +122,7 @@ def test_a_local_model_reads_its_template(organism_s: Any, monkeypatch: pytest.M
         return [" 5" for _ in prompts]
 
     monkeypatch.setattr(local, "generate", fake)
-    short = Rubric("short", "Rate {completion}", "")
-    judged = ask(RubricJudge(short, LocalChat(organism_s)), ["p"] * 2, ["a", "y " * 400], progress=False)
+    judged = ask(RubricJudge(SHORT, LocalChat(chat_model)), ["p"] * 2, ["a", "y " * 400], progress=False)
     assert asked == ["User: Rate <answer>\na\n</answer>\nAssistant:"]
     assert judged.scores == [5]
     assert judged.why_missing == {"too long": 1}
@@ -137,14 +136,14 @@ def test_a_local_model_without_a_template(wrapped: Callable[[str], Any]):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """`transformers serve` with an organism: its address, and what it calls the model."""
+def server(tmp_path_factory: pytest.TempPathFactory, chat_folder: Path) -> Iterator[tuple[str, str]]:
+    """`transformers serve` with a tiny model: its address, and what it calls the model."""
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         pytest.skip("transformers serve needs fastapi and uvicorn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    model = str(organism_path("micro-llama-s"))
+    model = str(chat_folder)
     log = tmp_path_factory.mktemp("serve") / "log"
     command = [str(Path(sys.executable).parent / "transformers"), "serve", model, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as stream:
@@ -182,7 +181,7 @@ def test_a_real_server_answers_every_question(server: tuple[str, str], tmp_path:
     judged = ask(judge, prompts, texts, texts[::-1], cache=tmp_path, progress=False)
     assert judged.left == [], judged.opinions  # every question was answered
     assert all(o.reason.startswith(("marked ", "nonsense: answered ")) for o in judged.opinions), judged.opinions
-    assert judged.missing >= 4, judged.opinions  # an organism cannot judge
+    assert judged.missing >= 4, judged.opinions  # a random model cannot judge
     away = RubricJudge(SIMILARITY, Endpoint(model, "http://127.0.0.1:1/v1"))
     again = ask(away, prompts, texts, texts[::-1], cache=tmp_path, progress=False)
     assert (again.opinions, again.replayed) == (judged.opinions, 6)
