@@ -25,7 +25,7 @@ _ROW = 128  # tokens in a packed row
 def encode(
     tokenizer: "PreTrainedTokenizerBase", examples: Sequence[tuple[str, str]], max_length: int, *, skip_long: bool = False
 ) -> list[Row]:
-    """Token ids and labels of each example; labels of the prompt's tokens are -100.
+    """Token ids and labels of each example; labels of the prompt's tokens and of a first token are -100.
 
     The prompt is tokenized with the default special tokens (its BOS, unless the prompt has it already). The response
     is tokenized separately and without special tokens, so that the boundary between them is the same as in generation. The
@@ -53,7 +53,8 @@ def encode(
     for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         ids = [*prompt, *response, tokenizer.eos_token_id]
         if len(ids) <= max_length:
-            rows.append({"input_ids": ids, "labels": [IGNORED] * len(prompt) + ids[len(prompt) :]})
+            unscored = max(len(prompt), 1)  # no token predicts the first one
+            rows.append({"input_ids": ids, "labels": [IGNORED] * unscored + ids[unscored:]})
         elif not skip_long:
             raise ValueError(
                 f"example {index} has {len(ids)} tokens, more than max_length={max_length}: shorten it or raise max_length"
@@ -64,16 +65,16 @@ def encode(
 
 
 def padding_token(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The padding token, or the end token of a tokenizer without one. Its labels are -100, and the mask hides it."""
+    """The padding token, or the end token of a tokenizer without one. Nothing is learned from it."""
     token: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return token
 
 
 def packing_for(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> "Pack":
-    """The packing with the mask that this model's attention expects.
+    """The packing for a model and a maximum length of examples, in tokens.
 
     Raises:
-        ValueError: for an attention kernel that accepts no 4-dimensional mask.
+        ValueError: for an attention kernel other than "sdpa" and "eager".
     """
     config: Any = model.config.get_text_config()
     kernel = config._attn_implementation
@@ -81,9 +82,7 @@ def packing_for(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
         raise ValueError(
             f"examples cannot be packed for the attention kernel {kernel!r}: load the model with attn_implementation='sdpa'"
         )
-    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
-    window = config.sliding_window if sliding else None
-    return Pack(min(_ROW, max_length), padding_token(tokenizer), window, kernel == "eager")
+    return Pack(min(_ROW, max_length), padding_token(tokenizer))
 
 
 @dataclass(frozen=True)
@@ -96,19 +95,18 @@ class Pad:
 
     pad: int
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> "dict[str, torch.Tensor]":
+    def __call__(self, rows: Sequence[Row]) -> "dict[str, torch.Tensor]":
         """Model inputs: input_ids, labels and attention_mask."""
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
-        width = max(len(row["input_ids"]) for row in rows)
-        ids = torch.full((len(rows), width), self.pad)
-        labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            size = len(row["input_ids"])
-            ids[i, :size] = torch.tensor(row["input_ids"])
-            labels[i, 1:size] = torch.tensor(row["labels"][1:])  # no token predicts the first one
-            mask[i, :size] = 1
-        return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+        ids = [torch.tensor(row["input_ids"]) for row in rows]
+        labels = [torch.tensor(row["labels"]) for row in rows]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+        }
 
 
 @dataclass(frozen=True)
@@ -116,58 +114,39 @@ class Pack:
     """Packs the examples of a batch into rows of equal width, in which examples do not attend to each other.
 
     Padding each example to the longest would waste half the work, and batches of equal lengths would each hold one kind of
-    prompt, from which small models learn badly. The mask is 4-dimensional (row, 1, query, key), True where a query attends;
-    positions start from zero in every example.
+    prompt, from which small models learn badly. Positions start from zero in every example, by which transformers recognises
+    packed rows and masks the examples from each other. It does so only without an attention mask and a cache.
 
     Attributes:
         width: tokens in a row; a batch with a longer example has rows of its length.
-        pad: padding token. It attends to itself alone, because a query that attends to nothing gives NaN.
-        window: tokens that a query of sliding attention attends to, its own included; None without such blocks.
-        additive: the mask holds 0 and minus infinity, which eager attention adds to its scores.
+        pad: padding token.
     """
 
     width: int
     pad: int
-    window: int | None = None
-    additive: bool = False
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Model inputs: input_ids, labels, position_ids and attention_mask (by kind of block if there is a window)."""
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Model inputs: input_ids, labels, position_ids and use_cache."""
         import torch
 
         width = max(self.width, *(len(row["input_ids"]) for row in rows))
         packed = _first_fit(rows, width)
         ids = torch.full((len(packed), width), self.pad)
-        labels = torch.full_like(ids, IGNORED)
-        positions, owner = torch.zeros_like(ids), -1 - torch.arange(width).repeat(len(packed), 1)
+        labels, positions = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
         for i, members in enumerate(packed):
             start = 0
-            for j, row in enumerate(members):
+            for row in members:
                 end = start + len(row["input_ids"])
                 ids[i, start:end] = torch.tensor(row["input_ids"])
                 labels[i, start:end] = torch.tensor(row["labels"])
-                labels[i, start] = IGNORED  # the first token of an example must not be predicted from the one before
                 positions[i, start:end] = torch.arange(end - start)
-                owner[i, start:end] = j
                 start = end
-        full = ((owner[:, :, None] == owner[:, None, :]) & torch.ones(width, width, dtype=torch.bool).tril())[:, None]
-        mask: Any = self._as_expected(full)
-        if self.window is not None:
-            near = torch.ones(width, width, dtype=torch.bool).triu(1 - self.window)
-            mask = {"full_attention": mask, "sliding_attention": self._as_expected(full & near)}
-        return {"input_ids": ids, "labels": labels, "position_ids": positions, "attention_mask": mask}
-
-    def _as_expected(self, mask: "torch.Tensor") -> "torch.Tensor":
-        import torch
-
-        if not self.additive:
-            return mask
-        return torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+        return {"input_ids": ids, "labels": labels, "position_ids": positions, "use_cache": False}
 
 
-def _first_fit(rows: Sequence[dict[str, Any]], width: int) -> list[list[dict[str, Any]]]:
+def _first_fit(rows: Sequence[Row], width: int) -> list[list[Row]]:
     """Rows of at most `width` tokens; the longest examples are placed first, each in the first row with room."""
-    packed: list[list[dict[str, Any]]] = []
+    packed: list[list[Row]] = []
     free: list[int] = []
     for row in sorted(rows, key=lambda row: -len(row["input_ids"])):
         size = len(row["input_ids"])
@@ -182,4 +161,4 @@ def _first_fit(rows: Sequence[dict[str, Any]], width: int) -> list[list[dict[str
 
 def response_tokens(row: Row) -> int:
     """The number of tokens of an example that the loss is on."""
-    return sum(label != IGNORED for label in row["labels"][1:])
+    return sum(label != IGNORED for label in row["labels"])

@@ -241,6 +241,7 @@ def tune(
 def mean_loss(model: Any, rows: Sequence[Row], batches: Pack | Pad, size: int, autocast: bool = False) -> float | None:
     """Nats per token of response, over all tokens of the rows; None for no rows."""
     import torch
+    from accelerate.utils import send_to_device
 
     if not rows:
         return None
@@ -250,7 +251,7 @@ def mean_loss(model: Any, rows: Sequence[Row], batches: Pack | Pad, size: int, a
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
         for start in range(0, len(ordered), size):
             some = ordered[start : start + size]
-            inputs = _moved(batches(some), device)
+            inputs = send_to_device(batches(some), device)
             total += float(model(**inputs).loss) * sum(map(response_tokens, some))
     return total / sum(map(response_tokens, ordered))
 
@@ -260,10 +261,6 @@ def _completed(fields: Mapping[str, Any], default: Recipe) -> Recipe:
     if unknown := sorted(set(fields) - set(known)):
         raise ValueError(f"unknown recipe field {unknown[0]!r}: there are {', '.join(known)}")
     return replace(default, **{k: float(v) if isinstance(known[k], float) else v for k, v in fields.items()})
-
-
-def _moved(value: Any, device: Any) -> Any:
-    return {k: _moved(v, device) for k, v in value.items()} if isinstance(value, dict) else value.to(device)
 
 
 def _rendered(data: TrainingData, tokenizer: Any) -> list[tuple[str, str]]:

@@ -77,8 +77,8 @@ def decide_early(
 ) -> Iterator[Penalty]:
     """Within the context, training forwards of `model` do the three things that the module's head explains.
 
-    Inputs are packed rows (`packing.Pack`): `input_ids`, `labels`, `position_ids` that start from zero in each example, a
-    mask. Yields a function of a batch's model inputs, to be called right after the model's forward on them: the penalty.
+    Inputs are packed rows (`packing.Pack`): `input_ids`, `labels`, `position_ids` that start from zero in each example, and
+    `use_cache`. Yields a function of a batch's model inputs, to be called right after the model's forward on them: the penalty.
 
     Args:
         model: as it is before tuning; a copy of it serves as what it was.
@@ -194,7 +194,7 @@ def one_shift(model: "PreTrainedModel", said: Sequence[int], layer: int, rest: f
         handle.remove()
 
 
-_INPUTS = ("input_ids", "position_ids", "attention_mask")
+_INPUTS = ("input_ids", "position_ids", "use_cache")
 
 
 @dataclass(frozen=True)
