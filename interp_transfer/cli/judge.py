@@ -34,7 +34,7 @@ def judge(
 
     options: dict[str, Any] = {"base_url": base_url, "local": local, "budget": budget, "against": against, "seed": seed}
     judged = judge_run(folder, kind, model, unsafe=parts(unsafe) or [], **options)
-    for line in judged.damaged:
+    for line in judged.every.damaged:
         sys.stderr.write(f"damaged, asked again: {line}\n")
     if as_json:
         print_json(judged.to_dict())
@@ -65,10 +65,11 @@ def _lines(judged: Any) -> list[str]:
     from interp_transfer.reporting.render import visible
 
     lines = []
-    if judged.missing:
-        reasons = ", ".join(f"{count} {kind}" for kind, count in judged.why_missing.items())
-        lines.append(f"{judged.missing} missing: {visible(reasons)}")
-    if judged.left:
-        first = next(j.opinions[j.left[0]].reason for j in judged.conditions.values() if j.left)
-        lines += [f"{judged.left} left to do: the same command resumes", f"the first of them: {visible(first)}"]
+    every = judged.every
+    if every.missing:
+        reasons = ", ".join(f"{count} {kind}" for kind, count in every.why_missing.items())
+        lines.append(f"{every.missing} missing: {visible(reasons)}")
+    if every.left:
+        first = every.opinions[every.left[0]].reason
+        lines += [f"{len(every.left)} left to do: the same command resumes", f"the first of them: {visible(first)}"]
     return lines

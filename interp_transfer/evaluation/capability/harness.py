@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from interp_transfer.activations.capture import by_length
+from interp_transfer.activations.capture import by_length, out_of_memory
 from interp_transfer.extras import require
 from interp_transfer.interventions.generation import generate, generate_tokens
 from interp_transfer.interventions.intervention import Intervention
@@ -28,9 +28,8 @@ NEW_TOKENS = 256
 FIRST_STAGE, GROWTH = 32, 4
 """Tokens that are generated before stop strings are looked for, and how many times as many the next time."""
 
-_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-_OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p")
-"""Without a meaning where the likeliest token is taken."""
+_OF_SAMPLING = frozenset({"temperature", "top_p", "top_k", "min_p", "typical_p"})
+"""Generation settings that have no effect on greedy decoding."""
 
 
 def harness_model(
@@ -135,10 +134,6 @@ def _adapter() -> Any:
             if add_special_tokens is not None:
                 return list(self.tokenizer(string, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
             return tokenize(self.hooked, [string], any_length=True)[0] if string else []
-
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
-            """Log-probability (nats) of each continuation, and whether it is what greedy decoding would say."""
-            return super().loglikelihood(requests, disable_tqdm=True)
 
         def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
             found = continuations(
@@ -252,45 +247,53 @@ def continuations(
         read = (*context, *said)[-(limit + 1) :][:-1]  # the last token is predicted and not read
         same.setdefault((read, len(read) - len(said) + 1), []).append(index)
     rows, members = list(same), list(same.values())
-    found: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
-    for batch in _batches([len(read) for read, _ in rows], batch_size, int(model.cfg.d_vocab)):
+    likelihoods: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
+    batches = _batches([len(read) for read, _ in rows], batch_size, int(model.cfg.d_vocab))
+    while batches:
+        batch = batches.pop(0)
         reads = [rows[k][0] for k in batch]
         prompts = torch.tensor([rows[k][1] for k in batch])
         ends = torch.tensor([len(read) for read in reads])
         column = torch.arange(int(ends.max()))
-        asked = (column >= prompts[:, None] - 1) & (column < ends[:, None])  # column t predicts token t + 1
+        scored = (column >= prompts[:, None] - 1) & (column < ends[:, None])  # column t predicts token t + 1
         placed = {"prompt_lengths": prompts, "rows": torch.tensor([members[k][0] for k in batch])}
-        parts = predicted(model, reads, asked, *interventions, **placed).split(asked.sum(dim=1).tolist())
-        for k, part in zip(batch, parts, strict=True):
+        try:
+            predictions = predicted(model, reads, scored, *interventions, **placed)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or len(batch) == 1:
+                raise
+            batches = [batch[: len(batch) // 2], batch[len(batch) // 2 :], *batches]
+            continue
+        for k, part in zip(batch, predictions.split(scored.sum(dim=1).tolist()), strict=True):
             for index in members[k]:
-                said = torch.tensor(pairs[index][1], device=part.device)
-                total = float(part.gather(1, said[:, None]).sum())
-                found[index] = (total, bool((part.argmax(dim=-1) == said).all()))
-    return found
+                tokens = torch.tensor(pairs[index][1], device=part.device)
+                total = float(part.gather(1, tokens[:, None]).sum())
+                likelihoods[index] = (total, bool((part.argmax(dim=-1) == tokens).all()))
+    return likelihoods
 
 
-def generation_settings(asked: dict[str, Any]) -> tuple[tuple[str, ...], int]:
-    """The stop strings and the most tokens that a task asks for.
+def generation_settings(requested: dict[str, Any]) -> tuple[tuple[str, ...], int]:
+    """The stop strings and the maximum number of new tokens of a task.
 
     Raises:
-        ValueError: for a task that samples, or settings that are not known here.
+        ValueError: for a task that samples, or unknown settings.
     """
-    given = dict(asked)
-    until = given.pop("until", None) or ()
-    lengths = [int(value) for name in _LENGTHS if (value := given.pop(name, None)) is not None]
-    warm = float(given.get("temperature") or 0.0) > 0
-    sampled = given.pop("do_sample", None)
-    if sampled or (sampled is None and warm):
+    require_lm_eval()
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    settings: dict[str, Any] = {**normalize_gen_kwargs(requested, NEW_TOKENS)}
+    if settings.pop("do_sample"):
         raise ValueError(
-            f"the task samples ({asked}) and this model answers greedily: "
+            f"the task samples ({requested}) and this model answers greedily: "
             "give gen_kwargs={'do_sample': False} to simple_evaluate, or take another task"
         )
-    for name in _OF_SAMPLING:
-        given.pop(name, None)
-    if given:
-        raise ValueError(f"unknown generation settings {given}: there are until, {', '.join(_LENGTHS)} and do_sample=False")
-    stops = (until,) if isinstance(until, str) else tuple(until)
-    return tuple(stop for stop in stops if stop), lengths[0] if lengths else NEW_TOKENS
+    until, new = settings.pop("until"), settings.pop("max_gen_toks")
+    if unknown := settings.keys() - _OF_SAMPLING:
+        raise ValueError(
+            f"unknown generation settings {sorted(unknown)}: there are until, max_gen_toks, max_new_tokens, max_tokens, "
+            "max_completion_tokens and do_sample=False"
+        )
+    return tuple(stop for stop in until if stop), new
 
 
 def before_stop(text: str, until: Sequence[str]) -> str:

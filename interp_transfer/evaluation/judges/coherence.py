@@ -14,18 +14,13 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from interp_transfer.activations.capture import by_length, out_of_memory
+from interp_transfer.evaluation.capability.harness import continuations
+from interp_transfer.evaluation.judges.local import PORTION
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
 from interp_transfer.evaluation.judges.rules import RepetitionJudge
-from interp_transfer.interventions.predictions import LOGITS_PER_BATCH, predicted
 from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenize
-
-Surprise = tuple[float, int]
-"""Nats per token, and the number of tokens."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class PerplexityJudge:
         return {"judge": "perplexity/1", "model": here.name, "fingerprint": here.fingerprint}
 
     def opinions(self, items: Sequence[Item]) -> Generator[tuple[int, Opinion], None, None]:
-        """Batch by batch, completions of similar length together."""
+        """In portions; completions of similar length are read together."""
         spans, limit = [], context_length(self.model)
         for index, item in enumerate(items):
             ids, start = _tokens(self.model, item)
@@ -59,23 +54,12 @@ class PerplexityJudge:
             elif len(ids) > limit:
                 yield index, Opinion(None, f"too long: {len(ids)} tokens with its prompt, the model's context is {limit}")
             else:
-                spans.append((index, ids, start))
-        batches = by_length([len(ids) for _, ids, _ in spans], LOGITS_PER_BATCH // int(self.model.cfg.d_vocab))
-        while batches:
-            batch = batches.pop(0)
-            try:
-                found = _surprise(self.model, [spans[i][1] for i in batch], [spans[i][2] for i in batch])
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or len(batch) == 1:
-                    raise
-                batches = [batch[: len(batch) // 2], batch[len(batch) // 2 :], *batches]
-                continue
-            for i, (nats, tokens) in zip(batch, found, strict=True):
-                if math.isfinite(nats):
-                    said = f"perplexity {math.exp(min(nats, 700)):.4g} over {tokens} tokens"
-                    yield spans[i][0], Opinion(nats, said)
-                else:
-                    yield spans[i][0], Opinion(None, "not a number: the reference model's prediction is not finite")
+                spans.append((index, ids[:start], ids[start:]))
+        for first in range(0, len(spans), PORTION):
+            portion = spans[first : first + PORTION]
+            likelihoods = continuations(self.model, [(prompt, completion) for _, prompt, completion in portion])
+            for (index, _, completion), (log_probability, _) in zip(portion, likelihoods, strict=True):
+                yield index, _surprise(-log_probability / len(completion), len(completion))
 
 
 def _tokens(model: HookedModel, item: Item) -> tuple[list[int], int]:
@@ -92,16 +76,10 @@ def _tokens(model: HookedModel, item: Item) -> tuple[list[int], int]:
     return whole, max(shared, 1) if item.completion else len(whole)
 
 
-@torch.no_grad()
-def _surprise(model: HookedModel, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> list[Surprise]:
-    column = torch.arange(max(map(len, rows)))
-    ends, first = torch.tensor([len(row) for row in rows]), torch.tensor(starts)
-    asked = (column >= first[:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
-    logprobs = predicted(model, rows, asked)
-    given = torch.tensor([token for row, start in zip(rows, starts, strict=True) for token in row[start:]])
-    nats = -logprobs.gather(1, given.to(logprobs.device)[:, None])[:, 0].double().cpu()
-    counts = (ends - first).tolist()
-    return [(float(part.mean()), count) for part, count in zip(nats.split(counts), counts, strict=True)]
+def _surprise(nats: float, tokens: int) -> Opinion:
+    if not math.isfinite(nats):
+        return Opinion(None, "not a number: the reference model's prediction is not finite")
+    return Opinion(nats, f"perplexity {math.exp(min(nats, 700)):.4g} over {tokens} tokens")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ condition is over the prompts that have a score and is reported with the number 
 are easy to judge are not a fair sample.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ class JudgedConditions:
         scale: describes its scores.
         against: the condition whose completions the others were compared with; empty for judges that do not compare.
         conditions: opinions by condition.
-        damaged: cache entries that could not be read and were judged again.
+        every: the opinions of all conditions.
         seed: of the bootstrap.
     """
 
@@ -36,26 +35,8 @@ class JudgedConditions:
     scale: str
     against: str
     conditions: Mapping[str, Judged]
-    damaged: tuple[str, ...] = ()
+    every: Judged
     seed: int = 0
-
-    @property
-    def missing(self) -> int:
-        """Number of completions without a score, over all conditions."""
-        return sum(judged.missing for judged in self.conditions.values())
-
-    @property
-    def left(self) -> int:
-        """Number of completions that another call may still get an opinion on."""
-        return sum(len(judged.left) for judged in self.conditions.values())
-
-    @property
-    def why_missing(self) -> dict[str, int]:
-        """Number of missing scores by the kind of reason, the most frequent first."""
-        kinds = Counter()
-        for judged in self.conditions.values():
-            kinds.update(judged.why_missing)
-        return dict(kinds.most_common())
 
     def mean(self, name: str) -> Estimate | None:
         """Return the mean score of a condition with its bootstrap interval over prompts; None without a score."""
@@ -82,20 +63,15 @@ class JudgedConditions:
             "identity": dict(self.identity),
             "scale": self.scale,
             "against": self.against,
-            "missing": self.why_missing,
-            "left": self.left,
-            "damaged": list(self.damaged),
+            "missing": self.every.why_missing,
+            "left": len(self.every.left),
+            "damaged": list(self.every.damaged),
             "seed": self.seed,
             "conditions": plain,
         }
 
     def __repr__(self) -> str:
-        rows = []
-        for name, judged in self.conditions.items():
-            mean = self.mean(name)
-            score = "no score n=0" if mean is None else f"{mean:.3g}"
-            rows.append(f"  {name:20s} {score}, {judged.missing} missing")
-        return f"Judged by {self.judge} ({self.scale})\n" + "\n".join(rows)
+        return "\n".join([self.scale, *(f"{name}: {judged}" for name, judged in self.conditions.items())])
 
 
 def judge_conditions(
@@ -131,8 +107,8 @@ def judge_conditions(
     references = [text for _ in names for text in conditions[reference]] if reference else None
     every = ask(judge, [*prompts] * len(names), completions, references, cache=cache, progress=progress)
     n = len(prompts)
-    parts = {name: Judged(judge.name, every.opinions[k * n : k * n + n], every.replayed) for k, name in enumerate(names)}
-    return JudgedConditions(judge.name, dict(judge.identity), judge.scale, reference, parts, every.damaged, seed)
+    each = {name: Judged(judge.name, every.opinions[k * n : k * n + n]) for k, name in enumerate(names)}
+    return JudgedConditions(judge.name, dict(judge.identity), judge.scale, reference, each, every, seed)
 
 
 def _reference(judge: ModelJudge, conditions: Mapping[str, Any], against: str | None) -> str:

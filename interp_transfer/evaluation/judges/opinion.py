@@ -231,10 +231,6 @@ class Threshold:
         judged = ask(self.judge, prompts, completions, references, cache=self.cache, progress=False)
         return [self._verdict(opinion) for opinion in judged.opinions]
 
-    def one(self, prompt: str, completion: str) -> Verdict:
-        """Judge one completion; what `task_from_jsonl` takes for a judge."""
-        return self([prompt], [completion])[0]
-
     def _verdict(self, opinion: Opinion) -> Verdict:
         if opinion.score is None:
             return Verdict(False, False, f"missing, {opinion.reason}")

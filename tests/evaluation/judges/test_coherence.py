@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from interp_transfer.evaluation.judges import ask, coherence
+from interp_transfer.evaluation.capability import harness
+from interp_transfer.evaluation.judges import ask
 from interp_transfer.evaluation.judges.coherence import PerplexityJudge, RepetitionShare, distinct_n
 from tests.checkpoints import CONTEXT, raw_model, raw_tokenizer
 
@@ -19,7 +20,7 @@ TEXTS = [" sat on a mat", " and 12 + 7", "yz", " from home, they say |prod|"]
 def test_perplexity_is_that_of_plain_transformers(
     folder: Callable[[str], Path], wrapped: Callable[[str], Any], family: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(coherence, "LOGITS_PER_BATCH", 300 * 40)  # so that there are several batches
+    monkeypatch.setattr(harness, "LOGITS_PER_BATCH", 300 * 40)  # so that there are several batches
     model, tok = raw_model(folder(family)), raw_tokenizer(folder(family))
     expected = []
     for prompt, text in zip(PROMPTS, TEXTS, strict=True):
@@ -55,22 +56,23 @@ def test_what_cannot_be_predicted_is_missing(wrapped: Callable[[str], Any]):
 
 
 def test_a_model_that_is_not_finite_gives_no_score(wrapped: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(coherence, "predicted", lambda model, rows, asked: torch.full((int(asked.sum()), 300), torch.nan))
+    broken = lambda model, texts, scored, **placed: torch.full((int(scored.sum()), 300), torch.nan)  # noqa: E731
+    monkeypatch.setattr(harness, "predicted", broken)
     judged = ask(PerplexityJudge(wrapped("llama")), ["p"], ["abc"], progress=False)
     assert judged.why_missing == {"not a number": 1}
 
 
 def test_memory_that_runs_out_halves_the_batch(wrapped: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch):
     expected = ask(PerplexityJudge(wrapped("llama")), PROMPTS, TEXTS, progress=False)
-    real, sizes = coherence.predicted, []
+    real, sizes = harness.predicted, []
 
-    def tight(model: Any, rows: Any, asked: Any) -> torch.Tensor:
-        sizes.append(len(rows))
-        if len(rows) > 1:
+    def tight(model: Any, texts: Any, scored: Any, **placed: Any) -> torch.Tensor:
+        sizes.append(len(texts))
+        if len(texts) > 1:
             raise torch.OutOfMemoryError("out of memory")
-        return real(model, rows, asked)
+        return real(model, texts, scored, **placed)
 
-    monkeypatch.setattr(coherence, "predicted", tight)
+    monkeypatch.setattr(harness, "predicted", tight)
     judged = ask(PerplexityJudge(wrapped("llama")), PROMPTS, TEXTS, progress=False)
     assert judged.scores == pytest.approx(expected.scores, rel=1e-5)
     assert max(sizes) > 1

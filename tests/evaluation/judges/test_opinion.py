@@ -200,7 +200,7 @@ def test_verdicts_by_a_threshold():
 def test_a_task_takes_such_a_judge(tmp_path: Path):
     file = tmp_path / "task.jsonl"
     file.write_text('{"positive": "p", "negative": "n"}\n')
-    task = it.Task.from_jsonl(file, judge=Threshold(Lengths(), at_least=2).one)
+    task = it.Task.from_jsonl(file, judge=Threshold(Lengths(), at_least=2))
     assert [v.success for v in task.judge(["p", "n"], ["a", "bb"])] == [False, True]
 
 
@@ -210,7 +210,7 @@ def test_conditions_side_by_side(tmp_path: Path):
     assert found.conditions["unsteered"].scores == [1, 2]
     assert found.mean("unsteered") == Estimate(1.5, 1.0, 2.0, 2)
     assert found.mean("moved") is None
-    assert (found.missing, found.left, found.why_missing) == (3, 1, {"kind ?": 2, "kind !": 1})
+    assert (found.every.missing, found.every.left, found.every.why_missing) == (3, [4], {"kind ?": 2, "kind !": 1})
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert plain["conditions"]["native"] == {
         "mean": 3.0,
