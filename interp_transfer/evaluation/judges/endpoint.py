@@ -1,10 +1,12 @@
 """Conversations with a model behind any OpenAI-compatible endpoint, by the client of the library openai.
 
-The address comes from OPENAI_BASE_URL unless it is given, the key from OPENAI_API_KEY and from nowhere else; the key is no
-field of anything here, and is cut out of whatever text comes back. Retries are our own, not the client's, because each costs a
-request of the budget and has to stop when the run does. What goes wrong with one question is that question's problem: it is
-left to do, and the others go on. What would go wrong with every question ends the run: a refused key or an unknown model as an
-error, a budget that is used up or an endpoint that answers nothing any more with the rest left to do.
+The address is read from OPENAI_BASE_URL unless it is passed, the key from OPENAI_API_KEY only. The key is no field of any
+object, and is removed from every text that the endpoint returns. The client's own retries are off, because each request counts
+against the budget and has to stop when the run ends.
+
+A failure that concerns one question leaves that question to do, and the others continue. A failure that concerns every question
+ends the run: a refused key or an unknown model with an error, a used-up budget or an endpoint that stopped answering with the
+rest left to do.
 """
 
 import json
@@ -12,9 +14,8 @@ import os
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -26,20 +27,29 @@ from interp_transfer.extras import require
 
 ADDRESS, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 OPTIONS = {"max_tokens": 16, "temperature": 0}
-"""Of every request, unless others are given: a digit needs no more, and equal questions should get equal answers."""
+"""Default options of a request: one digit needs no more tokens, and equal questions should get equal answers."""
 FIRST_WAIT = 1.0
-"""Seconds before the second try; doubled with every further one, and drawn between half of that and all of it."""
+"""Seconds before the second attempt; doubled with every further one. The wait is drawn between half of that and all of it."""
 LARGEST_REPLY = 1_000_000
 """Bytes."""
 QUOTED = 120
-"""Characters of an endpoint's error message that a reason quotes."""
+"""Number of characters of an endpoint's error message that a reason quotes."""
 _SHORTEST_KEY = 8
-"""Shorter ones are placeholders ("none"), and cutting them out would spoil texts."""
+"""Shorter keys are placeholders ("none"); removing them would damage texts."""
 _CHARACTERS_PER_TOKEN = 4
 
 
-class _Broken(Exception):
-    """A reply that could not be read to its end: "kind: what happened"."""
+@dataclass
+class _Failed(Exception):  # noqa: N818 - never leaves this module
+    """A request without a usable reply.
+
+    Attributes:
+        problem: "kind: what happened".
+        wait: minimum number of seconds before the next attempt; None if another one is pointless.
+    """
+
+    problem: str
+    wait: float | None = 0.0
 
 
 class EndpointRefused(ValueError):
@@ -48,12 +58,12 @@ class EndpointRefused(ValueError):
 
 @dataclass(frozen=True)
 class Budget:
-    """What one run may spend; None is without limit.
+    """The most that one run may spend; None is without limit.
 
     Attributes:
-        requests: HTTP requests, tries included.
-        tokens: as the endpoint counts them, prompts and answers, or a quarter of the characters where it does not. What is
-            under way when they are used up is finished, so up to ``concurrency`` answers more may be spent.
+        requests: number of HTTP requests, repeated ones included.
+        tokens: of prompts and answers, as the endpoint counts them, or a quarter of the characters where it does not. Requests
+            in flight are finished when the budget is used up, so up to ``concurrency`` further answers may be spent.
     """
 
     requests: int | None = None
@@ -71,15 +81,16 @@ class Endpoint:
     """A model behind an OpenAI-compatible endpoint.
 
     Attributes:
-        model: as the endpoint calls it.
-        base_url: address up to and with ``/v1``; from the environment, or OpenAI's own, if not given.
-        options: of every request. Some models want others: ``{"max_completion_tokens": 500}`` for those that think first.
+        model: the endpoint's name for it.
+        base_url: address up to ``/v1``, included; default: OPENAI_BASE_URL, or OpenAI's own.
+        options: of every request. Models that reason first need others: ``{"max_completion_tokens": 500}``.
         budget: of a run.
-        concurrency: requests at a time.
-        retries: tries after the first, for time-outs, limits of the rate and errors of the server.
-        timeout: seconds to wait for an answer.
-        longest_wait: seconds; an endpoint that asks to wait longer is not waited for.
-        patience: questions that may stay unanswered in a row before the run ends.
+        concurrency: maximum number of requests in flight.
+        retries: further attempts after time-outs, rate limits and server errors.
+        timeout: seconds until a reply has to be complete.
+        longest_wait: maximum number of seconds to wait before an attempt; an endpoint that asks for a longer wait is not asked
+            again.
+        patience: number of consecutive questions without an answer after which the run ends.
     """
 
     model: str
@@ -102,7 +113,7 @@ class Endpoint:
 
         if hidden := [name for name in self.options if name in ("extra_headers", "extra_query")]:
             raise ValueError(
-                f"options hold {hidden[0]!r}, which may hold a key, and options are kept beside the verdicts: leave it out"
+                f"options hold {hidden[0]!r}, which may hold a key, and options are stored with the opinions: leave it out"
             )
 
     @property
@@ -111,41 +122,27 @@ class Endpoint:
         return {"endpoint model": self.model, "options": dict(self.options)}
 
     def __call__(self, conversations: Sequence[Sequence[Message]]) -> Generator[tuple[int, Answer], None, None]:
-        """Answers as they come; at the end, why the rest was not asked.
+        """Yield answers as they arrive; those that are left to do when the run ends have the reason.
 
         Raises:
-            EndpointRefused: when the key or the model is refused, after the answers that had been asked for by then.
-            ImportError: without openai, naming the extra that holds it.
+            EndpointRefused: when the key or the model is refused, after the answers to requests in flight.
+            ImportError: if openai is not installed.
             ValueError: for an environment without a key where one is needed, and a key that no header can hold.
         """
         if not conversations:
             return
-        client = self._client()
-        run, waiting, flying = _Run(self), deque(range(len(conversations))), {}
+        client, run = self._client(), _Run(self)
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge")
+        answers = {pool.submit(self._one, client, run, messages): index for index, messages in enumerate(conversations)}
         refused: EndpointRefused | None = None
-        in_a_row = 0
         try:
-            while flying or (waiting and not run.ended):
-                while waiting and len(flying) < self.concurrency and not run.ended:
-                    index = waiting.popleft()
-                    future: Future[Answer] = pool.submit(self._one, client, run, conversations[index])
-                    flying[future] = index
-                for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                    index = flying.pop(future)
-                    try:
-                        answer = future.result()
-                    except EndpointRefused as error:
-                        refused = error
-                        run.end("refused")
-                        continue
-                    in_a_row = 0 if answer.final else in_a_row + 1
-                    if in_a_row >= self.patience and not run.ended:
-                        run.end(f"given up: {in_a_row} questions in a row were not answered, the last for {answer.problem}")
-                    yield index, answer
+            for future in as_completed(answers):
+                try:
+                    yield answers[future], future.result()
+                except EndpointRefused as error:
+                    refused = error
             if refused is not None:
                 raise refused
-            yield from ((index, Answer(None, run.ended, final=False)) for index in waiting)
         finally:
             run.end("stopped: the run ended")
             pool.shutdown(wait=False, cancel_futures=True)
@@ -166,146 +163,149 @@ class Endpoint:
         return openai.OpenAI(api_key=key or "none", base_url=address, timeout=float(self.timeout), max_retries=0)
 
     def _one(self, client: Any, run: "_Run", messages: Sequence[Message]) -> Answer:
-        """One question, tried again where that may help."""
-        from openai import APIError
-
-        problem, pause, reply = "", None, None
+        """Answer one conversation, with further attempts where they may help."""
+        problem = ""
         for attempt in range(self.retries + 1):
             if not run.take():
                 return Answer(None, f"{run.ended}; before that {problem}" if problem else run.ended, final=False)
             try:
-                reply = self._reply(client, messages)
-            except APIError as error:
-                problem, pause = self._failure(error, run, attempt)
-            except _Broken as error:
-                problem, pause = str(error), self._backoff(attempt)
-            if reply is None:
-                if pause is None or attempt == self.retries:
+                reply = self._reply(client, run, messages, "1 try" if not attempt else f"{attempt + 1} tries")
+            except _Failed as failed:
+                problem = failed.problem
+                if failed.wait is None or attempt == self.retries:
                     break
-                if run.stop.wait(pause):
-                    return Answer(None, f"{run.ended}; before that {problem}", final=False)
+                backoff = FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.0)
+                run.stop.wait(min(max(backoff, failed.wait), self.longest_wait))
                 continue
             answer, tokens = read_reply(run.scrub(reply))
             run.spend(tokens if tokens is not None else _estimate(messages, reply))
-            text = None if answer.text is None else run.scrub(answer.text)  # again, for JSON can spell it in many ways
-            return Answer(text, run.scrub(answer.problem), answer.final)
-        return Answer(None, problem, final=False)
+            text = None if answer.text is None else run.scrub(answer.text)  # again, because JSON can escape its characters
+            return run.counted(Answer(text, run.scrub(answer.problem), answer.final))
+        return run.counted(Answer(None, problem, final=False))
 
-    def _reply(self, client: Any, messages: Sequence[Message]) -> str:
-        """The body of one reply, read piece by piece: the client's time-out is for each piece, and nothing bounds their number.
+    def _reply(self, client: Any, run: "_Run", messages: Sequence[Message], tries: str) -> str:
+        """Return the body of one reply, read in pieces: the client's time-out is for each piece, and bounds no whole reply.
 
         Raises:
-            _Broken: when it takes longer than the time-out in all, is too large, or breaks off.
+            EndpointRefused: when the key or the model is refused.
+            _Failed: for any other error, a reply that is too late or too large, and one that breaks off.
         """
+        from openai import APIError
+
         begun, body = time.monotonic(), bytearray()
         create = client.chat.completions.with_streaming_response.create
-        with create(model=self.model, messages=list(messages), **self.options) as response:
-            try:
+        try:
+            with create(model=self.model, messages=list(messages), **self.options) as response:
                 for piece in response.iter_bytes():
                     body += piece
                     if len(body) > LARGEST_REPLY:
-                        raise _Broken(f"nonsense: a reply of more than {LARGEST_REPLY} bytes")
+                        raise _Failed(f"nonsense: a reply of more than {LARGEST_REPLY} bytes")
                     if time.monotonic() - begun > self.timeout:
-                        raise _Broken(f"timed out: the reply was not whole within {self.timeout:g} s")
-            except Exception as error:
-                if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2"):  # whichever the client is built on
-                    raise
-                raise _Broken(f"no connection: the reply broke off ({type(error).__name__})") from None
+                        raise _Failed(f"timed out: the reply was not whole within {self.timeout:g} s")
+        except APIError as error:
+            raise self._failure(error, run, tries) from None
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2"):  # openai builds on either
+                raise
+            raise _Failed(f"no connection: the reply broke off ({type(error).__name__})") from None
         return body.decode("utf-8", "replace")
 
-    def _backoff(self, attempt: int) -> float:
-        return min(FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.0), self.longest_wait)
-
-    def _failure(self, error: Any, run: "_Run", attempt: int) -> tuple[str, float | None]:
-        """What went wrong, and how long to wait before the next try; None if that would be pointless."""
+    def _failure(self, error: Any, run: "_Run", tries: str) -> "_Failed | EndpointRefused":
+        """Return what an error of the client means for the question, or for the run."""
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
-        backoff = self._backoff(attempt)
-        tries = f"{attempt + 1} tries" if attempt else "1 try"
+        where, message = _shown(self._address()), run.quoted(error)
         if isinstance(error, APITimeoutError):
-            return f"timed out: no answer within {self.timeout:g} s, {tries}", backoff
+            return _Failed(f"timed out: no answer within {self.timeout:g} s, {tries}")
         if isinstance(error, APIConnectionError):
-            return f"no connection: {_shown(self._address())} does not answer, {tries}", backoff
+            return _Failed(f"no connection: {where} does not answer, {tries}")
         if not isinstance(error, APIStatusError):
-            return f"nonsense: {run.quoted(error)}", None
-        status, said, where = error.status_code, run.quoted(error), _shown(self._address())
-        if status == 401 or (status == 403 and not run.answered):  # later, a 403 is about that question
-            raise EndpointRefused(
+            return _Failed(f"nonsense: {message}", None)
+        status = error.status_code
+        if status == 401 or (status == 403 and not run.answered):  # after an answer, a 403 is about its question
+            run.end("refused")
+            return EndpointRefused(
                 f"{where} refused the key ({status}): set {KEY} in the environment to one that may use {self.model!r}"
-            ) from None
+            )
         if status == 404:
-            raise EndpointRefused(
-                f"{where} has no model {self.model!r}, or is no OpenAI-compatible address (404: {said}): "
+            run.end("refused")
+            return EndpointRefused(
+                f"{where} has no model {self.model!r}, or is no OpenAI-compatible address (404: {message}): "
                 "check the model's name and the base URL, which usually ends in /v1"
-            ) from None
+            )
         if status == 402 or (status == 429 and getattr(error, "code", None) == "insufficient_quota"):
             run.end("rate limit: the quota of the key is used up")
-            return run.ended, None
-        if status == 429 or status in (408, 409) or status >= 500:
-            kind = "rate limit" if status == 429 else "server error"
-            asked = _retry_after(error.response.headers.get("retry-after"))
-            if asked is not None and asked > self.longest_wait:
-                return f"{kind}: the endpoint asks to wait {asked:.0f} s ({status})", None
-            return f"{kind}: {status}, {tries}: {said}", min(max(backoff, asked or 0.0), self.longest_wait)
-        return f"request refused: {status}: {said}", None
+            return _Failed(run.ended, None)
+        if status not in (408, 409, 429) and status < 500:
+            return _Failed(f"request refused: {status}: {message}", None)
+        kind = "rate limit" if status == 429 else "server error"
+        wait = _retry_after(error.response.headers.get("retry-after", ""))
+        if wait > self.longest_wait:
+            return _Failed(f"{kind}: the endpoint asks to wait {wait:.0f} s ({status})", None)
+        return _Failed(f"{kind}: {status}, {tries}: {message}", wait)
 
     def _address(self) -> str:
         return self.base_url or os.environ.get(ADDRESS) or "https://api.openai.com/v1"
 
 
 class _Run:
-    """What one run has spent, and whether it goes on; shared by its threads."""
+    """What one run has spent, and whether it has ended; shared by its threads."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.budget, self.stop, self.ended, self.answered = endpoint.budget, threading.Event(), "", False
-        self._lock, self._requests, self._tokens = threading.Lock(), 0, 0
-        self._secrets = [key_from_environment(), *_userinfo(endpoint._address())]
+        self.budget, self.patience = endpoint.budget, endpoint.patience
+        self.stop, self.ended, self.answered = threading.Event(), "", False
+        self._lock, self._requests, self._tokens, self._unanswered = threading.RLock(), 0, 0, 0
+        self._secrets = key_from_environment(), urlsplit(endpoint._address()).query
 
     def take(self) -> bool:
-        """One request of the budget, if there is one left and the run goes on."""
+        """Take one request of the budget; False if none is left or the run has ended."""
         with self._lock:
-            if self.ended:
-                return False
-            limits = (("requests", self._requests, self.budget.requests), ("tokens", self._tokens, self.budget.tokens))
-            for name, spent, limit in limits:
+            for name, spent in (("requests", self._requests), ("tokens", self._tokens)):
+                limit = getattr(self.budget, name)
                 if limit is not None and spent >= limit:
-                    self.ended = f"budget: {limit} {name} are used up"
-                    self.stop.set()
-                    return False
-            self._requests += 1
-            return True
+                    self.end(f"budget: {limit} {name} are used up")
+            self._requests += not self.ended
+            return not self.ended
 
     def spend(self, tokens: int) -> None:
-        """Note what an answer cost."""
+        """Add the tokens of an answer."""
         with self._lock:
             self._tokens += tokens
             self.answered = True
 
+    def counted(self, answer: Answer) -> Answer:
+        """Return the answer, and end the run after too many questions in a row without one."""
+        with self._lock:
+            self._unanswered = 0 if answer.final else self._unanswered + 1
+            if self._unanswered >= self.patience:
+                self.end(f"given up: {self._unanswered} questions in a row were not answered, the last for {answer.problem}")
+        return answer
+
     def end(self, why: str) -> None:
-        """Begin nothing more; the first reason stays."""
+        """Let no further request begin; the first reason is kept."""
         with self._lock:
             self.ended = self.ended or why
             self.stop.set()
 
     def scrub(self, text: str) -> str:
-        """The text without what is secret."""
+        """Return the text without secrets."""
         for secret in self._secrets:
             if len(secret) >= _SHORTEST_KEY:
                 text = text.replace(secret, "[key]")
         return text
 
     def quoted(self, error: Any) -> str:
-        """An endpoint's error message, cut short after what is secret was cut out."""
-        told = (_at(getattr(error, "body", None), name) for name in ("message", "detail"))
-        message = next((text for text in told if isinstance(text, str)), str(error))
+        """Return the beginning of an endpoint's error message, without secrets."""
+        fields = (_at(getattr(error, "body", None), name) for name in ("message", "detail"))
+        message = next((text for text in fields if isinstance(text, str)), str(error))
         return repr(self.scrub(" ".join(message.split()))[:QUOTED])
 
 
 def key_from_environment() -> str:
-    """The key, or nothing.
+    """Return the key, or an empty string.
 
     Raises:
-        ValueError: when it holds what no HTTP header can; the key is not shown.
+        ValueError: for characters that no HTTP header can hold; the key is not shown.
     """
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable() and " " not in key):
@@ -314,10 +314,10 @@ def key_from_environment() -> str:
 
 
 def read_reply(reply: str) -> tuple[Answer, int | None]:
-    """The answer in the body of a chat completion, and the tokens it cost if that is said; the body may be anything.
+    """Return the answer in the body of a chat completion, and the number of tokens if it is stated; the body may be anything.
 
-    A refusal, or a filter that held the answer back, is a final answer without a text; a body that is no chat completion is the
-    endpoint's failure and may be asked for again.
+    A refusal, or an answer that a filter withheld, is final and has no text. A body that is no chat completion is a failure of
+    the endpoint, and another request may succeed.
     """
     try:
         data = json.loads(reply)
@@ -338,7 +338,7 @@ def read_reply(reply: str) -> tuple[Answer, int | None]:
 
 
 def _at(data: Any, *path: str | int) -> Any:
-    """What is at a path of plain data, or None."""
+    """Return the value at a path of plain data, or None."""
     for step in path:
         if isinstance(step, str) and isinstance(data, dict):
             data = data.get(step)
@@ -349,18 +349,16 @@ def _at(data: Any, *path: str | int) -> Any:
     return data
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that an endpoint asks to wait, given as seconds or as a date."""
-    if not value:
-        return None
+def _retry_after(value: str) -> float:
+    """Return the seconds of a Retry-After header, which holds seconds or a date; 0 for anything else."""
     try:
         seconds = float(value)
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
-            return None
-    return max(seconds, 0.0) if seconds == seconds else None
+            return 0.0
+    return seconds if seconds > 0 else 0.0
 
 
 def _estimate(messages: Sequence[Message], reply: str) -> int:
@@ -375,13 +373,8 @@ def _is_address(address: str) -> bool:
         return False
 
 
-def _userinfo(address: str) -> list[str]:
-    parts = urlsplit(address)
-    return [secret for secret in (parts.password, parts.query) if secret]
-
-
 def _shown(address: str) -> str:
-    """An address without what may be secret in it."""
+    """Return an address without its password and query."""
     try:
         parts = urlsplit(address)
     except ValueError:
