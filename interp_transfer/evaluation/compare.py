@@ -63,7 +63,8 @@ class Result:
         """Draw success and intact of each condition with their intervals."""
         from interp_transfer.plots.conditions import condition_bars
 
-        return condition_bars(self.to_frame(), title=f"{self.task} on {self.target['name']}")
+        conditions = {name: condition.to_dict() for name, condition in self.conditions.items()}
+        return condition_bars(conditions, title=f"{self.task} on {self.target['name']}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``result.json``."""

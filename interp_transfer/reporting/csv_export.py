@@ -23,6 +23,7 @@ DANGEROUS = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 ESCAPED = re.compile("'" + DANGEROUS.pattern)
 """Beginning of such a text in the CSV."""
 ENDS = ("low", "high", "n")
+VARIANT = ("mapper", "mode", "fvu", "norm", "cosine_to_native")
 
 
 def write_csv(folder: str | Path) -> list[Path]:
@@ -47,13 +48,13 @@ def write_csv(folder: str | Path) -> list[Path]:
 
 
 def tables(result: ResultJson, completions: CompletionsJson) -> dict[str, pd.DataFrame]:
-    """The tables of a run that are not empty, by name."""
+    """Return the tables of a run that are not empty, by name."""
     conditions = result["conditions"]
     rows: dict[str, list[dict[str, Any]]] = {
         "conditions": [{"condition": name, **_flat(c), "note": c.get("note", "")} for name, c in conditions.items()],
         "at_strength_one": [{"condition": name, **_flat(c)} for name, c in result.get("at_strength_one", {}).items()],
         "sweep": [{"condition": row["condition"], **_flat(row)} for row in result.get("sweep", [])],
-        "variants": [_variant(row) for row in result.get("variants", [])],
+        "variants": [{**{key: row[key] for key in VARIANT}, **_flat(row)} for row in result.get("variants", [])],
         "readings": [
             {"condition": name, "reading": reading, **share}
             for name, c in conditions.items()
@@ -63,16 +64,20 @@ def tables(result: ResultJson, completions: CompletionsJson) -> dict[str, pd.Dat
         "by_token": list(_by_token(result)),
         "completions": list(_completions(completions)),
     }
-    return {name: pd.DataFrame(given) for name, given in rows.items() if given}
+    return {name: pd.DataFrame(records) for name, records in rows.items() if records}
 
 
 def _flat(judged: Mapping[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {"strength": judged["strength"]}
-    for measure in ("success", "intact"):
-        share = judged[measure]
-        row |= {measure: share["rate"], **{f"{measure}_{end}": share[end] for end in ENDS}}
-    ends = judged.get("clean_kl_interval") or {}
-    return {**row, "clean_kl": judged["clean_kl"], **{f"clean_kl_{end}": value for end, value in ends.items()}}
+    """A condition as the cells of a row."""
+    cost = {"value": judged["clean_kl"], **judged.get("clean_kl_interval", {})}
+    shares = _columns("success", judged["success"]) | _columns("intact", judged["intact"])
+    return {"strength": judged["strength"], **shares, **_columns("clean_kl", cost)}
+
+
+def _columns(name: str, estimate: Mapping[str, Any]) -> dict[str, Any]:
+    """A share or a mean, and the ends of its interval and n where they are known."""
+    value = estimate["rate"] if "rate" in estimate else estimate["value"]
+    return {name: value, **{f"{name}_{end}": estimate[end] for end in ENDS if end in estimate}}
 
 
 def _side_effects(result: ResultJson) -> Iterator[dict[str, Any]]:
@@ -85,21 +90,16 @@ def _side_effects(result: ResultJson) -> Iterator[dict[str, Any]]:
             single = set(ENDS) <= set(measures)  # one estimate, not a group of them
             for measure, estimate in ({part: measures} if single else measures).items():
                 value = estimate["rate"] if "rate" in estimate else estimate["value"]
-                figures = {"value": value, **{end: estimate[end] for end in ENDS}}
-                yield {"condition": name, "of": "" if single else part, "measure": measure, **figures}
+                numbers = {"value": value, **{end: estimate[end] for end in ENDS}}
+                yield {"condition": name, "of": "" if single else part, "measure": measure, **numbers}
 
 
 def _by_token(result: ResultJson) -> Iterator[dict[str, Any]]:
     for by, name, fit in fits(result):
         row = {"by": by, "class": name, "rows": fit["n"]}
         for measure in ("fvu", "cosine", "norm_ratio", "share_of_error"):
-            mean = fit[measure] or dict.fromkeys(("value", *ENDS))
-            row |= {measure: mean["value"], **{f"{measure}_{end}": mean[end] for end in ENDS}}
+            row |= _columns(measure, fit[measure] or dict.fromkeys(("value", *ENDS)))
         yield row
-
-
-def _variant(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**{key: row[key] for key in ("mapper", "mode", "fvu", "norm", "cosine_to_native")}, **_flat(row)}
 
 
 def _completions(completions: CompletionsJson) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from interp_transfer.io import write_files
 from interp_transfer.plots.style import percent
-from interp_transfer.reporting.formats import fixed, short, strength
+from interp_transfer.reporting.formats import fixed, p_value, perplexity, points, short, strength
 
 _JOINERS = "\u200c\u200d"  # emoji and some scripts need them
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -123,7 +123,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, short=short, fixed=fixed, strength=strength)
-    environment.filters.update(marked_breaks=marked_breaks, shown=shown)
-    environment.globals.update(source=lambda name: Markup(_source(name)))
+    for function in (percent, short, fixed, strength, points, perplexity, p_value, marked_breaks, shown):
+        environment.filters[function.__name__] = function
     return environment

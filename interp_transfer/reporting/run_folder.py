@@ -21,21 +21,24 @@ READABLE = (1, SCHEMA)
 """Schemas that are read: 2 adds ``options``, ``sites`` and ``texts``."""
 
 
-class RateJson(TypedDict):
-    """A share of prompts with its 95% interval."""
-
-    rate: float
-    low: float
-    high: float
-    n: int
-
-
 class IntervalJson(TypedDict):
     """The ends of a 95% interval, and its number of prompts."""
 
     low: float
     high: float
     n: int
+
+
+class RateJson(IntervalJson):
+    """A share of prompts."""
+
+    rate: float
+
+
+class EstimateJson(IntervalJson):
+    """A mean."""
+
+    value: float
 
 
 class ConditionJson(TypedDict):
@@ -73,15 +76,6 @@ class ModelJson(TypedDict):
     fingerprint: NotRequired[str]
     site: NotRequired[str]
     positions: NotRequired[str]
-
-
-class EstimateJson(TypedDict):
-    """A mean with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 class CostJson(TypedDict):
@@ -186,13 +180,10 @@ class AskedJson(TypedDict):
     settings: NotRequired[dict[str, Any]]
 
 
-class DifferenceJson(TypedDict):
-    """A share less another, on the same prompts, and whether the two are equivalent."""
+class DifferenceJson(IntervalJson):
+    """A share minus another, on the same prompts, and whether the two are equivalent."""
 
     difference: float
-    low: float
-    high: float
-    n: int
     margin: float
     equivalent: bool | None
 
@@ -202,21 +193,6 @@ class AlignmentJson(TypedDict):
 
     strategy: str
     coverage: float
-
-
-class SiteJson(TypedDict):
-    """A hook point, and how it was chosen: "given" or "card"."""
-
-    site: str
-    chosen: str
-
-
-class TextsJson(TypedDict):
-    """The texts that mappers were fitted on."""
-
-    split: str
-    n: int
-    tokens: int
 
 
 class ResultJson(TypedDict):
@@ -231,8 +207,6 @@ class ResultJson(TypedDict):
     description: NotRequired[str]
     asked: NotRequired[AskedJson | None]
     options: NotRequired[dict[str, Any]]
-    sites: NotRequired[dict[str, SiteJson]]
-    texts: NotRequired[TextsJson]
     digests: NotRequired[dict[str, str]]
     source: NotRequired[ModelJson]
     vector: NotRequired[VectorJson]

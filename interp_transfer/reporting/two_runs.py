@@ -7,7 +7,7 @@ Wilson's intervals, squared and added). All differences are computed from `compl
 first is compared. p-values are exact (McNemar's test, Fisher's where prompts are not paired) and adjusted for the number of
 comparisons by Holm's method.
 
-Runs of different tasks, or of different directions of one, are refused: their successes are different things.
+Runs of different tasks, or of different directions of one, are refused: success has another meaning in each.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from scipy.stats import binomtest, fisher_exact
 
 from interp_transfer.reporting.run_folder import RunFolder
-from interp_transfer.stats import CONFIDENCE, MARGIN, Difference, _wilson, paired_difference
+from interp_transfer.stats import CONFIDENCE, MARGIN, Difference, paired_difference
 
 LEAST = 50
 """Number of shared prompts from which outcomes are compared prompt by prompt if a run has others too."""
@@ -31,7 +31,7 @@ class Compared:
     Attributes:
         condition: its name.
         measure: success or intact.
-        difference: A less B.
+        difference: A minus B.
         p: exact p-value of the hypothesis that the two are equal.
         adjusted: the p-value adjusted by Holm's method for all comparisons of the two runs.
     """
@@ -107,32 +107,33 @@ def _enough(common: Sequence[tuple[int, int]], a: RunFolder, b: RunFolder) -> bo
 
 
 def unpaired_difference(one: Sequence[bool], other: Sequence[bool], margin: float = MARGIN) -> Difference:
-    """Share of true outcomes of one less that of another on other prompts; n is the smaller number of prompts."""
+    """Return the share of true outcomes of one minus that of another on other prompts; n is the smaller number of prompts."""
 
     def interval(confidence: float) -> tuple[float, float]:
-        ends = [_wilson(share, n, confidence) for share, n in zip(shares, sizes, strict=True)]
-        (low_1, high_1), (low_2, high_2) = ends
+        (low_1, high_1), (low_2, high_2) = (
+            binomtest(sum(side), len(side)).proportion_ci(confidence, method="wilson") for side in (one, other)
+        )
         down = ((shares[0] - low_1) ** 2 + (high_2 - shares[1]) ** 2) ** 0.5
         up = ((high_1 - shares[0]) ** 2 + (shares[1] - low_2) ** 2) ** 0.5
         return max(-1.0, between - down), min(1.0, between + up)
 
-    sizes = len(one), len(other)
-    shares = sum(one) / sizes[0], sum(other) / sizes[1]
+    shares = sum(one) / len(one), sum(other) / len(other)
     between = shares[0] - shares[1]
     (low, high), inner = interval(CONFIDENCE), interval(2 * CONFIDENCE - 1)
     within, outside = -margin < inner[0] and inner[1] < margin, low > margin or high < -margin
-    return Difference(between, low, high, min(sizes), float(margin), True if within else False if outside else None)
+    equivalent = True if within else False if outside else None
+    return Difference(between, low, high, min(len(one), len(other)), float(margin), equivalent)
 
 
 def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
-    """Exact p-value for equal shares on the same prompts: of the prompts that differ, each direction is equally likely."""
+    """Return the exact p-value for equal shares on the same prompts (of those that differ, each direction is as likely)."""
     first = sum(a and not b for a, b in zip(one, other, strict=True))
     second = sum(b and not a for a, b in zip(one, other, strict=True))
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
 def fisher(one: Sequence[bool], other: Sequence[bool]) -> float:
-    """Exact p-value for equal shares on different prompts."""
+    """Return the exact p-value for equal shares on different prompts."""
     table = [[sum(outcomes), len(outcomes) - sum(outcomes)] for outcomes in (one, other)]
     return float(fisher_exact(table)[1])  # pyright: ignore[reportArgumentType]
 

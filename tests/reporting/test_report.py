@@ -106,7 +106,7 @@ def test_foreign_text_is_shown_and_does_nothing(save: Save, result: Json, comple
 
 def test_second_readings_and_where_judges_differ(save: Save, result: Json, completions: Json) -> None:
     plain = read(write_report(save(result, completions)))
-    assert "Other readings of" not in plain.text and "judges differ" not in plain.text
+    assert "Other readings of" not in plain.text and "judges disagree" not in plain.text
     share = {"rate": 0.123, "low": 0.05, "high": 0.25, "n": 57}
     result["conditions"]["native"]["readings"] = {HOSTILE: share}
     result["conditions"]["moved"]["readings"] = {HOSTILE: share, "success, theft": {**share, "rate": 0.456, "n": 33}}
@@ -116,7 +116,7 @@ def test_second_readings_and_where_judges_differ(save: Save, result: Json, compl
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain.tags}
     for there in ("success, theft", "12.3%", "45.6%", "5% to 25%", "they differ on 3", "they differ on 5"):
         assert there in page.text
-    assert "they differ on 7" not in page.text.split("What the model said")[0], "two of each condition are enough"
+    assert "they differ on 7" not in page.text.split("not selected, with the answer")[0], "two of each condition are enough"
     result["conditions"]["moved"]["readings"]["success, theft"]["n"] = "33"
     with pytest.raises(ValueError, match=r"conditions.moved.readings.success, theft.n"):
         write_report(save(result, completions))
@@ -126,7 +126,7 @@ def test_effect_and_cost_stand_side_by_side(save: Save, result: Json, completion
     folder = save(result, completions)
     page = read(write_report(folder))
     text = " ".join(page.text.split())
-    section = text[text.index("What each vector does, and what") : text.index("How strong, and at what cost")]
+    section = text[text.index("What each vector does on the task and elsewhere") : text.index("How strong, and at what cost")]
     assert section.count("Effect") == section.count("Cost") == 3, "a card each for native, moved and random"
     for there in ("91.5%", "loss of right answers, nats 0.31 was 5.2", "songs sung when asked for 90% was 92%"):
         assert there in section
@@ -150,10 +150,10 @@ def test_other_measures_are_one_click_away(save: Save, result: Json, completions
     )
     for there in rows:
         assert there in inside
-    assert re.search(r"first ?by where.*trigger ?by where.*rest ?by where.*rarest", inside)
-    assert "80% of what mean ablation costs is recovered" in inside
+    assert re.search(r"first ?by position.*trigger ?by position.*rest ?by position.*rarest", inside)
+    assert "recovers 80% of the cost of mean ablation" in inside
     assert re.search(
-        r"first ?by where the token stands ?\u2013 ?0.930 ?0.920 to 0.940 ?0.970 ?0.960 to 0.980 ?0.010 ?0.000 to 0.020 ?200",
+        r"first ?by position of the token ?\u2013 ?0.930 ?0.920 to 0.940 ?0.970 ?0.960 to 0.980 ?0.010 ?0.000 to 0.020 ?200",
         inside,
     )
 
@@ -162,7 +162,7 @@ def test_a_loss_beyond_all_bounds_is_shown(save: Save, result: Json, completions
     result["side_effects"]["random"]["english"]["loss"] |= {"value": 4000.0, "high": 5000.0}
     result["side_effects"]["random"]["logit_difference"] = None
     result["side_effects"]["random"]["clean_valid"]["rate"] = 1e300
-    assert "beyond all bounds" in read(write_report(save(result, completions))).text
+    assert "above 1e304" in read(write_report(save(result, completions))).text
 
 
 def test_a_skill_that_is_lost_is_red_and_in_the_headline(save: Save, result: Json, completions: Json) -> None:
@@ -207,7 +207,7 @@ def test_parts_that_are_missing_are_left_out(save: Save, result: Json, completio
     assert "what I did" in page.text
     assert "How strong" not in page.text
     assert "Other ways" not in page.text
-    assert "steered too" not in page.text
+    assert "generated tokens" not in page.text
     linked = {(a["href"] or "")[1:] for t, a in page.tags if t == "a"}
     assert linked <= {a["id"] for _, a in page.tags if "id" in a}
 
@@ -264,7 +264,7 @@ def _set(data: Json, path: str, value: Any) -> None:
         ("mapper/by_place/place/first/cosine", 0.9, r"field 'mapper.by_place.place.first.cosine'"),
         ("side_effects/moved/skills/questions/low", "0", r"field 'side_effects.moved.skills.questions.low'"),
         ("side_effects/moved/english", {}, r"field 'side_effects.moved.english.kl' is missing"),
-        ("side_effects/moved/logit_difference", {}, r"field 'side_effects.moved.logit_difference.value' is missing"),
+        ("side_effects/moved/logit_difference", {}, r"field 'side_effects.moved.logit_difference.low' is missing"),
         ("versions", {"torch": 2}, "field 'versions.torch'"),
     ],
 )
