@@ -85,11 +85,6 @@ class FeatureCard:
     model: str = ""
     site: str = ""
 
-    @property
-    def hint(self) -> str:
-        """The token at which it fires most; empty if it never does."""
-        return self.examples[0].tokens[self.examples[0].peak] if self.examples else ""
-
 
 def feature_cards(
     sae: Sae,

@@ -18,18 +18,18 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, Activations
 from interp_transfer.activations.finite import all_finite
-from interp_transfer.features.resume import TrainingState
+from interp_transfer.features.resume import Checkpoints
 from interp_transfer.features.sae import Sae, quiet_sae_lens
 from interp_transfer.models.identity import ModelIdentity, weights_fingerprint
 from interp_transfer.names import did_you_mean
 
 ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu", "gated", "abstopk", "matching_pursuit")
 MASSIVE = 10.0
-"""Rows longer than so many times the median length are left out."""
+"""Factor of the median length beyond which a row is left out."""
 SAMPLE = 16_384
-"""Rows that the median length, the mean and the scale are taken of."""
+"""Number of rows from which the median length, the mean and the scale are estimated."""
 RUN = 64
-"""Rows of a store that are read together."""
+"""Number of neighbouring rows of a store that are read together."""
 
 
 @runtime_checkable
@@ -39,11 +39,11 @@ class Rows(Protocol):
     shape: Any
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of rows."""
         ...
 
     def __getitem__(self, rows: Any, /) -> Tensor:
-        """Some of them."""
+        """A slice of the rows."""
         ...
 
 
@@ -52,14 +52,14 @@ class Recipe:
     """How an SAE is trained.
 
     Attributes:
-        architecture: as sae-lens calls it: "topk", or another that it trains. A batchtopk is used as a jumprelu, with the
-            threshold that it was trained to.
+        architecture: sae-lens' name of an architecture that it trains. A trained batchtopk becomes a jumprelu with the learned
+            threshold.
         expansion: features for each dimension of the activation.
-        k: active features of a row; for the architectures that have one.
+        k: number of active features of a row; only for architectures with a fixed number.
         epochs: passes over the rows.
-        batch_size: rows in a step.
-        learning_rate: of Adam, constant, and falling to zero over the last fifth of the steps.
-        options: further ones of sae-lens' configuration of the architecture, such as ``l1_coefficient`` of "standard".
+        batch_size: number of rows in a step.
+        learning_rate: learning rate of Adam; constant, then linear to zero over the last fifth of the steps.
+        options: further fields of sae-lens' configuration of the architecture, such as ``l1_coefficient`` of "standard".
     """
 
     architecture: str = "topk"
@@ -82,10 +82,11 @@ class Recipe:
 
 
 SMALL_MODEL = Recipe("batchtopk", learning_rate=4e-3)
-"""For small models. Their activations are narrow and need more features at some tokens than at others: with as many on average,
-batchtopk explained .992 of the variance of one of them where topk explained .974, at an eighth of the cost in nats."""
+"""For small models. Their activations are narrow and need more features at some tokens than at others: with equally many on
+average, batchtopk explained .992 of the variance of one of them, and topk .974 at eight times the cost in nats."""
 PAPER = Recipe(expansion=16, k=128, epochs=8, batch_size=16 * 512, learning_rate=3e-4)
-"""The paper's (its section H.1): TopK, k 128, expansion 16, 16 texts of 512 tokens in a step, 8 epochs; the rate is ours."""
+"""The paper's (its section H.1): TopK, k 128, expansion 16, 16 texts of 512 tokens in a step, 8 epochs. The learning rate is
+not from the paper."""
 
 
 def train_sae(
@@ -104,17 +105,18 @@ def train_sae(
     """Train a sparse autoencoder.
 
     Args:
-        acts: captured activations; or rows of them, ``Float[Tensor, "row d_model"]`` or a column of stored pairs
-            (``open_pairs(folder).target[site]``), with ``model``.
-        site: where they were read.
-        recipe: how; ``SMALL_MODEL`` or ``PAPER``, or one of your own.
-        model: whose they are, of rows that do not say.
-        start: an SAE to begin with instead of random weights, such as one that was moved here: of the same site and width. The
-            recipe's further features are random.
-        steps: how many, instead of the recipe's epochs.
-        massive: rows longer than so many times the median length are left out, and left alone by the SAE.
-        checkpoint: folder in which the state is kept every 500 steps; an interrupted training is gone on with.
-        seed: of the initial weights and the order of rows.
+        acts: captured activations; or, with ``model``, rows: ``Float[Tensor, "row d_model"]`` or a column of stored pairs
+            (``open_pairs(folder).target[site]``).
+        site: hook-point name.
+        recipe: the hyperparameters; ``SMALL_MODEL`` and ``PAPER`` are ready.
+        model: identity of the model, for rows.
+        start: an SAE of the same site and width whose weights are the initial ones, such as one that was moved from another
+            model. Further features of the recipe are random.
+        steps: number of steps; default: the recipe's epochs.
+        massive: rows longer than ``massive`` times the median length are left out of the training, and the SAE does not change
+            them.
+        checkpoint: folder for a checkpoint every 500 steps; an interrupted training resumes from the last one.
+        seed: seed of the initial weights and the order of rows.
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
@@ -123,7 +125,7 @@ def train_sae(
     """
     rows, who = (acts[site], acts.model) if isinstance(acts, Activations) else (acts, model)
     if who is None:
-        raise ValueError("these rows do not say whose they are: give model=, such as interp_transfer.identity(model)")
+        raise ValueError("the model of these rows is not known: give model=, such as interp_transfer.identity(model)")
     if len(rows.shape) != 2 or len(rows) < recipe.batch_size:
         raise ValueError(f"rows of shape {tuple(rows.shape)}: give at least batch_size={recipe.batch_size} rows (row, d_model)")
     sample = _sample(rows, seed)
@@ -144,23 +146,22 @@ def train_sae(
             module = _begun(recipe, rows.shape[1], mean, scale)
         else:
             module = _from(start, recipe, rows.shape[1], site, mean, scale)
-        asked = {**asdict(recipe), "steps": total, "rows": len(rows), "seed": seed, "scale": scale}
-        asked["initial weights"] = weights_fingerprint(module)
+        about = {**asdict(recipe), "steps": total, "rows": len(rows), "seed": seed}
+        options = about | {"scale": scale, "initial weights": weights_fingerprint(module)}
         batches = _batches(rows, recipe.batch_size, longest, scale, seed)
-        _fit(module, batches, recipe, total, None if checkpoint is None else Path(checkpoint), asked, progress)
+        _fit(module, batches, recipe, total, None if checkpoint is None else Path(checkpoint), options, progress)
         module.fold_activation_norm_scaling_factor(scale)
         trained = _for_use(module)
-    about = {**asdict(recipe), "steps": total, "rows": len(rows), "seed": seed, "start": None if start is None else repr(start)}
-    return Sae(trained, site, who, longest, {"trained": about})
+    return Sae(trained, site, who, longest, {"trained": about | {"start": None if start is None else repr(start)}})
 
 
 def _sample(rows: Rows, seed: int) -> Float[Tensor, "row d_model"]:
-    """Some rows, from all over."""
+    """A random sample of runs of rows."""
     return torch.cat([part for _, part in zip(range(-(-min(SAMPLE, len(rows)) // RUN)), _runs(rows, RUN, seed), strict=False)])
 
 
 def _runs(rows: Rows, run: int, seed: int) -> Iterator[Float[Tensor, "row d_model"]]:
-    """Runs of neighbouring rows in random order, again and again."""
+    """Runs of neighbouring rows in random order, without end."""
     starts = torch.arange(0, len(rows), run)
     generator = torch.Generator().manual_seed(seed)
     while True:
@@ -170,7 +171,7 @@ def _runs(rows: Rows, run: int, seed: int) -> Iterator[Float[Tensor, "row d_mode
 
 
 def _batches(rows: Rows, size: int, longest: float, scale: float, seed: int) -> Iterator[Float[Tensor, "row d_model"]]:
-    """Scaled batches without an end: row by row at random from memory, in runs of rows from a store."""
+    """Scaled batches without end: rows in random order from memory, shuffled runs of rows from a store."""
     generator = torch.Generator().manual_seed(seed)
     if isinstance(rows, Tensor):
         keep = (rows.float().norm(dim=1) <= longest).nonzero()[:, 0]
@@ -207,12 +208,12 @@ def _config(recipe: Recipe, width: int) -> Any:
 
     kind = get_sae_training_class(recipe.architecture)[1]
     known = {f.name for f in fields(kind)}
-    given: dict[str, Any] = {"d_in": width, "d_sae": recipe.expansion * width, **recipe.options}
+    options: dict[str, Any] = {"d_in": width, "d_sae": recipe.expansion * width, **recipe.options}
     if "k" in known:
-        given.setdefault("k", min(recipe.k, given["d_sae"]))
-    if unknown := sorted(set(given) - known):
+        options.setdefault("k", min(recipe.k, options["d_sae"]))
+    if unknown := sorted(set(options) - known):
         raise ValueError(f"sae-lens' {recipe.architecture} has no option {unknown[0]!r}: it has {', '.join(sorted(known))}")
-    return kind(**given)
+    return kind(**options)
 
 
 def _from(start: Sae, recipe: Recipe, width: int, site: str, mean: Tensor, scale: float) -> Any:
@@ -224,17 +225,17 @@ def _from(start: Sae, recipe: Recipe, width: int, site: str, mean: Tensor, scale
         )
     module = _begun(recipe, width, mean, scale)
     if start.architecture not in ("topk", "jumprelu", "standard") or not hasattr(module, "b_enc"):
-        raise ValueError(f"a {recipe.architecture} cannot begin with a {start.architecture}: give one that reads by one row")
-    given, room = start.n_features, int(module.cfg.d_sae)
-    if given > room:
-        raise ValueError(f"the start has {given} features, the recipe makes {room}: raise expansion")
+        raise ValueError(f"a {recipe.architecture} cannot begin with a {start.architecture}: choose topk, jumprelu or standard")
+    n, room = start.n_features, int(module.cfg.d_sae)
+    if n > room:
+        raise ValueError(f"the start has {n} features, the recipe makes {room}: raise expansion")
     old = {name: tensor.float() for name, tensor in start.module.state_dict().items()}
     rescales = getattr(module.cfg, "rescale_acts_by_decoder_norm", False)
     # Features of decoder norm 1: activations are then the same before and after such a trainer's own rescaling.
-    norms = start.decoder.float().norm(dim=1).clamp(min=1e-8) if rescales else torch.full((given,), 1 / scale)
-    module.W_dec.data[:given] = start.decoder.float() / norms[:, None]
-    module.W_enc.data[:, :given] = old["W_enc"] * norms
-    module.b_enc.data[:given] = old["b_enc"] * norms * scale
+    norms = start.decoder.float().norm(dim=1).clamp(min=1e-8) if rescales else torch.full((n,), 1 / scale)
+    module.W_dec.data[:n] = start.decoder.float() / norms[:, None]
+    module.W_enc.data[:, :n] = old["W_enc"] * norms
+    module.b_enc.data[:n] = old["b_enc"] * norms * scale
     module.b_dec.data = old["b_dec"] * scale
     return module
 
@@ -245,7 +246,7 @@ def _fit(
     recipe: Recipe,
     steps: int,
     checkpoint: Path | None,
-    asked: dict[str, Any],
+    options: dict[str, Any],
     progress: bool,
 ) -> None:
     from sae_lens import SAETrainer
@@ -262,29 +263,23 @@ def _fit(
         device=str(module.W_dec.device),
     )
     trainer = SAETrainer(cfg=settings, sae=module, data_provider=batches)
-    state = TrainingState(checkpoint, trainer, asked)
-    done = state.resume()
+    checkpoints = Checkpoints(checkpoint, trainer, options)
+    done = checkpoints.resume()
     for _ in range(done):  # the same batches in the same order
         next(batches)
-    bar: dict[str, Any] = {
-        "initial": done,
-        "total": steps,
-        "unit": "step",
-        "delay": SECONDS_BEFORE_PROGRESS,
-        "disable": not progress,
-        "leave": False,
-    }
+    bar: dict[str, Any] = {"initial": done, "total": steps, "unit": "step", "leave": False}
+    bar |= {"delay": SECONDS_BEFORE_PROGRESS, "disable": not progress}
     loss = torch.zeros(())
     for _ in tqdm(range(done, steps), desc="train SAE", **bar):
         loss = trainer.step(next(batches)).loss
         trainer.n_training_steps += 1
-        state.keep()
+        checkpoints.after_step()
     if not torch.isfinite(loss):
         raise ValueError("training diverged to NaN: lower learning_rate")
 
 
 def _for_use(module: Any) -> Any:
-    """The SAE as it is used: features of decoder norm 1 where that changes nothing."""
+    """The SAE for inference, with decoder rows of norm 1 where that does not change its output."""
     from sae_lens import SAE
 
     if getattr(module.cfg, "rescale_acts_by_decoder_norm", False):

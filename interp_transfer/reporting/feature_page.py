@@ -8,19 +8,14 @@ when the card is opened. ``features.js`` puts all text on the page as text, neve
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp_transfer.features.cards import Example, FeatureCard
 from interp_transfer.reporting.render import render, shown, visible, write_page
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 FILE = "features.html"
 WINDOW = 72
 """Number of tokens of an example that are shown, around its highest activation."""
-WITHOUT_SCRIPTS = 20
-"""Number of features in the table for readers without scripts."""
 OWN = ("feature", "fires", "size")
 """Columns that every list has; facts have other names."""
 
@@ -34,7 +29,6 @@ def write_features(
     target: Mapping[int, FeatureCard] | None = None,
     facts: Mapping[int, Mapping[str, Any]] | None = None,
     notes: Sequence[str] = (),
-    table: "pd.DataFrame | None" = None,
 ) -> Path:
     """Write ``features.html`` into a folder, made if it is missing.
 
@@ -47,7 +41,6 @@ def write_features(
         facts: labelled values of each feature, by its number, such as ``{"difference": 0.03, "success": "0.97 n=60"}``. They
             become columns of the list, in the order in which they first occur.
         notes: sentences at the head of the page.
-        table: facts as a frame with a column (or index) ``feature``; of several rows of one feature the first counts.
 
     Returns:
         The page's path. An older page is replaced at once.
@@ -56,7 +49,7 @@ def write_features(
         ValueError: for no cards, two cards of one feature, a twin or a fact of a feature without a card, or facts that are not
             plain values.
     """
-    return write_page(page(title, source, target or {}, _facts(source, facts or {}, table), notes), Path(folder) / FILE)
+    return write_page(page(title, source, target or {}, _facts(source, facts or {}), notes), Path(folder) / FILE)
 
 
 def page(
@@ -86,10 +79,6 @@ def page(
         notes=notes,
         about=_about(source[0], len(source)),
         about_twin=_about(twin, len(target)) if twin else "",
-        first=[(card, _marked(card)) for card in source[:WITHOUT_SCRIPTS]],
-        n=len(source),
-        columns=columns,
-        facts=facts,
         completions=any(card.completions for card in (*source, *target.values())),
     )
 
@@ -120,22 +109,11 @@ class _Texts:
         return self._numbers[tokens]
 
 
-def _facts(
-    source: Sequence[FeatureCard], facts: Mapping[int, Mapping[str, Any]], table: "pd.DataFrame | None"
-) -> dict[int, dict[str, Fact]]:
-    """The facts of mapping and frame together, checked."""
-    merged: dict[int, dict[str, Any]] = {}
-    known = {card.index for card in source}
-    if table is not None:
-        rows = table if "feature" in table.columns else table.rename_axis("feature").reset_index()
-        for row in rows.to_dict("records"):
-            if row["feature"] in known:  # a ranking may be longer than the page
-                merged.setdefault(int(row.pop("feature")), {str(name): value for name, value in row.items()})
-    for index, row in facts.items():
-        merged.setdefault(int(index), {}).update(row)
-    if unknown := sorted(set(merged) - known):
+def _facts(source: Sequence[FeatureCard], facts: Mapping[int, Mapping[str, Any]]) -> dict[int, dict[str, Fact]]:
+    """The facts as plain values."""
+    if unknown := sorted(set(facts) - {card.index for card in source}):
         raise ValueError(f"there are facts of feature {unknown[0]}, which has no card: leave them out, or give its card")
-    return {index: {name: _fact(index, name, value) for name, value in row.items()} for index, row in merged.items()}
+    return {int(index): {name: _fact(index, name, value) for name, value in row.items()} for index, row in facts.items()}
 
 
 def _fact(index: int, name: str, value: Any) -> Fact:
@@ -232,16 +210,6 @@ def _completions(card: FeatureCard, strength: float, prompts: Sequence[str]) -> 
         return None
     by_prompt = dict(card.completions[strength])
     return [shown(by_prompt[prompt]) if prompt in by_prompt else None for prompt in prompts]
-
-
-def _marked(card: FeatureCard) -> list[tuple[str, bool]]:
-    """The best example's tokens, and whether the feature fires there with at least half of its peak."""
-    if not card.examples:
-        return []
-    best = card.examples[0]
-    first, last = window(best)
-    half = best.activations[best.peak] / 2
-    return [(shown(best.tokens[k]), best.activations[k] >= half) for k in range(first, last)]
 
 
 def _about(card: FeatureCard, n: int) -> str:

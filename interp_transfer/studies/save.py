@@ -12,12 +12,10 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import tokenize, tokenizer_of
+from interp_transfer.reporting.completions import EXAMPLES
 from interp_transfer.reporting.report import write_report
 from interp_transfer.studies.folders import written_whole
 from interp_transfer.vectors.vector import SteeringVector
-
-EXAMPLES = 12
-"""Number of prompts whose tokens are stored for the report."""
 
 
 def save_run(

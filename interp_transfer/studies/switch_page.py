@@ -29,7 +29,7 @@ def page(switch: Switch) -> str:
         switch=switch,
         mapped=MAPPED,
         skills=list(next(iter(switch.ways.values())).skills),
-        success={"to_base": "gone", "to_tuned": "there"}.get(switch.details["direction"], "as in the donor"),
+        success={"to_base": "absent", "to_tuned": "present"}.get(switch.details["direction"], "as in the donor"),
         examples=[
             {"prompt": prompt, "answers": [(name, switch.ways[name].judged.completions[k]) for name in shown]}
             for k, prompt in enumerate(switch.prompts[:EXAMPLES])

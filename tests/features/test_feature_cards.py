@@ -83,7 +83,6 @@ def test_examples_are_the_texts_of_the_highest_activations(
             row = features[index == example.text_index, card.index]
             torch.testing.assert_close(torch.tensor(example.activations), row)
             assert "".join(example.tokens) == tok.decode(tok(texts[example.text_index])["input_ids"])
-        assert card.hint == (card.examples[0].tokens[card.examples[0].peak] if card.examples else "")
 
 
 def test_portions_change_nothing(

@@ -141,22 +141,22 @@ def test_a_killed_training_goes_on_where_it_was(rows, tmp_path, monkeypatch, arc
     recipe = Recipe(architecture, expansion=2, k=3, batch_size=128)
     options = {"model": SOMEONE, "steps": 30, "progress": False}
     whole = train_sae(rows, SITE, recipe, **options)
-    keep, seen = resume.TrainingState.keep, []
+    after_step, seen = resume.Checkpoints.after_step, []
 
     def killed(self):
-        keep(self)
+        after_step(self)
         seen.append(1)
         if len(seen) == 17:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(resume.TrainingState, "keep", killed)
+        patch.setattr(resume.Checkpoints, "after_step", killed)
         with pytest.raises(KeyboardInterrupt):
             train_sae(rows, SITE, recipe, checkpoint=tmp_path, **options)
-    assert json.loads((tmp_path / resume.FILE).read_text())["n_training_steps"] == 14
+    assert json.loads((tmp_path / resume.FILE).read_text())["checkpoint"] == "step-14"
     assert len(list(tmp_path.iterdir())) == 2
     done = []
-    monkeypatch.setattr(resume.TrainingState, "keep", lambda self: done.append(1))
+    monkeypatch.setattr(resume.Checkpoints, "after_step", lambda self: done.append(1))
     again = train_sae(rows, SITE, recipe, checkpoint=tmp_path, **options)
     assert len(done) == 16
     for name, tensor in whole.module.state_dict().items():
@@ -168,7 +168,8 @@ def test_the_state_of_another_training_is_refused(rows, tmp_path, monkeypatch):
     train_sae(rows, SITE, SMALL, model=SOMEONE, steps=2, checkpoint=tmp_path)
     with pytest.raises(ValueError, match="another training"):
         train_sae(rows, SITE, SMALL, model=SOMEONE, steps=4, checkpoint=tmp_path)
-    next(tmp_path.glob("*.safetensors")).write_bytes(b"broken")
+    [weights] = tmp_path.rglob("*.safetensors")
+    weights.write_bytes(b"broken")
     with pytest.raises(ValueError, match="is damaged"):
         train_sae(rows, SITE, SMALL, model=SOMEONE, steps=2, checkpoint=tmp_path)
 

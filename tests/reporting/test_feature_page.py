@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
 
 from interp_transfer.features.cards import Example, FeatureCard
@@ -155,8 +155,7 @@ def test_hostile_text_is_shown_as_text(tmp_path: Path, visit: Callable[..., Any]
     text = path.read_text(encoding="utf-8")
     assert text.count("</script>") == text.count("<script")
     plain = visit(path.as_uri(), java_script_enabled=False)
-    assert plain.locator("noscript table tbody tr").count() == 1 and plain.locator("img").count() == 0
-    assert "<script>alert(1)</script>" in plain.locator("noscript table").inner_text()
+    assert "need scripts" in plain.locator("noscript").inner_text() and plain.locator("img").count() == 0
 
 
 def test_a_narrow_window_does_not_scroll_sideways(tmp_path: Path, visit: Callable[..., Any]) -> None:
@@ -218,15 +217,11 @@ def test_long_texts_are_cut_around_their_peak(tmp_path: Path) -> None:
     assert before + after + len(values) == n and len(values) == WINDOW
 
 
-def test_facts_come_from_a_frame_too(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"feature": [1, 1, 0, 77], "scale": [2.0, 3.0, 1.0, 9.0], "found": [True, False, True, True]})
-    path = write_features(tmp_path, "Features", [card(0), card(1)], facts={1: {"scale": 5, "odd": float("nan")}}, table=frame)
-    index = blocks(path)["index"]
+def test_facts_are_plain_values_in_columns(tmp_path: Path) -> None:
+    facts = {0: {"scale": np.float64(1.0), "found": True}, 1: {"scale": 5, "found": True, "odd": float("nan")}}
+    index = blocks(write_features(tmp_path, "Features", [card(0), card(1)], facts=facts))["index"]
     assert index["columns"] == ["scale", "found", "odd"]
     assert [row["facts"] for row in index["rows"]] == [[1, "yes", None], [5, "yes", None]]
-    indexed = frame.iloc[[0, 2]].set_index("feature")
-    again = blocks(write_features(tmp_path, "Features", [card(0), card(1)], table=indexed))["index"]
-    assert [row["facts"][0] for row in again["rows"]] == [1, 2]
 
 
 def test_refusals_and_the_folder(tmp_path: Path) -> None:

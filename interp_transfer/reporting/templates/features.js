@@ -152,7 +152,7 @@ const panel = (side, k) => el("section", {class: "side " + SIDES[k], "aria-label
 const nameOf = (sides, k) => sides.length > 1 ? (sides[k].model || SIDES[k]) + ": " : "";
 const reading = (example, k, sides) => {
   const box = el("div", {class: SIDES[k]}), side = sides[k], name = nameOf(sides, k);
-  if (example === null) return fill(box, {}, [el("p", {class: "soft"}, name + "not read on this text")]);
+  if (example === null) return fill(box, {}, [el("p", {class: "soft"}, name + "not measured on this text")]);
   const [text, before, after, peak, values, which] = example;
   const most = side.peak || 1;
   const spans = texts[text].map((piece, at) => {
@@ -196,7 +196,7 @@ function completions(card) {
   slider.value = near;
   slider.addEventListener("input", () => { state.strength = card.strengths[Number(slider.value)]; draw(); });
   draw();
-  return [el("h3", {}, "What the model says when it is added"),
+  return [el("h3", {}, "Completions when the feature is added"),
     el("div", {class: "strength"}, el("span", {}, "strength"), slider, output), place];
 }
 let current = null;
@@ -239,7 +239,7 @@ function choose(index) {
       el("div", {}, el("dt", {}, name), el("dd", {}, say(value))))) : "",
     el("div", {class: "sides"}, ...card.sides.map(panel)),
     ...examples(both ? "Where it fires most, and its twin on the same texts" : "Where it fires most", card.pairs, card.sides),
-    ...examples("Where the twin fires most besides", card.more, card.sides),
+    ...examples("Other texts where the twin fires most", card.more, card.sides),
     ...completions(card));
   steps();
   focused?.focus();
