@@ -1,8 +1,8 @@
 """Similarity of two models' activations on the same texts.
 
 Linear centred kernel alignment (Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited", equation 3 in
-its feature-space form): 1 if one set of rows is a rotation and a rescaling of the other, near 0 if they are unrelated. Widths and
-tokenizers may differ, because one row of each text is compared.
+its feature-space form): 1 if one set of rows is a rotation and a rescaling of the other, near 0 if they are unrelated.
+Widths and tokenizers may differ, because one row of each text is compared.
 """
 
 from collections.abc import Callable, Sequence

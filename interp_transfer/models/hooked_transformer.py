@@ -42,7 +42,6 @@ def as_hooked_transformer(hf: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
     cfg = HookedTransformerConfig(
         model_name=architecture,
         original_architecture=architecture,
-        d_vocab=int(hf.config.vocab_size),
         tokenizer_prepends_bos=False,
         default_prepend_bos=False,
         device=str(device),
@@ -66,11 +65,21 @@ def as_hooked_transformer(hf: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
     return model.to(device, print_details=False).eval()
 
 
+def _common(config: Any) -> Shape:
+    """The sizes that all architectures have, under transformer-lens' names."""
+    from transformer_lens.model_bridge.sources.transformers import map_default_transformer_lens_config
+
+    names = ("d_model", "d_mlp", "n_heads", "n_layers", "n_ctx", "d_vocab", "eps", "act_fn")
+    mapped = map_default_transformer_lens_config(config)
+    size = getattr(config, "head_dim", None) or mapped.d_model // mapped.n_heads
+    return {name: getattr(mapped, name) for name in names} | {"d_head": size, "normalization_type": "LN"}
+
+
 def _rotary(config: Any) -> Shape:
-    """Base and scaling of a rotary embedding."""
+    """Common sizes, and base and scaling of a rotary embedding."""
     rope = dict(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {})
     kind = str(rope.get("rope_type") or rope.get("type") or "default")
-    shape: Shape = {
+    shape = _common(config) | {
         "positional_embedding_type": "rotary",
         "rotary_adjacent_pairs": False,
         "rotary_base": rope.get("rope_theta") or getattr(config, "rope_theta", 10000.0),
@@ -90,24 +99,14 @@ def _rotary(config: Any) -> Shape:
 
 def _decoder(config: Any) -> Shape:
     """The shape that Llama, Qwen2 and Gemma2 share."""
-    heads = int(config.num_attention_heads)
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    groups = int(config.num_key_value_heads)
     for bias in ("attention_bias", "mlp_bias"):
         if getattr(config, bias, False):
             raise ValueError(f"{bias}=True is not converted to a HookedTransformer: use wrapper='bridge'")
-    return _rotary(config) | {
-        "d_model": config.hidden_size,
-        "d_head": size,
-        "n_heads": heads,
-        "n_key_value_heads": groups,
-        "d_mlp": config.intermediate_size,
-        "n_layers": config.num_hidden_layers,
-        "n_ctx": config.max_position_embeddings,
-        "eps": config.rms_norm_eps,
-        "act_fn": getattr(config, "hidden_activation", None) or config.hidden_act,
+    shape = _rotary(config)
+    return shape | {
+        "n_key_value_heads": config.num_key_value_heads,
+        "rotary_dim": shape["d_head"],
         "normalization_type": "RMS",
-        "rotary_dim": size,
         "final_rms": True,
         "gated_mlp": True,
     }
@@ -140,42 +139,21 @@ def _gemma2(config: Any) -> Shape:
 
 
 def _gpt2(config: Any) -> Shape:
-    return {
-        "d_model": config.n_embd,
-        "d_head": config.n_embd // config.n_head,
-        "n_heads": config.n_head,
+    return _common(config) | {
         "d_mlp": config.n_inner or 4 * config.n_embd,
-        "n_layers": config.n_layer,
-        "n_ctx": config.n_positions,
-        "eps": config.layer_norm_epsilon,
-        "act_fn": config.activation_function,
         "use_attn_scale": config.scale_attn_weights,
         "scale_attn_by_inverse_layer_idx": config.scale_attn_by_inverse_layer_idx,
-        "normalization_type": "LN",
     }
 
 
 def _neox(config: Any) -> Shape:
-    size = config.hidden_size // config.num_attention_heads
-    rope = dict(getattr(config, "rope_parameters", None) or {})
-    share = rope.get("partial_rotary_factor") or getattr(config, "rotary_pct", 0.25)
-    if round(share * size) % 2:
-        raise ValueError(f"{round(share * size)} of {size} dimensions are rotated, an odd number: use wrapper='bridge'")
+    shape, rope = _rotary(config), dict(getattr(config, "rope_parameters", None) or {})
+    rotated = round((rope.get("partial_rotary_factor") or getattr(config, "rotary_pct", 0.25)) * shape["d_head"])
+    if rotated % 2:
+        raise ValueError(f"{rotated} of {shape['d_head']} dimensions are rotated, an odd number: use wrapper='bridge'")
     if not getattr(config, "attention_bias", True):
         raise ValueError("attention_bias=False is not converted to a HookedTransformer: use wrapper='bridge'")
-    return _rotary(config) | {
-        "d_model": config.hidden_size,
-        "d_head": size,
-        "n_heads": config.num_attention_heads,
-        "d_mlp": config.intermediate_size,
-        "n_layers": config.num_hidden_layers,
-        "n_ctx": config.max_position_embeddings,
-        "eps": config.layer_norm_eps,
-        "act_fn": config.hidden_act,
-        "parallel_attn_mlp": config.use_parallel_residual,
-        "normalization_type": "LN",
-        "rotary_dim": round(share * size),
-    }
+    return shape | {"parallel_attn_mlp": config.use_parallel_residual, "rotary_dim": rotated}
 
 
 _SHAPES: dict[str, tuple[Callable[[Any], Shape], str]] = {
