@@ -14,24 +14,19 @@ of ties and the share among the other prompts are reported with them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from interp_transfer.activations.capture import capture
-from interp_transfer.activations.positions import describe
 from interp_transfer.evaluation.rouge import ROUGE, rouge
 from interp_transfer.interventions.generation import generate, generate_tokens
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import teacher_forced
 from interp_transfer.interventions.transforms import MeanAblate, Transform
-from interp_transfer.io import write_json
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.identity import identity
-from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint, tokenizer_of
-from interp_transfer.stats import Estimate, mean_interval, rate, share_to_dict
+from interp_transfer.models.tokens import tokenize, tokenizer_of
+from interp_transfer.stats import Estimate, mean_interval, rate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,10 +52,6 @@ class Closer:
     share: Estimate
     ties: int
     decided: Estimate | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON stores them."""
-        return {"rate": share_to_dict(self.share), "ties": self.ties, "decided": self.decided and share_to_dict(self.decided)}
 
 
 def closer(one: Sequence[float], other: Sequence[float]) -> Closer:
@@ -96,18 +87,6 @@ class Figures:
     tvs: Mapping[str, Closer]
     intervals: Mapping[str, tuple[float, float]]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON stores them."""
-        return {
-            "to_target": dict(self.to_target),
-            "valid": self.valid and share_to_dict(self.valid),
-            "kl": self.kl,
-            "agreement": self.agreement,
-            "mva": {name: share.to_dict() for name, share in self.mva.items()},
-            "tvs": {name: share.to_dict() for name, share in self.tvs.items()},
-            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
-        }
-
 
 @dataclass(frozen=True, repr=False)
 class Replacement:
@@ -118,14 +97,12 @@ class Replacement:
         groups: the group of each prompt.
         completions: by condition: "target", "mapped", "mean_ablated", "source" and the controls.
         slices: figures by group ("all" is every prompt) and condition.
-        details: models, site, positions, transform, versions.
     """
 
     prompts: tuple[str, ...]
     groups: tuple[str, ...]
     completions: Mapping[str, tuple[str, ...]]
     slices: Mapping[str, Mapping[str, Figures]]
-    details: Mapping[str, Any]
 
     def count(self, group: str = ALL) -> int:
         """Return the number of prompts in a group."""
@@ -148,31 +125,8 @@ class Replacement:
                 rows.append(row)
         return pd.DataFrame(rows).set_index(["group", "condition"])
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as JSON stores it, without the completions."""
-        return {
-            **self.details,
-            "ties": TIES,
-            "n": {group: self.count(group) for group in self.slices},
-            "slices": {
-                group: {name: figures.to_dict() for name, figures in conditions.items()}
-                for group, conditions in self.slices.items()
-            },
-        }
-
-    def save(self, folder: str | Path) -> Path:
-        """Write ``replacement.json``, with the completions, into a folder, which is created if it is missing."""
-        where = Path(folder)
-        where.mkdir(parents=True, exist_ok=True)
-        completions = [
-            {"prompt": prompt, "group": group, **{name: texts[i] for name, texts in self.completions.items()}}
-            for i, (prompt, group) in enumerate(zip(self.prompts, self.groups, strict=True))
-        ]
-        write_json(where / "replacement.json", {**self.to_dict(), "completions": completions})
-        return where
-
     def __repr__(self) -> str:
-        lines = [f"Replacement({self.details['transform']} at {self.details['target']['site']}; {TIES})"]
+        lines = [f"Replacement ({TIES})"]
         for group, conditions in self.slices.items():
             for name, f in conditions.items():
                 parts = [f"rouge1 {f.to_target['rouge1']:.2f}"]
@@ -257,7 +211,7 @@ def validate_replacement(
         name: measured.figures([i for i, g in enumerate(groups) if g == name]) for name in sorted(named)
     }
     texts_by_name = {name: tuple(out) for name, out in completions.items()}
-    return Replacement(tuple(prompts), groups, texts_by_name, slices, _details(source, target, mapped))
+    return Replacement(tuple(prompts), groups, texts_by_name, slices)
 
 
 @dataclass(frozen=True)
@@ -316,18 +270,3 @@ def _similarities(
     if valid is not None:
         similar[BOTH_VALID] = {(a, b): [float(x and y) for x, y in zip(valid[a], valid[b], strict=True)] for a, b in pairs}
     return similar
-
-
-def _details(source: HookedModel, target: HookedModel, mapped: Intervention) -> dict[str, Any]:
-    packages = ("interp-transfer", "torch", "transformers", "transformer-lens", "rouge-score")
-    sides = {
-        name: {"name": identity(model).name, "fingerprint": identity(model).fingerprint}
-        for name, model in ((SOURCE, source), (TARGET, target))
-    }
-    sides[TARGET] |= {"site": str(mapped.site), "positions": describe(mapped.positions)}
-    about = {
-        "transform": repr(mapped.transform),
-        "same_tokenizer": tokenizer_fingerprint(source) == tokenizer_fingerprint(target),
-        "versions": {name: version(name) for name in packages},
-    }
-    return about | sides

@@ -1,10 +1,8 @@
 """Full replacement: figures by hand, and a model in place of itself."""
 
-import json
 import math
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,7 +46,6 @@ def test_ties_count_as_not_closer() -> None:
     assert found.decided is not None
     assert (found.decided.value, found.decided.n) == (pytest.approx(2 / 3), 3)
     assert closer([1.0], [1.0]).decided is None
-    assert closer([1.0], [1.0]).to_dict()["decided"] is None
 
 
 @torch.no_grad()
@@ -68,7 +65,7 @@ def test_agreement_and_divergence_by_hand(wrapped: Callable[[str], Any]) -> None
         assert len(a) > 1 or float(found.kl[i]) == pytest.approx(0, abs=1e-6), "the first token is predicted from the prompt"
 
 
-def test_a_model_in_place_of_itself(wrapped: Callable[[str], Any], tmp_path: Path) -> None:
+def test_a_model_in_place_of_itself(wrapped: Callable[[str], Any]) -> None:
     model = wrapped("qwen2")
     made = it.generate(model, TEXTS, max_new_tokens=NEW)
     found = validate_replacement(
@@ -102,12 +99,6 @@ def test_a_model_in_place_of_itself(wrapped: Callable[[str], Any], tmp_path: Pat
     assert len(frame) == 3 * 5 and frame.loc[("all", "mapped"), "mva_oracle"] == sum(lost) / len(lost)
     assert math.isnan(float(frame.loc[("all", "source"), "kl"]))  # type: ignore[arg-type]
     assert "MvA" in repr(found)
-    found.save(tmp_path)
-    read = json.loads((tmp_path / "replacement.json").read_text())
-    assert read["slices"]["all"]["mapped"]["agreement"] == 1 and read["n"]["all"] == len(TEXTS)
-    assert read["target"]["fingerprint"] == it.identity(model).fingerprint and read["target"]["site"] == SITE
-    assert read["same_tokenizer"] is True
-    assert [said["mapped"] for said in read["completions"]] == made
 
 
 def test_other_replacements_stand_beside_it_as_controls(wrapped: Callable[[str], Any]) -> None:

