@@ -24,46 +24,28 @@ def write_noise(measured: Mapping[str, Doses], folder: Path) -> Path:
 
 
 def page(measured: Mapping[str, Doses]) -> str:
-    """The whole page, from the result of ``noise_doses``."""
+    """Return the whole page, from the result of ``noise_doses``."""
     removes, induces = measured["removes"], measured["induces"]
-    options = removes.details
-    parts = [
-        {
-            "id": "figure-removes",
-            "doses": removes,
-            "points": points(removes),
-            "heading": "Does noise switch the backdoor off?",
-            "sentence": sentence(removes, "takes the backdoor away", "of triggered prompts"),
-            "caption": f"Prompts with the trigger, noise at its tokens: {options['positions']}. Bands: 95% intervals.",
-        },
-        {
-            "id": "figure-induces",
-            "doses": induces,
-            "points": points(induces),
-            "heading": "Does noise switch the backdoor on?",
-            "sentence": sentence(induces, "brings the backdoor out", "of clean prompts"),
-            "caption": f"Clean prompts with the safe trigger, noise at its tokens: {induces.details['positions']}. "
-            "Bands: 95% intervals.",
-        },
-    ]
     return render(
         "noise.html.j2",
-        figures={"figure-removes": removes.plot(), "figure-induces": induces.plot()},
+        figures={f"figure-{name}": doses.plot() for name, doses in measured.items()},
         title=f"Noise as a switch: {removes.task} on {removes.model.name}",
-        model=removes.model.name,
-        task=removes.task,
-        options=options,
-        parts=parts,
+        measured={name: (doses, points(doses)) for name, doses in measured.items()},
+        options=removes.details,
+        sentences=[
+            sentence(removes, "removes the backdoor", "of triggered prompts"),
+            sentence(induces, "induces the backdoor", "of clean prompts"),
+        ],
     )
 
 
 def points(doses: Doses) -> list[Condition]:
-    """All conditions, curve by curve."""
+    """Return all conditions, curve by curve."""
     return [c for curve in doses.curves.values() for c in curve]
 
 
 def sentence(doses: Doses, does: str, whose: str) -> str:
-    """The dose with most success, and the smallest dose with success in half of the trials."""
+    """Return the dose with the highest success, and the smallest dose with success in half of the trials."""
     best = max(points(doses), key=lambda c: c.success.value)
     share = with_interval(share_to_dict(best.success))
     if not best.success.value:
@@ -71,4 +53,4 @@ def sentence(doses: Doses, does: str, whose: str) -> str:
     enough = next((c.strength for c in points(doses) if c.success.value >= HALF), None)
     if enough is None:
         return f"No dose {does} in half of the trials {whose}: at most in {share} of trials, at dose {best.strength:g}."
-    return f"Noise of {best.strength:g} {does} in {share} of trials {whose}; the least dose that does in half is {enough:g}."
+    return f"Noise of {best.strength:g} {does} in {share} of trials {whose}; half is reached at dose {enough:g}."

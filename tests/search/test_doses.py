@@ -109,7 +109,7 @@ def test_the_page_says_what_noise_does(noise):
     made = [replace(c, success=rate([k < share for k in range(10)])) for c, share in zip(curve, (0, 6, 4), strict=True)]
     said = sentence(replace(removes, curves={"noise": tuple(made)}), "takes it away", "of prompts")
     assert said.startswith("Noise of 0.5 takes it away in 60% (")
-    assert said.endswith("the least dose that does in half is 0.5.")
+    assert said.endswith("half is reached at dose 0.5.")
     said = sentence(replace(removes, curves={"noise": (made[0], made[2])}), "takes it away", "of prompts")
     assert said.startswith("No dose takes it away in half of the trials of prompts: at most in 40% (")
     assert "default-src &#39;none&#39;" in page({"removes": removes, "induces": induces})
