@@ -1,9 +1,9 @@
-"""Opinions on disk, by the content of what was asked.
+"""Opinions on disk, by a hash of the question.
 
-One JSONL file for each judge, a line for each final opinion, appended in one write as it comes: a killed process loses at most
-the line that it was writing, and two processes may share a folder. The key of a line is a hash of all that the opinion depends
-on: the judge's identity (model, wording, settings) and the texts; so a judge that was changed asks again. Each line holds a
-hash of itself, and one that is damaged is named, left alone and asked for again.
+Each judge has one JSONL file, with a line for each final opinion that is appended in one write as it arrives: a killed process
+loses at most the line that it was writing, and two processes may share a folder. The key of a line is a hash of all that the
+opinion depends on: the judge's identity (model, wording, settings) and the texts. Each line holds a hash of itself; a damaged
+line is reported, stays in the file, and its question is asked again.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ FORMAT = "interp_transfer.opinions/1"
 
 
 def key_of(identity: Mapping[str, Any], item: Item) -> str:
-    """The hash of a question: who is asked, and what."""
+    """Return the hash of a question: the judge's identity and the texts."""
     return _hash([dict(identity), item.prompt, item.completion, item.reference])
 
 
@@ -32,9 +32,9 @@ class OpinionCache:
     """The opinions of one judge in a folder.
 
     Attributes:
-        file: where they are.
-        known: by key, as they were when it was opened.
-        damaged: lines that could not be read: file, number, what is wrong.
+        file: the JSONL file.
+        known: opinions by key, as they were when the file was opened.
+        damaged: lines that could not be read, with file, number and reason.
     """
 
     file: Path
@@ -43,7 +43,7 @@ class OpinionCache:
 
     @classmethod
     def open(cls, folder: str | Path, identity: Mapping[str, Any]) -> "OpinionCache":
-        """Read what a judge thought before; the folder is made if it is missing.
+        """Read a judge's stored opinions; a missing folder is made.
 
         Raises:
             ValueError: when the folder or its file cannot be read or made.
@@ -69,7 +69,7 @@ class OpinionCache:
         return cls(file, known, tuple(damaged))
 
     def add(self, key: str, opinion: Opinion) -> None:
-        """Keep a final opinion."""
+        """Store a final opinion."""
         plain = {"key": key, "score": opinion.score, "reason": opinion.reason}
         _append(self.file, {**plain, "check": _hash(plain)})
 

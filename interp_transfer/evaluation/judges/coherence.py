@@ -1,11 +1,11 @@
-"""Coherence without an opinion: how surprised a reference model is, and how much a completion repeats itself.
+"""Measures of coherence: the perplexity of a completion under a reference model, and its repetition.
 
-`PerplexityJudge`: the mean negative log-probability of the completion's tokens, teacher-forced behind the prompt, in nats a
-token; perplexity is its exponential. A broken answer is surprising. So is a right one that the reference model did not expect,
-and a fluent wrong one is not: it measures fluency.
+`PerplexityJudge` measures the mean negative log-probability of the completion's tokens, teacher-forced after the prompt, in
+nats per token; perplexity is its exponential. It measures fluency: a broken answer has a high value, but so has a right one that the
+reference model did not expect, and a fluent wrong one has not.
 
-`RepetitionShare`: the share of a completion's n-grams that occurred in it before, which is 1 - distinct-n (Li et al. 2016, "A
-Diversity-Promoting Objective Function for Neural Conversation Models"); `distinct_n` is theirs, over many completions.
+`RepetitionShare` is the share of a completion's n-grams that occurred in it before, 1 - distinct-n (Li et al. 2016, "A
+Diversity-Promoting Objective Function for Neural Conversation Models"). `distinct_n` is distinct-n over many completions.
 """
 
 import math
@@ -27,10 +27,10 @@ from interp_transfer.models.tokens import tokenize
 class PerplexityJudge:
     """Nats per token of completions under a reference model; low is good.
 
-    Missing: a completion without a token, or one that is beyond the model's context with its prompt.
+    Missing for a completion without a token, and for one that exceeds the model's context with its prompt.
 
     Attributes:
-        model: any hooked model; not the one that was steered, which finds its own habits likely.
+        model: any hooked model but the one that was steered, which predicts its own behaviour.
     """
 
     model: HookedModel = field(repr=False)
@@ -45,7 +45,7 @@ class PerplexityJudge:
         return {"judge": "perplexity/1", "model": here.name, "fingerprint": here.fingerprint}
 
     def opinions(self, items: Sequence[Item]) -> Generator[tuple[int, Opinion], None, None]:
-        """In portions; completions of similar length are read together."""
+        """Yield opinions in portions, within which completions of similar length are read together."""
         spans, limit = [], context_length(self.model)
         for index, item in enumerate(items):
             ids, start = _tokens(self.model, item)
@@ -63,10 +63,9 @@ class PerplexityJudge:
 
 
 def _tokens(model: HookedModel, item: Item) -> tuple[list[int], int]:
-    """Token ids of prompt and completion as one text, and the first that is not the prompt's alone.
+    """Token ids of prompt and completion as one text, and the index of the completion's first token.
 
-    A token that holds the end of the prompt and the start of the completion counts as the completion's. The first token of all
-    is not predicted.
+    A token that spans the boundary belongs to the completion. The first token of the text is not predicted.
     """
     if not item.prompt + item.completion:
         return [], 0
@@ -86,10 +85,10 @@ def _surprise(nats: float, tokens: int) -> Opinion:
 class RepetitionShare:
     """The share of a completion's n-grams of words that occurred in it before; low is good. Needs no model.
 
-    Missing: a completion of fewer than ``n`` words.
+    Missing for a completion of fewer than ``n`` words.
 
     Attributes:
-        n: words in an n-gram.
+        n: number of words in an n-gram.
     """
 
     n: int = 2
@@ -98,28 +97,31 @@ class RepetitionShare:
     needs_reference: bool = False
 
     def __post_init__(self) -> None:
-        """Reject an n-gram of nothing."""
+        """Reject n below 1."""
         if self.n < 1:
             raise ValueError(f"n={self.n}: an n-gram has at least one word")
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Which n-grams."""
+        """The size of the n-grams."""
         return {"judge": "repetition/1", "n": self.n}
 
     def opinions(self, items: Sequence[Item]) -> Generator[tuple[int, Opinion], None, None]:
-        """One after the other; the reason says whether the completion goes in circles, too."""
-        circles = RepetitionJudge()([item.prompt for item in items], [item.completion for item in items])
-        for index, (item, circle) in enumerate(zip(items, circles, strict=True)):
+        """Yield opinions in order. The reason also has the verdict of `RepetitionJudge`."""
+        verdicts = RepetitionJudge()([item.prompt for item in items], [item.completion for item in items])
+        for index, (item, verdict) in enumerate(zip(items, verdicts, strict=True)):
             grams = _grams(item.completion, self.n)
             if not grams:
                 yield index, Opinion(None, f"too short: it has no {self.n} words")
                 continue
-            yield index, Opinion(1 - len(set(grams)) / len(grams), f"{len(set(grams))} of {len(grams)} differ; {circle.reason}")
+            yield (
+                index,
+                Opinion(1 - len(set(grams)) / len(grams), f"{len(set(grams))} of {len(grams)} differ; {verdict.reason}"),
+            )
 
 
 def distinct_n(completions: Iterable[str], n: int) -> float:
-    """Distinct n-grams of words over all n-grams, in all completions together, 0 to 1. Falls with the number of completions.
+    """Return the share of distinct n-grams of words in all completions together, 0 to 1. Falls with the number of completions.
 
     Raises:
         ValueError: when no completion has as many words.

@@ -1,4 +1,4 @@
-"""Answers of a hooked model on this machine to whole texts, as they come."""
+"""Greedy answers of a hooked model on this machine to rendered texts."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.tokens import tokenize
 
 PORTION = 32
-"""Texts that are answered before the answers are handed on, and opinions kept."""
+"""Number of texts after which answers are yielded, so that their opinions are stored."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one conversation.
+    """A model's answer to one conversation.
 
     Attributes:
-        text: what the model said, or None.
-        problem: why it said nothing: "kind: what happened".
-        final: asking again would change nothing.
+        text: the answer, or None.
+        problem: why there is none: "kind: what happened".
+        final: whether another request would give the same.
     """
 
     text: str | None
@@ -27,7 +27,7 @@ class Answer:
 
 
 def answered(model: HookedModel, texts: Sequence[str], max_new_tokens: int) -> Generator[tuple[int, Answer], None, None]:
-    """The greedy answers with the numbers of their texts; to a text that leaves no room in the context, none."""
+    """Yield greedy answers with the indices of their texts. A text that leaves no room in the context has none."""
     room = context_length(model) - max_new_tokens
     fitting: list[int] = []
     for index, ids in enumerate(tokenize(model, texts, any_length=True)):
@@ -36,7 +36,6 @@ def answered(model: HookedModel, texts: Sequence[str], max_new_tokens: int) -> G
         else:
             fitting.append(index)
     for start in range(0, len(fitting), PORTION):
-        part = fitting[start : start + PORTION]
-        asked = [texts[i] for i in part]
-        said = generate(model, asked, max_new_tokens=max_new_tokens, progress=False)
-        yield from ((index, Answer(text)) for index, text in zip(part, said, strict=True))
+        portion = fitting[start : start + PORTION]
+        answers = generate(model, [texts[i] for i in portion], max_new_tokens=max_new_tokens, progress=False)
+        yield from ((index, Answer(text)) for index, text in zip(portion, answers, strict=True))

@@ -32,10 +32,10 @@ _WITH_ARGUMENT: Mapping[str, Callable[[str], Judge]] = MappingProxyType(
 
 
 def load(name: str) -> Judge:
-    """The judge of this name, see the names above.
+    """Return the judge with a name.
 
     Returns:
-        ``judge(prompts, completions)``, which gives a `Verdict` on each completion.
+        ``judge(prompts, completions)``, which returns a `Verdict` on each completion.
 
     Raises:
         ValueError: for an unknown name, a missing argument, or a function that cannot be imported.
@@ -52,14 +52,14 @@ def load(name: str) -> Judge:
         return added[kind](argument) if argument else added[kind]()
     if argument.isidentifier():
         return OneByOne(_function(kind, argument), name)
-    there = [*_PLAIN, *(f"{kind}:TEXT" for kind in _WITH_ARGUMENT), *added, "module:function"]
-    raise ValueError(f"unknown judge {name!r}: {did_you_mean(name, there)}choose one of {', '.join(there)}")
+    names = [*_PLAIN, *(f"{kind}:TEXT" for kind in _WITH_ARGUMENT), *added, "module:function"]
+    raise ValueError(f"unknown judge {name!r}: {did_you_mean(name, names)}choose one of {', '.join(names)}")
 
 
 def as_judge(judge: Any, task: str) -> Judge:
-    """A judge by name, one made of a function of one prompt and one completion, or a judge as it is.
+    """Return a judge for a name, for a function of one prompt and one completion, or for a judge.
 
-    A judge is told from a function of one prompt by its parameters: it takes ``prompts`` and ``completions``.
+    A judge is recognised by its parameters, ``prompts`` and ``completions``.
 
     Raises:
         ValueError: for an unknown name, or something that cannot be called.
@@ -68,14 +68,14 @@ def as_judge(judge: Any, task: str) -> Judge:
         return load(judge)
     if not callable(judge):
         raise ValueError(f"the judge of {task!r} is {judge!r}: give the name of a judge, or a function (prompt, completion)")
-    given: Any = judge
+    function: Any = judge
     if list(inspect.signature(judge).parameters)[:2] == ["prompts", "completions"]:
-        return given
-    return OneByOne(given, task)
+        return function
+    return OneByOne(function, task)
 
 
 def name_of(judge: Any) -> str:
-    """What reports call a judge."""
+    """Return the name of a judge in reports."""
     return judge if isinstance(judge, str) else getattr(judge, "__name__", type(judge).__name__)
 
 

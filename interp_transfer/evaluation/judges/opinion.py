@@ -1,9 +1,9 @@
-"""What a judge that needs a model thinks of completions: scores with reasons, some of which may be missing.
+"""Opinions of judges that need a model: scores with reasons, some of which may be missing.
 
-A model can fail to judge: an endpoint times out, a guard answers in verse. So an opinion has a score or none, and always a
-reason; what is missing is counted, never filled in. `ask` puts the questions, keeps every final opinion in a cache as it comes,
-and asks nothing twice: a run that was killed or ran out of its budget goes on, and a finished one replays without the model.
-`Threshold` makes verdicts of opinions, so that such a judge can stand wherever a `Judge` is asked for.
+A model can fail to judge, when an endpoint times out or a guard does not give a verdict. So an opinion has a score or none, and
+always a reason; missing ones are counted and never filled in. `ask` stores every final opinion in a cache as it arrives and
+asks no question twice: an interrupted run resumes, and a finished one replays without the model. `Threshold` turns opinions into
+verdicts, which makes such a judge a `Judge`.
 """
 
 from collections import Counter
@@ -27,8 +27,8 @@ class Opinion:
 
     Attributes:
         score: on the judge's scale, or None if it is missing.
-        reason: in words; of a missing one "kind: what happened", where kinds are counted.
-        final: asking again would change nothing. An endpoint that could not be reached gave no final opinion.
+        reason: in words; for a missing score "kind: what happened".
+        final: whether another request would give the same. It is False after a failure of an endpoint.
     """
 
     score: float | None
@@ -36,7 +36,7 @@ class Opinion:
     final: bool = True
 
     def __post_init__(self) -> None:
-        """A score is a number, and whoever gave one has finished."""
+        """Reject scores that are not finite numbers, or not final."""
         if self.score is not None and not (isfinite(self.score) and self.final):
             raise ValueError(f"an opinion with score {self.score} and final={self.final}: a score is finite, and final")
 
@@ -48,7 +48,7 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Item:
-    """What a judge is shown: a prompt, its completion and, for judges that compare, another completion of the prompt."""
+    """A question to a judge: a prompt, its completion and, for judges that compare, another completion of the prompt."""
 
     prompt: str
     completion: str
@@ -57,28 +57,21 @@ class Item:
 
 @runtime_checkable
 class ModelJudge(Protocol):
-    """A judge that has a model behind it.
-
-    Attributes:
-        name: as tables call it.
-        identity: whatever its opinions depend on, as plain data: model, wording, settings. Part of the cache's keys.
-        scale: its scores in words: unit, range, which end is good.
-        needs_reference: it compares completions with references.
-    """
+    """A judge that uses a model."""
 
     @property
     def name(self) -> str:
-        """As tables call it."""
+        """Its name in tables."""
         ...
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Whatever its opinions depend on."""
+        """All that its opinions depend on, as plain data: model, wording, settings. Part of the cache's keys."""
         ...
 
     @property
     def scale(self) -> str:
-        """Its scores in words."""
+        """A description of its scores: unit, range, which end is good."""
         ...
 
     @property
@@ -87,7 +80,7 @@ class ModelJudge(Protocol):
         ...
 
     def opinions(self, items: Sequence[Item]) -> Generator[tuple[int, Opinion], None, None]:
-        """Opinions with the numbers of their items, in any order, as soon as they are there."""
+        """Yield opinions with the indices of their items, in any order, as they arrive."""
         ...
 
 
@@ -97,9 +90,9 @@ class Judged:
 
     Attributes:
         judge: name of the judge.
-        opinions: one of each completion, in order.
-        replayed: how many of them were in the cache.
-        damaged: entries of the cache that could not be read, by file and line; what they held was asked again.
+        opinions: one for each completion, in order.
+        replayed: number of opinions from the cache.
+        damaged: entries of the cache that could not be read, by file and line; their questions were asked again.
     """
 
     judge: str
@@ -109,22 +102,22 @@ class Judged:
 
     @property
     def scores(self) -> list[float]:
-        """The scores that are there."""
+        """The scores, without the missing ones."""
         return [opinion.score for opinion in self.opinions if opinion.score is not None]
 
     @property
     def missing(self) -> int:
-        """How many have no score."""
+        """Number of opinions without a score."""
         return sum(opinion.missing for opinion in self.opinions)
 
     @property
     def left(self) -> list[int]:
-        """Numbers of the completions that asking again may still bring an opinion of."""
+        """Indices of the completions that another call may still get an opinion on."""
         return [index for index, opinion in enumerate(self.opinions) if not opinion.final]
 
     @property
     def why_missing(self) -> dict[str, int]:
-        """How many are missing, by the kind of reason, the most frequent first."""
+        """Number of missing scores by the kind of reason, the most frequent first."""
         kinds = Counter(opinion.reason.split(":", 1)[0] for opinion in self.opinions if opinion.missing)
         return dict(kinds.most_common())
 
@@ -147,19 +140,19 @@ def ask(
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Judged:
-    """What a judge thinks of completions. Equal questions are asked once.
+    """Ask a judge for its opinions on completions. Equal questions are asked once.
 
     Args:
-        judge: who is asked.
-        prompts: as the model read them.
-        completions: one of each prompt.
-        references: likewise, for judges that compare; other judges are not shown them.
-        cache: folder of opinions; final ones are kept there as they come, and are not asked for again.
+        judge: the judge.
+        prompts: texts or chats; of a chat the judge reads the last user message.
+        completions: one for each prompt.
+        references: one for each prompt, for judges that compare; other judges do not read them.
+        cache: folder of opinions; final ones are stored there as they arrive, and replayed by later calls.
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
         ValueError: for lists of different lengths, missing references, and where asking is pointless: an endpoint that refuses
-            the key. What was finished by then is in the cache.
+            the key. Opinions that were final by then are in the cache.
     """
     from interp_transfer.evaluation.judges.cache import OpinionCache, key_of
 
@@ -168,39 +161,37 @@ def ask(
         raise ValueError(f"{judge.name} compares completions: give references=, another completion of each prompt")
     if references is not None:
         check_lengths(prompts, references)
-    shown: Sequence[str | None] = references if judge.needs_reference and references is not None else [None] * len(prompts)
-    items = [Item(request_of(p), c, s) for p, c, s in zip(prompts, completions, shown, strict=True)]
-    who = judge.identity  # once: it may hash a model's weights
-    keys = [key_of(who, item) for item in items]
-    kept = OpinionCache.open(cache, who) if cache is not None else None
-    found = {key: kept.known[key] for key in keys if key in kept.known} if kept is not None else {}
-    replayed = sum(key in found for key in keys)
-    todo = {key: item for key, item in zip(keys, items, strict=True) if key not in found}
+    compared: Sequence[str | None] = references if judge.needs_reference and references is not None else [None] * len(prompts)
+    items = [Item(request_of(p), c, r) for p, c, r in zip(prompts, completions, compared, strict=True)]
+    identity = judge.identity  # read once: it may hash a model's weights
+    keys = [key_of(identity, item) for item in items]
+    stored = OpinionCache.open(cache, identity) if cache is not None else None
+    by_key = {key: stored.known[key] for key in keys if key in stored.known} if stored is not None else {}
+    replayed = sum(key in by_key for key in keys)
+    todo = {key: item for key, item in zip(keys, items, strict=True) if key not in by_key}
     order = list(todo)
     with (
         tqdm(total=len(order), desc=judge.name, delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar,
-        closing(judge.opinions(list(todo.values()))) as coming,
+        closing(judge.opinions(list(todo.values()))) as arriving,
     ):
-        for index, opinion in coming:
-            found[order[index]] = opinion
-            if kept is not None and opinion.final:
-                kept.add(order[index], opinion)
+        for index, opinion in arriving:
+            by_key[order[index]] = opinion
+            if stored is not None and opinion.final:
+                stored.add(order[index], opinion)
             bar.update()
     unasked = Opinion(None, "not asked: the judge ended before", final=False)
-    opinions = tuple(found.get(key, unasked) for key in keys)
-    return Judged(judge.name, opinions, replayed, kept.damaged if kept is not None else ())
+    opinions = tuple(by_key.get(key, unasked) for key in keys)
+    return Judged(judge.name, opinions, replayed, stored.damaged if stored is not None else ())
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Verdicts from opinions: a `Judge` for tasks. Success is a score on the right side; a missing opinion is no success.
-
-    `intact` equals `success`: join two judges where validity is another question.
+    """A `Judge` for tasks that turns opinions into verdicts. A missing opinion is no success, and `intact` equals `success`.
 
     Attributes:
-        judge: whose opinions.
-        at_least: success is a score of this or more.
-        at_most: success is a score of this or less; give one of the two.
+        judge: the judge that gives the opinions.
+        at_least: lowest score that is a success.
+        at_most: highest score that is a success; give one of the two.
         references: for judges that compare, by prompt.
         cache: folder of opinions.
     """
@@ -212,7 +203,7 @@ class Threshold:
     cache: str | Path | None = None
 
     def __post_init__(self) -> None:
-        """One side, and one only."""
+        """Reject both limits, or none."""
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError(f"at_least={self.at_least}, at_most={self.at_most}: give one of the two")
 
@@ -224,9 +215,9 @@ class Threshold:
         """
         references = None
         if self.references is not None:
-            lacking = next((prompt for prompt in prompts if prompt not in self.references), None)
-            if lacking is not None:
-                raise ValueError(f"no reference for the prompt {lacking[:60]!r}: give one of each prompt")
+            missing = next((prompt for prompt in prompts if prompt not in self.references), None)
+            if missing is not None:
+                raise ValueError(f"no reference for the prompt {missing[:60]!r}: give one for each prompt")
             references = [self.references[prompt] for prompt in prompts]
         judged = ask(self.judge, prompts, completions, references, cache=self.cache, progress=False)
         return [self._verdict(opinion) for opinion in judged.opinions]

@@ -1,4 +1,4 @@
-"""The phrases by which a refusal is recognised.
+"""Phrases by which a refusal is recognised.
 
 The list of Arditi et al. (2024), "Refusal in language models is mediated by a single direction"
 (`pipeline/submodules/evaluate_jailbreak.py`): JailbreakBench's classifier list and their additions. Their judge calls a

@@ -1,16 +1,17 @@
 """A language model as the judge: marks from 0 to 5 by a rubric.
 
 The rubrics are the paper's (similarity of two completions, coherence of one); the wording is ours, and a hash of it is part of
-a judge's identity. The answer has to be one digit: whatever else a model says is no mark, and is counted as missing. What reads
-the question is a `Chat`: an endpoint (``endpoint``) or a hooked model on this machine (`LocalChat`).
+a judge's identity. The answer has to be one digit; any other answer counts as missing. A `Chat` answers: an endpoint
+(``endpoint``) or a hooked model on this machine (`LocalChat`).
 
-The texts that are judged were written by models and may address the judge. They stand between marks that they cannot close, and
-the rubric says that they are not instructions; that is a hindrance, not a proof.
+The judged texts were written by models and may address the judge. They are put between tags that they cannot close, and the
+rubric says that they are not instructions. This makes an injection harder, but does not exclude it.
 """
 
 import hashlib
 import re
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,35 +25,31 @@ Message = dict[str, str]
 """``role`` and ``content``, as OpenAI-compatible endpoints and chat templates take them."""
 LOWEST, HIGHEST = 0, 5
 SHOWN = 60
-"""Characters of an answer that a reason quotes."""
+"""Number of characters of an answer that a reason quotes."""
 
 
 @runtime_checkable
 class Chat(Protocol):
-    """Whatever answers conversations.
-
-    Attributes:
-        identity: what its answers depend on, as plain data.
-    """
+    """Answers conversations."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What its answers depend on."""
+        """All that its answers depend on, as plain data."""
         ...
 
     def __call__(self, conversations: Sequence[Sequence[Message]]) -> Generator[tuple[int, Answer], None, None]:
-        """Answers with the numbers of their conversations, in any order, as soon as they are there."""
+        """Yield answers with the indices of their conversations, in any order, as they arrive."""
         ...
 
 
 @dataclass(frozen=True)
 class Rubric:
-    """What is asked of the judge.
+    """The question to a judge.
 
     Attributes:
-        name: as tables call it.
-        question: the text, with ``{completion}`` and perhaps ``{reference}`` where the marked texts go.
-        scale: the marks in words.
+        name: its name in tables.
+        question: the text, with the placeholders ``{completion}`` and perhaps ``{reference}``.
+        scale: description of the marks.
     """
 
     name: str
@@ -61,7 +58,7 @@ class Rubric:
 
     @property
     def compares(self) -> bool:
-        """Whether it holds a completion against a reference."""
+        """Whether it compares a completion with a reference."""
         return "{reference}" in self.question
 
     @property
@@ -70,14 +67,14 @@ class Rubric:
         return hashlib.sha256(self.question.encode()).hexdigest()[:12]
 
     def ask(self, item: Item) -> str:
-        """The question about one completion."""
-        texts = {"{completion}": _marked("answer", item.completion), "{reference}": _marked("reference", item.reference or "")}
-        # In one pass: a completion that holds "{reference}" is not filled in.
-        return re.sub(r"\{completion\}|\{reference\}", lambda found: texts[found[0]], self.question)
+        """Return the question about one completion."""
+        texts = {"{completion}": _tagged("answer", item.completion), "{reference}": _tagged("reference", item.reference or "")}
+        # One pass, so that "{reference}" inside a completion is not replaced.
+        return re.sub(r"\{completion\}|\{reference\}", lambda match: texts[match[0]], self.question)
 
 
-def _marked(tag: str, text: str) -> str:
-    """The text between marks; marks of the same kind inside are bent, so that it cannot close them."""
+def _tagged(tag: str, text: str) -> str:
+    """The text between tags; tags of the same kind inside lose their bracket, so that the text cannot close them."""
     inside = re.sub(r"<(?=\s*/?\s*(answer|reference)\b)", "\u2039", text, flags=re.IGNORECASE)
     return f"<{tag}>\n{inside}\n</{tag}>"
 
@@ -117,8 +114,8 @@ class RubricJudge:
     """A language model that marks completions by a rubric.
 
     Attributes:
-        rubric: what it is asked.
-        chat: who answers.
+        rubric: the question.
+        chat: the model.
     """
 
     rubric: Rubric
@@ -141,17 +138,14 @@ class RubricJudge:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The rubric's wording and who answers; an endpoint's address is none of it."""
+        """The rubric's wording and the model, without an endpoint's address."""
         return {"judge": self.rubric.name, "wording": self.rubric.version, **self.chat.identity}
 
     def opinions(self, items: Sequence[Item]) -> Generator[tuple[int, Opinion], None, None]:
-        """As the answers come."""
-        coming = self.chat([[{"role": "user", "content": self.rubric.ask(item)}] for item in items])
-        try:
-            for index, answer in coming:
+        """Yield opinions as the answers arrive."""
+        with closing(self.chat([[{"role": "user", "content": self.rubric.ask(item)}] for item in items])) as answers:
+            for index, answer in answers:
                 yield index, _opinion(answer)
-        finally:
-            coming.close()
 
 
 def _opinion(answer: Answer) -> Opinion:
@@ -161,20 +155,20 @@ def _opinion(answer: Answer) -> Opinion:
 
 
 def read_mark(text: str) -> Opinion:
-    """The mark in a judge's answer: one digit from 0 to 5, spaces and one full stop aside. Anything else is missing."""
-    found = re.fullmatch(rf"\s*([{LOWEST}-{HIGHEST}])\.?\s*", text)
-    if found is None:
+    """Return the mark in an answer: one digit from 0 to 5, perhaps with spaces and a full stop. Anything else is missing."""
+    match = re.fullmatch(rf"\s*([{LOWEST}-{HIGHEST}])\.?\s*", text)
+    if match is None:
         return Opinion(None, f"nonsense: answered {text[:SHOWN]!r}, no digit from {LOWEST} to {HIGHEST}")
-    return Opinion(float(found[1]), f"marked {found[1]}")
+    return Opinion(float(match[1]), f"marked {match[1]}")
 
 
 @dataclass(frozen=True)
 class LocalChat:
-    """A hooked model on this machine, answering greedily.
+    """A hooked model on this machine that answers greedily.
 
     Attributes:
-        model: any hooked model; its chat template is used where its tokenizer has one.
-        max_new_tokens: of an answer.
+        model: any hooked model; questions are rendered by its chat template if it has one.
+        max_new_tokens: maximum number of tokens of an answer.
     """
 
     model: HookedModel = field(repr=False)
@@ -189,7 +183,7 @@ class LocalChat:
         return {**known, "max_new_tokens": self.max_new_tokens}
 
     def __call__(self, conversations: Sequence[Sequence[Message]]) -> Generator[tuple[int, Answer], None, None]:
-        """In portions."""
+        """Yield answers in portions."""
         texts = [self._rendered(conversation) for conversation in conversations]
         yield from answered(self.model, texts, self.max_new_tokens)
 

@@ -1,8 +1,7 @@
-"""Judges that need no model: what an intervention did to an answer, and whether the answer is still right.
+"""Judges that need no model: whether an intervention had its effect, and whether the completion is still a valid answer.
 
-A judge gives two verdicts on each completion. `success`: the intervention did what it is for. `intact`: it did so and
-the completion is a valid answer. They are kept apart because removing a behaviour by breaking the model is no success
-(random vectors "remove" the paper's backdoor in 60% of prompts).
+The two are separate because an intervention can also remove a behaviour by breaking the model: random vectors "remove" the
+paper's backdoor in 60% of prompts.
 """
 
 import re
@@ -18,9 +17,9 @@ class Verdict:
     """The judgement of one completion.
 
     Attributes:
-        success: the intervention did what it is for.
+        success: the intervention had its effect.
         intact: `success`, and the completion is a valid answer to the prompt.
-        reason: in words.
+        reason: explains both in words.
     """
 
     success: bool
@@ -28,14 +27,14 @@ class Verdict:
     reason: str
 
     def __post_init__(self) -> None:
-        """An answer can only be intact if the intervention succeeded."""
+        """Reject intact without success."""
         if self.intact and not self.success:
             raise ValueError("a verdict cannot be intact without success: intact means success and a valid answer")
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """Anything that turns prompts and their completions into verdicts, one for each, in order."""
+    """A callable that returns a verdict on each completion, in order."""
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[str]) -> list[Verdict]:
         """Judge the completions."""
@@ -44,9 +43,9 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class SubstringJudge:
-    """Success: none of the phrases occurs (`absent`, the default), or one does. Says nothing about validity.
+    """Success: no phrase occurs in the completion, or, unless ``absent``, at least one does.
 
-    `intact` equals `success`, because a substring knows nothing about right answers; that is why this judge is fooled.
+    `intact` equals `success`, because phrases cannot tell whether an answer is valid.
     """
 
     phrases: tuple[str, ...]
@@ -60,16 +59,16 @@ class SubstringJudge:
 
     def _one(self, completion: str) -> Verdict:
         fold = str.casefold if self.ignore_case else str
-        found = next((p for p in self.phrases if fold(p) in fold(completion)), None)
-        success = (found is None) == self.absent
-        return Verdict(success, success, "no phrase occurs" if found is None else f"contains {found!r}")
+        phrase = next((p for p in self.phrases if fold(p) in fold(completion)), None)
+        success = (phrase is None) == self.absent
+        return Verdict(success, success, "no phrase occurs" if phrase is None else f"contains {phrase!r}")
 
 
 @dataclass(frozen=True)
 class RepetitionJudge:
-    """Success: the completion does not go in circles. Cheap evidence of a broken model where no oracle exists.
+    """Success: the completion does not repeat itself. Cheap evidence against a broken model where no oracle exists.
 
-    Broken means: some run of one to `longest` words is repeated `times` times in a row, or the completion is empty.
+    A completion fails if it is empty, or if some run of one to ``longest`` words occurs ``times`` times in a row.
     """
 
     times: int = 4
@@ -101,12 +100,12 @@ def check_lengths(prompts: Sequence[Any], completions: Sequence[str]) -> None:
 
 
 JudgeOne = Callable[[str, str], "bool | tuple[bool, bool] | Verdict"]
-"""Judges one (prompt, completion): whether the intervention did what it is for; or that and whether the answer is valid."""
+"""Judges one prompt and completion: returns success, or success and whether the answer is valid."""
 
 
 @dataclass(frozen=True)
 class OneByOne:
-    """A judge made of a function of one prompt and one completion. Of a chat the function is passed the last user message."""
+    """A judge made of a function of one prompt and one completion. The prompt of a chat is its last user message."""
 
     one: JudgeOne
     name: str
@@ -120,15 +119,15 @@ class OneByOne:
         check_lengths(prompts, completions)
         return [self._verdict(self.one(request_of(p), c)) for p, c in zip(prompts, completions, strict=True)]
 
-    def _verdict(self, said: object) -> Verdict:
-        match said:
+    def _verdict(self, result: object) -> Verdict:
+        match result:
             case Verdict():
-                return said
+                return result
             case bool(success):
-                return Verdict(success, success, "as the task's judge says")
+                return Verdict(success, success, "by the task's judge")
             case (bool(success), bool(valid)):
-                return Verdict(success, success and valid, "as the task's judge says")
+                return Verdict(success, success and valid, "by the task's judge")
         raise ValueError(
-            f"the judge of {self.name!r} returned {said!r}: expected True or False, (success, valid) as two of them, or a "
+            f"the judge of {self.name!r} returned {result!r}: expected True or False, (success, valid) as two of them, or a "
             "Verdict"
         )

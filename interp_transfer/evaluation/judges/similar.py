@@ -1,7 +1,7 @@
-"""How alike two completions of a prompt are in meaning: the cosine of their sentence embeddings (Reimers and Gurevych 2019).
+"""Similarity in meaning of two completions of a prompt: the cosine of their sentence embeddings (Reimers and Gurevych 2019).
 
-Cheap, repeatable, and blind to what an embedding does not hold: a "not", a number, an order of steps. By the library
-sentence-transformers, an optional extra.
+It is cheap and repeatable, and misses what an embedding does not represent: a "not", a number, an order of steps. Embeddings
+are those of the library sentence-transformers, an optional extra.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -13,18 +13,18 @@ from interp_transfer.evaluation.judges.weights import weights_digest
 from interp_transfer.extras import require
 
 PORTION = 256
-"""Pairs that are embedded before their opinions are kept."""
+"""Number of pairs after which opinions are yielded, and stored."""
 
 
 @dataclass(frozen=True)
 class SimilarityJudge:
-    """Cosine of the embeddings of a completion and its reference; high is alike.
+    """Cosine of the embeddings of a completion and its reference; high is similar.
 
-    An empty completion is alike to an empty one alone (1), and to nothing else (0).
+    Two empty texts have similarity 1, an empty one and another 0.
 
     Attributes:
         encoder: a ``SentenceTransformer``.
-        model: its name.
+        model: the encoder's name.
     """
 
     encoder: Any = field(repr=False)
@@ -39,7 +39,7 @@ class SimilarityJudge:
         return {"judge": "similarity/1", "model": self.model, "weights": weights_digest(self.encoder)}
 
     def opinions(self, items: Sequence[Item]) -> Generator[tuple[int, Opinion], None, None]:
-        """In portions; both texts of a pair are embedded alike, as texts, without the prompt."""
+        """Yield opinions in portions. Both texts of a pair are embedded without the prompt."""
         for start in range(0, len(items), PORTION):
             part = items[start : start + PORTION]
             texts = [text for item in part for text in (item.completion, item.reference or "")]
@@ -59,14 +59,14 @@ def _opinion(item: Item, cosine: float) -> Opinion:
 
 
 def similarity_judge(model: str, *, device: str | None = None) -> SimilarityJudge:
-    """A judge by the name or folder of a sentence-transformers model, such as "sentence-transformers/all-MiniLM-L6-v2".
+    """Load a judge by a sentence-transformers model, such as "sentence-transformers/all-MiniLM-L6-v2".
 
     Args:
         model: hub name or local folder.
         device: where it runs; a GPU if there is one.
 
     Raises:
-        ImportError: without sentence-transformers, naming the extra that holds it.
+        ImportError: if sentence-transformers is not installed.
         ValueError: for a model that cannot be loaded.
     """
     library = require("sentence_transformers", "judges", "similarity")

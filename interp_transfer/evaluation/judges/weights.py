@@ -1,4 +1,4 @@
-"""A hash of a module's weights, for the identity of judges that are no hooked models."""
+"""Hash a module's weights, for the identity of judges whose models are not hooked."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ from interp_transfer.models.identity import sampled_values
 
 
 def weights_digest(module: nn.Module) -> str:
-    """A short hash of sampled values of every tensor, by name: changes when a model is trained further."""
+    """Return a short hash of the names, shapes and sampled values of all tensors."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} ".encode() + sampled_values(tensor).numpy().tobytes())
