@@ -1,11 +1,15 @@
-"""Atomic writes: a file appears whole or not at all, even if the process is killed."""
+"""Atomic writes, by which a file appears whole or not at all, even if the process is killed; and checked reads."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
+
+from typeguard import TypeCheckError, check_type
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -80,6 +84,21 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{str(path)!r} is damaged or no safetensors file: {error}") from error
+
+
+def checked(kind: type[T], plain: Mapping[str, Any]) -> T:
+    """Return a dataclass made of plain data from a file, which may come from anywhere; the types of its fields are checked.
+
+    Raises:
+        TypeError: for a field that is missing, unknown or of another type, with its name.
+    """
+    hints = get_type_hints(kind)
+    for name, value in plain.items():
+        try:
+            check_type(value, hints.get(name, Any))
+        except TypeCheckError as error:
+            raise TypeError(f"{name}: {error}") from None
+    return kind(**plain)
 
 
 def hashed(value: Any) -> str:

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO, NotRequired, TypedDict
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
-from interp_transfer.io import atomic_write
+from interp_transfer.io import atomic_write, checked
 
 FORMAT = "interp_transfer.store/1"
 MANIFEST = "manifest.json"
@@ -31,7 +30,6 @@ _DTYPES: dict[str, tuple[torch.dtype, str]] = {
     "bfloat16": (torch.bfloat16, "BF16"),
     "float16": (torch.float16, "F16"),
     "int64": (torch.int64, "I64"),
-    "int32": (torch.int32, "I32"),
 }
 
 
@@ -40,7 +38,7 @@ class Column:
     """One column of a store.
 
     Attributes:
-        dtype: stored dtype: "float32", "bfloat16", "float16", "int64" or "int32".
+        dtype: stored dtype: "float32", "bfloat16", "float16" or "int64".
         width: numbers in a row; None for a single number without an axis of its own.
 
     Raises:
@@ -100,9 +98,9 @@ class Manifest:
 
     columns: dict[str, Column]
     meta: dict[str, Any]
-    shards: tuple[Shard, ...] = ()
-    upto: int = 0
-    dropped: int = 0
+    shards: tuple[Shard, ...]
+    upto: int
+    dropped: int
     state: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -111,44 +109,19 @@ class Manifest:
         return sum(shard.rows for shard in self.shards)
 
 
-class _PlainColumn(TypedDict):
-    dtype: str
-    width: int | None
-
-
-class _PlainShard(TypedDict):
-    file: str
-    rows: int
-    bytes: int
-    sha256: str
-    upto: int
-
-
-class _PlainManifest(TypedDict):
-    format: str
-    columns: dict[str, _PlainColumn]
-    meta: dict[str, Any]
-    shards: list[_PlainShard]
-    upto: int
-    dropped: int
-    state: NotRequired[dict[str, Any]]
-
-
 def columns_like(block: Mapping[str, Tensor], dtype: str | None = "float32") -> dict[str, Column]:
     """Return columns for blocks such as this one.
 
     Args:
         block: rows, possibly none: only dtypes and widths matter.
-        dtype: stored dtype of the floating-point columns; their own if None (float32 for wider ones). int32 stays, other
-            integers become int64.
+        dtype: stored dtype of the floating-point columns; their own if None (float32 for wider ones). Integers become int64.
     """
     out = {}
     for name, rows in block.items():
-        whole = "int32" if rows.dtype == torch.int32 else "int64"
         width = None if rows.ndim == 1 else int(rows.shape[1])
         own = str(rows.dtype).removeprefix("torch.")
         floating = dtype if dtype is not None else own if own in _DTYPES else "float32"
-        out[name] = Column(floating if rows.is_floating_point() else whole, width)
+        out[name] = Column(floating if rows.is_floating_point() else "int64", width)
     return out
 
 
@@ -162,21 +135,21 @@ def read_manifest(folder: str | Path) -> Manifest:
     if not path.is_file():
         raise ValueError(f"{str(folder)!r} holds no store: there is no {MANIFEST}; give the folder that a StoreWriter wrote to")
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(plain, dict) and plain.get("format", FORMAT) != FORMAT:
-            raise ValueError(f"its format is {plain['format']!r}, and this version reads {FORMAT!r}")
-        checked = check_type(plain, _PlainManifest, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-        shards = tuple(Shard(**shard) for shard in checked["shards"])
+        plain = dict(json.loads(path.read_text(encoding="utf-8")))
+        if (its_format := plain.pop("format", FORMAT)) != FORMAT:
+            raise ValueError(f"its format is {its_format!r}, and this version reads {FORMAT!r}")
+        shards = tuple(checked(Shard, shard) for shard in plain["shards"])
+        columns = {name: checked(Column, column) for name, column in plain["columns"].items()}
+        manifest = checked(Manifest, {**plain, "columns": columns, "shards": shards})
         for folder_name, files in groupby((shard.file for shard in shards), lambda file: file.rpartition("/")[0]):
             numbered = [f"{folder_name}/{file_name(i)}".lstrip("/") for i in range(len(shards))]
             if not _SUBFOLDER.fullmatch(folder_name) or (names := list(files)) != numbered[: len(names)]:
                 raise ValueError("its shards are not numbered from 0 without a gap")
-        columns = {name: Column(**column) for name, column in checked["columns"].items()}
-    except (ValueError, RecursionError, TypeCheckError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{str(path)!r} is damaged or foreign: {error}; restore it from a copy, the shards cannot be read without it"
         ) from error
-    return Manifest(columns, checked["meta"], shards, checked["upto"], checked["dropped"], checked.get("state", {}))
+    return manifest
 
 
 def join(manifests: Mapping[str, Manifest]) -> Manifest:

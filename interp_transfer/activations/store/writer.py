@@ -8,8 +8,6 @@ there, and no row is lost or doubled.
 """
 
 import errno
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from interp_transfer.activations.finite import all_finite
@@ -72,7 +71,7 @@ class StoreWriter:
         self.folder = Path(folder)
         self.shard_rows = shard_rows
         self.drop_bad = drop_bad
-        self._empty = Manifest(dict(columns), plain_meta(meta or {}))
+        self._empty = Manifest(dict(columns), plain_meta(meta or {}), shards=(), upto=0, dropped=0)
         self._blocks: list[dict[str, Tensor]] = []
         self._manifest = self._empty  # as it is on disk
         self._next = self._empty  # with the texts and dropped rows of the buffer
@@ -85,11 +84,6 @@ class StoreWriter:
         return self._manifest.upto
 
     @property
-    def rows(self) -> int:
-        """Number of rows that are safe on disk."""
-        return self._manifest.rows
-
-    @property
     def state(self) -> dict[str, Any]:
         """State of the last block that is safe on disk; empty if it had none."""
         return self._manifest.state
@@ -97,7 +91,7 @@ class StoreWriter:
     def __enter__(self) -> "StoreWriter":
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            stack.enter_context(_alone(self.folder))
+            stack.enter_context(_locked(self.folder))
             self._manifest = self._next = _begin(self.folder, self._empty)
             self._held = stack.pop_all()
         self._blocks, self._usable = [], True
@@ -215,32 +209,19 @@ def _extend(folder: Path, manifest: Manifest, blocks: list[dict[str, Tensor]]) -
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Lock a folder; the operating system releases the lock when the process dies."""
-    path = folder / ".lock"
-    busy = f"another writer is at work in {str(folder)!r}: wait for it or end it, or write to another folder"
-    if sys.platform == "win32":
-        try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL)
-        except FileExistsError:
-            raise ValueError(f"{busy}; if none is left, remove {str(path)!r}") from None
-        try:
-            yield
-        finally:
-            os.close(handle)
-            path.unlink()
-    else:
-        import fcntl
-
-        with path.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(busy) from None
-            try:
-                yield
-            finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough if a forked child has the file open too
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"another writer is at work in {str(folder)!r}: wait for it or end it, or write to another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def as_stored(given: Mapping[str, Tensor], columns: Mapping[str, Column], drop_bad: bool) -> tuple[dict[str, Tensor], int]:
@@ -280,10 +261,6 @@ def _converted(name: str, given: Tensor, column: Column, rows: int) -> Tensor:
     dtype = column.torch_dtype
     if given.is_floating_point() != dtype.is_floating_point or given.is_complex() or given.dtype == torch.bool:
         raise ValueError(f"column {name!r} is stored as {column.dtype}, and the block has {given.dtype}: convert it first")
-    if not dtype.is_floating_point and rows and not given.is_floating_point():
-        limits = torch.iinfo(dtype)
-        if int(given.max()) > limits.max or int(given.min()) < limits.min:
-            raise ValueError(f"column {name!r} has numbers beyond what {column.dtype} can hold: make the store with int64")
     return given.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
 
 
