@@ -45,22 +45,27 @@ DEFAULT_STRATEGY = "last_so_far"
 EXAMPLES = 8
 """Number of texts that a report keeps for its plot."""
 
+COUNTS = ("pairs", "target_tokens", "apart", "peeking", "texts_cut", "texts_dropped")
+"""Fields of a report that are added when reports are."""
+
 
 @dataclass(frozen=True)
 class Example:
-    """One text in the tokens of both models.
+    """One text in the tokens of both models, for a plot.
 
     Attributes:
-        source: tokens of the source.
-        target: tokens of the target.
+        text: the text, as the target reads it.
+        source: each token of the source, and the character up to which it has read.
+        target: the same for the target.
         first: first partner of each target token.
-        behind: the token after its last partner.
+        stop: the token after its last partner.
     """
 
-    source: TokenSpans
-    target: TokenSpans
-    first: tuple[int, ...]
-    behind: tuple[int, ...]
+    text: str
+    source: list[tuple[str, int]]
+    target: list[tuple[str, int]]
+    first: list[int]
+    stop: list[int]
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,16 +113,8 @@ class AlignmentReport:
     def __add__(self, other: "AlignmentReport") -> "AlignmentReport":
         """Return the report on the texts of both; the examples are those of the first."""
         assert self.strategy == other.strategy, "reports on different strategies cannot be added"
-        return AlignmentReport(
-            self.strategy,
-            self.pairs + other.pairs,
-            self.target_tokens + other.target_tokens,
-            self.apart + other.apart,
-            self.peeking + other.peeking,
-            self.examples,
-            self.texts_cut + other.texts_cut,
-            self.texts_dropped + other.texts_dropped,
-        )
+        sums = {name: getattr(self, name) + getattr(other, name) for name in COUNTS}
+        return AlignmentReport(self.strategy, examples=self.examples, **sums)
 
     @property
     def too_long(self) -> str:
@@ -141,9 +138,8 @@ class AlignmentReport:
         if not 0 <= text < len(self.examples):
             raise ValueError(f"text {text}: there are examples of {len(self.examples)} texts")
         shown = self.examples[text]
-        links = [(s, t) for t, (a, b) in enumerate(zip(shown.first, shown.behind, strict=True)) for s in range(a, b)]
-        sides = [list(zip(side.pieces, side.most.tolist(), strict=True)) for side in (shown.source, shown.target)]
-        return aligned_tokens(shown.target.text, sides[0], sides[1], links)
+        links = [(s, t) for t, (a, b) in enumerate(zip(shown.first, shown.stop, strict=True)) for s in range(a, b)]
+        return aligned_tokens(shown.text, shown.source, shown.target, links)
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -155,12 +151,12 @@ class Alignment(AlignmentReport):
     Attributes:
         target: the target's tokens that have a partner.
         first: first partner of each of them.
-        behind: the token after its last partner.
+        stop: the token after its last partner.
     """
 
     target: Int[Tensor, " pair"]
     first: Int[Tensor, " pair"]
-    behind: Int[Tensor, " pair"]
+    stop: Int[Tensor, " pair"]
 
     @property
     def report(self) -> AlignmentReport:
@@ -173,9 +169,9 @@ class Alignment(AlignmentReport):
         Args:
             rows: a row for every token of the source.
         """
-        if bool((self.behind - self.first == 1).all()):
+        if bool((self.stop - self.first == 1).all()):
             return rows[self.first.to(rows.device)]
-        lengths = (self.behind - self.first).to(rows.device)
+        lengths = (self.stop - self.first).to(rows.device)
         picked = torch.repeat_interleave(torch.arange(len(self), device=rows.device), lengths)
         within = torch.arange(len(picked), device=rows.device) - (lengths.cumsum(0) - lengths)[picked]
         sums = torch.zeros(len(self), rows.shape[1], dtype=torch.float32, device=rows.device)
@@ -186,7 +182,7 @@ class Alignment(AlignmentReport):
 def same_tokens(count: int) -> Alignment:
     """Pair every token with itself, for two models of one tokenizer."""
     every = torch.arange(count)
-    return Alignment("same_tokens", count, count, target=every, first=every, behind=every + 1)
+    return Alignment("same_tokens", count, count, target=every, first=every, stop=every + 1)
 
 
 def align(
@@ -215,23 +211,24 @@ def align(
 
 def align_spans(source: Sequence[TokenSpans], target: Sequence[TokenSpans], strategy: str = DEFAULT_STRATEGY) -> Alignment:
     """Pair tokens by their spans, text by text, see `align`."""
-    tokens, firsts, behinds, examples = [], [], [], []
+    tokens, firsts, stops, examples = [], [], [], []
     pair, done, theirs, apart, peeking = find_strategy(strategy), 0, 0, 0, 0
     for s, t in zip(source, target, strict=True):
-        first, behind = pair(s, t)
-        has = (behind > first).nonzero()[0]
-        last = behind[has] - 1
+        first, stop = pair(s, t)
+        has = (stop > first).nonzero()[0]
+        last = stop[has] - 1
         tokens.append(has + done)
         firsts.append(first[has] + theirs)
-        behinds.append(behind[has] + theirs)
+        stops.append(stop[has] + theirs)
         apart += int(np.abs(t.most[has] - s.most[last]).sum())
         peeking += int((s.most[last] > t.most[has]).sum())
         if len(examples) < EXAMPLES:
-            examples.append(Example(s, t, tuple(first.tolist()), tuple(behind.tolist())))
+            ends = [list(zip(side.pieces, side.most.tolist(), strict=True)) for side in (s, t)]
+            examples.append(Example(t.text, ends[0], ends[1], first.tolist(), stop.tolist()))
         done, theirs = done + len(t), theirs + len(s)
-    joined = [torch.from_numpy(np.concatenate([*parts, np.zeros(0, dtype=np.int64)])) for parts in (tokens, firsts, behinds)]
+    joined = [torch.from_numpy(np.concatenate([*parts, np.zeros(0, dtype=np.int64)])) for parts in (tokens, firsts, stops)]
     figures = (len(joined[0]), done, apart, peeking, tuple(examples))
-    return Alignment(strategy, *figures, target=joined[0], first=joined[1], behind=joined[2])
+    return Alignment(strategy, *figures, target=joined[0], first=joined[1], stop=joined[2])
 
 
 def _both(
@@ -246,30 +243,30 @@ def _both(
 
 
 def _last_so_far(source: TokenSpans, target: TokenSpans) -> Partners:
-    behind = _so_far(source, target)
-    first = np.maximum(behind - 1, 0)
-    return _separate_added(source, target, first, behind)
+    stop = _so_far(source, target)
+    first = np.maximum(stop - 1, 0)
+    return _separate_added(source, target, first, stop)
 
 
 def _same_boundary(source: TokenSpans, target: TokenSpans) -> Partners:
-    first, behind = _last_so_far(source, target)
-    last = np.maximum(behind - 1, 0)
+    first, stop = _last_so_far(source, target)
+    last = np.maximum(stop - 1, 0)
     ends = source.most[last] if len(source) else np.zeros(len(target), dtype=np.int64)
     same = (ends == target.sure) & (target.sure == target.most)
-    return first, np.where(same, behind, first)
+    return first, np.where(same, stop, first)
 
 
 def _mean_in_span(source: TokenSpans, target: TokenSpans) -> Partners:
-    first, behind = _last_so_far(source, target)
+    first, stop = _last_so_far(source, target)
     own = (~source.added).nonzero()[0]
     inside = np.searchsorted(source.most, target.start, side="right")  # the first that reads beyond where the target's begins
     inside = np.maximum(inside, own[0] if len(own) else 0)
-    return np.where((inside < behind) & ~target.added, inside, first), behind
+    return np.where((inside < stop) & ~target.added, inside, first), stop
 
 
 def _word_ends(source: TokenSpans, target: TokenSpans) -> Partners:
-    first, behind = _same_boundary(source, target)
-    return first, np.where(target.closes, behind, first)
+    first, stop = _same_boundary(source, target)
+    return first, np.where(target.closes, stop, first)
 
 
 def _index_left(source: TokenSpans, target: TokenSpans) -> Partners:
@@ -309,19 +306,19 @@ def _so_far(source: TokenSpans, target: TokenSpans) -> Ints:
     return np.searchsorted(source.most, target.sure, side="right")
 
 
-def _separate_added(source: TokenSpans, target: TokenSpans, first: Ints, behind: Ints) -> Partners:
+def _separate_added(source: TokenSpans, target: TokenSpans, first: Ints, stop: Ints) -> Partners:
     """Replace pairs of a token of the text with one that a tokenizer added around it."""
-    behind = behind.copy()
+    stop = stop.copy()
     for index in target.added.nonzero()[0]:
         partner = _same_place(source, target, int(index))
-        first[index], behind[index] = partner, partner + (partner >= 0)
-    mixed = (behind > first) & ~target.added
-    mixed[mixed] = source.added[behind[mixed] - 1]
+        first[index], stop[index] = partner, partner + (partner >= 0)
+    mixed = (stop > first) & ~target.added
+    mixed[mixed] = source.added[stop[mixed] - 1]
     for index in mixed.nonzero()[0]:
-        earlier = (~source.added[: behind[index]]).nonzero()[0]
+        earlier = (~source.added[: stop[index]]).nonzero()[0]
         first[index] = earlier[-1] if len(earlier) else 0
-        behind[index] = first[index] + (1 if len(earlier) else 0)
-    return np.maximum(first, 0), np.where(first < 0, 0, behind)
+        stop[index] = first[index] + (1 if len(earlier) else 0)
+    return np.maximum(first, 0), np.where(first < 0, 0, stop)
 
 
 def _same_place(source: TokenSpans, target: TokenSpans, index: int) -> int:

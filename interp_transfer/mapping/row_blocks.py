@@ -95,7 +95,7 @@ class StoredPart:
     Attributes:
         store: the store.
         source: columns of the source, which are concatenated.
-        target: column of the target.
+        target: columns of the target, likewise.
         runs: runs of rows, in order.
         keep: selects among these rows as they are read; all if None.
         kept: number of selected rows.
@@ -103,7 +103,7 @@ class StoredPart:
 
     store: Store
     source: tuple[str, ...]
-    target: str
+    target: tuple[str, ...]
     runs: Runs
     keep: Keep | None = None
     kept: int | None = None
@@ -135,12 +135,11 @@ class StoredPart:
 
     @property
     def _columns(self) -> list[str]:
-        return [*self.source, self.target]
+        return [*self.source, *self.target]
 
     def _kept(self, read: Iterable[Rows]) -> Iterator[Block]:
         for rows in read:
-            left = [rows[name] for name in self.source]
-            block = (left[0] if len(left) == 1 else torch.cat(left, dim=1)).float(), rows[self.target].float()
+            block = side_by_side(rows, self.source).float(), side_by_side(rows, self.target).float()
             if self.keep is None:
                 yield block
             else:
@@ -170,6 +169,11 @@ class Transformed:
     def batches(self, size: int, seed: int) -> Iterator[Block]:
         """The changed batches of the part."""
         return map(self.change, self.part.batches(size, seed))
+
+
+def side_by_side(rows: Rows, names: Sequence[str]) -> Tensor:
+    """Return the columns with these names, concatenated."""
+    return rows[names[0]] if len(names) == 1 else torch.cat([rows[name] for name in names], dim=1)
 
 
 def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:

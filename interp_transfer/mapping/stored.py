@@ -8,24 +8,22 @@ paired.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
-from interp_transfer.activations.align import AlignmentReport, Example
-from interp_transfer.activations.spans import TokenSpans
-from interp_transfer.activations.store.manifest import join, read_manifest, write_manifest, write_whole
+from interp_transfer.activations.align import COUNTS, AlignmentReport, Example
+from interp_transfer.activations.store.manifest import join, read_manifest, write_manifest
 from interp_transfer.activations.store.reader import Runs, Store, open_store
-from interp_transfer.io import hashed
+from interp_transfer.io import checked, hashed, write_json
 from interp_transfer.mapping.pairs import PairedActivations
-from interp_transfer.mapping.row_blocks import StoredPart
+from interp_transfer.mapping.row_blocks import StoredPart, side_by_side
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 
@@ -34,31 +32,31 @@ SOURCE, TARGET = "source:", "target:"
 """Prefix of a column's name; the site follows."""
 
 _EXAMPLES = "examples.json"
-_COUNTS = ("pairs", "target_tokens", "apart", "peeking", "texts_cut", "texts_dropped")  # fields of a report
 _INDEX_ROWS = 1 << 18  # rows of ``text_index`` that are read at a time
 
 
 @dataclass(frozen=True, repr=False)
 class StoredColumn:
-    """One column of a store: ``column[a:b]`` reads rows, ``column[:]`` all of them.
+    """Rows on disk: a column of a store, or several, concatenated. ``column[a:b]`` reads rows, ``column[:]`` all of them.
 
     Attributes:
         store: the store.
-        name: name of the column.
+        names: names of the columns, from left to right.
     """
 
     store: Store
-    name: str
+    names: tuple[str, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of all rows."""
-        return self.store.columns[self.name].shape(len(self.store))
+        widths = [self.store.columns[name].width for name in self.names]
+        return (len(self),) if widths == [None] else (len(self), sum(width or 1 for width in widths))
 
     @property
     def dtype(self) -> torch.dtype:
         """Stored dtype."""
-        return self.store.columns[self.name].torch_dtype
+        return self.store.columns[self.names[0]].torch_dtype
 
     def __len__(self) -> int:
         return len(self.store)
@@ -69,52 +67,12 @@ class StoredColumn:
             stop = max(start, stop)
             if step != 1:
                 raise ValueError(f"step {step}: a column is read in runs; take column[a:b][::step]")
-            return self.store.read(start, stop, [self.name])[self.name]
+            return side_by_side(self.store.read(start, stop, self.names), self.names)
         index = range(len(self))[rows]
         return self[index : index + 1][0]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The name, as of several columns."""
-        return (self.name,)
-
     def __repr__(self) -> str:
-        return f"StoredColumn({self.name!r}, {tuple(self.shape)} {self.store.columns[self.name].dtype} on disk)"
-
-
-@dataclass(frozen=True, repr=False)
-class SideBySide:
-    """Several columns of a store, concatenated; read like a `StoredColumn`.
-
-    Attributes:
-        columns: from left to right.
-    """
-
-    columns: tuple[StoredColumn, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of all rows."""
-        return len(self), sum(column.shape[1] for column in self.columns)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Stored dtype."""
-        return self.columns[0].dtype
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns in the store."""
-        return tuple(column.name for column in self.columns)
-
-    def __len__(self) -> int:
-        return len(self.columns[0])
-
-    def __getitem__(self, rows: int | slice) -> Tensor:
-        return torch.cat([column[rows] for column in self.columns], dim=-1)
-
-    def __repr__(self) -> str:
-        return f"SideBySide({' + '.join(self.names)}, {tuple(self.shape)} on disk)"
+        return f"StoredColumn({' + '.join(self.names)}, {tuple(self.shape)} {self.dtype} on disk)"
 
 
 @dataclass(frozen=True, repr=False)
@@ -129,30 +87,35 @@ class StoredPairs(PairedActivations):
 
     def shuffled(self, seed: int = 0) -> "StoredPairs":
         """See ``PairedActivations.shuffled``."""
-        moved = [*self.target.values(), self.target_token]
-        store = self.store.exchanged([column.name for column in moved], seed)
-        source, target = ({site: _within(store, c) for site, c in side.items()} for side in (self.source, self.target))
-        text_index, target_token = (replace(column, store=store) for column in (self.text_index, self.target_token))
-        mixed = replace(self, source=source, target=target, text_index=text_index, target_token=target_token, is_shuffled=True)
-        return replace(mixed, store=store)
+        moved = [name for column in (*self.target.values(), self.target_token) for name in column.names]
+        store = self.store.exchanged(moved, seed)
+        return replace(
+            self,
+            source={site: replace(column, store=store) for site, column in self.source.items()},
+            target={site: replace(column, store=store) for site, column in self.target.items()},
+            text_index=replace(self.text_index, store=store),
+            target_token=replace(self.target_token, store=store),
+            is_shuffled=True,
+            store=store,
+        )
 
     def part(self, texts: Bool[Tensor, " text"], pair: tuple[str, str] | None = None) -> StoredPart:
         """See ``PairedActivations.part``."""
         _, x, y = self.rows(pair)
-        return StoredPart(self.store, x.names, y.name, self._runs(texts))
+        return StoredPart(self.store, x.names, y.names, self._runs(texts))
 
     def target_rows(self, texts: Bool[Tensor, " text"], pair: tuple[str, str] | None = None) -> Any:
         """See ``PairedActivations.target_rows``."""
         _, _, y = self.rows(pair)
-        for rows in self.store.blocks(columns=[self.target_token.name, y.name], rows=self._runs(texts)):
-            yield rows[self.target_token.name], rows[y.name].float()
+        for rows in self.store.blocks(columns=[*self.target_token.names, *y.names], rows=self._runs(texts)):
+            yield side_by_side(rows, self.target_token.names), side_by_side(rows, y.names).float()
 
     @cached_property
     def _ends(self) -> tuple[Int[Tensor, " span"], Int[Tensor, " span"]]:
         """The text numbers in the order of the rows, and the row after the last of each."""
         numbers, lengths = [], []
-        for rows in self.store.blocks(_INDEX_ROWS, [self.text_index.name]):
-            texts, counts = rows[self.text_index.name].unique_consecutive(return_counts=True)
+        for rows in self.store.blocks(_INDEX_ROWS, self.text_index.names):
+            texts, counts = side_by_side(rows, self.text_index.names).unique_consecutive(return_counts=True)
             numbers.append(texts)
             lengths.append(counts)
         none = torch.zeros(0, dtype=torch.long)
@@ -174,18 +137,11 @@ class StoredPairs(PairedActivations):
         starts, stops = (begins[(edges == sign).nonzero()[:, 0]].tolist() for sign in (1, -1))
         return list(zip(starts, stops, strict=True))
 
-    def _side_by_side(self, columns: Sequence[StoredColumn]) -> SideBySide:
-        return SideBySide(tuple(columns))
+    def _side_by_side(self, columns: Sequence[StoredColumn]) -> StoredColumn:
+        return StoredColumn(self.store, tuple(name for column in columns for name in column.names))
 
     def _where(self) -> str:
         return f", {self.store.dtype} in {str(self.store.folder)!r}"
-
-
-def _within(store: Store, column: StoredColumn | SideBySide) -> StoredColumn | SideBySide:
-    """The same column of another store."""
-    if isinstance(column, SideBySide):
-        return SideBySide(tuple(replace(one, store=store) for one in column.columns))
-    return replace(column, store=store)
 
 
 def open_pairs(
@@ -218,11 +174,11 @@ def open_pairs(
                 "collect anew into another folder"
             )
     return StoredPairs(
-        {s: StoredColumn(store, SOURCE + s) for s, _ in sites},
-        {t: StoredColumn(store, TARGET + t) for _, t in sites},
+        {s: StoredColumn(store, (SOURCE + s,)) for s, _ in sites},
+        {t: StoredColumn(store, (TARGET + t,)) for _, t in sites},
         sites,
-        StoredColumn(store, "text_index"),
-        StoredColumn(store, "target_token"),
+        StoredColumn(store, ("text_index",)),
+        StoredColumn(store, ("target_token",)),
         models[0],
         models[1],
         replace(report, examples=_read_examples(Path(folder))),
@@ -253,7 +209,7 @@ def merge_ranks(folder: Path, size: int) -> None:
 
 def report_of(strategy: str, state: Mapping[str, Any]) -> AlignmentReport:
     """Return how tokens were paired, from a store's state; zeros for an empty state."""
-    counts: dict[str, Any] = {name: check_type(state.get(name, 0), int) for name in _COUNTS}
+    counts: dict[str, Any] = {name: check_type(state.get(name, 0), int) for name in COUNTS}
     return AlignmentReport(strategy, **counts)
 
 
@@ -264,16 +220,12 @@ def state_of(report: AlignmentReport, texts: str) -> dict[str, Any]:
         report: on all texts in the store.
         texts: hash of these texts.
     """
-    return {**{name: getattr(report, name) for name in _COUNTS}, "texts": texts}
+    return {**{name: getattr(report, name) for name in COUNTS}, "texts": texts}
 
 
 def write_examples(folder: Path, examples: Sequence[Example]) -> None:
     """Write how the first texts are paired into the store's folder."""
-    plain = [
-        {side: _plain_spans(getattr(e, side)) for side in ("source", "target")} | {"first": e.first, "behind": e.behind}
-        for e in examples
-    ]
-    write_whole(folder / _EXAMPLES, [memoryview(json.dumps(plain).encode())])
+    write_json(folder / _EXAMPLES, [asdict(example) for example in examples])
 
 
 def _read_examples(folder: Path) -> tuple[Example, ...]:
@@ -281,21 +233,9 @@ def _read_examples(folder: Path) -> tuple[Example, ...]:
     if not path.is_file():  # models of one tokenizer have none
         return ()
     try:
-        plain = check_type(json.loads(path.read_text(encoding="utf-8")), list[dict[str, Any]])
-        return tuple(
-            Example(_spans(e["source"]), _spans(e["target"]), tuple(map(int, e["first"])), tuple(map(int, e["behind"])))
-            for e in plain
-        )
-    except (ValueError, KeyError, TypeError, TypeCheckError) as error:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        for one in plain:
+            one |= {side: [(piece, end) for piece, end in one[side]] for side in ("source", "target")}
+        return tuple(checked(Example, one) for one in plain)
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{str(path)!r} is damaged ({error}): remove it, collecting again writes it anew") from error
-
-
-def _plain_spans(spans: TokenSpans) -> dict[str, Any]:
-    values = {f.name: getattr(spans, f.name) for f in fields(spans)}
-    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
-
-
-def _spans(plain: Mapping[str, Any]) -> TokenSpans:
-    numbers = {name: np.array(plain[name], dtype=np.int64) for name in ("ids", "start", "sure", "most")}
-    marks = {name: np.array(plain[name], dtype=bool) for name in ("closes", "added")}
-    return TokenSpans(tuple(map(str, plain["pieces"])), text=str(plain["text"]), **numbers, **marks)

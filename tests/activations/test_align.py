@@ -59,8 +59,8 @@ def wordpiece():
 def partners(alignment, text=0):
     example = alignment.examples[text]
     return {
-        example.target.pieces[i]: [example.source.pieces[j] for j in range(a, b)]
-        for i, (a, b) in enumerate(zip(example.first, example.behind, strict=True))
+        example.target[i][0]: [example.source[j][0] for j in range(a, b)]
+        for i, (a, b) in enumerate(zip(example.first, example.stop, strict=True))
     }
 
 
@@ -73,7 +73,7 @@ def test_no_pair_peeks_at_the_future(tokenizers, source, target, strategy):
     assert found.peeks == 0
     seen = np.concatenate([s.most for s in sides[0]])
     sure = np.concatenate([t.sure for t in sides[1]])
-    for row, first, behind in zip(found.target.tolist(), found.first.tolist(), found.behind.tolist(), strict=True):
+    for row, first, behind in zip(found.target.tolist(), found.first.tolist(), found.stop.tolist(), strict=True):
         assert first < behind
         assert (seen[first:behind] <= sure[row]).all()
     added = [np.concatenate([s.added for s in side]) for side in sides]
@@ -132,7 +132,7 @@ def test_strategies_by_hand(tokenizers):
     for strategy in CAUSAL:
         found = align_spans([source], [target], strategy)
         for piece, end, first, behind in zip(
-            target.pieces, target.most, found.examples[0].first, found.examples[0].behind, strict=True
+            target.pieces, target.most, found.examples[0].first, found.examples[0].stop, strict=True
         ):
             got = [source.pieces[j] for j in range(first, behind)]
             if strategy == "last_so_far":

@@ -35,7 +35,7 @@ def test_a_prompt_is_paired_as_a_whole_text_is(gemma: Any, strategy: str) -> Non
             whole = align(source, target, [text], strategy)
             got = StreamingAligner(source, target, strategy).pair([asked])[0]
             pairs = [(p, i, j) for one in got for p, i, j in zip(one.positions, one.first, one.stop, strict=True)]
-            columns = (whole.target.tolist(), whole.first.tolist(), whole.behind.tolist())
+            columns = (whole.target.tolist(), whole.first.tolist(), whole.stop.tolist())
             assert pairs == list(zip(*columns, strict=True)), text
             assert all(one.ids == source(text)["input_ids"][: len(one.ids)] for one in got)
 
