@@ -119,13 +119,9 @@ class AutoencoderSettings(Training):
 
     Attributes:
         width: hidden units; four times the target's dimensions if None, int(sqrt(d_source * d_target)) if "paper".
-        decoder_bias: whether the second layer has a bias.
-        initial: "random" or "identity", see ``networks.autoencoder``.
     """
 
     width: Width = None
-    decoder_bias: bool = True
-    initial: str = "random"
 
 
 PAPER: Mapping[str, Any] = MappingProxyType(

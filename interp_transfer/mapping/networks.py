@@ -5,37 +5,23 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def linear(d_source: int, d_target: int) -> nn.Module:
-    """Return a matrix with a bias."""
-    return nn.Linear(d_source, d_target)
+class LowRank(nn.Sequential):
+    """A matrix of low rank, as the product of two, with a bias."""
+
+    def __init__(self, d_source: int, d_target: int, rank: int) -> None:
+        super().__init__(nn.Linear(d_source, rank, bias=False), nn.Linear(rank, d_target))
 
 
-def same(_d_source: int, _d_target: int) -> nn.Module:
-    """Return the identity: centring shifts the mean."""
-    return nn.Identity()
-
-
-def bottleneck(d_source: int, d_target: int, rank: int) -> nn.Module:
-    """Return a matrix of low rank, as the product of two, with a bias."""
-    return nn.Sequential(nn.Linear(d_source, rank, bias=False), nn.Linear(rank, d_target))
-
-
-class Update(nn.Sequential):
-    """The row itself plus the output of a ``bottleneck``."""
+class Update(LowRank):
+    """The row itself plus the output of a map of low rank."""
 
     def forward(self, input: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:  # noqa: A002 - torch's name
         """Return the sum."""
         return input + super().forward(input)
-
-
-def update(d_source: int, d_target: int, rank: int) -> nn.Module:
-    """Return an `Update` of this rank."""
-    return Update(*bottleneck(d_source, d_target, rank).children())
 
 
 Width = int | Literal["paper"] | None
@@ -60,47 +46,24 @@ def hidden_units(width: Width, d_source: int, d_target: int) -> int:
     return width
 
 
-def autoencoder(
-    d_source: int, d_target: int, width: Width = None, decoder_bias: bool = True, initial: str = "random"
-) -> nn.Module:
-    """Return the paper's mapper: linear, ReLU, linear.
-
-    Args:
-        d_source: width of source rows.
-        d_target: width of target rows.
-        width: see ``hidden_units``.
-        decoder_bias: the authors' code has one, the paper's formula has none.
-        initial: "random" (torch's default), or "identity": each shared dimension passes through a pair of units, one for each
-            sign, so that the map starts as the identity (truncated or zero-padded if the widths differ).
+def autoencoder(d_source: int, d_target: int, width: Width = None) -> nn.Module:
+    """Return the paper's mapper: linear, ReLU, linear. The second layer has a bias, as in the authors' code.
 
     Raises:
-        ValueError: for a width that is too small.
+        ValueError: for a width that ``hidden_units`` refuses.
     """
-    units, shared = hidden_units(width, d_source, d_target), min(d_source, d_target)
-    first, second = nn.Linear(d_source, units), nn.Linear(units, d_target, bias=decoder_bias)
-    if initial == "identity":
-        if units < 2 * shared:
-            raise ValueError(f"width={units}: initial='identity' needs two units for each of the {shared} shared dimensions")
-        with torch.no_grad():
-            for parameter in (first.bias, *second.parameters()):
-                parameter.zero_()
-            first.weight[: 2 * shared].zero_()
-            index = torch.arange(shared)
-            for sign, unit in ((1.0, 2 * index), (-1.0, 2 * index + 1)):
-                first.weight[unit, index] = sign
-                second.weight[index, unit] = sign
-    elif initial != "random":
-        raise ValueError(f"initial={initial!r}: choose 'random' or 'identity'")
-    return nn.Sequential(first, nn.ReLU(), second)
+    units = hidden_units(width, d_source, d_target)
+    return nn.Sequential(nn.Linear(d_source, units), nn.ReLU(), nn.Linear(units, d_target))
 
 
 class Residual(nn.Module):
-    """An affine map plus a small MLP whose last layer starts at zero."""
+    """An affine map plus a small MLP whose last layer starts at zero; the width is that of an autoencoder."""
 
-    def __init__(self, d_source: int, d_target: int, width: int) -> None:
+    def __init__(self, d_source: int, d_target: int, width: Width = None) -> None:
         super().__init__()
+        units = hidden_units(width, d_source, d_target)
         self.affine = nn.Linear(d_source, d_target)
-        self.mlp = nn.Sequential(nn.Linear(d_source, width), nn.ReLU(), nn.Linear(width, d_target))
+        self.mlp = nn.Sequential(nn.Linear(d_source, units), nn.ReLU(), nn.Linear(units, d_target))
         for parameter in self.mlp[2].parameters():
             nn.init.zeros_(parameter)
 
@@ -109,21 +72,16 @@ class Residual(nn.Module):
         return self.affine(rows) + self.mlp(rows)
 
 
-def residual(d_source: int, d_target: int, width: Width = None) -> nn.Module:
-    """Return a `Residual`, as wide as an autoencoder."""
-    return Residual(d_source, d_target, hidden_units(width, d_source, d_target))
-
-
 CORES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {
-        "mean_shift": same,
-        "affine": linear,
-        "procrustes": linear,
-        "embeddings": linear,
-        "low_rank": bottleneck,
-        "low_rank_update": update,
+        "mean_shift": nn.Identity,  # centring shifts the mean
+        "affine": nn.Linear,
+        "procrustes": nn.Linear,
+        "embeddings": nn.Linear,
+        "low_rank": LowRank,
+        "low_rank_update": Update,
         "autoencoder": autoencoder,
-        "residual": residual,
+        "residual": Residual,
         "untrained": autoencoder,
     }
 )
@@ -133,7 +91,7 @@ SHAPED_BY: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "low_rank": ("rank",),
         "low_rank_update": ("rank",),
-        "autoencoder": ("width", "decoder_bias", "initial"),
+        "autoencoder": ("width",),
         "residual": ("width",),
     }
 )

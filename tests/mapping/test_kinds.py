@@ -12,7 +12,6 @@ from interp_transfer.mapping.collect import PairedActivations
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.kinds import KINDS
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.mapping.networks import autoencoder
 from interp_transfer.models.identity import ModelIdentity
 
 SITES = ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre")
@@ -58,7 +57,7 @@ def test_constant_features_and_few_rows_do_no_harm(kind):
 def test_settings_that_shape_a_core_survive_loading(tmp_path):
     x = normal(300, 6)
     cases: dict[str, dict[str, Any]] = {
-        "autoencoder": {"width": 12, "decoder_bias": False, "initial": "identity", "epochs": 2},
+        "autoencoder": {"width": 12, "epochs": 2},
         "low_rank": {"rank": 3},
         "low_rank_update": {"rank": 3},
         "residual": {"width": 5, "epochs": 2},
@@ -130,17 +129,6 @@ def test_residual_starts_as_affine_and_ends_better():
     still = fit(paired(x, y), "residual", epochs=1, learning_rate=1e-12)
     assert still.card.fvu == pytest.approx(affine, rel=1e-3)
     assert fit(paired(x, y), "residual", width=32).card.fvu < 0.5 * affine
-
-
-def test_the_autoencoder_can_start_as_the_identity():
-    x = normal(50, 6)
-    torch.testing.assert_close(autoencoder(6, 6, 12, initial="identity")(x), x)
-    torch.testing.assert_close(autoencoder(6, 9, 14, initial="identity")(x)[:, :6], x)
-    assert autoencoder(6, 4, 12, decoder_bias=False, initial="identity")(x).equal(x[:, :4])
-    with pytest.raises(ValueError, match="two units for each of the 6 shared"):
-        autoencoder(6, 6, 11, initial="identity")
-    with pytest.raises(ValueError, match="choose 'random' or 'identity'"):
-        autoencoder(6, 6, initial="zero")
 
 
 def test_an_untrained_map_explains_nothing():
