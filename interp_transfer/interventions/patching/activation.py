@@ -9,7 +9,7 @@ it errs where the model is far from linear between the two prompts, so confirm i
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -17,65 +17,46 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, TOKENS_PER_BATCH, Activations, by_length, capture
-from interp_transfer.interventions.patching.prompt_pairs import Metric, Place, PromptPairs, half_width, place_name
+from interp_transfer.interventions.patching.effects import Effects, Place, place_name
+from interp_transfer.interventions.patching.prompt_pairs import Metric, PromptPairs
 from interp_transfer.interventions.splice import splice
 from interp_transfer.interventions.transforms import At, Transform
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.prompts.chats import PromptLike
 
 if TYPE_CHECKING:
-    import pandas as pd
     from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Patching:
-    """The effect of patching each activation on the metric.
+class Patching(Effects):
+    """The effect of patching each activation: a row for each place, a column for each position.
 
     Attributes:
         kind: "activation" or "attribution".
         places: site, and head where heads were patched separately.
         positions: of the tokens, counted from the prompt's end: -1 is the last; None stands for all of them together.
         tokens: the first prompt's tokens at these positions.
-        effect: metric under the patch minus that of the corrupted prompt.
-        clean: metric of each clean prompt.
-        corrupted: metric of each corrupted prompt.
     """
 
     kind: str
     places: tuple[Place, ...]
     positions: tuple[int | None, ...]
     tokens: tuple[str, ...]
-    effect: Float[Tensor, "text place position"]
-    clean: Float[Tensor, " text"]
-    corrupted: Float[Tensor, " text"]
-
-    @property
-    def recovered(self) -> Float[Tensor, "place position"]:
-        """Share of the metric's difference that a patch recovers: mean effect over mean difference; 0 none, 1 all."""
-        return self.effect.mean(dim=0) / (self.clean - self.corrupted).mean()
-
-    def to_frame(self) -> "pd.DataFrame":
-        """A row for each patch: mean effect with half of its 95% interval over prompts, and the share recovered."""
-        import pandas as pd
-
-        columns = {"effect": self.effect.mean(dim=0), "half": half_width(self.effect), "recovered": self.recovered}
-        rows = []
-        for i, (site, head) in enumerate(self.places):
-            for k, (position, token) in enumerate(zip(self.positions, self.tokens, strict=True)):
-                row = {"site": site, "head": head, "position": position, "token": token, "n": len(self.clean)}
-                rows.append({**row, **{name: float(values[i, k]) for name, values in columns.items()}})
-        return pd.DataFrame(rows)
 
     def plot(self) -> "Figure":
-        """Heat map of places by tokens, in shares recovered."""
+        """Return a heat map of places by tokens, in shares recovered."""
         from interp_transfer.plots.heatmap import patching_map
 
         title = f"{self.kind} patching, {len(self.clean)} prompts"
         return patching_map(self.recovered.tolist(), list(map(place_name, self.places)), list(self.tokens), title)
 
+    def _labels(self, row: int, column: int) -> dict[str, Any]:
+        site, head = self.places[row]
+        return {"site": site, "head": head, "position": self.positions[column], "token": self.tokens[column]}
+
     def __repr__(self) -> str:
-        i, k = divmod(int(self.recovered.argmax()), len(self.positions))
+        i, k = self._largest()
         most = f"most {float(self.recovered[i, k]):.2f} at {place_name(self.places[i])}, token {self.tokens[k]!r}"
         return (
             f"Patching({self.kind}, {len(self.places)} places x {len(self.positions)} positions, n {len(self.clean)}, {most})"
@@ -141,7 +122,8 @@ def activation_patching(
                 patch = replace(patch, transform=Columns(patch.transform, columns))
                 effect[:, i, k] = pairs.score(metric, pairs.corrupted, patch) - base
                 bar.update()
-    return Patching("activation", tuple(p for p, _ in places), positions, pairs.tokens(positions), effect, goal, base)
+    labels = tuple(place for place, _ in places), positions, pairs.tokens(positions)
+    return Patching("activation", *labels, effect=effect, clean=goal, corrupted=base)
 
 
 def attribution_patching(
@@ -173,7 +155,8 @@ def attribution_patching(
                 target = clean_rows[site][starts[text] : starts[text + 1], columns].to(activation)
                 by_token = ((target - activation) * gradient).sum(dim=1).cpu()
                 effect[text, i] = by_token[-pairs.shortest :] if by_position else by_token.sum()
-    return Patching("attribution", tuple(p for p, _ in places), positions, pairs.tokens(positions), effect, goal, base)
+    labels = tuple(place for place, _ in places), positions, pairs.tokens(positions)
+    return Patching("attribution", *labels, effect=effect, clean=goal, corrupted=base)
 
 
 def _checked_donor(donor: Activations, pairs: PromptPairs) -> Activations:

@@ -13,7 +13,7 @@ several senders do not add up to the effect of all.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -31,7 +31,8 @@ from interp_transfer.activations.capture import (
 from interp_transfer.interventions.hooks import applied
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.patching.activation import Columns
-from interp_transfer.interventions.patching.prompt_pairs import Metric, Place, PromptPairs, half_width, place_name
+from interp_transfer.interventions.patching.effects import Effects, Place, place_name
+from interp_transfer.interventions.patching.prompt_pairs import Metric, PromptPairs
 from interp_transfer.interventions.splice import splice
 from interp_transfer.interventions.transforms import At
 from interp_transfer.models.hooked_model import HookedModel
@@ -62,42 +63,25 @@ Receivers = dict[str, tuple[str, Depth]]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Paths:
-    """The effect of each sender on the metric through each receiver.
+class Paths(Effects):
+    """The effect of each sender through each receiver: a row for each sender, a column for each receiver.
+
+    The effect is NaN where no path leads from one to the other.
 
     Attributes:
         senders: site, and head where heads are patched separately; from the input to the output.
         receivers: ``blocks.N.attn``, ``blocks.N.mlp``, or ``logits``.
-        effect: metric with the path patched minus that of the corrupted prompt; NaN where no path leads from one to the other.
-        clean: metric of each clean prompt.
-        corrupted: metric of each corrupted prompt.
     """
 
     senders: tuple[Place, ...]
     receivers: tuple[str, ...]
-    effect: Float[Tensor, "text sender receiver"]
-    clean: Float[Tensor, " text"]
-    corrupted: Float[Tensor, " text"]
-
-    @property
-    def recovered(self) -> Float[Tensor, "sender receiver"]:
-        """Share of the metric's difference that a path recovers: mean effect over mean difference; NaN without a path."""
-        return self.effect.mean(dim=0) / (self.clean - self.corrupted).mean()
 
     def to_frame(self) -> "pd.DataFrame":
-        """A row for each path: mean effect with half of its 95% interval over prompts, and the share recovered."""
-        import pandas as pd
-
-        columns = {"effect": self.effect.mean(dim=0), "half": half_width(self.effect), "recovered": self.recovered}
-        rows = []
-        for i, k in self.effect[0].isnan().logical_not().nonzero().tolist():
-            (sender, head), receiver = self.senders[i], self.receivers[k]
-            row = {"sender": sender, "head": head, "receiver": receiver, "n": len(self.clean)}
-            rows.append({**row, **{name: float(values[i, k]) for name, values in columns.items()}})
-        return pd.DataFrame(rows).astype({"head": "Int64"})
+        """Return a row for each path, see `Effects`."""
+        return super().to_frame().astype({"head": "Int64"})
 
     def plot(self) -> "Figure":
-        """Heat map of senders by receivers, in shares recovered; empty where there is no path."""
+        """Return a heat map of senders by receivers, in shares recovered; empty where there is no path."""
         from interp_transfer.plots.heatmap import patching_map
 
         title = f"path patching, {len(self.clean)} prompts"
@@ -106,8 +90,12 @@ class Paths:
         figure = patching_map(self.recovered.tolist(), names, list(self.receivers), title, columns="to", reach=reach)
         return figure.update_xaxes(title="receivers")
 
+    def _labels(self, row: int, column: int) -> dict[str, Any]:
+        sender, head = self.senders[row]
+        return {"sender": sender, "head": head, "receiver": self.receivers[column]}
+
     def __repr__(self) -> str:
-        i, k = divmod(int(self.recovered.nan_to_num(nan=-torch.inf).argmax()), len(self.receivers))
+        i, k = self._largest()
         most = f"most {float(self.recovered[i, k]):.2f} from {place_name(self.senders[i])} to {self.receivers[k]}"
         return f"Paths({len(self.senders)} senders x {len(self.receivers)} receivers, n {len(self.clean)}, {most})"
 
@@ -170,7 +158,7 @@ def path_patching(
             for k in paths[i]:
                 effect[:, i, k] = pairs.score(metric, pairs.corrupted, Intervention(sites[k], change)) - base
                 bar.update()
-    return Paths(tuple(place for place, _, _ in sending), tuple(ends), effect, goal, base)
+    return Paths(tuple(place for place, _, _ in sending), tuple(ends), effect=effect, clean=goal, corrupted=base)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from interp_transfer.activations.capture import TOKENS_PER_BATCH, by_length, hoo
 from interp_transfer.activations.positions import token_spans
 from interp_transfer.interventions.hooks import applied
 from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.interventions.patching.effects import Place
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.sites import head_parts, hook_points
 from interp_transfer.models.tokens import tokenize, tokenizer_of
@@ -19,9 +20,6 @@ from interp_transfer.prompts.chats import PromptLike
 
 Metric = Callable[[Float[Tensor, "text vocabulary"], Sequence[int]], Float[Tensor, " text"]]
 """(logits after each prompt's last token, indices of the prompts) -> a number for each; larger means closer to clean."""
-
-Place = tuple[str, int | None]
-"""A site, and a head where heads are patched separately."""
 
 
 def logit_difference(model: HookedModel, right: Sequence[str], wrong: Sequence[str]) -> Metric:
@@ -46,18 +44,6 @@ def logit_difference(model: HookedModel, right: Sequence[str], wrong: Sequence[s
         return logits[row, r] - logits[row, w]
 
     return difference
-
-
-def place_name(place: Place) -> str:
-    """The name of a place in figures."""
-    site, head = place
-    return site if head is None else f"{site}, head {head}"
-
-
-def half_width(effect: Float[Tensor, "text ..."]) -> Float[Tensor, "..."]:
-    """Half of the 95% interval of the mean over texts; NaN for a single text."""
-    n = len(effect)
-    return 1.96 * effect.std(dim=0) / n**0.5 if n > 1 else torch.full_like(effect[0], torch.nan)
 
 
 class PromptPairs:
