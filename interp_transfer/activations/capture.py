@@ -155,6 +155,22 @@ def reading(points: Mapping[str, Any], into: dict[str, Tensor], stop: bool = Fal
             yield
 
 
+def token_rows(site: str, read: Mapping[str, Tensor], tokens: Int[Tensor, "text column"]) -> Float[Tensor, "text column _"]:
+    """Return what ``reading`` read at a site in a pass over ``tokens``: a row for each token, heads in the last axis.
+
+    Raises:
+        ValueError: for a site that never fired, or has no row for each token.
+    """
+    if site not in read:
+        raise ValueError(f"hook {site!r} never fired: this model does not compute it (a use_... switch may be off)")
+    tensor = read[site]
+    if tensor.shape[:1] == (1,):  # position embeddings have one row for the whole batch
+        tensor = tensor.expand(len(tokens), *tensor.shape[1:])
+    if tensor.ndim < 3 or tensor.shape[:2] != tokens.shape:
+        raise ValueError(f"{site!r} has shape {tuple(tensor.shape)}, not (text, token, ...): it has no row for each token")
+    return tensor.flatten(2)
+
+
 @contextmanager
 def hooked(point: Any, hook: Any) -> Iterator[None]:
     """Add a transformer-lens hook at a hook point, and remove it afterwards, also after an exception.
@@ -266,15 +282,7 @@ def _read(model: HookedModel, rows: list[list[int]], points: dict[str, Any]) -> 
     )
     with reading(points, read, stop=True):
         forward(model, tokens.to(device), masked)
-    missing = [site for site in points if site not in read]
-    if missing:
-        raise ValueError(f"hook {missing[0]!r} never fired: this model does not compute it (a use_... switch may be off)")
-    for site, tensor in read.items():
-        if tensor.shape[:1] == (1,) and len(tokens) > 1:  # position embeddings have one row for the whole batch
-            read[site] = tensor = tensor.expand(len(tokens), *tensor.shape[1:])
-        if tensor.ndim < 3 or tuple(tensor.shape[:2]) != tuple(tokens.shape):
-            raise ValueError(f"{site!r} has shape {tuple(tensor.shape)}, not (text, token, ...): it has no row for each token")
-    return read
+    return {site: token_rows(site, read, tokens) for site in points}
 
 
 def _store(out: dict[str, Tensor], read: dict[str, Tensor], part: list[int], chosen: list[Tensor], offsets: Tensor) -> None:
@@ -283,7 +291,7 @@ def _store(out: dict[str, Tensor], read: dict[str, Tensor], part: list[int], cho
     where = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in part])
     for site, tensor in read.items():
         index = (row * tensor.shape[1] + column).to(tensor.device)
-        rows = tensor.flatten(2).flatten(0, 1).index_select(0, index).cpu()
+        rows = tensor.flatten(0, 1).index_select(0, index).cpu()
         if site not in out:
             out[site] = torch.empty(int(offsets[-1]), rows.shape[1], dtype=rows.dtype)
         out[site].index_copy_(0, where, rows)

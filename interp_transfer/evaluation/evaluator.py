@@ -17,7 +17,7 @@ from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate, generate_tokens
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.interventions.merging import can_share, merged_each
+from interp_transfer.interventions.merging import can_share, merged
 from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.models.hooked_model import HookedModel
@@ -222,7 +222,7 @@ def completions_each(
     completions: list[list[str]] = [[] for _ in settings]
     n = len(prompts)
     for group in _batched(settings):
-        steer = settings[group[0]] if len(group) == 1 else merged_each([settings[k] for k in group], n)
+        steer = settings[group[0]] if len(group) == 1 else merged([settings[k] for k in group], n)
         texts = generate(model, [*prompts] * len(group), *steer, max_new_tokens=max_new_tokens, progress=progress)
         for block, k in enumerate(group):
             completions[k] = texts[block * n : block * n + n]

@@ -201,8 +201,8 @@ def with_completions(
         raise ValueError(f"feature {card.index} fires on none of the texts, so it has no size to be added by: choose another")
     vector, n = sae.feature(card.index, size=card.size), len(prompts)
     values = list(dict.fromkeys(map(float, strengths)))
-    steer = merged([add(vector, value, positions) for value in values], n)
-    said = generate(model, [*prompts] * len(values), steer, max_new_tokens=max_new_tokens, progress=False)
+    steer = merged([[add(vector, value, positions)] for value in values], n)
+    said = generate(model, [*prompts] * len(values), *steer, max_new_tokens=max_new_tokens, progress=False)
     found = {v: tuple(zip(prompts, said[k * n : k * n + n], strict=True)) for k, v in enumerate(values)}
     return replace(card, completions=dict(sorted(found.items())))
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp_transfer.activations.capture import forward, pad, pad_token, reading
+from interp_transfer.activations.capture import forward, pad, pad_token, reading, token_rows
 from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.hooked_model import HookedModel, context_length, device_of, huggingface_model
 from interp_transfer.models.sites import hook_points, split_sites
@@ -144,18 +144,7 @@ class CachedReader:
                     setattr(layer, name, tensor.gather(2, index))
 
     def _checked(self, read: dict[str, Tensor], tokens: Tensor) -> Float[Tensor, "row column d"]:
-        return torch.cat([_rows_at(site, read, tokens) for site in self._points], dim=2)
-
-
-def _rows_at(site: str, read: dict[str, Tensor], tokens: Tensor) -> Float[Tensor, "row column d"]:
-    if site not in read:
-        raise ValueError(f"hook {site!r} never fired in the source (a use_... switch may be off)")
-    out = read[site]
-    if out.ndim >= 3 and out.shape[0] == 1:  # position embeddings are computed once for the batch
-        out = out.expand(len(tokens), *out.shape[1:])
-    if out.ndim < 3 or tuple(out.shape[:2]) != tuple(tokens.shape):
-        raise ValueError(f"{site!r} has shape {tuple(out.shape)}, not (text, token, ...): it has no row for each token")
-    return out.flatten(2)
+        return torch.cat([token_rows(site, read, tokens) for site in self._points], dim=2)
 
 
 def _common_beginning(old: Sequence[int], new: Sequence[int]) -> int:

@@ -60,8 +60,28 @@ class EachText:
         return f"{len(self.rules)} rules, {self.n} texts each"
 
 
-def can_merge(one: Intervention, other: Intervention) -> bool:
-    """Whether two interventions can share a batch: both add one vector, at the same site of the same model."""
+def can_share(one: Sequence[Intervention], other: Sequence[Intervention]) -> bool:
+    """Return whether two settings can share a batch. A setting is a list of interventions that are applied together.
+
+    They can if, one by one, both add a single vector at the same site of the same model.
+    """
+    return len(one) == len(other) > 0 and all(map(_can_merge, one, other))
+
+
+def merged(settings: Sequence[Sequence[Intervention]], n: int) -> tuple[Intervention, ...]:
+    """Return interventions that apply each setting to its own ``n`` texts: text ``k * n + i`` is under the k-th.
+
+    The first interventions of all settings become one, and so on, in order.
+
+    Raises:
+        ValueError: for no settings, or some that cannot share a batch.
+    """
+    if not settings or not all(can_share(settings[0], other) for other in settings):
+        raise ValueError("only settings whose interventions add a vector each, at the same sites, can share a batch")
+    return tuple(_merged(column, n) for column in zip(*settings, strict=True))
+
+
+def _can_merge(one: Intervention, other: Intervention) -> bool:
     for transform in (one.transform, other.transform):
         if not isinstance(transform, Add) or transform.direction.ndim != 1:
             return False
@@ -70,19 +90,7 @@ def can_merge(one: Intervention, other: Intervention) -> bool:
     return one.site == other.site and one.model == other.model and from_last(one.positions) == from_last(other.positions)
 
 
-def can_share(one: Sequence[Intervention], other: Sequence[Intervention]) -> bool:
-    """Whether two settings can share a batch. A setting is a list of interventions that are applied together."""
-    return len(one) == len(other) > 0 and all(map(can_merge, one, other))
-
-
-def merged(interventions: Sequence[Intervention], n: int) -> Intervention:
-    """One intervention that applies each of several to its own ``n`` texts: text ``k * n + i`` is under the k-th.
-
-    Raises:
-        ValueError: for no interventions, or some that cannot share a batch.
-    """
-    if not interventions or not all(can_merge(interventions[0], other) for other in interventions):
-        raise ValueError("only interventions that add a vector to the same site of the same model can share a batch")
+def _merged(interventions: Sequence[Intervention], n: int) -> Intervention:
     first = interventions[0]
     transforms = [i.transform for i in interventions if isinstance(i.transform, Add)]
     strengths = torch.tensor([float(t.strength) for t in transforms]).repeat_interleave(n)
@@ -92,17 +100,6 @@ def merged(interventions: Sequence[Intervention], n: int) -> Intervention:
     rules = tuple(i.positions for i in interventions)
     positions = rules[0] if all(_same_rule(rule, rules[0]) and isinstance(rule, str) for rule in rules) else EachText(rules, n)
     return Intervention(first.site, Add(direction, strengths), positions, model=first.model)
-
-
-def merged_each(settings: Sequence[Sequence[Intervention]], n: int) -> tuple[Intervention, ...]:
-    """``merged`` for settings of several interventions: the first ones of all settings become one, and so on, in order.
-
-    Raises:
-        ValueError: for no settings, or some that cannot share a batch.
-    """
-    if not settings or not all(can_share(settings[0], other) for other in settings):
-        raise ValueError("only settings whose interventions can be merged one by one can share a batch")
-    return tuple(merged(column, n) for column in zip(*settings, strict=True))
 
 
 def _same_rule(one: Positions, other: Positions) -> bool:

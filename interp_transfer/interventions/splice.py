@@ -21,8 +21,6 @@ from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import At
 
 Mapping = Callable[[Float[Tensor, "n d_source"]], Float[Tensor, "n d_target"]]
-Alignment = Callable[[Int[Tensor, " n"], Int[Tensor, " n"]], Int[Tensor, " n"]]
-"""(text, position in the target) -> position in the source, or -1 where the source has no token for it."""
 
 
 def fused(own: Float[Tensor, "n d"], other: Float[Tensor, "n d"], amount: float) -> Float[Tensor, "n d"]:
@@ -48,21 +46,17 @@ class Spliced:
     Attributes:
         table: index into ``values`` for each text and position, -1 for none.
         values: the rows.
-        align: see ``Alignment``; positions are unchanged without it.
         amount: the share of the activation that is replaced, 0 to 1.
     """
 
     table: Int[Tensor, "text position"]
     values: Float[Tensor, "n d_target"]
-    align: Alignment | None = None
     amount: float = 1.0
 
     def __call__(self, a: Float[Tensor, "n d_target"], at: At) -> Float[Tensor, "n d_target"]:
         """The rows, replaced where there is a value for their token."""
         row, position = at.row.cpu(), at.position.cpu()
-        if self.align is not None:
-            position = self.align(row, position)
-        inside = (row < self.table.shape[0]) & (position >= 0) & (position < self.table.shape[1])
+        inside = (row < self.table.shape[0]) & (position < self.table.shape[1])
         index = torch.full_like(row, -1)
         index[inside] = self.table[row[inside], position[inside]]
         index = index.to(a.device)
@@ -79,7 +73,6 @@ def splice(
     to_site: str,
     mapping: Mapping | None = None,
     positions: Positions = "prompt",
-    align: Alignment | None = None,
     amount: float | int = 1.0,
 ) -> Intervention:
     """Replace activations at ``to_site`` by captured ones.
@@ -90,7 +83,6 @@ def splice(
         to_site: the site whose activations are replaced.
         mapping: from the source's space to the target's, such as a mapper; the identity by default.
         positions: which tokens are overwritten.
-        align: the source position for each target position; the same one by default (same tokenizer).
         amount: a in (1 - a) own + a spliced; 1 replaces all of the activation.
 
     Raises:
@@ -103,4 +95,4 @@ def splice(
     values = rows if mapping is None else mapping(rows)
     table = torch.full((int(activations.text_index.max()) + 1, int(activations.position.max()) + 1), -1)
     table[activations.text_index, activations.position] = torch.arange(len(rows))
-    return Intervention(to_site, Spliced(table, values, align, amount), positions)
+    return Intervention(to_site, Spliced(table, values, amount), positions)

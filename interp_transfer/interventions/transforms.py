@@ -147,19 +147,14 @@ class Clamp:
 
 
 @dataclass(frozen=True)
-class Replace:
-    """Replace the activation by a value."""
+class MeanAblate:
+    """Replace the activation by its mean over a reference set, which removes everything specific to the text."""
 
-    value: Direction
+    mean: Direction
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At | None = None) -> Float[Tensor, "n d_model"]:
-        """The value, repeated for each row."""
-        return _per_row(self.value, a, at, 1).expand_as(a)
-
-
-@dataclass(frozen=True)
-class MeanAblate(Replace):
-    """Replace the activation by its mean over a reference set, which removes everything specific to the text."""
+        """The mean, repeated for each row."""
+        return _per_row(self.mean, a, at, 1).expand_as(a)
 
 
 @dataclass(frozen=True)

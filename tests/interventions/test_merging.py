@@ -8,7 +8,7 @@ import torch
 import interp_transfer as it
 from interp_transfer.activations.positions import substring
 from interp_transfer.interventions.intervention import Intervention, add
-from interp_transfer.interventions.merging import can_merge, can_share, merged, merged_each
+from interp_transfer.interventions.merging import can_share, merged
 from interp_transfer.interventions.transforms import Ablate, Add
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
@@ -19,7 +19,7 @@ SITE = "blocks.1.hook_resid_pre"
 
 def alone_and_together(model: HookedModel, prompts: list[str], each: list[Intervention], new: int = 12) -> None:
     alone = [it.generate(model, prompts, i, max_new_tokens=new) for i in each]
-    together = it.generate(model, prompts * len(each), merged(each, len(prompts)), max_new_tokens=new)
+    together = it.generate(model, prompts * len(each), *merged([[one] for one in each], len(prompts)), max_new_tokens=new)
     n = len(prompts)
     assert [together[k * n : k * n + n] for k in range(len(each))] == alone
     plain = it.generate(model, prompts, max_new_tokens=new)
@@ -63,13 +63,11 @@ def test_what_cannot_share_a_batch_is_refused(vector: SteeringVector) -> None:
         add(vector, torch.ones(3)),
         add(vector, 1.0, "last"),
     ]
-    assert can_merge(first, add(vector, 2.0, -1))
+    assert can_share([first], [add(vector, 2.0, -1)])
     for other in others:
-        assert not can_merge(first, other)
+        assert not can_share([first], [other])
         with pytest.raises(ValueError, match="share a batch"):
-            merged([first, other], 2)
-    with pytest.raises(ValueError, match="share a batch"):
-        merged([], 2)
+            merged([[first], [other]], 2)
 
 
 def test_settings_of_several_are_merged_one_by_one(model: HookedModel, vector: SteeringVector) -> None:
@@ -80,7 +78,7 @@ def test_settings_of_several_are_merged_one_by_one(model: HookedModel, vector: S
         for x, y, rule in ((8.0, 0.0, "all"), (0.0, 8.0, -1), (4.0, 4.0, "prompt"))
     ]
     alone = [it.generate(model, PROMPTS, *given, max_new_tokens=12) for given in each]
-    together = it.generate(model, PROMPTS * 3, *merged_each(each, 4), max_new_tokens=12)
+    together = it.generate(model, PROMPTS * 3, *merged(each, 4), max_new_tokens=12)
     assert [together[k * 4 : k * 4 + 4] for k in range(3)] == alone
     assert len({tuple(said) for said in alone}) > 1, "settings that all say the same show nothing"
 
@@ -90,8 +88,8 @@ def test_settings_share_a_batch_if_all_of_each_can_be_merged(vector: SteeringVec
     assert can_share((one, last), (add(vector, 3.0, -1), add(vector, 2.0, "response")))
     for other in ((last, one), (one,), (one, last, last), (one, Intervention(SITE, Ablate(vector.direction)))):
         assert not can_share((one, last), other)
-        with pytest.raises(ValueError, match="one by one"):
-            merged_each([(one, last), other], 2)
+        with pytest.raises(ValueError, match="share a batch"):
+            merged([(one, last), other], 2)
     assert not can_share((), ())
-    with pytest.raises(ValueError, match="one by one"):
-        merged_each([], 2)
+    with pytest.raises(ValueError, match="share a batch"):
+        merged([], 2)

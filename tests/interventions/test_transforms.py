@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from interp_transfer.activations.positions import Layout
-from interp_transfer.interventions.transforms import Ablate, Add, At, Clamp, MeanAblate, Noise, Replace, When
+from interp_transfer.interventions.transforms import Ablate, Add, At, Clamp, MeanAblate, Noise, When
 
 D = 8
 
@@ -51,7 +51,7 @@ def test_add() -> None:
 def test_nothing_is_edited_in_place() -> None:
     a, v = rows(), torch.randn(D)
     before = a.clone()
-    for transform in (Add(v), Ablate(v), Clamp(v, 1.0), Replace(v), MeanAblate(v), Noise(1.0)):
+    for transform in (Add(v), Ablate(v), Clamp(v, 1.0), MeanAblate(v), Noise(1.0)):
         transform(a, HERE)
         assert torch.equal(a, before), transform
 
@@ -84,9 +84,8 @@ def test_clamp_sets_the_component() -> None:
 
 def test_replace_and_mean_ablate() -> None:
     a, v, many = rows(), torch.randn(D), rows(5, seed=1)
-    assert torch.equal(Replace(v)(a), v.expand(6, D))
-    assert torch.equal(MeanAblate(v)(a), Replace(v)(a))
-    assert torch.equal(Replace(many)(a, HERE), many[HERE.row])
+    assert torch.equal(MeanAblate(v)(a), v.expand(6, D))
+    assert torch.equal(MeanAblate(many)(a, HERE), many[HERE.row])
 
 
 def test_noise_depends_on_seed_text_and_position_alone() -> None:
@@ -121,7 +120,7 @@ def test_noise_is_white() -> None:
 
 def test_dtype_of_the_rows_is_kept() -> None:
     a, v = rows().bfloat16(), torch.randn(D)
-    for transform in (Add(v), Ablate(v), Clamp(v, 1.0), Replace(v), Noise(1.0)):
+    for transform in (Add(v), Ablate(v), Clamp(v, 1.0), MeanAblate(v), Noise(1.0)):
         assert transform(a, HERE).dtype == torch.bfloat16, transform
 
 
