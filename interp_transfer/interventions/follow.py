@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
-from weakref import WeakKeyDictionary
+from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,27 +27,12 @@ from interp_transfer.interventions.streaming_alignment import SourceReading, Str
 from interp_transfer.interventions.transforms import At
 from interp_transfer.models.bypass import is_internal_hook
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.identity import ModelIdentity, Space, identity, tokenizer_hash
 from interp_transfer.models.sites import check_site, split_sites
-from interp_transfer.models.tokens import tokenizer_fingerprint, tokenizer_of
+from interp_transfer.models.tokens import tokenizer_of
 
 SAME_TOKENS = "same_tokens"
 """The strategy on the card of a mapper between models with the same tokenizer."""
-
-
-@runtime_checkable
-class Space(Protocol):
-    """The source or target space of a mapper."""
-
-    @property
-    def model(self) -> ModelIdentity:
-        """The model."""
-        ...
-
-    @property
-    def site(self) -> str:
-        """The hook point."""
-        ...
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -84,7 +69,7 @@ class Following:
     def running(self, model: HookedModel) -> Iterator["_Run"]:
         """The transform for one block, with its own cache of the source."""
         reader = CachedReader(_copy_without_hooks(model) if model is self.source else self.source, self.from_site, self.cached)
-        same = _tokenizer_fingerprint(self.source) == _tokenizer_fingerprint(model)
+        same = _fingerprint(tokenizer_of(self.source)) == _fingerprint(tokenizer_of(model))
         aligner = None if same else StreamingAligner(tokenizer_of(self.source), tokenizer_of(model), self.strategy)
         yield _Run(reader, aligner, self.mapping, self.amount)
 
@@ -136,21 +121,21 @@ def follow(
 
 def _check_spaces(mapping: Any, source: HookedModel, from_site: str, to_site: str) -> ModelIdentity | None:
     """Check the spaces of a mapper and return its target model; None for a mapping without spaces."""
-    ends = getattr(mapping, "source", None), getattr(mapping, "target", None)
-    if not (isinstance(ends[0], Space) and isinstance(ends[1], Space)):
+    start, end = getattr(mapping, "source", None), getattr(mapping, "target", None)
+    if not (isinstance(start, Space) and isinstance(end, Space)):
         return None
     here = identity(source)
-    if ends[0].model.fingerprint != here.fingerprint:
+    if start.model.fingerprint != here.fingerprint:
         raise ValueError(
-            f"this mapper was fitted on {ends[0].model}, the source is {here}: give that model, or pass "
+            f"this mapper was fitted on {start.model}, the source is {here}: give that model, or pass "
             "lambda rows: mapper(rows) on purpose"
         )
-    if (ends[0].site, ends[1].site) != (from_site, to_site):
+    if (start.site, end.site) != (from_site, to_site):
         raise ValueError(
-            f"this mapper leads from {ends[0].site!r} to {ends[1].site!r}, not from {from_site!r} to {to_site!r}: give its "
+            f"this mapper leads from {start.site!r} to {end.site!r}, not from {from_site!r} to {to_site!r}: give its "
             "own sites, or fit one for these"
         )
-    return ends[1].model
+    return end.model
 
 
 @dataclass
@@ -239,15 +224,10 @@ def _targets(at: At) -> tuple[list[TargetTokens], list[dict[int, int]]]:
     return targets, index_of_position
 
 
-_FINGERPRINTS: "WeakKeyDictionary[Any, str]" = WeakKeyDictionary()
-
-
-def _tokenizer_fingerprint(model: HookedModel) -> str:
-    """``tokenizer_fingerprint``, computed once for each tokenizer: it is slow for a large vocabulary."""
-    tokenizer = tokenizer_of(model)
-    if tokenizer not in _FINGERPRINTS:
-        _FINGERPRINTS[tokenizer] = tokenizer_fingerprint(model)
-    return _FINGERPRINTS[tokenizer]
+@lru_cache(maxsize=16)
+def _fingerprint(tokenizer: Any) -> str:
+    """The tokenizer's fingerprint, computed once: it is slow for a large vocabulary."""
+    return tokenizer_hash(tokenizer, specials=True)
 
 
 def _copy_without_hooks(model: Any) -> Any:

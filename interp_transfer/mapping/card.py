@@ -1,6 +1,6 @@
-"""What is known of a fitted mapper, and the model card that tells it to a reader.
+"""The record of a fitted mapper (`Card`), and its model card.
 
-The card is a README.md beside the weights. It says what `Card` holds and nothing that was not measured.
+The model card is the README.md next to the weights. It shows the content of `Card`, all of it measured.
 """
 
 import json
@@ -9,12 +9,12 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.models.identity import Space
 
 LIBRARY = "interp_transfer"
 PAPER = "https://arxiv.org/abs/2503.04429"
 CURVE_ROWS = 8
-"""A training curve that is longer is shown at so many epochs, evenly spread, and at its best."""
+"""A longer training curve is shown at this number of evenly spaced epochs, and at its best epoch."""
 
 _CITATION = """\
 @inproceedings{oozeer2025activation,
@@ -30,32 +30,23 @@ _CITATION = """\
 
 
 @dataclass(frozen=True)
-class Space:
-    """One side of a mapper: a model, a site, and how many dimensions it has."""
-
-    model: ModelIdentity
-    site: str
-    d: int
-
-
-@dataclass(frozen=True)
 class Card:
-    """What is known about a fitted mapper; figures are of texts that it was not fitted on.
+    """The record of a fitted mapper. Its figures are of held-out texts.
 
     Attributes:
-        kind: name of the mapper.
-        parameters: how many numbers were fitted.
-        fvu: fraction of variance unexplained, mean taken for each dimension; 0 is perfect, 1 as good as the mean.
+        kind: name of the kind.
+        parameters: number of fitted parameters.
+        fvu: fraction of variance unexplained, with a mean for each dimension; 0 is perfect, 1 is as good as the mean.
         cosine: mean cosine between mapped and true rows.
-        norm_ratio: mean length of mapped rows over that of true rows.
-        rows: rows that it was fitted on.
-        held_out_rows: rows that it was judged on.
-        seed: of the split, the initial weights and the order of batches.
-        settings: of its kind, as used.
-        curve: held-out loss after each epoch, for those that are trained by gradient.
-        shuffled: whether it is the control that was fitted on exchanged partners.
+        norm_ratio: mean length of mapped rows over mean length of true rows.
+        rows: number of rows that it was fitted on.
+        held_out_rows: number of rows that it was tested on.
+        seed: seed of the split, the initial weights and the order of batches.
+        settings: settings of the kind, with the values that were chosen.
+        curve: held-out loss after each epoch, for kinds that are trained by gradient.
+        shuffled: whether it is a control, fitted on exchanged partners.
         alignment: how tokens were paired.
-        massive_rows: rows that were far longer than the others, and set apart (see ``fit``).
+        massive_rows: number of rows of massive length, which were not fitted (see ``fit``).
     """
 
     kind: str
@@ -74,16 +65,16 @@ class Card:
 
 
 def model_card(source: Space, target: Space, card: Card, data: ModelCardData, name: str) -> ModelCard:
-    """The README.md of a mapper.
+    """Return the model card of a mapper.
 
     Args:
-        source: the space it maps from.
-        target: the space it maps to.
-        card: what is known about it.
-        data: the metadata that stands above the text.
-        name: what ``Mapper.from_pretrained`` is to be given: a repository's name, or a folder.
+        source: the space that it maps from.
+        target: the space that it maps to.
+        card: its record.
+        data: metadata at the top of the card.
+        name: repository or folder that the card's example passes to ``Mapper.from_pretrained``.
     """
-    control = "**A control: it was fitted on exchanged partners, and ought to explain nothing.**\n\n" if card.shuffled else ""
+    control = "**A control: it was fitted on exchanged partners and should explain nothing.**\n\n" if card.shuffled else ""
     spaces = [
         (side, space.model.name, space.model.fingerprint, space.model.processing, space.site, space.d)
         for side, space in (("source", source), ("target", target))
@@ -91,13 +82,13 @@ def model_card(source: Space, target: Space, card: Card, data: ModelCardData, na
     fit = [
         ("kind", card.kind),
         ("parameters", f"{card.parameters:,}"),
-        ("rows that it was fitted on", f"{card.rows:,}"),
+        ("rows fitted", f"{card.rows:,}"),
         ("rows held out", f"{card.held_out_rows:,}"),
         ("fraction of variance unexplained, held out", f"{card.fvu:.4f} (0 is perfect, 1 as good as the mean)"),
         ("cosine between mapped and true rows, held out", f"{card.cosine:.4f}"),
         ("length of mapped over true rows, held out", f"{card.norm_ratio:.4f}"),
         ("alignment of the tokens", card.alignment),
-        ("massive rows, set apart", f"{card.massive_rows:,}"),
+        ("rows of massive length, not fitted", f"{card.massive_rows:,}"),
         ("seed", card.seed),
         *((f"setting {key}", json.dumps(value)) for key, value in card.settings.items()),
     ]
@@ -123,10 +114,10 @@ mapper = it.Mapper.from_pretrained({json.dumps(name)})
 moved = mapper.transfer(vector)  # a SteeringVector of the source at its site
 ```
 
-It refuses vectors of other models and sites. A map does not keep lengths: compare the moved vector's with a native one's
-before reading strengths.
+It refuses vectors of other models and sites. Maps do not preserve lengths: compare the moved vector's length with a native
+vector's before you interpret strengths.
 
-## Between
+## Models
 
 {_table(("", "model", "fingerprint", "weight processing", "site", "dimensions"), spaces)}
 ## Fit
@@ -135,7 +126,7 @@ before reading strengths.
 {curve}
 ## Citation
 
-The mapper is the tool's; the idea is the paper's, [{PAPER}]({PAPER}):
+The mapper was fitted with interp_transfer. The method is from [{PAPER}]({PAPER}):
 
 ```bibtex
 {_CITATION}
@@ -145,7 +136,7 @@ The mapper is the tool's; the idea is the paper's, [{PAPER}]({PAPER}):
 
 
 def is_our_card(text: str) -> bool:
-    """Whether a README.md was written here, so that it may be written anew."""
+    """Return whether a README.md is a mapper's model card, which may be overwritten."""
     return text.startswith("---\n") and f"\nlibrary_name: {LIBRARY}\n" in text.split("\n---\n")[0] + "\n"
 
 

@@ -27,12 +27,12 @@ from interp_transfer.mapping.distributed import check_same as check_same_in_all_
 from interp_transfer.mapping.distributed import from_first, gathered, rank_and_size, summed
 from interp_transfer.mapping.kinds import KINDS, RIDGES, Kind, Problem, find_kind
 from interp_transfer.mapping.kl_loss import KLLoss
-from interp_transfer.mapping.mappers import Card, Mapper, Space
+from interp_transfer.mapping.mappers import Card, Mapper
 from interp_transfer.mapping.moments import Block, Moments, RunningMoments, all_reduced
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.row_blocks import BLOCK_ROWS, CollectedPart, Part, Transformed, regrouped
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.identity import identity
+from interp_transfer.models.identity import Space, identity
 from interp_transfer.names import did_you_mean
 from interp_transfer.vectors.vector import check_same
 

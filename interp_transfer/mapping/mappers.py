@@ -1,17 +1,17 @@
-"""Mappers: fitted maps from one model's activations at a site to another's.
+"""Mappers: fitted maps from one model's activations at a site to another model's.
 
-A mapper standardises what comes in, maps, and undoes the target's centring and scale on the way out. The core in between is
-what kinds differ in (`cores`). Rows of massive length, where there were such, are sent to one row of the target (`fit`).
+A mapper standardises the source's rows, maps them by its core, and restores the target's scale and mean. Kinds differ in the
+core (`networks`). Rows of massive length are mapped to one fixed row of the target (`fit`).
 
-It is kept in one format, ``mapper.safetensors`` and ``mapper.json``, on disk and on the Hugging Face Hub; a model card for
-readers (`card`) lies beside them.
+A mapper is saved as ``mapper.safetensors`` and ``mapper.json``, in a folder or in a repository of the Hugging Face Hub, with a
+model card (`card`).
 """
 
 import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
@@ -19,16 +19,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
-from interp_transfer.io import read_tensors, write_json, write_tensors
-from interp_transfer.mapping.card import LIBRARY, PAPER, Card, Space, is_our_card, model_card
+from interp_transfer.io import checked, read_tensors, write_json, write_tensors
+from interp_transfer.mapping.card import LIBRARY, PAPER, Card, is_our_card, model_card
 from interp_transfer.mapping.hub import fetch, hub_errors, local_folder
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, find_mode, find_norm, move
 from interp_transfer.mapping.networks import make_core
-from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity, Space
 from interp_transfer.vectors.vector import SteeringVector, check_same
 
 FORMAT = "interp_transfer.mapper/1"
-T = TypeVar("T")
 
 
 class Mapper(
@@ -40,15 +39,14 @@ class Mapper(
 ):
     """A fitted map from ``source`` to ``target``.
 
-    Called with rows ``Float[Tensor, "row d_source"]`` it returns rows ``Float[Tensor, "row d_target"]``, in the units of the
-    models. ``transfer`` moves steering vectors, ``save`` and ``load`` keep it, ``push_to_hub`` and
-    ``from_pretrained`` share it.
+    A call maps rows ``Float[Tensor, "row d_source"]`` to rows ``Float[Tensor, "row d_target"]``, both in the units of their
+    models' activations.
 
     Attributes:
-        core: what maps standardised rows.
-        source: the space it maps from.
-        target: the space it maps to.
-        card: what is known about it.
+        core: network that maps standardised rows.
+        source: the space of the rows that it takes.
+        target: the space of the rows that it returns.
+        card: how it was fitted, and its held-out figures.
     """
 
     shift_in: Tensor
@@ -60,7 +58,7 @@ class Mapper(
 
     def __init__(self, core: nn.Module, source: Space, target: Space, card: Card) -> None:
         super().__init__()
-        self._hub_mixin_config = None  # the mixin's config.json would say again what mapper.json says
+        self._hub_mixin_config = None  # no config.json: mapper.json has its content
         self.core, self.source, self.target, self.card = core, source, target, card
         self.register_buffer("shift_in", torch.zeros(source.d))
         self.register_buffer("scale_in", torch.ones(source.d))
@@ -89,34 +87,33 @@ class Mapper(
         return torch.where((rows.norm(dim=1) > self.massive_norm)[:, None], self.massive_out, mapped)
 
     def transfer(self, vector: SteeringVector, mode: str = DEFAULT_MODE, norm: str = DEFAULT_NORM) -> SteeringVector:
-        """The vector in the target's space.
+        """Return the vector in the target's space.
 
-        A map that is not linear cannot move a bare direction, so the mode says what is moved (``mapping.move`` explains
-        the choice): ``difference`` the two sides of the contrast, and the difference is taken there (the default, and what
-        keeps the effect); ``delta`` the steered and the unsteered evidence; ``jacobian`` the direction by the map's
-        derivative at the evidence; ``raw`` the direction as if it were an activation. For an affine mapper the first three
-        agree and ``raw`` adds the bias.
+        A nonlinear map has no single image of a direction, so ``mode`` selects what is mapped (see ``mapping.move``). For an
+        affine mapper, ``difference``, ``delta`` and ``jacobian`` agree, and ``raw`` adds the bias.
 
         Args:
-            vector: of this mapper's source model and site.
-            mode: one of ``difference``, ``delta``, ``jacobian``, ``raw``.
-            norm: ``mapped``, the length that the map makes of it, or ``spread``, the length that is to the spread of the
-                mapped evidence what the vector's was to the spread of its own. Neither looks at the target's native vector.
+            vector: vector of this mapper's source model and site.
+            mode: ``difference`` maps both sides of the contrast and subtracts their means, which preserves the effect best.
+                ``delta`` maps the evidence with and without the vector added. ``jacobian`` multiplies the vector by the map's
+                derivative at the evidence. ``raw`` maps the direction as if it were an activation.
+            norm: ``mapped`` keeps the length that results. ``spread`` keeps the ratio of the vector's length to the spread of
+                its evidence. Neither uses the target's native vector.
 
         Returns:
-            A vector of the target model at the target site. A map does not keep lengths: compare it with a native vector's
-            before reading strengths.
+            A vector of the target model at the target site. Maps do not preserve lengths: compare its length with a native
+            vector's before you interpret strengths.
 
         Raises:
-            ValueError: for a vector of another model or site, an unknown mode or norm, or evidence that these need and the
-                vector lacks.
+            ValueError: for a vector of another model or site, an unknown mode or norm, or a vector without the evidence that
+                the mode or the norm needs.
         """
         find_mode(mode)
         give_norm = find_norm(norm)
         check_same(vector.model, self.source.model, "this vector and the mapper's source are")
         if vector.site != self.source.site:
             raise ValueError(
-                f"this mapper was fitted at {self.source.site!r}, the vector lives at {vector.site!r}: extract it there, or "
+                f"this mapper was fitted at {self.source.site!r}, and the vector is of {vector.site!r}: extract it there, or "
                 "fit a mapper for its site"
             )
         direction, evidence = move(self, vector, mode)
@@ -133,7 +130,7 @@ class Mapper(
         return give_norm(moved, vector)
 
     def extra_repr(self) -> str:
-        """The spaces and the figures that matter."""
+        """Return the spaces and the main figures, for ``repr``."""
         return (
             f"{self.source.model.name} {self.source.site} ({self.source.d}) -> "
             f"{self.target.model.name} {self.target.site} ({self.target.d}), fvu {self.card.fvu:.3f}, "
@@ -141,9 +138,12 @@ class Mapper(
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``mapper.safetensors``, ``mapper.json`` and the model card ``README.md`` into a folder, made if it is missing.
+        """Write ``mapper.safetensors``, ``mapper.json`` and the model card ``README.md``; return the folder.
 
-        A README.md that is not a mapper's card is left as it is.
+        A README.md that is not a mapper's card is not overwritten.
+
+        Args:
+            folder: created if it does not exist.
         """
         where = Path(folder)
         where.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ class Mapper(
         return where
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Write the two files, and remove the card of a mapper that was here before; who calls writes the new one."""
+        """Write the two files, and remove an older mapper's card; the caller writes the new one."""
         card = {
             "format": FORMAT,
             "source": asdict(self.source),
@@ -167,10 +167,10 @@ class Mapper(
             readme.unlink()
 
     def generate_model_card(self, *_: Any, repo_id: str = "path/to/this/folder", **__: Any) -> ModelCard:
-        """The model card; ``str()`` of it is the README.md.
+        """Return the model card; its ``str()`` is the content of README.md.
 
         Args:
-            repo_id: what the card tells to load.
+            repo_id: repository or folder in the card's example.
         """
         return model_card(self.source, self.target, self.card, self._hub_mixin_info.model_card_data, repo_id)
 
@@ -184,23 +184,23 @@ class Mapper(
         commit_message: str = "Push a mapper made with interp_transfer",
         **options: Any,
     ) -> str:
-        """Upload what ``save`` writes to a repository of the Hugging Face Hub, made if it is missing.
+        """Upload the files of ``save`` to a repository of the Hugging Face Hub, which is created if it does not exist.
 
-        The names of both models go with it as they were given to ``load_model``, local paths too.
+        The files contain the names of both models as they were passed to ``load_model``, local paths included.
 
         Args:
             repo_id: "user/name".
-            private: whether a repository that is made can be seen by its owner alone; by default as the hub has it.
-            token: of an account that may write there; by default the one that `hf auth login` keeps.
-            branch: to push to; the main one if None.
-            commit_message: of the upload.
-            options: as ``huggingface_hub.ModelHubMixin.push_to_hub`` takes them.
+            private: whether a new repository is private; the hub's default if None.
+            token: access token with write permission; the token of `hf auth login` if None.
+            branch: branch to push to; the main branch if None.
+            commit_message: message of the commit.
+            options: further options of ``huggingface_hub.ModelHubMixin.push_to_hub``.
 
         Returns:
-            The address of the commit.
+            The URL of the commit.
 
         Raises:
-            ValueError: for a repository that cannot be written to or reached, named, with what to do.
+            ValueError: for a repository that cannot be reached or written to.
         """
         card = {"repo_id": repo_id, **(options.pop("model_card_kwargs", None) or {})}
         with hub_errors(f"cannot push to {repo_id!r}", repo_id, branch):
@@ -225,35 +225,35 @@ class Mapper(
         force_download: bool = False,
         local_files_only: bool = False,
     ) -> "Mapper":
-        """Load a mapper from a repository of the Hugging Face Hub, or from a folder, which never touches the network.
+        """Load a mapper from a folder, without the network, or from a repository of the Hugging Face Hub.
 
         Args:
-            pretrained_model_name_or_path: "user/name", or a folder; a folder of that name comes first.
+            pretrained_model_name_or_path: a folder, or "user/name"; an existing folder of that name takes precedence.
             revision: branch, tag or commit of a repository; a folder has none.
-            token: for a gated or private repository; by default the one that `hf auth login` keeps.
-            cache_dir: where downloads are kept; the hub's cache if None.
-            force_download: download what is in the cache already.
-            local_files_only: take the cache's copy, without the network.
+            token: access token for a gated or private repository; the token of `hf auth login` if None.
+            cache_dir: folder for downloads; the hub's cache if None.
+            force_download: download files that are in the cache already.
+            local_files_only: use the cache alone, without the network.
 
         Raises:
-            ValueError: for a repository that is missing, gated or out of reach, or holds no mapper, named, with what to do.
+            ValueError: for a repository that does not exist, is gated or cannot be reached, or that holds no mapper.
         """
-        # Not the mixin's, which asks for a config.json first: a mapper has none.
+        # The mixin's own method requires a config.json, which a mapper does not have.
         name = str(pretrained_model_name_or_path)
         folder = local_folder(name)
         if folder is None:
-            options: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir}
-            folder = fetch(name, force_download=force_download, local_files_only=local_files_only, **options)
+            options: dict[str, Any] = {"force_download": force_download, "local_files_only": local_files_only}
+            folder = fetch(name, revision=revision, token=token, cache_dir=cache_dir, **options)
         elif revision is not None:
             raise ValueError(f"revision={revision!r}: {name!r} is a folder here, which has no revisions; leave it out")
         return cls.load(folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Mapper":
-        """Read what ``save`` wrote.
+        """Load a mapper that ``save`` wrote.
 
         Raises:
-            ValueError: for a missing or damaged file, named.
+            ValueError: for a missing or damaged file.
         """
         where = Path(folder)
         path = where / "mapper.json"
@@ -265,7 +265,7 @@ class Mapper(
             if plain.get("format") != FORMAT:
                 raise ValueError(f"{str(path)!r} is no mapper of this package (format {plain.get('format')!r})")
             source, target = (_space(plain[side]) for side in ("source", "target"))
-            card = _made(Card, plain["card"])
+            card = checked(Card, plain["card"])
             mapper = cls(make_core(card.kind, (source.d, target.d), card.settings), source, target, card)
             mapper.load_state_dict(weights)
         except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, TypeCheckError) as error:
@@ -274,12 +274,4 @@ class Mapper(
 
 
 def _space(plain: dict[str, Any]) -> Space:
-    return _made(Space, {**plain, "model": _made(ModelIdentity, plain["model"])})
-
-
-def _made(kind: type[T], plain: dict[str, Any]) -> T:
-    """A dataclass from what a file says, its fields checked: the file may come from anywhere."""
-    made = kind(**plain)
-    for name, hint in get_type_hints(kind).items():
-        check_type(getattr(made, name), hint)
-    return made
+    return checked(Space, {**plain, "model": checked(ModelIdentity, plain["model"])})

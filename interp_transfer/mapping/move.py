@@ -1,18 +1,18 @@
-"""Moving a vector through a map f from the source's activations to the target's.
+"""Move a vector v through a map f from the source's activations to the target's.
 
-For an affine map, f(x) = A x + b, there is one right answer, A v. A map that is not linear has no such answer: what it does
-to a direction depends on where it stands. Four modes, from the most to the least that they ask of the vector:
+An affine map, f(x) = A x + b, moves a vector to A v. A nonlinear map has no single answer, because its effect on a direction
+depends on the activation. There are four modes, ordered by the evidence that they need:
 
-- ``difference``: mean f(h+) - mean f(h-). Move both sides of the contrast and take the difference there. Needs a contrast.
-- ``delta``: mean f(h + v) - f(h) over the evidence. What the map does to the steered activation. Needs activations.
-- ``jacobian``: mean J_f(h) v, the derivative, exactly, by forward-mode products. Right for small steps only.
-- ``raw``: f(v), the vector treated as if it were an activation, bias and all. What a literal reading of the paper gives; it
-  asks the map about a point far from every activation it was fitted on.
+- ``difference``: mean f(h+) - mean f(h-), the difference between the two mapped sides of the contrast. Needs a contrast.
+- ``delta``: mean of f(h + v) - f(h) over the evidence, the effect of f on the steered activations. Needs activations.
+- ``jacobian``: mean of J_f(h) v, with the exact derivative by forward-mode products. Accurate for small steps only.
+- ``raw``: f(v), the vector treated as an activation, bias included, as a literal reading of the paper has it. It evaluates f
+  far from all activations that f was fitted on.
 
-``difference`` is the default. None of them keeps the vector's length: a map that is fitted to the least error is drawn to the
-mean, the more so the less it can tell. So there are two norms to choose from: ``mapped`` leaves the length that comes out (the
-default), and ``spread`` gives the vector the length at which it stands to the spread of its evidence as it did at home
-(``at_spread``). Neither looks at a vector found in the target, which whoever moves one may not have.
+The default is ``difference``. No mode preserves the vector's length: a map that minimises squared error shrinks towards the
+mean, and more so the less it explains. There are two norms. ``mapped`` (the default) keeps the length that results. ``spread``
+keeps the ratio of the vector's length to the spread of its evidence (``at_spread``). Neither needs a native vector of the
+target.
 """
 
 from collections.abc import Callable
@@ -28,17 +28,17 @@ from interp_transfer.vectors.vector import Contrast, Evidence, Reference, Steeri
 Map = Callable[[Float[Tensor, "n d_source"]], Float[Tensor, "n d_target"]]
 Mode = Callable[[Map, SteeringVector], Float[Tensor, " d_target"]]
 Norm = Callable[[SteeringVector, SteeringVector], SteeringVector]
-"""Gives a moved vector its length; the second argument is the vector as it was at home."""
+"""Sets the length of a moved vector (first argument), given the source's vector (second argument)."""
 
 DEFAULT_MODE = "difference"
 DEFAULT_NORM = "mapped"
 
 
 def difference(f: Map, vector: SteeringVector) -> Float[Tensor, " d_target"]:
-    """Sum over the vector's contrasts of weight * (mean f(h+) - mean f(h-)).
+    """Return the sum over the vector's contrasts of weight * (mean f(h+) - mean f(h-)).
 
     Raises:
-        ValueError: for a bare direction, which has no two sides.
+        ValueError: for a vector without a contrast.
     """
     if isinstance(vector.evidence, Reference) or not vector.evidence:
         raise ValueError("mode='difference' needs the two sides of a contrast, which this vector lacks: use mode='delta'")
@@ -46,20 +46,20 @@ def difference(f: Map, vector: SteeringVector) -> Float[Tensor, " d_target"]:
 
 
 def delta(f: Map, vector: SteeringVector) -> Float[Tensor, " d_target"]:
-    """Mean of f(h + v) - f(h) over the activations that the vector leads away from."""
+    """Return the mean of f(h + v) - f(h) over the starting points."""
     h = starting_points(vector.evidence)
     return (f(h + vector.direction.to(h.dtype)) - f(h)).mean(dim=0)
 
 
 def jacobian(f: Map, vector: SteeringVector) -> Float[Tensor, " d_target"]:
-    """Mean of J_f(h) v over the same activations, exact."""
+    """Return the mean of J_f(h) v over the starting points, with the exact derivative."""
     h = starting_points(vector.evidence)
     tangent = vector.direction.to(h.dtype).expand_as(h).contiguous()
     return torch.func.jvp(f, (h,), (tangent,))[1].mean(dim=0)
 
 
 def raw(f: Map, vector: SteeringVector) -> Float[Tensor, " d_target"]:
-    """f(v)."""
+    """Return f(v)."""
     return f(vector.direction[None])[0]
 
 
@@ -68,10 +68,10 @@ MODES: dict[str, Mode] = {"difference": difference, "delta": delta, "jacobian": 
 
 @torch.no_grad()
 def move(f: Map, vector: SteeringVector, mode: str = DEFAULT_MODE) -> tuple[Float[Tensor, " d_target"], Evidence]:
-    """Direction and evidence of a vector in the target's space.
+    """Return the direction and the evidence of a vector in the target's space.
 
     Raises:
-        ValueError: for an unknown mode, or one that asks for more evidence than the vector has.
+        ValueError: for an unknown mode, or a vector without the evidence that the mode needs.
     """
     direction = find_mode(mode)(f, vector)
     if isinstance(vector.evidence, Reference):
@@ -80,7 +80,7 @@ def move(f: Map, vector: SteeringVector, mode: str = DEFAULT_MODE) -> tuple[Floa
 
 
 def find_mode(mode: str) -> Mode:
-    """A mode by name.
+    """Return a mode by name.
 
     Raises:
         ValueError: naming the closest.
@@ -89,36 +89,34 @@ def find_mode(mode: str) -> Mode:
 
 
 def as_mapped(moved: SteeringVector, vector: SteeringVector) -> SteeringVector:  # noqa: ARG001
-    """A moved vector at the length that the map gave it."""
+    """Return the moved vector with the length that results from the map."""
     return moved
 
 
 def at_spread(moved: SteeringVector, vector: SteeringVector) -> SteeringVector:
-    """A moved vector at the length that is to its evidence's spread what the vector's length is to its own evidence's.
+    """Return the moved vector, scaled so that the ratio of its length to the spread of its evidence is that of the source.
 
     Args:
-        moved: the vector in the target's space, its evidence moved by the same map.
-        vector: as it was in the source's space.
+        moved: the vector in the target's space, with evidence that was moved by the same map.
+        vector: the vector in the source's space.
 
     Raises:
-        ValueError: for a vector without evidence, or evidence that does not spread.
+        ValueError: for a vector without evidence, or with evidence of spread zero.
     """
-    at_home, there = spread(vector.evidence), spread(moved.evidence)
-    if not at_home > 0 or not there > 0:
-        raise ValueError(
-            "the evidence is one and the same activation over and over, so lengths have no measure: give more texts"
-        )
-    return moved.normalized(vector.norm / at_home * there)
+    source_spread, target_spread = spread(vector.evidence), spread(moved.evidence)
+    if not source_spread > 0 or not target_spread > 0:
+        raise ValueError("all activations of the evidence are the same, so lengths have no scale: give more texts")
+    return moved.normalized(vector.norm / source_spread * target_spread)
 
 
 def spread(evidence: Evidence) -> float:
-    """Root mean squared distance of the evidence from the mean of its own side of its contrast, in units of the activation.
+    """Return the root mean squared distance of each activation from the mean of its side, in units of the activation.
 
     Raises:
-        ValueError: when there is none.
+        ValueError: for no evidence.
     """
     if not evidence:
-        raise ValueError("this vector has no evidence, so its length has no measure: give it evidence, or leave the length")
+        raise ValueError("this vector has no evidence, so its length has no scale: give it evidence, or use norm='mapped'")
     sides = (
         [evidence.activations] if isinstance(evidence, Reference) else [s for c in evidence for s in (c.positive, c.negative)]
     )
@@ -130,7 +128,7 @@ NORMS: dict[str, Norm] = {"mapped": as_mapped, "spread": at_spread}
 
 
 def find_norm(norm: str) -> Norm:
-    """A norm by name.
+    """Return a norm by name.
 
     Raises:
         ValueError: naming the closest.
@@ -139,18 +137,18 @@ def find_norm(norm: str) -> Norm:
 
 
 def starting_points(evidence: Evidence) -> Float[Tensor, "n d_source"]:
-    """The activations that a vector is added to: the side of each contrast that it leads away from.
+    """Return the starting points: the activations to which a vector is added, the negative side of each contrast.
 
-    Adding the difference to those gives points near the other side, where a map was fitted; adding it to the other side
-    would lead out of the activations altogether.
+    It is the positive side for a contrast of negative weight. The difference, added to this side, reaches the other side, where
+    the map was fitted; added to the other side, it would reach points far from all activations.
 
     Raises:
-        ValueError: when there are none.
+        ValueError: for no evidence.
     """
     if isinstance(evidence, Reference):
         return evidence.activations
     if not evidence:
-        raise ValueError("this vector has no activations to be looked at: give it evidence, or use mode='raw'")
+        raise ValueError("this vector has no evidence to start from: give it evidence, or use mode='raw'")
     return torch.cat([c.negative if c.weight >= 0 else c.positive for c in evidence])
 
 

@@ -59,6 +59,21 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True)
+class Space:
+    """The activations of a model at a site, as one side of a mapper.
+
+    Attributes:
+        model: the model.
+        site: hook-point name, or several that ``sites.join_sites`` joined.
+        d: number of dimensions.
+    """
+
+    model: ModelIdentity
+    site: str
+    d: int
+
+
+@dataclass(frozen=True)
 class _Registered:
     """What ``load_model`` knows about a model and the wrapper does not."""
 

@@ -1,8 +1,9 @@
-"""One model's activations as another's would have them: what a mapper makes of them, token by token.
+"""Map the activations of one model to another's, token by token.
 
-Each token of the target gets the image of its partner in the source, paired as when the mapper was fitted. The rows are laid
-out as if they had been captured from the target, so they can be patched in (``interventions.patching``), spliced in, or
-compared with its own. `follow` puts the same rows in place while a text is still growing.
+Each token of the target gets the mapped activation of its partner in the source; tokens are paired as they were when the mapper
+was fitted. The result has the form of activations that were captured from the target, so it can be patched in
+(``interventions.patching``), spliced in, or compared with the target's own. `follow` does the same for a text that is still
+being generated.
 """
 
 from collections.abc import Sequence
@@ -30,23 +31,22 @@ def mapped_activations(
     *,
     progress: bool = True,
 ) -> Activations:
-    """The mapper's image of what the source holds, for each of the target's tokens that has a partner.
+    """Return the source's activations, mapped to the target's space, for each target token that has a partner.
 
     Args:
-        mapper: from the source to the target; or several, each to another site of the target.
-        source: the model that is read.
-        target: the model whose tokens and space the rows are of; it is not run.
-        texts: plain texts that both read.
+        mapper: mapper from the source to the target, or several to different sites of the target.
+        source: model whose activations are read.
+        target: model whose tokens the rows belong to; it is not run.
+        texts: plain texts that both models read.
         progress: show a bar when it takes longer than two seconds.
 
     Returns:
-        A row for each token of the target that has a partner, by the mappers' target sites: float32, on the CPU, with text,
-        position and id of the target's token. Tokens without a partner, such as a BOS that the source does not have, have no
-        row.
+        Rows by target site, ``Float[Tensor, "row d_target"]`` in float32 on the CPU, with text, position and id of the target's
+        token. Tokens without a partner have no row, such as a BOS that the source's tokenizer does not add.
 
     Raises:
-        ValueError: for mappers of other models, two to one site, or fitted on tokens that were paired in different ways; or for
-            texts that one of the models cannot read.
+        ValueError: for mappers of other models, two mappers to one site, mappers that were fitted on differently paired tokens,
+            or texts that one of the models cannot read.
     """
     if isinstance(texts, str):
         raise ValueError("texts is one string: give a list of strings")
@@ -59,7 +59,10 @@ def mapped_activations(
         left, right = (token_spans(tokenizer_of(model), texts) for model in (source, target))
         for model, read, side in ((source, ids, left), (target, theirs, right)):
             if read != [one.ids.tolist() for one in side]:
-                raise ValueError(f"{identity(model).name} reads other tokens than its offsets tell: its tokenizer was changed")
+                raise ValueError(
+                    f"{identity(model).name} reads other tokens than its tokenizer's offsets: its tokenizer was changed "
+                    "after loading; load the model again"
+                )
         pairs = align_spans(left, right, strategy)
     sites = dict.fromkeys(site for one in mappers for site in split_sites(one.source.site))
     acts = capture(source, texts, list(sites), ids=ids, progress=progress)
@@ -75,7 +78,7 @@ def mapped_activations(
 
 
 def _checked(mappers: Sequence[Mapper], source: HookedModel, target: HookedModel) -> str:
-    """How the tokens of both are paired."""
+    """Check the mappers, and return the strategy by which tokens are paired."""
     if not mappers:
         raise ValueError("no mapper given: fit one with fit(collect(source, target, texts, ...))")
     for one in mappers:

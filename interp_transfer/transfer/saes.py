@@ -1,12 +1,12 @@
-"""A whole SAE in another model's space, without training there.
+"""Move a whole SAE into another model's space, without training it there.
 
-A feature has two parts, and they move in opposite ways. What it adds (its decoder row) is a direction of the source, and moves
-there: through the map from source to target. What it reads (its encoder row) asks something of an activation, and an activation
-of the target has to be brought back before the source's SAE can be asked: through a map from target to source. Of maps that are
-affine the whole is an SAE again, exactly; others are taken by their mean derivative at given rows.
+The two sides of a feature move in opposite ways. Its decoder row is a direction that it adds to the activation; it moves
+through the map from source to target. Its encoder row reads an activation; an activation of the target is first mapped back to
+the source, so the encoder is composed with the map from target to source. With affine maps the composition is an SAE again,
+exactly. Other maps are replaced by their mean derivative at the rows that are passed.
 
-What comes of it: a target SAE with the source's features, number by number; zero-shot, or as the start of a training that takes
-fewer steps (``features.train.train_sae(start=)``).
+The result is an SAE of the target with the source's features, in the same order. It can be used as it is, or as the start of a
+shorter training (``features.train.train_sae(start=)``).
 """
 
 import copy
@@ -24,20 +24,22 @@ from interp_transfer.vectors.vector import check_same
 if TYPE_CHECKING:
     import pandas as pd
 
-AT_ONCE = 256
+ROWS_PER_JACOBIAN = 256
+"""Rows whose derivatives are in memory at a time."""
+
 TOP = 10
-"""Rows that two features are compared by, of those where they fire most."""
+"""Number of top-activating rows by which two features are compared."""
 
 
 def affine_part(
     f: Callable[[Tensor], Tensor], rows: Float[Tensor, "n d_source"]
 ) -> tuple[Float[Tensor, "d_target d_source"], Float[Tensor, " d_target"]]:
-    """A and b of the affine map that is nearest to f at some rows: A its mean derivative, A mean(x) + b its mean value.
+    """Return A and b of an affine approximation of f at some rows: A is the mean derivative, A mean(x) + b the mean of f(x).
 
-    Of an affine map it is the map itself.
+    It is exact for an affine map.
     """
     jacobian = torch.func.vmap(torch.func.jacrev(lambda x: f(x[None])[0]))
-    total = sum(jacobian(part).sum(dim=0) for part in rows.split(AT_ONCE))
+    total = sum(jacobian(part).sum(dim=0) for part in rows.split(ROWS_PER_JACOBIAN))
     a = torch.as_tensor(total) / len(rows)
     return a, f(rows).mean(dim=0) - a @ rows.mean(dim=0)
 
@@ -50,33 +52,34 @@ def move_sae(
     source_rows: Float[Tensor, "n d_source"],
     target_rows: Float[Tensor, "m d_target"],
 ) -> Sae:
-    """A source SAE as one of the target, feature by feature.
+    """Return an SAE of the target with the features of a source SAE.
 
-    A feature's activation keeps the source's units: on a target activation it is what the source's SAE would read off the
-    activation that ``back`` makes of it. One unit of it adds ``there`` times the source's decoder row.
+    A feature's activation keeps the source's units: on an activation of the target, it is that of the source's SAE on the image
+    under ``back``. One unit of it adds the source's decoder row, mapped by ``there``.
 
     Args:
-        sae: of the source; of an architecture that reads each feature by one row (topk, jumprelu, standard).
+        sae: SAE of the source, of an architecture with one encoder row for each feature (topk, jumprelu, standard).
         there: mapper from its site to the target's.
-        back: mapper from that to the source's.
-        source_rows: activations of the source at which a map that is not affine is taken by its derivative.
-        target_rows: of the target, likewise.
+        back: mapper from the target's site to its own.
+        source_rows: activations of the source, at which the derivative of ``there`` is taken if it is not affine.
+        target_rows: the same of the target, for ``back``.
 
     Raises:
-        ValueError: for mappers that do not lead there and back, or an SAE that cannot be moved.
+        ValueError: for mappers of other models or sites, or an SAE that cannot be moved.
     """
     check_same(sae.model, there.source.model, "this SAE and the mapper's source are")
     if sae.site != there.source.site:
-        raise ValueError(f"this SAE is of {sae.site!r}, the mapper leads from {there.source.site!r}: fit one from its site")
+        raise ValueError(f"this SAE is of {sae.site!r} and the mapper's source is {there.source.site!r}: fit one from its site")
     if (there.target, there.source) != (back.source, back.target):
         raise ValueError(
-            "the second mapper does not lead back: fit it on pairs.reversed(), or collect with the models exchanged"
+            "the second mapper is not the reverse of the first: fit it on pairs.reversed(), or collect with the two models "
+            "exchanged"
         )
     config = sae.module.cfg
     if sae.architecture not in ("topk", "jumprelu", "standard") or config.normalize_activations != "none":
         raise ValueError(
-            f"an SAE of architecture {sae.architecture!r} with normalize_activations={config.normalize_activations!r} does not "
-            "read a feature by one row: move its features one by one (sae.feature(index, rows), mapper.transfer(..., 'delta'))"
+            f"an SAE of architecture {sae.architecture!r} with normalize_activations={config.normalize_activations!r} has no "
+            "encoder row for each feature: move its features one by one, mapper.transfer(sae.feature(index, rows), 'delta')"
         )
     a, _ = affine_part(there, source_rows)
     back_a, back_b = affine_part(back, target_rows)
@@ -102,28 +105,28 @@ def move_sae(
 
 
 def repr_of(mapper: Mapper) -> str:
-    """A mapper in a few words."""
+    """Return a short description of a mapper."""
     control = ", shuffled" if mapper.card.shuffled else ""
     return f"{mapper.kind}{control}, fvu {mapper.card.fvu:.3f}, {mapper.source.model.name} to {mapper.target.model.name}"
 
 
 @torch.no_grad()
 def match_features(moved: Sae, own: Sae, rows: Float[Tensor, "n d_model"]) -> "pd.DataFrame":
-    """For each feature of an SAE that was moved here, the one of the target's own SAE that it resembles most.
+    """Match each feature of a moved SAE with the most similar feature of the target's own SAE.
 
     Args:
         moved: an SAE that was moved to the target.
-        own: the target's own.
+        own: an SAE that was trained on the target.
         rows: activations of the target.
 
     Returns:
-        A row for each moved feature: ``match``, the own feature whose decoder row has the largest cosine with it; that
-        ``cosine``; ``mutual``, whether the match's own best is this one; ``correlation`` of both activations over the rows; and
-        ``overlap``, the share of the rows where the one fires most (ten, if it fires on as many) that are among the other's.
-        Features that fire on no row have no correlation and no overlap.
+        A row for each moved feature: ``match``, the index of the own feature whose decoder row has the largest ``cosine`` with
+        it; ``mutual``, whether the moved feature is also the best match of that own feature; ``correlation`` of both feature
+        activations over the rows; and ``overlap``, the share of top-activating rows (up to ten) that both have in common.
+        Correlation and overlap are NaN if either feature fires on no row.
 
     Raises:
-        ValueError: for SAEs of two models or sites.
+        ValueError: for SAEs of different models or sites.
     """
     import pandas as pd
 

@@ -15,6 +15,7 @@ import interp_transfer as it
 from interp_transfer.interventions import cached_reader
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.generation import generate_tokens
+from interp_transfer.models.identity import Space
 from interp_transfer.models.tokens import tokenize
 from tests.checkpoints import (
     FAMILIES,
@@ -330,8 +331,8 @@ class Toy(nn.Module):
     def __init__(self, source: Any, target: Any, alignment: str) -> None:
         super().__init__()
         self.weight = nn.Linear(OTHER_WIDTH, WIDTH)
-        self.source: Any = SimpleNamespace(model=it.identity(source), site=FROM)
-        self.target: Any = SimpleNamespace(model=it.identity(target), site=TO)
+        self.source: Any = Space(it.identity(source), FROM, OTHER_WIDTH)
+        self.target: Any = Space(it.identity(target), TO, WIDTH)
         self.card: Any = SimpleNamespace(alignment=alignment)
 
     def forward(self, rows: Tensor) -> Tensor:

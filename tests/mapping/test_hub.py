@@ -166,9 +166,9 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 @pytest.mark.parametrize(
     ("status", "code", "says"),
     [
-        (404, "RepoNotFound", "no folder here, and the hub has no such repository, or a private one.*hf auth login"),
-        (401, "RepoNotFound", "no folder here, and the hub has no such repository, or a private one.*hf auth login"),
-        (403, "GatedRepo", "gated; ask for access at https://huggingface.co/me/mapper, then log in"),
+        (404, "RepoNotFound", "there is no such folder, and no such repository unless it is private.*hf auth login"),
+        (401, "RepoNotFound", "there is no such folder, and no such repository unless it is private.*hf auth login"),
+        (403, "GatedRepo", "gated; request access at https://huggingface.co/me/mapper, then log in"),
         (404, "RevisionNotFound", "no revision 'v2'; name a branch"),
         (None, "", "could not be reached .*nobody answers.*a downloaded folder"),
     ],
@@ -182,7 +182,7 @@ def test_what_goes_wrong_is_said_once_and_with_a_remedy(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("status", "says"), [(403, "refuses; log in"), (401, "log in"), (None, "nobody answers")])
+@pytest.mark.parametrize(("status", "says"), [(403, "refuses access; log in"), (401, "log in"), (None, "nobody answers")])
 def test_a_push_that_fails(status: int | None, says: str, answers: Callable[..., None]) -> None:
     answers(status)
     with pytest.raises(ValueError, match=f"^cannot push to 'me/mapper': .*{says}") as caught:
@@ -191,9 +191,9 @@ def test_a_push_that_fails(status: int | None, says: str, answers: Callable[...,
 
 
 def test_names_that_are_none() -> None:
-    with pytest.raises(ValueError, match="'a//b': that is no repository's name; give 'user/name'"):
+    with pytest.raises(ValueError, match="'a//b': this is not a valid repository name; give 'user/name'"):
         Mapper.from_pretrained("a//b")
-    with pytest.raises(ValueError, match="'a//b': that is no repository's name"):
+    with pytest.raises(ValueError, match="'a//b': this is not a valid repository name"):
         made().push_to_hub("a//b")
 
 
@@ -213,10 +213,12 @@ def test_the_card_tells_the_fit(tmp_path: Path) -> None:
     cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     rows = {line[0]: line[1] for line in cells if len(line) == 2}
     assert rows["kind"] == "autoencoder" and rows["parameters"] == f"{mapper.card.parameters:,}"
-    assert rows["rows that it was fitted on"] == "123,456" and rows["rows held out"] == "789"
+    assert rows["rows fitted"] == "123,456" and rows["rows held out"] == "789"
     held = {key: value.split()[0] for key, value in rows.items() if key.endswith(", held out")}
     assert sorted(held.values()) == ["0.1250", "0.5000", "0.8750"]
-    assert rows["alignment of the tokens"] == "same_tokens" and rows["massive rows, set apart"] == "42" and rows["seed"] == "0"
+    assert rows["alignment of the tokens"] == "same_tokens"
+    assert rows["rows of massive length, not fitted"] == "42"
+    assert rows["seed"] == "0"
     assert rows["setting width"] == "5" and rows["setting epochs"] == "30"
     shown = {int(key): float(value) for key, value in rows.items() if key.isdigit()}
     assert {1, len(mapper.card.curve)} <= set(shown) and len(shown) <= CURVE_ROWS + 1

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from interp_transfer.mapping.card import Card, Space
+from interp_transfer.mapping.card import Card
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import MODES, at_spread, spread
 from interp_transfer.mapping.networks import make_core
-from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity, Space
 from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector
 
 MODEL = ModelIdentity("a", "1" * 16)
@@ -45,7 +45,7 @@ def test_no_measure_no_length():
     with pytest.raises(ValueError, match="no evidence"):
         at_spread(SteeringVector(vector.direction, SITE, MODEL), vector)
     same = torch.ones(5, 6)
-    with pytest.raises(ValueError, match="the same activation over and over"):
+    with pytest.raises(ValueError, match="all activations of the evidence are the same"):
         at_spread(vector_of(same * 2, same), vector)
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 import interp_transfer as it
 from interp_transfer.activations.capture import Activations
 from interp_transfer.interventions.patching import activation_patching
-from interp_transfer.mapping.card import Card, Space
+from interp_transfer.mapping.card import Card
 from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.models.identity import Space
 from interp_transfer.models.load import load_model
 from interp_transfer.models.sites import SEPARATOR, split_sites
 from interp_transfer.transfer.map_activations import mapped_activations

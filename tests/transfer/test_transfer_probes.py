@@ -9,9 +9,9 @@ from torch import nn
 import interp_transfer as it
 from interp_transfer.activations.positions import OneOfLast
 from interp_transfer.features.probes import Probe
-from interp_transfer.mapping.card import Card, Space
+from interp_transfer.mapping.card import Card
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity, Space
 from interp_transfer.transfer.probe_maps import pairs_at
 from interp_transfer.transfer.probes import (
     back,

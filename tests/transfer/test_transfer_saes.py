@@ -3,9 +3,9 @@ import torch
 
 from interp_transfer.features.sae import load_sae
 from interp_transfer.features.train import Recipe, train_sae
-from interp_transfer.mapping.mappers import Card, Mapper, Space
+from interp_transfer.mapping.mappers import Card, Mapper
 from interp_transfer.mapping.networks import make_core
-from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.models.identity import ModelIdentity, Space
 from interp_transfer.transfer.saes import affine_part, match_features, move_sae
 
 HERE, THERE = (
@@ -102,7 +102,7 @@ def test_wrong_pieces(planted):
     rows, there, back = planted
     sae = train_sae(rows, HERE.site, Recipe(expansion=2, k=4, batch_size=256), model=HERE.model, steps=1)
     moved = move_sae(sae, there, back, rows[:50], there(rows[:50]))
-    with pytest.raises(ValueError, match="does not lead back"):
+    with pytest.raises(ValueError, match="is not the reverse of the first"):
         move_sae(sae, there, there, rows[:5], rows[:5])
     with pytest.raises(ValueError, match="two models"):
         move_sae(moved, there, back, rows[:5], rows[:5])
