@@ -86,7 +86,7 @@ class Agreement:
 
 
 def fvu(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"]) -> float:
-    """Fraction of variance unexplained: squared error over squared distance from the mean of each dimension.
+    """Return the fraction of variance unexplained: squared error over squared distance from the mean of each dimension.
 
     0 is perfect, 1 is as good as the mean. The mean is taken for each dimension. The paper's code takes one mean for all
     dimensions, which increases the denominator and improves the figure.
@@ -95,12 +95,12 @@ def fvu(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"]) -> float:
 
 
 def mean_cosine(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"]) -> float:
-    """Mean over rows of the cosine between the two."""
+    """Return the mean over rows of the cosine between the two."""
     return _of(truth, guess).cosine
 
 
 def norm_ratio(truth: Float[Tensor, "row d"], guess: Float[Tensor, "row d"]) -> float:
-    """Mean length of the guesses over mean length of the truth; below 1, a map shrinks."""
+    """Return the mean length of the guesses over the mean length of the truth; below 1, a map shrinks."""
     return _of(truth, guess).norm_ratio
 
 

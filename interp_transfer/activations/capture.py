@@ -214,13 +214,13 @@ def pad(rows: Sequence[Sequence[int]], fill: int, left: bool = False) -> tuple[T
 
 
 def pad_token(model: HookedModel) -> int:
-    """A token id to pad with; masked out or never read, so any will do where the tokenizer names none."""
+    """Return a token id to pad with: any, if the tokenizer has none, because padding is masked or never read."""
     pad_id = tokenizer_of(model).pad_token_id
     return 0 if pad_id is None else int(pad_id)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or on the CPU."""
+    """Return whether an exception means that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))

@@ -111,7 +111,7 @@ class Substring:
     token: int | None = None
 
     def __call__(self, layout: Layout) -> Bool[Tensor, "row column"]:
-        """Columns of every occurrence in each row's prompt; none if the prompt lacks the text."""
+        """Return the columns of every occurrence in each row's prompt; none if the prompt lacks the text."""
         selected = torch.zeros_like(layout.real)
         for row in range(len(layout.tokens)):
             columns = layout.in_prompt[row].nonzero()[:, 0]
@@ -164,7 +164,7 @@ class OneOfLast:
     seed: int = 0
 
     def __call__(self, layout: Layout) -> Bool[Tensor, "row column"]:
-        """One column for each row."""
+        """Return one column for each row."""
         selected = torch.zeros_like(layout.real)
         for row, (text, length) in enumerate(zip(layout.rows.tolist(), layout.prompt_lengths.tolist(), strict=True)):
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + text)

@@ -43,7 +43,7 @@ class CachedReader:
 
     @torch.no_grad()
     def read(self, sequences: Sequence[Sequence[int]]) -> list[Float[Tensor, "token d"]]:
-        """Activations of each sequence, a row for each token; rows of later tokens that were read before may follow.
+        """Return the activations of each sequence, a row for each token; rows of later tokens that were read before may follow.
 
         Args:
             sequences: token ids, one sequence for each text, in the same order as in earlier calls. Only tokens after the

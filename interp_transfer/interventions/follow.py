@@ -67,7 +67,7 @@ class Following:
 
     @contextmanager
     def running(self, model: HookedModel) -> Iterator["_Run"]:
-        """The transform for one block, with its own cache of the source."""
+        """Yield the transform for one block, with its own cache of the source."""
         reader = CachedReader(_copy_without_hooks(model) if model is self.source else self.source, self.from_site, self.cached)
         same = _fingerprint(tokenizer_of(self.source)) == _fingerprint(tokenizer_of(model))
         aligner = None if same else StreamingAligner(tokenizer_of(self.source), tokenizer_of(model), self.strategy)
@@ -149,7 +149,7 @@ class _Run:
     warned: bool = False
 
     def __call__(self, a: Float[Tensor, "n d_target"], at: At) -> Float[Tensor, "n d_target"]:
-        """The rows, replaced where they have a partner."""
+        """Return the rows, replaced where they have a partner."""
         targets, index_of_position = _targets(at)
         readings = list(map(same_tokens, targets)) if self.aligner is None else self.aligner.pair(targets)
         readings = [self._within_context(target, row) for target, row in zip(targets, readings, strict=True)]

@@ -46,7 +46,7 @@ def generate(
     progress: bool = True,
     **options: Any,
 ) -> list[str]:
-    """Completions of ``prompts`` under any number of interventions.
+    """Return completions of ``prompts`` under any number of interventions.
 
     Args:
         model: any hooked model.
@@ -86,7 +86,7 @@ def generate_tokens(
     progress: bool = True,
     **options: Any,
 ) -> list[list[int]]:
-    """``generate`` with token ids as the result: each completion includes the token that ended it."""
+    """Return completions as token ids, see ``generate``; each includes the token that ended it."""
     if isinstance(prompts, str):
         raise ValueError("prompts is one string: give a list of strings")
     if max_new_tokens < 1:

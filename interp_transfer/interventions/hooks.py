@@ -109,7 +109,7 @@ class TokensRead:
         )
 
     def select(self, intervention: Intervention) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-        """Row and column, among the new columns, of the tokens that an intervention selects; computed once a forward call."""
+        """Return row and new column of the tokens that an intervention selects; computed once for each forward call."""
         key = id(intervention)
         if key not in self._selected:
             assert self.layout is not None
@@ -131,7 +131,7 @@ class TokensRead:
 
 @contextmanager
 def attached(model: HookedModel, interventions: Sequence[Intervention], tokens_read: TokensRead) -> Iterator[None]:
-    """``applied`` with a record of tokens that the caller holds."""
+    """Apply interventions as ``applied`` does, with a record of tokens that the caller holds."""
     checked = [check_intervention(model, intervention) for intervention in interventions]
     points = [(site, point, k) for k, i in enumerate(checked) for site, point in hook_points(model, i.site, edit=True).items()]
     observed = _observed_bridge if huggingface_model(model) is not None else _observed_transformer

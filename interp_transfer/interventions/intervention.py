@@ -60,11 +60,11 @@ class Intervention:
         check_positions(self.positions)
 
     def at(self, positions: Positions) -> "Intervention":
-        """The same intervention at other positions."""
+        """Return the same intervention at other positions."""
         return replace(self, positions=positions)
 
     def when(self, condition: Callable[[Tensor], Tensor] | Vector, above: float = 0.0) -> "Intervention":
-        """The same intervention, only on rows whose score is above a threshold.
+        """Return the same intervention, only on rows whose score is above a threshold.
 
         Args:
             condition: rows ``Float[Tensor, "n d_model"]`` to scores ``Float[Tensor, " n"]``; a probe of the same site; or a

@@ -35,7 +35,7 @@ class EachText:
         return all(map(from_last, self.rules))
 
     def __call__(self, layout: Layout) -> Bool[Tensor, "row column"]:
-        """The columns that each row's own rule selects."""
+        """Return the columns that each row's own rule selects."""
         rule_of_row = layout.rows // self.n
         selected = torch.zeros_like(layout.real)
         for rule, numbers in self._distinct_rules():

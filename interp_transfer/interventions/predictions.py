@@ -43,7 +43,7 @@ def predicted(
     *interventions: Intervention,
     **placed: Tensor,
 ) -> Float[Tensor, "row token"]:
-    """Log-probabilities of the next token, a row for each scored token, text by text.
+    """Return the log-probabilities of the next token, a row for each scored token, text by text.
 
     Args:
         model: any hooked model.
@@ -58,7 +58,7 @@ def predicted(
 
 
 def divergence(before: Float[Tensor, "row token"], after: Float[Tensor, "row token"]) -> Float[Tensor, " row"]:
-    """KL divergence from one prediction to the other, in nats."""
+    """Return the KL divergence from one prediction to the other, in nats."""
     return (before.exp() * (before - after)).sum(dim=-1)
 
 
@@ -94,7 +94,7 @@ def teacher_forced_each(
     within: Callable[[], AbstractContextManager[Any]] = nullcontext,
     progress: bool = False,
 ) -> list[TeacherForced]:
-    """``teacher_forced`` for each of several settings; the unsteered model runs once for all of them.
+    """Return ``teacher_forced`` for each of several settings; the unsteered model runs once for all of them.
 
     Args:
         model: any hooked model.

@@ -24,7 +24,7 @@ Mapping = Callable[[Float[Tensor, "n d_source"]], Float[Tensor, "n d_target"]]
 
 
 def fused(own: Float[Tensor, "n d"], other: Float[Tensor, "n d"], amount: float) -> Float[Tensor, "n d"]:
-    """(1 - amount) own + amount other: exactly ``own`` at 0 and exactly ``other`` at 1."""
+    """Return (1 - amount) own + amount other: exactly ``own`` at 0 and exactly ``other`` at 1."""
     return other if amount == 1 else own if amount == 0 else (1 - amount) * own + amount * other
 
 
@@ -54,7 +54,7 @@ class Spliced:
     amount: float = 1.0
 
     def __call__(self, a: Float[Tensor, "n d_target"], at: At) -> Float[Tensor, "n d_target"]:
-        """The rows, replaced where there is a value for their token."""
+        """Return the rows, replaced where there is a value for their token."""
         row, position = at.row.cpu(), at.position.cpu()
         inside = (row < self.table.shape[0]) & (position < self.table.shape[1])
         index = torch.full_like(row, -1)

@@ -83,7 +83,7 @@ class StreamingAligner:
     texts: "list[_GrowingText | None]" = field(default_factory=list)
 
     def pair(self, rows: Sequence[TargetTokens]) -> list[list[SourceReading]]:
-        """For each row, the sequences that the source has to read one after the other; usually a single one."""
+        """Return, for each row, the sequences that the source has to read in turn; usually a single one."""
         if len(rows) != len(self.texts):
             self.texts = [None] * len(rows)
         tasks: list[tuple[int, list[int], TokenSpans]] = []
@@ -145,7 +145,7 @@ class _GrowingText:
     special: frozenset[int]
 
     def spans(self, length: int) -> TokenSpans:
-        """Spans of the first ``length`` tokens, with the text up to the end of the last of them."""
+        """Return spans of the first ``length`` tokens, with the text up to the end of the last of them."""
         if length == self.prompt:
             return self.prompt_spans
         generated = length - self.prompt

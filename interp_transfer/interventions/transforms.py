@@ -58,7 +58,7 @@ Transform = Callable[..., Float[Tensor, "n d_model"]]
 
 
 def takes_at(transform: Transform) -> bool:
-    """Whether a transform has a second parameter ``at``."""
+    """Return whether a transform has a second parameter ``at``."""
     try:
         parameters = inspect.signature(transform).parameters.values()
     except (TypeError, ValueError):
@@ -75,7 +75,7 @@ class Running(Protocol):
     """
 
     def running(self, model: HookedModel) -> AbstractContextManager[Transform]:
-        """A context manager, entered before any hook is added, that yields the transform for one block on ``model``."""
+        """Return a context manager, entered before any hook is added, that yields the transform for one block on ``model``."""
         ...
 
 
@@ -92,7 +92,7 @@ def _per_row(value: Tensor, a: Tensor, at: At | None, ndim: int) -> Tensor:
 
 
 def strength_per_row(strength: Strength, a: Float[Tensor, "n d_model"], at: At | None) -> Tensor | float:
-    """The strength for rows: one number, or ``Float[Tensor, "n 1"]`` where each text has its own.
+    """Return the strength for rows: one number, or ``Float[Tensor, "n 1"]`` where each text has its own.
 
     Raises:
         ValueError: for a strength for each text, if ``at`` is missing or there are more texts than strengths.
@@ -118,7 +118,7 @@ class Add:
     strength: Strength = 1.0
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At | None = None) -> Float[Tensor, "n d_model"]:
-        """The rows with the direction added."""
+        """Return the rows with the direction added."""
         return a + strength_per_row(self.strength, a, at) * _per_row(self.direction, a, at, 1)
 
 
@@ -129,7 +129,7 @@ class Ablate:
     direction: Direction
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At | None = None) -> Float[Tensor, "n d_model"]:
-        """The rows, projected onto the complement of the direction."""
+        """Return the rows, projected onto the complement of the direction."""
         return Clamp(self.direction, 0.0)(a, at)
 
 
@@ -141,7 +141,7 @@ class Clamp:
     value: Strength
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At | None = None) -> Float[Tensor, "n d_model"]:
-        """The rows with their component set."""
+        """Return the rows with their component set."""
         v = _per_row(_unit(self.direction), a, at, 1)
         return a + (strength_per_row(self.value, a, at) - (a * v).sum(dim=-1, keepdim=True)) * v
 
@@ -153,7 +153,7 @@ class MeanAblate:
     mean: Direction
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At | None = None) -> Float[Tensor, "n d_model"]:
-        """The mean, repeated for each row."""
+        """Return the mean, repeated for each row."""
         return _per_row(self.mean, a, at, 1).expand_as(a)
 
 
@@ -172,7 +172,7 @@ class When:
     above: float = 0.0
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At) -> Float[Tensor, "n d_model"]:
-        """The rows, transformed where the score is above the threshold."""
+        """Return the rows, transformed where the score is above the threshold."""
         score = self.condition(a)
         if score.shape != a.shape[:1]:
             raise ValueError(f"the condition returned {tuple(score.shape)} for {len(a)} rows: give a score for each row")
@@ -203,7 +203,7 @@ class Noise:
     replace: bool = False
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At) -> Float[Tensor, "n d_model"]:
-        """The rows with their noise."""
+        """Return the rows with their noise."""
         key = _hash(_hash(_hash(torch.full_like(at.row, self.seed)) + at.row) + at.position)
         bits = _hash(key[:, None] + torch.arange(2 * a.shape[1], device=key.device))
         uniform = ((bits >> 11) & (2**53 - 1)).double().add(0.5) / 2**53

@@ -15,7 +15,7 @@ Affine = tuple[Float[Tensor, "d_source d_target"], Float[Tensor, " d_target"]]
 
 
 def ridge(m: Moments, penalty: float) -> Affine:
-    """Least squares with a penalty on the matrix, not on the bias.
+    """Return the least-squares map with a penalty on the matrix, not on the bias.
 
     Args:
         m: moments of the rows to fit.
@@ -30,7 +30,7 @@ def ridge(m: Moments, penalty: float) -> Affine:
 
 
 def procrustes(m: Moments) -> Affine:
-    """The best rotation with one scale, after centring: W = s U V^T (Schoenemann 1966).
+    """Return the best rotation with one scale, after centring: W = s U V^T (Schoenemann 1966).
 
     U S V^T is the singular value decomposition of the cross-covariance, and s = tr(S) / tr(U^T xx U) is the scale with the
     least error. Into a wider space W has orthonormal rows and keeps all angles. Into a narrower one it has orthonormal columns
@@ -43,7 +43,7 @@ def procrustes(m: Moments) -> Affine:
 
 
 def low_rank(m: Moments, rank: int, penalty: float) -> Affine:
-    """Reduced-rank regression (Izenman 1975): the best map whose matrix has this rank.
+    """Return the best map whose matrix has this rank: reduced-rank regression (Izenman 1975).
 
     It is the ridge solution, projected on the target directions in which its predictions vary most.
 

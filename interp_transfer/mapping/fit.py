@@ -228,11 +228,11 @@ class _Massive:
         self.longest = from_first(longest)
 
     def long(self, rows: Tensor, side: int) -> Bool[Tensor, " row"]:
-        """Which rows of the source (side 0) or of the target (side 1) are massive."""
+        """Return which rows of the source (side 0) or of the target (side 1) are massive."""
         return rows.norm(dim=1) > self.longest[side]
 
     def ordinary(self, block: Block) -> Bool[Tensor, " row"]:
-        """Pairs of which neither row is massive."""
+        """Return which pairs have no massive row."""
         return ~(self.long(block[0], 0) | self.long(block[1], 1))
 
 

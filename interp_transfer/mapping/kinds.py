@@ -301,7 +301,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             _low_rank_update,
             whiten=False,
         ),
-        "residual": Kind("affine, and a small MLP trained on what it leaves", ResidualSettings, _residual),
+        "residual": Kind("affine plus a small MLP, trained on the residual", ResidualSettings, _residual),
         "embeddings": Kind(
             "closed-form ridge regression between the embeddings of shared tokens; reads no text",
             EmbeddingsSettings,

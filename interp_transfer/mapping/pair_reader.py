@@ -107,7 +107,7 @@ class PairReader:
         }
 
     def rows_per_portion(self, columns: Mapping[str, Column]) -> int:
-        """Approximate number of rows that are read at a time."""
+        """Return the approximate number of rows that are read at a time."""
         numbers = sum(column.width or 1 for column in columns.values())
         return max(1, min(ROWS_PER_PORTION, BYTES_PER_PORTION // (4 * numbers)))
 

@@ -64,24 +64,24 @@ class MemoryPart:
         return len(self.x)
 
     def blocks(self, rank: int = 0, size: int = 1) -> Iterator[Block]:
-        """Slices of the rows."""
+        """Iterate over slices of the rows."""
         first, last = _share(len(self), rank, size)
         for start in range(first, last, BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, last)
             yield self.x[start:stop], self.y[start:stop]
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
-        """Rows in a random permutation."""
+        """Iterate over the rows in a random permutation."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         for chosen in order.split(size):
             yield self.x[chosen], self.y[chosen]
 
     def sample(self) -> Iterator[Block]:
-        """All rows."""
+        """Return all rows."""
         return self.blocks()
 
     def where(self, keep: Keep, rows: int) -> "MemoryPart":
-        """A copy of some rows."""
+        """Return a copy of some rows."""
         chosen = torch.cat([keep(block) for block in self.blocks()])
         part = MemoryPart(self.x[chosen], self.y[chosen])
         assert len(part) == rows
@@ -95,7 +95,7 @@ class StoredPart:
     Attributes:
         store: the store.
         source: columns of the source, which are concatenated.
-        target: columns of the target, likewise.
+        target: columns of the target, which are concatenated.
         runs: runs of rows, in order.
         keep: selects among these rows as they are read; all if None.
         kept: number of selected rows.
@@ -112,24 +112,24 @@ class StoredPart:
         return sum(stop - start for start, stop in self.runs) if self.kept is None else self.kept
 
     def blocks(self, rank: int = 0, size: int = 1) -> Iterator[Block]:
-        """Rows in order, in the same blocks as a `MemoryPart` of the same rows."""
+        """Iterate over the rows in order, in the same blocks as a `MemoryPart` of the same rows."""
         runs = _within(self.runs, *_share(sum(stop - start for start, stop in self.runs), rank, size))
         return regrouped(self._kept(self.store.blocks(columns=self._columns, rows=runs)), BLOCK_ROWS)
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
-        """Batches from a buffer that is filled from the whole store."""
+        """Iterate over batches from a buffer that is filled from the whole store."""
         buffer = max(BUFFER_ROWS, size)
         read = self.store.shuffled(seed, batch_size=size, buffer_rows=buffer, columns=self._columns, rows=self.runs)
         return regrouped(self._kept(read), size)
 
     def sample(self) -> Iterator[Block]:
-        """Short runs at even distances, about ``SAMPLE_ROWS`` rows in all."""
+        """Return short runs at even distances, about ``SAMPLE_ROWS`` rows in all."""
         pieces = [(a, min(a + _SAMPLE_PIECE, b)) for start, b in self.runs for a in range(start, b, _SAMPLE_PIECE)]
         step = max(1, sum(b - a for a, b in pieces) // SAMPLE_ROWS)
         return self._kept(self.store.blocks(columns=self._columns, rows=pieces[::step]))
 
     def where(self, keep: Keep, rows: int) -> "StoredPart":
-        """The same rows on disk, filtered as they are read."""
+        """Return the same rows on disk, filtered as they are read."""
         assert self.keep is None, "rows are filtered once"
         return replace(self, keep=keep, kept=rows)
 
@@ -163,11 +163,11 @@ class Transformed:
         return len(self.part)
 
     def blocks(self, rank: int = 0, size: int = 1) -> Iterator[Block]:
-        """The changed blocks of the part."""
+        """Iterate over the changed blocks of the part."""
         return map(self.change, self.part.blocks(rank, size))
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
-        """The changed batches of the part."""
+        """Iterate over the changed batches of the part."""
         return map(self.change, self.part.batches(size, seed))
 
 

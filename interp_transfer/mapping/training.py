@@ -125,7 +125,7 @@ def train_by_gradient(
             if extra_loss is not None and texts is not None:
                 loss = loss + settings.kl * extra_loss.loss(core, next(texts))
             optimizer.zero_grad()
-            torch.autograd.backward(loss, inputs=parameters)  # not those of the models behind the extra loss
+            torch.autograd.backward(loss, inputs=parameters)  # not those of the models in the extra loss
             optimizer.step()
             schedule.step()
         core.eval()

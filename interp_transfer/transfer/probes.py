@@ -1,14 +1,13 @@
-r"""Move probes: a detector that was trained on one model reads another.
+r"""Move probes: use a detector that was trained on one model for another model.
 
-A probe is a hyperplane, ``rows @ direction + bias``, and it can be used elsewhere in two ways. ``back`` maps the other model's
-activations to the probe's model and applies the probe there: a hyperplane pulls back through any map, exactly. ``forward`` maps
-the hyperplane to the other model. That is not exact: a map moves points, and the weights of a probe are no difference of points
-but a linear form. Under an affine map, h -> A h + b, they would move by the inverse transpose of A, which does not exist
-between spaces of different width. So ``forward`` moves two things that are points: the step that raises the log-odds by one,
-and the boundary.
+A probe is a hyperplane, ``rows @ direction + bias``. There are two ways to move it. ``back`` maps the other model's activations
+to the probe's model and applies the probe there, which is exact for any map. ``forward`` maps the hyperplane to the other
+model, which is not exact: a map acts on points, and the weights of a probe are a linear form. Under an affine map,
+h -> A h + b, they would move by the inverse transpose of A, which does not exist between spaces of different width. So
+``forward`` maps points: the step that raises the log-odds by one, and the boundary.
 
-Neither needs an example of the behaviour from the target. The error of a mapper may shift the log-odds and keep their order;
-``recalibrated`` sets the threshold by harmless prompts of the target. ``probe_scores`` compares all of it with the baselines.
+Neither needs an example of the behaviour from the target. The error of a mapper may shift all log-odds without changing their
+order; ``recalibrated`` sets the threshold on harmless prompts of the target. ``probe_scores`` compares them with baselines.
 
 Source: section 7 of Oozeer et al. 2025, who tried to move probes on SAE features and report that it failed.
 """
@@ -38,9 +37,9 @@ class ProbeThrough:
     It scores the rows of ``model`` at ``site``, so it is a condition: ``it.add(vector).when(probe)``.
 
     Attributes:
-        probe: as it was fitted, on the mapper's target.
-        mapper: leads from the model that is watched to the probe's.
-        threshold: log-odds of the probe that count as zero; above 0 where the map raises the score of harmless rows.
+        probe: the probe, of the mapper's target.
+        mapper: mapper from the monitored model to the probe's model.
+        threshold: log-odds of the probe that count as zero; above 0 if the map raises the score of harmless rows.
     """
 
     probe: Probe
@@ -49,16 +48,16 @@ class ProbeThrough:
 
     @property
     def site(self) -> str:
-        """Hook-point name in the model that is watched."""
+        """Hook-point name in the monitored model."""
         return self.mapper.source.site
 
     @property
     def model(self) -> ModelIdentity:
-        """The model that is watched."""
+        """The monitored model."""
         return self.mapper.source.model
 
     def __call__(self, rows: Float[Tensor, "n d_watched"]) -> Float[Tensor, " n"]:
-        """Log-odds of each row of the watched model, less the threshold.
+        """Return the log-odds of each row of the monitored model, minus the threshold.
 
         Raises:
             ValueError: for rows of another width.
@@ -74,14 +73,14 @@ Detector = TypeVar("Detector", bound=Probe | ProbeThrough)
 
 
 def back(probe: Probe, mapper: Mapper) -> ProbeThrough:
-    """The probe, reading the activations of the mapper's source: exact, whatever the mapper's kind.
+    """Return the probe applied through a mapper from another model. It is exact for every kind of mapper.
 
     Args:
-        probe: of the model and site that the mapper leads to.
-        mapper: from the model that is to be watched.
+        probe: probe of the mapper's target model and site.
+        mapper: mapper from the model to monitor.
 
     Raises:
-        ValueError: for a mapper that leads to another model, site or width.
+        ValueError: for a mapper to another model, site or width.
     """
     _check_ends(probe, mapper.target, "leads to", "collect with the two models exchanged, and fit that")
     return ProbeThrough(probe, mapper)
@@ -89,25 +88,25 @@ def back(probe: Probe, mapper: Mapper) -> ProbeThrough:
 
 @torch.no_grad()
 def forward(probe: Probe, mapper: Mapper, reference_rows: Float[Tensor, "n d_source"]) -> Probe:
-    """The probe as a hyperplane in the mapper's target's space.
+    """Return the probe as a hyperplane in the space of the mapper's target.
 
     With w the probe's weights, ``u = w / |w|^2`` is the shortest step that raises the log-odds by one. The new weights are
-    ``w' = u' / |u'|^2``, where u' is the mean over the reference of f(h + u) - f(h) (``transfer.delta``): so the points
-    f(h + u) have one more log-odds than f(h), in the mean. The new bias is such that the reference, each h moved along u to
-    log-odds 0, has mean log-odds 0 behind f.
+    ``w' = u' / |u'|^2``, where u' is the mean over the reference of f(h + u) - f(h) (``move.delta``), so the step from f(h) to
+    f(h + u) raises the mean log-odds by one. The new bias sets the mean log-odds of the boundary to 0: of f(h), for each h of
+    the reference, moved along u to log-odds 0.
 
-    This is exact where f keeps angles and lengths up to a factor. Elsewhere f turns the plane of the boundary against its
-    normal, and the plane that comes out is normal to the moved step, not parallel to the moved boundary: f(h) for h on the
-    boundary then lies to both sides of it. ``back`` has no such error.
+    This is exact if f preserves angles and ratios of lengths. Other maps change the angle between the boundary and its normal.
+    The new plane is normal to the mapped step and not parallel to the mapped boundary, so images of points on the boundary lie
+    on both sides of it. ``back`` has no such error.
 
     Args:
-        probe: of the model and site that the mapper leads from.
-        mapper: to the model that is to be watched.
+        probe: probe of the mapper's source model and site.
+        mapper: mapper to the model to monitor.
         reference_rows: activations of the source, such as those that the probe was fitted on.
 
     Raises:
-        ValueError: for a mapper that leads from another model or site, rows of another width or none, a probe without a
-            direction, or a map on which the step leaves no trace.
+        ValueError: for a mapper from another model or site, rows of another width or none, a probe without a direction, or a
+            map that maps the step to zero.
     """
     _check_ends(probe, mapper.source, "leads from", "fit one from the probe's model and site, or use back")
     if not len(reference_rows) or reference_rows.shape[1] != len(probe.direction):
@@ -135,16 +134,16 @@ def forward(probe: Probe, mapper: Mapper, reference_rows: Float[Tensor, "n d_sou
 def fit_through(
     mapper: Mapper, positive: Float[Tensor, "n d_source"], negative: Float[Tensor, "m d_source"], positions: str = ""
 ) -> Probe:
-    """A probe fitted on the source's rows after they were moved: the third way, where these are still at hand.
+    """Return a probe that is fitted on mapped rows of the source, if the rows of the original probe are available.
 
-    It moves points alone, so no plane is turned; but the rows that it is fitted on lack whatever of the target's rows the map
-    does not explain, and the probe has not learnt to disregard that.
+    Only points are mapped, so angles do not matter. But mapped rows lack the variance of the target's rows that the map does
+    not explain, and the probe has not learnt to ignore it.
 
     Args:
-        mapper: to the model that is to be watched.
-        positive: activations of the mapper's source on texts of the behaviour.
-        negative: on others.
-        positions: which tokens they are of, for the reader.
+        mapper: mapper to the model to monitor.
+        positive: activations of the mapper's source on texts with the behaviour.
+        negative: activations on texts without it.
+        positions: description of the tokens, for display.
     """
     return Probe(*logistic(mapper(positive), mapper(negative)), mapper.target.site, mapper.target.model, positions)
 
@@ -153,18 +152,18 @@ def fit_through(
 def recalibrated(
     probe: Detector, clean_rows: Float[Tensor, "n d_watched"], false_alarms: float | int = FALSE_ALARMS
 ) -> Detector:
-    """The same probe with its threshold where at most this share of clean rows scores above zero.
+    """Return the same probe with a threshold above which at most this share of clean rows scores.
 
-    As many rows as the share allows do, where no two score the same; the threshold is half way between the last that does and
-    the next. Nobody has to know what the behaviour looks like in the target.
+    If no two scores are equal, as many rows as the share allows are above it; the threshold is half way between the lowest of
+    them and the next. No example of the behaviour in the target is needed.
 
     Args:
-        probe: a ``Probe``, whose bias changes, or a ``ProbeThrough``, whose threshold does.
-        clean_rows: activations of the model that is watched, on prompts without the behaviour.
-        false_alarms: share of them that may raise the alarm, from 0 to below 1.
+        probe: a ``Probe``, whose bias changes, or a ``ProbeThrough``, whose threshold changes.
+        clean_rows: activations of the monitored model on prompts without the behaviour.
+        false_alarms: share of clean rows that may score above the threshold, from 0 to below 1.
 
     Raises:
-        ValueError: for no rows, or a share that is none.
+        ValueError: for no rows, or a share outside of that range.
     """
     if not 0 <= false_alarms < 1:
         raise ValueError(f"false_alarms={false_alarms}: give a share of the clean rows, from 0 to below 1, such as 0.05")
@@ -181,7 +180,7 @@ def recalibrated(
 def score_through(
     probe: Probe | ProbeThrough, positive: Float[Tensor, "n d_watched"], negative: Float[Tensor, "m d_watched"], seed: int = 0
 ) -> ProbeScore:
-    """``score_probe``, for a moved probe too; its random directions are then those of the space that it was fitted in."""
+    """Score a probe or a moved probe by ``score_probe``; random directions are of the space in which it was fitted."""
     if isinstance(probe, Probe):
         return score_probe(probe, positive, negative, seed)
     own = replace(probe.probe, bias=probe.probe.bias - probe.threshold)

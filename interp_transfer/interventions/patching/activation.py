@@ -71,7 +71,7 @@ class Columns:
     columns: slice
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At) -> Float[Tensor, "n d_model"]:
-        """The rows, transformed in these columns."""
+        """Return the rows, transformed in these columns."""
         out = a.clone()
         out[:, self.columns] = self.transform(a, at)[:, self.columns]
         return out

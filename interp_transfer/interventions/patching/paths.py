@@ -174,7 +174,7 @@ class AddRows:
     rows: Float[Tensor, "row d_model"]
 
     def __call__(self, a: Float[Tensor, "n d_model"], at: At) -> Float[Tensor, "n d_model"]:
-        """The rows, with those of their tokens added."""
+        """Return the rows, with those of their tokens added."""
         return a + self.rows[self.starts[at.row.cpu()] + at.position.cpu()].to(a)
 
 

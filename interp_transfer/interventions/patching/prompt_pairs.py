@@ -23,7 +23,7 @@ Metric = Callable[[Float[Tensor, "text vocabulary"], Sequence[int]], Float[Tenso
 
 
 def logit_difference(model: HookedModel, right: Sequence[str], wrong: Sequence[str]) -> Metric:
-    """The metric that subtracts the logit of the wrong answer's first token from that of the right one's.
+    """Return the metric that subtracts the logit of the wrong answer's first token from that of the right one's.
 
     Args:
         model: the model whose tokenizer is used.
@@ -86,23 +86,23 @@ class PromptPairs:
         self.shortest = min(map(len, self.clean))
 
     def places(self, by_head: bool) -> list[tuple[Place, slice]]:
-        """Every site, or every head of every site, with its columns."""
+        """Return every site, or every head of every site, with its columns."""
         if not by_head:
             return [((site, None), slice(None)) for site in self.sites]
         return [((site, head), part) for site in self.sites for head, part in enumerate(head_parts(self.model, site))]
 
     def positions(self, by_position: bool) -> tuple[int | None, ...]:
-        """Positions counted from the end as far back as the shortest prompt, or None for all tokens together."""
+        """Return positions counted from the end as far back as the shortest prompt, or None for all tokens together."""
         return tuple(range(-self.shortest, 0)) if by_position else (None,)
 
     def tokens(self, positions: Sequence[int | None]) -> tuple[str, ...]:
-        """The first corrupted prompt's tokens at some positions."""
+        """Return the first corrupted prompt's tokens at some positions."""
         texts = [text for text, _ in token_spans(self.corrupted[0], tokenizer_of(self.model))]
         return tuple("all tokens" if p is None else texts[p] for p in positions)
 
     @torch.no_grad()
     def score(self, metric: Metric, rows: Sequence[list[int]], *interventions: Intervention) -> Float[Tensor, " text"]:
-        """The metric of each prompt."""
+        """Return the metric of each prompt."""
         out = torch.zeros(len(rows))
         for batch in by_length([len(row) for row in rows], TOKENS_PER_BATCH):
             with applied(self.model, *interventions, rows=torch.tensor(batch)):
@@ -110,7 +110,7 @@ class PromptPairs:
         return out
 
     def gradients(self, metric: Metric, batch: list[int]) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
-        """Activations of corrupted prompts and the metric's gradient with respect to them, by site; and the metric."""
+        """Return activations of corrupted prompts with the metric's gradient, by site, and the metric."""
         activations: dict[str, Tensor] = {}
 
         def recorder(site: str) -> Any:

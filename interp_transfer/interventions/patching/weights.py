@@ -26,7 +26,7 @@ SCHEMES = {
 
 
 def spaced(n_layers: int, count: int) -> list[int]:
-    """Indices of ``count`` blocks, evenly spaced: the middle of each of ``count`` equal parts.
+    """Return the indices of ``count`` blocks, evenly spaced: the middle of each of ``count`` equal parts.
 
     Raises:
         ValueError: for a count below 1 or above the number of blocks.
