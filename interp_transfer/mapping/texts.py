@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from interp_transfer.activations.spans import Conversation
-from interp_transfer.prompts.chats import Chat
+from interp_transfer.prompts.chats import Chat, as_prompt
 
 TEXTS_PER_PORTION = 4096
 
@@ -96,12 +96,14 @@ def _of_one_kind(texts: Iterable[Any], column: str) -> Iterator[Text]:
             _check_column(column, list(item))
             text = item[column]
         text = text.to_list() if isinstance(text, Chat) else text
-        if not isinstance(text, str) and not _is_conversation(text):
+        try:
+            as_prompt(text)
+        except ValueError:
             where = f"text {index}" if text is item else f"column {column!r} of row {index}"
             raise ValueError(
                 f"{where} holds {_shown(text)}, neither a string nor a conversation: give strings, or lists of messages with "
                 "role and content"
-            )
+            ) from None
         own = str if isinstance(text, str) else list
         if kind not in (None, own):
             raise ValueError(f"texts holds strings and conversations (text {index} is unlike those before it): give one kind")
@@ -112,15 +114,6 @@ def _of_one_kind(texts: Iterable[Any], column: str) -> Iterator[Text]:
 def _check_column(column: str, names: Sequence[str]) -> None:
     if column not in names:
         raise ValueError(f"there is no column {column!r} among {', '.join(names)}: name the one of the texts, text_column=...")
-
-
-def _is_conversation(item: Any) -> bool:
-    return (
-        isinstance(item, Sequence)
-        and not isinstance(item, bytes)
-        and len(item) > 0
-        and all(isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in item)
-    )
 
 
 def _shown(item: Any) -> str:
