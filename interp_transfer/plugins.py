@@ -1,4 +1,4 @@
-"""What other packages add by name: models, tasks and judges.
+"""Models, tasks and judges that other packages add by name.
 
 A package names a `Plugin` in an entry point of the group ``interp_transfer``::
 
@@ -49,16 +49,16 @@ class KnownModel:
 
 @dataclass(frozen=True)
 class Plugin:
-    """What a package adds. Everything is a function or a table of functions, so that nothing is made before it is used.
+    """Additions of a package. All are functions or tables of functions, so that nothing is made before it is used.
 
     Attributes:
         models: makes the known models, by name.
-        tasks: gives by name a function that makes a task; its parameters are the task's options.
+        tasks: makes functions by name that make a task; their parameters are the task's options.
         judges: by name, a function that makes a judge; its one optional parameter is what follows the colon in
             ``name:argument``.
-        build: ``build(name, out, base=, device=, dtype=)`` makes a known model again and returns its card; None if it cannot.
+        build: ``build(name, out, base=, device=, dtype=)`` builds a known model again and returns its card, or None.
         commands: further commands of the command line, by name; functions as typer takes them.
-        measure: ``measure(model, card)`` measures what is on a known model's card again; None if it cannot.
+        measure: ``measure(model, card)`` measures the figures of a known model's card again, or None.
     """
 
     models: Callable[[], Mapping[str, KnownModel]] = dict
@@ -71,12 +71,12 @@ class Plugin:
 
 @cache
 def plugins() -> Mapping[str, Plugin]:
-    """The plugins of all installed packages, by the name of their entry point.
+    """Return the plugins of all installed packages, by the name of their entry point.
 
     Raises:
         ValueError: for an entry point that does not lead to a `Plugin`, naming it.
     """
-    found: dict[str, Plugin] = {}
+    by_name: dict[str, Plugin] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda one: one.name):
         try:
             plugin = point.load()
@@ -86,23 +86,23 @@ def plugins() -> Mapping[str, Plugin]:
             raise ValueError(f"the entry point {point.name} = {point.value!r} cannot be imported: {error}") from error
         if not isinstance(plugin, Plugin):
             raise ValueError(f"the entry point {point.name} = {point.value!r} is a {type(plugin).__name__}, not a Plugin")
-        found.setdefault(point.name, plugin)
-    return found
+        by_name.setdefault(point.name, plugin)
+    return by_name
 
 
 def known_models() -> dict[str, KnownModel]:
-    """All models that are known by name."""
-    found: dict[str, KnownModel] = {}
+    """Return all registered models by name."""
+    models: dict[str, KnownModel] = {}
     for plugin in plugins().values():
-        found = {**plugin.models(), **found}
-    return found
+        models = {**plugin.models(), **models}  # the first plugin takes precedence
+    return models
 
 
 def known_model(name: str) -> KnownModel | None:
-    """The model of this name, or None if no plugin knows it."""
+    """Return the registered model of a name, or None."""
     return known_models().get(name)
 
 
 def plugin_of_model(name: str) -> Plugin | None:
-    """The plugin that knows a model of this name, or None."""
+    """Return the first plugin that registers a model of a name, or None."""
     return next((plugin for plugin in plugins().values() if name in plugin.models()), None)

@@ -1,4 +1,4 @@
-"""ROUGE: how many words, pairs of words, or words in order two texts have in common (Lin 2004), by the library rouge-score.
+"""ROUGE (Lin 2004), the overlap of two texts in words, pairs of words, or words in order, by the library rouge-score.
 
 A word is a run of ASCII letters and digits; case does not count and words are not stemmed. The figure is the F-measure of
 precision and recall, which is the same whichever text is called the reference.
@@ -13,13 +13,13 @@ ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
 def rouge(first: Sequence[str], second: Sequence[str]) -> dict[str, list[float]]:
-    """The ROUGE scores of texts with their counterparts, 0 to 1, by name of the score.
+    """Return the ROUGE scores of texts with their counterparts, 0 to 1, by name of the score.
 
     A text without a word, or without two for ``rouge2``, scores 0, even against itself.
 
     Args:
         first: texts.
-        second: as many.
+        second: one counterpart of each.
 
     Raises:
         ValueError: for lists of different lengths.

@@ -1,4 +1,4 @@
-"""How good an SAE is: what it explains, how sparsely, and what splicing it into the model costs."""
+"""Quality of an SAE: explained variance, sparsity, and the cost of splicing it into the model."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,24 +20,24 @@ from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.stats import Estimate, rate
 
 TEXTS = 300
-"""Full texts, at most, that variance and sparsity are measured on."""
+"""Maximum number of texts that variance and sparsity are measured on."""
 AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class SaeQuality:
-    """What an SAE keeps of the activations and of the model.
+    """Figures of an SAE on held-out texts and clean prompts.
 
     Attributes:
         explained_variance: 1 - FVU on held-out texts, the mean taken for each dimension.
         l0: mean number of active features of a token.
         dead: share of features that fire on none of the tokens.
-        tokens: how many there were.
-        spliced_kl: nats per token by which predictions change when every activation is replaced by its reconstruction, on the
-            model's own answers to clean prompts.
-        mean_ablated_kl: the same when every activation is replaced by the site's mean: what losing all of it costs.
-        valid: share of clean prompts that the model answers validly as it is.
-        valid_spliced: and with the SAE spliced in.
+        tokens: number of tokens.
+        spliced_kl: divergence of the predictions when every activation is replaced by its reconstruction, in nats per token of
+            the model's own answers to clean prompts.
+        mean_ablated_kl: the same when every activation is replaced by the site's mean.
+        valid: share of clean prompts to which the unsteered model's answer is valid.
+        valid_spliced: the same with the SAE spliced in.
     """
 
     explained_variance: float
@@ -50,7 +50,7 @@ class SaeQuality:
     valid_spliced: Estimate
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the fields as JSON stores them."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -67,51 +67,51 @@ def measure_sae(
     """Measure an SAE on held-out texts and prompts of a task.
 
     Args:
-        sae: of the model.
-        model: that it is spliced into.
-        task: whose texts (variance, sparsity) and clean prompts (cost, valid answers) are taken.
-        split: of them.
-        n: clean prompts.
-        seed: draws them.
+        sae: an SAE of the model.
+        model: the model.
+        task: its texts are used for variance and sparsity, its clean prompts for the cost and valid answers.
+        split: of texts and prompts.
+        n: number of clean prompts.
+        seed: draws the clean prompts.
         progress: show bars when it takes longer than two seconds.
 
     Raises:
         ValueError: for an SAE of another model, or fewer prompts than n.
     """
     sae.check_model(model)
-    asked = draw(task.clean(split), n, seed, f"clean {split} prompts of {task.name}")
+    prompts = draw(task.clean(split), n, seed, f"clean {split} prompts of {task.name}")
     acts = capture(model, task.texts(split)[:TEXTS], sae.site, progress=progress)
     rows = acts[sae.site].float()
-    ids = tokenize(model, asked)
+    ids = tokenize(model, prompts)
     splice = reconstructed(sae)
-    gone = Intervention(sae.site, MeanAblate(rows.mean(dim=0)), model=sae.model)
-    own, spliced = (_answers(model, asked, task, given, progress) for given in ((), (splice,)))
+    ablation = Intervention(sae.site, MeanAblate(rows.mean(dim=0)), model=sae.model)
+    own, spliced = (_answers(model, prompts, task, setting, progress) for setting in ((), (splice,)))
     clean_kl = CleanKL(tuple(map(tuple, ids)), tuple(map(tuple, own)))
-    cost, lost = (float(kl.mean()) for kl in clean_kl(model, [(splice,), (gone,)]))
-    valid, kept = (rate([v.intact for v in task.judge(asked, _texts(model, answers))]) for answers in (own, spliced))
+    cost, lost = (float(kl.mean()) for kl in clean_kl(model, [(splice,), (ablation,)]))
+    valid, kept = (rate([v.intact for v in task.judge(prompts, _texts(model, answers))]) for answers in (own, spliced))
     return SaeQuality(*fit_of(sae, rows), len(rows), cost, lost, valid, kept)
 
 
 def fit_of(sae: Sae, rows: torch.Tensor) -> tuple[float, float, float]:
-    """Explained variance, mean number of active features, and the share of features that never fire, on some rows."""
-    parts, active, fired = [], 0.0, torch.zeros(sae.n_features, dtype=torch.bool)
-    for part in rows.float().split(AT_ONCE):
-        features = sae.encode(part) > 0
+    """Return explained variance, mean number of active features, and the share of features that never fire, on rows."""
+    reconstructions, active, fired = [], 0.0, torch.zeros(sae.n_features, dtype=torch.bool)
+    for block in rows.float().split(AT_ONCE):
+        features = sae.encode(block) > 0
         active += float(features.sum())
         fired |= features.any(dim=0).cpu()
-        parts.append(sae.reconstruct(part))
-    return 1.0 - fvu(rows, torch.cat(parts)), active / len(rows), 1.0 - float(fired.float().mean())
+        reconstructions.append(sae.reconstruct(block))
+    return 1.0 - fvu(rows, torch.cat(reconstructions)), active / len(rows), 1.0 - float(fired.float().mean())
 
 
 def with_quality(sae: Sae, quality: SaeQuality) -> Sae:
-    """The same SAE, its figures kept with it."""
+    """Return the SAE with its figures in ``details``."""
     return replace(sae, details={**sae.details, "measured": quality.to_dict()})
 
 
 def _answers(
-    model: HookedModel, prompts: Sequence[str], task: Task, given: tuple[Intervention, ...], progress: bool
+    model: HookedModel, prompts: Sequence[str], task: Task, setting: tuple[Intervention, ...], progress: bool
 ) -> list[list[int]]:
-    return generate_tokens(model, prompts, *given, max_new_tokens=task.max_new_tokens, progress=progress)
+    return generate_tokens(model, prompts, *setting, max_new_tokens=task.max_new_tokens, progress=progress)
 
 
 def _texts(model: HookedModel, answers: Sequence[Sequence[int]]) -> list[str]:

@@ -24,7 +24,7 @@ def _pieces() -> tuple[str, ...]:
 
 
 def english_texts(n: int, *, at_most: bool = False) -> list[str]:
-    """Pieces of 30 to 60 words, the same ones at every call.
+    """Return pieces of 30 to 60 words, the same ones at every call.
 
     Args:
         n: number of pieces.

@@ -150,7 +150,7 @@ def test_the_harness_own_tasks_run_by_name(organism_s: Any, monkeypatch: pytest.
         rows = datasets.Dataset.from_dict({"allenai/ai2_arc": ARC, "cais/mmlu": MMLU, "openai/gsm8k": GSM}[path])
         return datasets.DatasetDict({split: rows for split in ("train", "validation", "dev", "test")})
 
-    with pytest.raises(ValueError, match=r"data of task 'arc_easy' cannot be had: .*ai2_arc") as failed:
+    with pytest.raises(ValueError, match=r"data of task 'arc_easy' cannot be loaded: .*ai2_arc") as failed:
         run_micro(organism_s, tasks=["micro_choice", "arc_easy"])
     assert "\n" not in str(failed.value)
     with pytest.raises(ValueError, match="no task 'mmlu_anatomi': did you mean 'mmlu_anatomy"):

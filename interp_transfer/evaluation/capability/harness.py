@@ -1,8 +1,8 @@
-"""A steered or mapped model as a model of the lm-evaluation-harness, so that MMLU, SQuAD, ARC and GSM8K run by name.
+"""A model under interventions as a model of the lm-evaluation-harness, so that MMLU, SQuAD, ARC and GSM8K run by name.
 
-The harness asks a model three things: how likely a continuation is behind a context, how likely a whole text is, and what it
-says behind a context. Here interventions act while it is asked, and their positions keep their meaning: the context is the
-prompt, the continuation is generated. Without interventions the answers are those of the harness' own class for transformers.
+The harness requests the likelihood of a continuation after a context, the likelihood of a whole text, or a completion of a
+context. Interventions act on each, and their positions keep their meaning: the context is the prompt, the continuation is
+generated. Without interventions the answers are those of the harness' own class for transformers.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint, tokenizer_of
 
 BATCH_SIZE = 64
-"""Texts in a batch; fewer where their logits would take too much memory."""
+"""Maximum number of texts in a batch; fewer where their logits would take too much memory."""
 NEW_TOKENS = 256
-"""Tokens to generate at most, where a task does not say; as the harness has it."""
+"""Maximum number of generated tokens where a task sets none; the harness' own default."""
 FIRST_STAGE, GROWTH = 32, 4
-"""Tokens that are generated before stop strings are looked for, and how many times as many the next time."""
+"""Number of tokens that are generated before stop strings are searched, and the factor to the number of the next stage."""
 
 _OF_SAMPLING = frozenset({"temperature", "top_p", "top_k", "min_p", "typical_p"})
 """Generation settings that have no effect on greedy decoding."""
@@ -39,17 +39,17 @@ def harness_model(
     max_length: int | None = None,
     progress: bool = False,
 ) -> Any:
-    """A model that ``lm_eval.simple_evaluate(model=...)`` takes, answering under any number of interventions.
+    """Make a model for ``lm_eval.simple_evaluate(model=...)`` that answers under any number of interventions.
 
     Generation is greedy; a task that samples is refused. Contexts that are too long lose their beginning, as in the harness.
-    The harness' cache of answers (``use_cache=``) knows nothing of interventions: give each setting a file of its own.
+    The harness' cache of answers (``use_cache=``) does not record interventions: use one file for each setting.
 
     Args:
         model: any hooked model.
-        interventions: ``add(vector)``, ``follow(...)`` for full replacement, or any other, applied in the order given. A
-            strength for each text has no meaning here, for a task's texts are not known beforehand.
-        batch_size: texts in a batch, at most.
-        max_length: tokens that are read at most; the model's context if not given.
+        interventions: ``add(vector)``, ``follow(...)`` for full replacement, or any other, applied in the order of the
+            arguments. A strength for each text is not possible, because a task's texts are not known in advance.
+        batch_size: maximum number of texts in a batch.
+        max_length: maximum number of tokens of a text; default: the model's context.
         progress: show a bar while generating, when it takes longer than two seconds.
 
     Returns:
@@ -57,7 +57,7 @@ def harness_model(
 
     Raises:
         ValueError: for an intervention of another model or at an unknown site, or a length that the model cannot read.
-        ImportError: without lm-eval, naming the extra that holds it.
+        ImportError: if lm-eval is not installed.
     """
     room = context_length(model)
     if max_length is not None and not 2 <= max_length <= room:
@@ -76,7 +76,7 @@ def require_lm_eval() -> Any:
 
 @cache
 def _adapter() -> Any:
-    """The class; made here because what it inherits from may not be installed."""
+    """The class, which inherits from one of the optional dependency."""
     require_lm_eval()
     from lm_eval.api.model import TemplateLM
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -95,22 +95,22 @@ def _adapter() -> Any:
 
         @property
         def eot_token_id(self) -> int:
-            """What ends a text."""
+            """The token that ends a text."""
             return self.tokenizer.eos_token_id
 
         @property
         def prefix_token_id(self) -> int:
-            """What stands before a text without a context: the BOS, or what ends a text where there is none."""
+            """The context of a text without one: the BOS, or the end token where there is none."""
             first = self.tokenizer.bos_token_id
             return self.eot_token_id if first is None else first
 
         @property
         def tokenizer_name(self) -> str:
-            """For the harness' cache of requests."""
+            """Key of the harness' cache of requests."""
             return f"{identity(self.hooked).name}__{tokenizer_fingerprint(self.hooked)}".replace("/", "__")
 
         def get_model_info(self) -> dict[str, Any]:
-            """What the harness writes beside its results."""
+            """Facts that the harness reports with its results."""
             known = identity(self.hooked)
             return {
                 "model_name": known.name,
@@ -119,9 +119,9 @@ def _adapter() -> Any:
             }
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            """Messages as one text, by the tokenizer's own template."""
+            """Render messages by the tokenizer's template."""
             if not self.tokenizer.chat_template:
-                raise ValueError(f"the tokenizer of {identity(self.hooked).name} has no chat template: ask without one")
+                raise ValueError(f"the tokenizer of {identity(self.hooked).name} has no chat template: leave it out")
             return self.tokenizer.apply_chat_template(
                 chat_history,
                 tokenize=False,
@@ -130,26 +130,26 @@ def _adapter() -> Any:
             )
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-            """Token ids; special tokens as the tokenizer adds them by itself, unless said."""
+            """Token ids, with the special tokens that the tokenizer adds by default unless ``add_special_tokens`` is set."""
             if add_special_tokens is not None:
                 return list(self.tokenizer(string, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
             return tokenize(self.hooked, [string], any_length=True)[0] if string else []
 
         def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
-            found = continuations(
+            likelihoods = continuations(
                 self.hooked,
-                [(context, said) for _, context, said in requests],
+                [(context, continuation) for _, context, continuation in requests],
                 *self.interventions,
                 batch_size=self.batch_size,
                 max_length=self.max_length,
             )
-            for (texts, _, _), answer in zip(requests, found, strict=True):
+            for (texts, _, _), answer in zip(requests, likelihoods, strict=True):
                 if texts is not None:
                     self.cache_hook.add_partial("loglikelihood", texts, answer)
-            return found
+            return likelihoods
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
-            """Log-probability (nats) of whole texts, each token once, in windows as wide as the model reads."""
+            """Log-probability (nats) of whole texts, each token once, in windows of the maximum length."""
             windows = [
                 (index, *make_disjoint_window(window))
                 for index, request in enumerate(requests)
@@ -158,7 +158,7 @@ def _adapter() -> Any:
                 )
             ]
             totals = [0.0] * len(requests)
-            each = self._loglikelihood_tokens([(None, context, said) for _, context, said in windows])
+            each = self._loglikelihood_tokens([(None, *window) for _, *window in windows])
             for (index, *_), (value, _) in zip(windows, each, strict=True):
                 totals[index] += value
             for request, total in zip(requests, totals, strict=True):
@@ -166,20 +166,20 @@ def _adapter() -> Any:
             return totals
 
         def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
-            """Greedy completions, each up to the first of its stop strings."""
+            """Greedy completions, each cut at the first of its stop strings."""
             settings = [generation_settings(request.args[1]) for request in requests]
-            said = [""] * len(requests)
+            completions = [""] * len(requests)
             for setting in dict.fromkeys(settings):
                 chosen = [i for i, one in enumerate(settings) if one == setting]
                 contexts = [requests[i].args[0] for i in chosen]
-                for i, text in zip(chosen, self._say(contexts, *setting), strict=True):
-                    said[i] = text
-            for request, text in zip(requests, said, strict=True):
+                for i, text in zip(chosen, self._complete(contexts, *setting), strict=True):
+                    completions[i] = text
+            for request, text in zip(requests, completions, strict=True):
                 self.cache_hook.add_partial("generate_until", request.args, text)
-            return said
+            return completions
 
-        def _say(self, contexts: list[str], until: tuple[str, ...], new: int) -> list[str]:
-            """In stages, each anew from the context, for a stop string may come long before the limit."""
+        def _complete(self, contexts: list[str], until: tuple[str, ...], new: int) -> list[str]:
+            """Generate in stages, each from the context again, because a stop string may come long before the limit."""
             room = self.max_length - new
             if room < 1:
                 raise ValueError(
@@ -187,13 +187,13 @@ def _adapter() -> Any:
                     "there is no room for a context; give evaluate(..., max_new_tokens=...), or gen_kwargs to simple_evaluate"
                 )
             prompts = shortened(self.hooked, contexts, room)
-            said = [""] * len(prompts)
-            # A stage leaves texts out, so that the others get other numbers: what depends on them has one stage.
+            completions = [""] * len(prompts)
+            # A stage leaves texts out, which changes the indices of the others; transforms that read them have one stage.
             numbered = any(takes_at(i.transform) and not isinstance(i.transform, Running) for i in self.interventions)
             left, stage = list(range(len(prompts))), min(FIRST_STAGE if until and not numbered else new, new)
             while left:
                 widest = max(len(ids) for ids in tokenize(self.hooked, [prompts[i] for i in left]))
-                made = generate_tokens(
+                generated = generate_tokens(
                     self.hooked,
                     [prompts[i] for i in left],
                     *self.interventions,
@@ -201,14 +201,14 @@ def _adapter() -> Any:
                     batch_tokens=self.batch_size * (widest + stage),
                     progress=self.progress,
                 )
-                going_on = []
-                for i, ids in zip(left, made, strict=True):
+                unfinished = []
+                for i, ids in zip(left, generated, strict=True):
                     text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-                    said[i] = before_stop(text, until)
-                    if said[i] == text and len(ids) == stage < new:
-                        going_on.append(i)
-                left, stage = going_on, min(stage * GROWTH, new)
-            return said
+                    completions[i] = before_stop(text, until)
+                    if completions[i] == text and len(ids) == stage < new:
+                        unfinished.append(i)
+                left, stage = unfinished, min(stage * GROWTH, new)
+            return completions
 
     return HarnessModel
 
@@ -221,17 +221,19 @@ def continuations(
     batch_size: int = BATCH_SIZE,
     max_length: int | None = None,
 ) -> list[tuple[float, bool]]:
-    """How likely each continuation is behind its context, and whether greedy decoding would say just that.
+    """Measure how likely continuations are after their contexts.
 
     Args:
         model: any hooked model.
-        pairs: token ids of context and continuation. What does not fit loses tokens at its beginning.
+        pairs: token ids of context and continuation. A pair that is too long loses tokens at its beginning.
         interventions: the context is their prompt, the continuation is generated.
-        batch_size: texts in a batch, at most. Pairs that differ in their last token alone are read once.
-        max_length: tokens that are read at most; the model's context if not given.
+        batch_size: maximum number of texts in a batch; halved when memory runs out. Pairs that differ only in their last token
+            are read once.
+        max_length: maximum number of tokens of a text; default: the model's context.
 
     Returns:
-        Log-probabilities in nats, summed over the continuation's tokens.
+        For each pair the log-probability in nats, summed over the continuation's tokens, and whether greedy decoding gives
+        the continuation.
 
     Raises:
         ValueError: for a context or a continuation without tokens, or a continuation that does not fit.
@@ -297,18 +299,18 @@ def generation_settings(requested: dict[str, Any]) -> tuple[tuple[str, ...], int
 
 
 def before_stop(text: str, until: Sequence[str]) -> str:
-    """A text up to where the first of some strings begins."""
+    """Return the text before the first of some strings."""
     return text[: min([at for stop in until if (at := text.find(stop)) >= 0], default=len(text))]
 
 
 def shortened(model: HookedModel, contexts: Sequence[str], room: int) -> list[str]:
-    """Contexts without as much of their beginning as makes them too long."""
+    """Return contexts that lose as much of their beginning as exceeds ``room`` tokens."""
     if not contexts:
         return []
     tok, kept = tokenizer_of(model), list(contexts)
     for index, ids in enumerate(tokenize(model, contexts, any_length=True)):
         drop = max(len(ids) - room, 0)
-        while len(ids) > room:  # a text that is cut may be tokenized into more tokens than were left, a new BOS among them
+        while len(ids) > room:  # decoded again, the rest may have more tokens, such as a new BOS
             kept[index] = tok.decode(ids[drop:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
             if len(tokenize(model, [kept[index]], any_length=True)[0]) <= room:
                 break
@@ -317,6 +319,6 @@ def shortened(model: HookedModel, contexts: Sequence[str], room: int) -> list[st
 
 
 def _batches(lengths: Sequence[int], size: int, vocabulary: int) -> list[list[int]]:
-    """Texts of similar length together, no more than ``size`` and no more logits than fit."""
+    """Batches of texts of similar length, at most ``size`` and no more logits than fit into memory."""
     groups = by_length(lengths, LOGITS_PER_BATCH // vocabulary)
     return [group[k : k + size] for group in groups for k in range(0, len(group), size)]

@@ -23,7 +23,7 @@ from interp_transfer.stats import Estimate, mean_interval, rate
 
 LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
 LEADING = ("valid", "acc", "exact_match", "f1")
-"""Metrics that may stand for a task, the first that it has."""
+"""Metrics in order of preference for a task's main figure."""
 
 Scores = Mapping[str, Estimate]
 """By name of the metric: a share of documents with its exact interval, or a mean over them."""
@@ -31,12 +31,12 @@ Scores = Mapping[str, Estimate]
 
 @dataclass(frozen=True)
 class Capability:
-    """What a model can do in the harness' tasks.
+    """A model's scores in tasks of the harness.
 
     Attributes:
-        scores: by task. A group, such as mmlu, has the documents of all its tasks, each counting alike.
-        whole: by task, the metrics that are no mean over documents, such as those of squadv2: the harness' figure, which comes
-            without an interval.
+        scores: by task. A group, such as mmlu, has the documents of all its tasks, with equal weights.
+        whole: by task, the metrics that are no mean over documents, such as those of squadv2: the harness' figure, without an
+            interval.
         details: model, interventions, settings and versions.
     """
 
@@ -45,7 +45,7 @@ class Capability:
     details: Mapping[str, Any]
 
     def __getitem__(self, task: str) -> Estimate:
-        """The figure that stands for a task: the first of valid, acc, exact_match and f1 that it has, else its first.
+        """Return a task's main figure: the first of valid, acc, exact_match and f1 that it has, else its first.
 
         Raises:
             KeyError: for a task that was not run, or has no figure with an interval.
@@ -61,7 +61,7 @@ class Capability:
         return found[next((name for name in LEADING if name in found), next(iter(found)))]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the fields as JSON stores them."""
         scores = {task: {name: one.to_dict() for name, one in found.items()} for task, found in self.scores.items()}
         return {**self.details, "scores": scores, "whole": {task: dict(found) for task, found in self.whole.items()}}
 
@@ -87,21 +87,21 @@ def evaluate(
 
     Args:
         model: any hooked model.
-        interventions: the context of a task is their prompt, what is scored or said is generated.
+        interventions: the context of a task is their prompt; scored and generated tokens count as generated.
         tasks: names of tasks or groups of the harness (``mmlu``, ``squadv2``, ``arc_easy``, ``gsm8k``), whose data is fetched
-            from the hub unless it is there already, or of task files in ``include_path``.
-        include_path: folder of further task files (YAML); these are run as their files say, without shots or a chat template.
-        limit: documents of each task, the first ones; of each task of a group, so that 4 of mmlu are 228. All if None.
-        shots: solved examples before each question; as the task has it if not given.
-        chat: put the harness' tasks into the chat template of the model's tokenizer.
-        max_new_tokens: what is said at most, in tokens, in the harness' tasks; as the task has it if not given.
-        batch_size: texts in a batch, at most.
+            from the hub unless it is cached, or of task files in ``include_path``.
+        include_path: folder of further task files (YAML); these are run as they are, without shots or a chat template.
+        limit: number of documents of each task, from the first, also of each task of a group: 4 of mmlu are 228. All if None.
+        shots: number of solved examples before each question; default: the task's own.
+        chat: render the harness' tasks by the chat template of the model's tokenizer.
+        max_new_tokens: maximum number of generated tokens in the harness' tasks; default: the task's own.
+        batch_size: maximum number of texts in a batch.
         seed: draws the solved examples. Nothing else is random.
-        progress: show bars; also lets the harness report what it does.
+        progress: show bars and the harness' log.
 
     Raises:
-        ValueError: for an unknown task, naming the closest ones, or one whose data cannot be had.
-        ImportError: without lm-eval, naming the extra that holds it.
+        ValueError: for an unknown task, naming the closest ones, or one whose data cannot be loaded.
+        ImportError: if lm-eval is not installed.
     """
     if isinstance(tasks, str) or not tasks:
         raise ValueError(f"tasks={tasks!r}: give a list of names, ['mmlu']")
@@ -138,7 +138,7 @@ def evaluate(
 
 @cache
 def _manager(include_path: str | None = None) -> Any:
-    """The harness' own tasks, which it takes some seconds to list, or those of a folder alone."""
+    """The harness' own tasks, whose listing takes seconds, or those of a folder."""
     require_lm_eval()
     from lm_eval.tasks import TaskManager
 
@@ -146,10 +146,10 @@ def _manager(include_path: str | None = None) -> Any:
 
 
 def _load(name: str, own: Any) -> list[Any]:
-    """The harness' tasks behind a name.
+    """The harness' tasks of a name.
 
     Raises:
-        ValueError: for a name that is not known, or a task whose data cannot be had.
+        ValueError: for a name that is not known, or a task whose data cannot be loaded.
     """
     manager = own if own is not None and name in own.task_index else _manager()
     if name not in manager.task_index:
@@ -161,16 +161,16 @@ def _load(name: str, own: Any) -> list[Any]:
 
 @contextmanager
 def _having_data(name: str) -> Iterator[None]:
-    """Say which task it is whose data set, or metric, the hub does not give."""
+    """Name the task whose data set or metric cannot be loaded."""
     try:
         yield
     except OSError as error:  # ConnectionError, FileNotFoundError and the hub's own errors are kinds of it
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"the data of task {name!r} cannot be had: {first}. Run it once where there is a network") from error
+        raise ValueError(f"the data of task {name!r} cannot be loaded: {first}. Run it once with a network") from error
 
 
 def _scores(result: Mapping[str, Any], parts: Sequence[str]) -> tuple[Scores, Mapping[str, float]]:
-    """Every metric over the documents of all parts; a filter's name stands behind the metric where it is not "none"."""
+    """Every metric over the documents of all parts; the name of a filter other than "none" follows the metric's."""
     values: dict[str, list[Any]] = {}
     for part in parts:
         for sample in result["samples"][part]:
@@ -192,7 +192,7 @@ def _scores(result: Mapping[str, Any], parts: Sequence[str]) -> tuple[Scores, Ma
 
 @contextmanager
 def _own_random_numbers() -> Iterator[None]:
-    """The caller's generators as they were: loading data draws from them."""
+    """Restore the caller's random generators, from which loading data draws."""
     plain, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -204,7 +204,7 @@ def _own_random_numbers() -> Iterator[None]:
 
 @contextmanager
 def _quiet(progress: bool) -> Iterator[None]:
-    """Without what the harness prints and logs, unless that is wanted."""
+    """Suppress the harness' output and log, unless ``progress``."""
     if progress:
         yield
         return

@@ -1,8 +1,8 @@
 """Measures of coherence: the perplexity of a completion under a reference model, and its repetition.
 
 `PerplexityJudge` measures the mean negative log-probability of the completion's tokens, teacher-forced after the prompt, in
-nats per token; perplexity is its exponential. It measures fluency: a broken answer has a high value, but so has a right one that the
-reference model did not expect, and a fluent wrong one has not.
+nats per token; perplexity is its exponential. It measures fluency: a broken answer has a high value, but so has a right one
+that the reference model did not expect, and a fluent wrong one has not.
 
 `RepetitionShare` is the share of a completion's n-grams that occurred in it before, 1 - distinct-n (Li et al. 2016, "A
 Diversity-Promoting Objective Function for Neural Conversation Models"). `distinct_n` is distinct-n over many completions.

@@ -1,8 +1,8 @@
 """Guard models judge whether an answer is safe. The paper's judge of refusals is Llama-Guard-3-8B (Inan et al. 2023).
 
 A causal guard (Llama-Guard, or any chat model) reads the conversation in its own chat template and begins its answer with
-"safe" or "unsafe"; anything else is missing. A classifier gives the probability of a label. A function, the ``form``, makes the text
-that a guard reads of prompt and completion.
+"safe" or "unsafe"; anything else is missing. A classifier gives the probability of a label. A function, the ``form``, makes the
+text that a guard reads of prompt and completion.
 
 What counts as unsafe depends on the policy that a guard was trained on. The verdict does not say whether the text is an answer:
 a guard may call a refusal unsafe that names the harm, or broken text safe.

@@ -2,8 +2,8 @@
 
 A model can fail to judge, when an endpoint times out or a guard does not give a verdict. So an opinion has a score or none, and
 always a reason; missing ones are counted and never filled in. `ask` stores every final opinion in a cache as it arrives and
-asks no question twice: an interrupted run resumes, and a finished one replays without the model. `Threshold` turns opinions into
-verdicts, which makes such a judge a `Judge`.
+asks no question twice: an interrupted run resumes, and a finished one replays without the model. `Threshold` turns opinions
+into verdicts, which makes such a judge a `Judge`.
 """
 
 from collections import Counter
