@@ -5,6 +5,7 @@ error no longer falls, and the best weights are kept. With a checkpoint folder, 
 it was in. Each rank takes its share of every batch, and gradients are averaged (DistributedDataParallel).
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
-from interp_transfer.io import atomic_write
+from interp_transfer.io import write_json, write_tensors
 from interp_transfer.mapping.distributed import data_parallel, rank_and_size, summed
 from interp_transfer.mapping.row_blocks import Part
 from interp_transfer.models.identity import weights_fingerprint
@@ -156,36 +157,61 @@ class _State:
     def __init__(self, core: nn.Module, optimizer: Any, schedule: Any, request: dict[str, Any], folder: Path | None) -> None:
         self.curve: list[float] = []
         self.best: dict[str, Tensor] = {}
-        self._parts = {"core": core, "optimizer": optimizer, "schedule": schedule}
-        self._file = None if folder is None else folder / "training.pt"
+        self._core, self._optimizer, self._schedule, self._folder = core, optimizer, schedule, folder
         self._request = request | {"initial weights": weights_fingerprint(core)}
 
     def keep(self, error: float) -> None:
         """Record the error of an epoch, and its weights if they are the best."""
         self.curve.append(error)
         if error <= min(self.curve):
-            self.best = {name: tensor.clone() for name, tensor in self._parts["core"].state_dict().items()}
-        if self._file is not None and rank_and_size()[0] == 0:
-            states = {name: part.state_dict() for name, part in self._parts.items()}
-            # The function of the schedule's curve is set when the schedule is made.
-            states["schedule"] = {name: value for name, value in states["schedule"].items() if not callable(value)}
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self._file) as part:
-                torch.save({"request": self._request, "curve": self.curve, "best": self.best, **states}, part)
+            self.best = {name: tensor.clone() for name, tensor in self._core.state_dict().items()}
+        if self._folder is not None and rank_and_size()[0] == 0:
+            self._write(self._folder)
 
     def resume(self) -> None:
-        """Load the state of an interrupted training, if there is one.
-
-        Raises:
-            ValueError: for the state of another training.
-        """
-        if self._file is None or not self._file.is_file():
+        """Load the state of an interrupted training, if there is one."""
+        checkpoint = self._read()
+        if checkpoint is None:
             return
-        saved = torch.load(self._file, weights_only=True)
-        if saved["request"] != self._request:
-            raise ValueError(
-                f"{str(self._file.parent)!r} holds the state of another training: choose another folder, or remove it"
-            )
-        self.curve, self.best = saved["curve"], saved["best"]
-        for name, part in self._parts.items():
-            part.load_state_dict(saved[name])
+        plain, tensors = checkpoint
+        self.curve = plain["curve"]
+        self._core.load_state_dict(_under(tensors, "core"))
+        self.best = _under(tensors, "best")
+        slots = self._optimizer.state_dict()
+        for index in slots["param_groups"][0]["params"]:
+            slots["state"][index] = _under(tensors, f"optimizer.{index}")
+        slots["param_groups"][0] |= plain["group"]
+        self._optimizer.load_state_dict(slots)
+        self._schedule.load_state_dict(plain["schedule"])
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        if self._folder is None or not (self._folder / "training.json").is_file():
+            return None
+        from safetensors.torch import load_file
+
+        plain = json.loads((self._folder / "training.json").read_text())
+        if plain["request"] != json.loads(json.dumps(self._request)):
+            raise ValueError(f"{str(self._folder)!r} holds the state of another training: choose another folder, or remove it")
+        return plain, load_file(self._folder / plain["file"])
+
+    def _write(self, folder: Path) -> None:
+        """Write the tensors under a new name, then the JSON that names them, so that a checkpoint is never incomplete."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"core.{name}": tensor for name, tensor in self._core.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        slots = self._optimizer.state_dict()
+        for index, slot in slots["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in slot.items()}
+        file = f"training-{len(self.curve)}.safetensors"
+        write_tensors(folder / file, tensors)
+        group = {name: value for name, value in slots["param_groups"][0].items() if name != "params"}
+        schedule = {name: value for name, value in self._schedule.state_dict().items() if not callable(value)}
+        plain = {"request": self._request, "file": file, "curve": self.curve, "group": group, "schedule": schedule}
+        write_json(folder / "training.json", plain)
+        for old in folder.glob("training-*.safetensors"):
+            if old.name != file:
+                old.unlink()
+
+
+def _under(tensors: dict[str, Tensor], head: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{head}."): tensor for name, tensor in tensors.items() if name.startswith(f"{head}.")}

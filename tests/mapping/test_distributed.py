@@ -1,6 +1,7 @@
 """Ranks do what one process does: the same rows, moments and mappers, also after a rank was killed."""
 
 import hashlib
+import json
 import multiprocessing
 import os
 import signal
@@ -210,6 +211,7 @@ def test_ranks_collect_the_rows_of_one_process(models: dict[str, Any], tmp_path:
         "rank-2",
     }
     assert len(open_pairs(tmp_path / "list").alignment.examples) == 8
+    open_pairs(tmp_path / "list").store.verify()
 
 
 @pytest.mark.parametrize("too_long", ["drop", "cut"])
@@ -331,7 +333,7 @@ def test_a_training_that_lost_a_rank_resumes(tmp_path: Path) -> None:
 
     assert run(lambda rank: work(rank, dies=True))[1] == Outcome()
     whole = it.fit(memory, "autoencoder", **how).card.curve
-    assert torch.load(tmp_path / "training.pt")["curve"] == pytest.approx(whole[:2], rel=1e-4)
+    assert json.loads((tmp_path / "training.json").read_text())["curve"] == pytest.approx(whole[:2], rel=1e-4)
     for curve in values(run(lambda rank: work(rank, dies=False))):
         assert curve == pytest.approx(whole, rel=1e-4)
 
