@@ -153,7 +153,7 @@ def test_a_killed_training_goes_on_where_it_was(rows, tmp_path, monkeypatch, arc
         patch.setattr(resume.Checkpoints, "after_step", killed)
         with pytest.raises(KeyboardInterrupt):
             train_sae(rows, SITE, recipe, checkpoint=tmp_path, **options)
-    assert json.loads((tmp_path / resume.FILE).read_text())["checkpoint"] == "step-14"
+    assert json.loads((tmp_path / resume.FILE).read_text())["n_training_steps"] == 14
     assert len(list(tmp_path.iterdir())) == 2
     done = []
     monkeypatch.setattr(resume.Checkpoints, "after_step", lambda self: done.append(1))
