@@ -15,6 +15,7 @@ import torch
 import transformers
 
 import interp_transfer as it
+from tests import shape_checks  # noqa: F401  # before the modules of the package, which it changes
 from tests.checkpoints import hooks_of, make_checkpoint
 
 torch.set_num_threads(1)
