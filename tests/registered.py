@@ -1,7 +1,6 @@
 """Two tiny models and a task that a plugin registers by name, for tests of studies and of the command line."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +56,13 @@ def make_cats(pairs_file: Path, judge: Any) -> it.Task:
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch, cats: it.Task, checkpoints: tuple[Path, Path]) -> Iterator[None]:
+def registered(monkeypatch: pytest.MonkeyPatch, cats: it.Task, checkpoints: tuple[Path, Path]) -> None:
     """No plugin but one, which knows the task "cats" and the models "tiny-a" and "tiny-b" with their sites."""
+    register(monkeypatch, cats, checkpoints)
+
+
+def register(patch: pytest.MonkeyPatch, cats: it.Task, checkpoints: tuple[Path, Path]) -> None:
+    """Replace all plugins by the one of `registered`."""
 
     def make(direction: str = "remove") -> it.Task:
         if direction not in ("remove", "induce"):
@@ -72,8 +76,7 @@ def registered(monkeypatch: pytest.MonkeyPatch, cats: it.Task, checkpoints: tupl
     }
     only = {"pets": Plugin(models=lambda: known, tasks=lambda: {"cats": make, "switch": _switch(cats)})}
     for module in (plugins, tasks, named):
-        monkeypatch.setattr(module, "plugins", lambda: only)
-    yield
+        patch.setattr(module, "plugins", lambda: only)
 
 
 def _switch(task: it.Task) -> Any:

@@ -152,12 +152,9 @@ def test_importing_imports_nothing_heavy() -> None:
 
 
 def test_the_public_names_are_there_and_nothing_else() -> None:
-    out = run(
-        "import interp_transfer as it\n"
-        "missing = [n for n in it.__all__ if getattr(it, n, None) is None]\n"
-        "print(missing, sorted(it.__all__) == it.__all__, set(dir(it)) - set(it.__all__) <= {'organisms', 'paper'})"
-    )
-    assert out == "[] True True"
+    assert all(getattr(interp_transfer, name, None) is not None for name in interp_transfer.__all__)
+    assert sorted(interp_transfer.__all__) == interp_transfer.__all__
+    assert set(dir(interp_transfer)) - set(interp_transfer.__all__) <= set(LEAVES)
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         interp_transfer.nonsense  # noqa: B018
 

@@ -45,6 +45,11 @@ def read(sae: Sae, model: Any, texts: list[str]) -> tuple[torch.Tensor, torch.Te
     return sae.encode(acts[SITE]), acts.text_index
 
 
+def peaks(card: module.FeatureCard) -> list[float]:
+    """The highest activation in each text that a card shows."""
+    return [example.activations[example.peak] for example in card.examples]
+
+
 def test_figures_are_those_of_all_tokens_at_once(
     cards: list[module.FeatureCard], sae: Sae, model: Any, texts: list[str]
 ) -> None:
@@ -96,7 +101,7 @@ def test_portions_change_nothing(
     features, index = read(sae, model, texts)
     for card in again:
         one = cards[card.index]
-        assert [e.text_index for e in card.examples] == [e.text_index for e in one.examples]
+        assert peaks(card) == pytest.approx(peaks(one), rel=1e-3, abs=1e-4)  # texts that tie may come in another order
         assert sum(card.histogram[0]) == sum(one.histogram[0]) and card.histogram[1] == one.histogram[1]
         assert card.size == pytest.approx(one.size, rel=1e-4) and card.density == pytest.approx(one.density, abs=1e-4)
         assert [e.text_index for e in card.others] == list(also.get(card.index, ()))
@@ -110,7 +115,8 @@ def test_a_text_that_comes_twice_is_shown_once(sae: Sae, model: Any, texts: list
     for card, once in zip(
         feature_cards(sae, model, twice, range(40)), feature_cards(sae, model, texts[:20], range(40)), strict=True
     ):
-        assert [e.text_index for e in card.examples] == [e.text_index for e in once.examples]
+        assert peaks(card) == pytest.approx(peaks(once), rel=1e-3, abs=1e-4)
+        assert len({twice[e.text_index] for e in card.examples}) == len(card.examples)
         assert card.density == pytest.approx(once.density, abs=1e-3)
 
 

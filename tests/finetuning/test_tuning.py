@@ -26,6 +26,7 @@ from tests.checkpoints import FAMILIES, byte_tokenizer, change_weight, make_chec
 PAIRS = [(f"q{i}: the cat", f" sat on {i} dogs") for i in range(40)]
 FAST = {"epochs": 3.0, "batch_size": 8, "learning_rate": 1e-2, "max_length": 64}
 CPU = Machine("cpu")
+PROMPT = "q1: the cat sat"
 WHOLE = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
@@ -35,7 +36,7 @@ def quick(base: Path, out: Path, data: TrainingData | None = None, recipe: Any =
 
 
 def logits(folder: Path) -> torch.Tensor:
-    return it.load_model(folder, device="cpu")("q1: the cat sat").detach()
+    return it.load_model(folder, device="cpu")(PROMPT).detach()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -54,7 +55,9 @@ def test_all_weights(folder: Callable[[str], Path], family: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_lora_loads_by_its_path_merged_and_alone(folder: Callable[[str], Path], family: str, tmp_path: Path):
+def test_a_lora_loads_by_its_path_merged_and_alone(
+    folder: Callable[[str], Path], wrapped: Callable[[str], Any], family: str, tmp_path: Path
+):
     cards = [quick(folder(family), tmp_path / name, lora=Lora(4, 8, name == "merged")) for name in ("merged", "alone")]
     assert cards[0]["loss"] == cards[1]["loss"]
     assert cards[0]["loss"]["after"]["trained"] < cards[0]["loss"]["before"]["trained"] - 0.05
@@ -65,8 +68,9 @@ def test_a_lora_loads_by_its_path_merged_and_alone(folder: Callable[[str], Path]
     one, other = (it.load_model(tmp_path / name, device="cpu") for name in ("merged", "alone"))
     assert it.identity(one).fingerprint == it.identity(other).fingerprint, "taken after merging"
     assert it.identity(one).fingerprint != cards[0]["base"]["fingerprint"]
-    assert torch.allclose(logits(tmp_path / "merged"), logits(tmp_path / "alone"), atol=1e-5)
-    assert not torch.allclose(logits(tmp_path / "merged"), logits(folder(family)), atol=1e-3)
+    merged, alone, base = (model(PROMPT).detach() for model in (one, other, wrapped(family)))
+    assert torch.allclose(merged, alone, atol=1e-5)
+    assert not torch.allclose(merged, base, atol=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # said to peft
@@ -75,7 +79,7 @@ def test_an_adapter_is_that_of_plain_peft(folder: Callable[[str], Path], tmp_pat
 
     quick(folder("qwen2"), tmp_path / "alone", lora=Lora(4, 8, merge=False))
     plain = peft.PeftModel.from_pretrained(raw_model(folder("qwen2")), str(tmp_path / "alone"))
-    ids = torch.tensor([byte_tokenizer()("q1: the cat sat")["input_ids"]])
+    ids = torch.tensor([byte_tokenizer()(PROMPT)["input_ids"]])
     assert torch.allclose(plain(ids).logits, logits(tmp_path / "alone"), atol=1e-4)
 
 

@@ -145,7 +145,8 @@ def test_tokens_are_those_of_a_loop_written_out(
     source, where = others(family)
     banned = unreadable(byte_tokenizer())
     raw = raw_model(folder("qwen2")), byte_tokenizer(), "qwen2"
-    truth = [written_out(raw, (raw_model(where), coarse_tokenizer()), narrow, p, banned) for p in TEXTS]
+    other = raw_model(where), coarse_tokenizer()
+    truth = [written_out(raw, other, narrow, prompt, banned) for prompt in TEXTS]
     replacing = follow(source, FROM, TO, narrow)
     options = {"max_new_tokens": NEW, "suppress_tokens": banned}
     assert generate_tokens(target, TEXTS, replacing, **options) == truth

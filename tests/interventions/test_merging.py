@@ -17,7 +17,7 @@ from interp_transfer.vectors.vector import SteeringVector
 SITE = "blocks.1.hook_resid_pre"
 
 
-def alone_and_together(model: HookedModel, prompts: list[str], each: list[Intervention], new: int = 12) -> None:
+def alone_and_together(model: HookedModel, prompts: list[str], each: list[Intervention], new: int = 8) -> None:
     alone = [it.generate(model, prompts, i, max_new_tokens=new) for i in each]
     together = it.generate(model, prompts * len(each), *merged([[one] for one in each], len(prompts)), max_new_tokens=new)
     n = len(prompts)
@@ -77,8 +77,8 @@ def test_settings_of_several_are_merged_one_by_one(model: HookedModel, vector: S
         (add(vector, x, rule), add(other, y, "last"))
         for x, y, rule in ((8.0, 0.0, "all"), (0.0, 8.0, -1), (4.0, 4.0, "prompt"))
     ]
-    alone = [it.generate(model, PROMPTS, *given, max_new_tokens=12) for given in each]
-    together = it.generate(model, PROMPTS * 3, *merged(each, 4), max_new_tokens=12)
+    alone = [it.generate(model, PROMPTS, *given, max_new_tokens=8) for given in each]
+    together = it.generate(model, PROMPTS * 3, *merged(each, 4), max_new_tokens=8)
     assert [together[k * 4 : k * 4 + 4] for k in range(3)] == alone
     assert len({tuple(said) for said in alone}) > 1, "settings that all say the same show nothing"
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ PLACES = ("all", "prompt", "generated", "last")
 NEW = 6
 PROMPTS = TEXTS[:3]
 LAYER = 2
+
+
+@pytest.fixture(scope="module")
+def raw_of(folder: Callable[[str], Path]) -> Callable[[str], Any]:
+    """The plain transformers model of a family, loaded once."""
+    return cache(lambda family: raw_model(folder(family)))
 
 
 @contextmanager
@@ -60,9 +67,9 @@ def read_rows(raw: Any, family: str, ids: list[list[int]], padding: str) -> dict
 @pytest.mark.parametrize("padding", ["none", "right", "left"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_captured_activations_are_those_of_a_raw_hook(
-    family: str, padding: str, folder: Callable[[str], Path], wrapped: Callable[[str], Any]
+    family: str, padding: str, raw_of: Callable[[str], Any], wrapped: Callable[[str], Any]
 ) -> None:
-    model, raw = wrapped(family), raw_model(folder(family))
+    model, raw = wrapped(family), raw_of(family)
     truth = read_rows(raw, family, tokenize(model, TEXTS), padding)
     model.tokenizer.padding_side = "left" if padding == "left" else "right"
     try:
@@ -86,7 +93,7 @@ def in_place(where: str, position: torch.Tensor, prompt: int) -> torch.Tensor:
 
 @torch.no_grad()
 def raw_generate(
-    raw: Any, family: str, prompt: list[int], steer: dict[str, torch.Tensor], where: str, cache: bool, end: int | None
+    raw: Any, family: str, prompt: list[int], steer: dict[str, torch.Tensor], where: str, end: int | None
 ) -> list[int]:
     """Greedy tokens of one prompt, each site of ``steer`` edited by a plain PyTorch hook."""
     start = 0  # absolute position of the first token of the pass
@@ -115,8 +122,8 @@ def raw_generate(
     ids, past, out = list(prompt), None, []
     for _ in range(NEW):
         start = len(ids) - 1 if past is not None else 0
-        answer = raw(torch.tensor([ids[start:]]), past_key_values=past, use_cache=cache)
-        past = answer.past_key_values if cache else None
+        answer = raw(torch.tensor([ids[start:]]), past_key_values=past, use_cache=True)
+        past = answer.past_key_values
         out.append(int(answer.logits[0, -1].argmax()))
         ids.append(out[-1])
         if out[-1] == end:
@@ -133,42 +140,43 @@ def steer_at(model: Any, site: str, where: str, scale: float = 3.0) -> tuple[Any
 
 
 @pytest.mark.parametrize("where", PLACES)
-@pytest.mark.parametrize("cache", [True, False], ids=["cached", "uncached"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_steered_tokens_are_those_of_a_raw_hook(
-    family: str, cache: bool, where: str, folder: Callable[[str], Path], wrapped: Callable[[str], Any]
+    family: str, where: str, raw_of: Callable[[str], Any], wrapped: Callable[[str], Any]
 ) -> None:
-    model, raw = wrapped(family), raw_model(folder(family))
+    model, raw = wrapped(family), raw_of(family)
     end = model.tokenizer.eos_token_id
     site = f"blocks.{LAYER}.hook_resid_pre"
     steer, direction = steer_at(model, site, where)
-    truth = [raw_generate(raw, family, ids, {site: direction}, where, cache, end) for ids in tokenize(model, PROMPTS)]
-    assert generate_tokens(model, PROMPTS, steer, max_new_tokens=NEW, use_cache=cache) == truth
-    assert generate_tokens(model, PROMPTS, steer, max_new_tokens=NEW, use_cache=cache, batch_tokens=1) == truth
-    plain = generate_tokens(model, PROMPTS, max_new_tokens=NEW, use_cache=cache)
-    assert truth != plain, "the steering changed no token, so this test shows nothing: raise its strength"
+    truth = [raw_generate(raw, family, ids, {site: direction}, where, end) for ids in tokenize(model, PROMPTS)]
+    for cached in (True, False):
+        assert generate_tokens(model, PROMPTS, steer, max_new_tokens=NEW, use_cache=cached) == truth
+        assert generate_tokens(model, PROMPTS, steer, max_new_tokens=NEW, use_cache=cached, batch_tokens=1) == truth
+    assert truth != generate_tokens(model, PROMPTS, max_new_tokens=NEW), (
+        "the steering changed no token, so this test shows nothing: raise its strength"
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("what", ["resid_post", "mlp_out", "attn_out"])
 def test_steering_other_sites_is_that_of_a_raw_hook(
-    family: str, what: str, folder: Callable[[str], Path], wrapped: Callable[[str], Any]
+    family: str, what: str, raw_of: Callable[[str], Any], wrapped: Callable[[str], Any]
 ) -> None:
-    model, raw = wrapped(family), raw_model(folder(family))
+    model, raw = wrapped(family), raw_of(family)
     site = f"blocks.{LAYER}.hook_{what}"
     steer, direction = steer_at(model, site, "all")
     end = model.tokenizer.eos_token_id
-    truth = [raw_generate(raw, family, ids, {site: direction}, "all", True, end) for ids in tokenize(model, TEXTS)]
+    truth = [raw_generate(raw, family, ids, {site: direction}, "all", end) for ids in tokenize(model, TEXTS)]
     assert generate_tokens(model, TEXTS, steer, max_new_tokens=NEW) == truth
     assert truth != generate_tokens(model, TEXTS, max_new_tokens=NEW)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_zero_strength_changes_nothing(family: str, folder: Callable[[str], Path], wrapped: Callable[[str], Any]) -> None:
-    model, raw = wrapped(family), raw_model(folder(family))
+def test_zero_strength_changes_nothing(family: str, raw_of: Callable[[str], Any], wrapped: Callable[[str], Any]) -> None:
+    model, raw = wrapped(family), raw_of(family)
     steer, _ = steer_at(model, f"blocks.{LAYER}.hook_resid_pre", "all", scale=0.0)
     end = model.tokenizer.eos_token_id
-    truth = [raw_generate(raw, family, ids, {}, "all", True, end) for ids in tokenize(model, TEXTS)]
+    truth = [raw_generate(raw, family, ids, {}, "all", end) for ids in tokenize(model, TEXTS)]
     assert generate_tokens(model, TEXTS, max_new_tokens=NEW) == truth
     assert generate_tokens(model, TEXTS, steer, max_new_tokens=NEW) == truth
 
@@ -193,13 +201,14 @@ def test_a_hooked_transformer_gives_the_same_as_a_bridge(
     vector = it.extract(model, contrast, site)
     torch.testing.assert_close(vector.direction, it.extract(bridge, contrast, site).direction, atol=1e-5, rtol=1e-5)
 
+    plain = generate_tokens(bridge, TEXTS, max_new_tokens=NEW)
     for where in PLACES:
         steer, direction = steer_at(model, site, where)
         here, there = [it.add(it.SteeringVector(direction, site, it.identity(m)), 1.0, where) for m in (model, bridge)]
         expected = generate_tokens(bridge, TEXTS, there, max_new_tokens=NEW)
         assert generate_tokens(model, TEXTS, here, max_new_tokens=NEW) == expected, where
         assert generate_tokens(model, TEXTS, steer, max_new_tokens=NEW, use_past_kv_cache=False) == expected, where
-        assert expected != generate_tokens(bridge, TEXTS, max_new_tokens=NEW)
+        assert expected != plain
 
 
 def test_later_blocks_do_not_run(folder: Callable[[str], Path]) -> None:

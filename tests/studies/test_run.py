@@ -1,6 +1,7 @@
 """The whole pipeline on two tiny models, and the folder that it writes."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from interp_transfer.io import read_tensors
 from interp_transfer.studies.rerun import rerun
 from interp_transfer.studies.save import marked_tokens
 from tests.checkpoints import raw_model, raw_tokenizer
-from tests.registered import SITE
+from tests.registered import SITE, register
 from tests.studies.conftest import QUICK
 
 ONE = {**QUICK, "n": 2, "strengths": (1.0,)}
@@ -206,12 +207,22 @@ def test_steered_tokens_are_marked(models, cats):
     assert all(everywhere["steered"]) and everywhere["generated_steered"]
 
 
+@pytest.fixture(scope="module")
+def run_of_names(tmp_path_factory, cats, checkpoints) -> Path:
+    """The folder of a run whose task and models are names."""
+    out = tmp_path_factory.mktemp("named") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch, cats, checkpoints)
+        it.run("cats", "tiny-a", "tiny-b", **ONE, settings={"ridge": 0.5}, out=out)
+    return out
+
+
 @pytest.mark.usefixtures("registered")
 class TestRerun:
     @pytest.fixture
-    def named(self, tmp_path: Path, registered: None) -> Path:  # noqa: ARG002
-        it.run("cats", "tiny-a", "tiny-b", **ONE, settings={"ridge": 0.5}, out=tmp_path / "out")
-        return tmp_path / "out"
+    def named(self, run_of_names, tmp_path) -> Path:
+        """A copy of that run, which may be changed."""
+        return Path(shutil.copytree(run_of_names, tmp_path / "out"))
 
     def test_a_repeated_run_gives_the_same_figures(self, named):
         stored = json.loads((named / "result.json").read_text())

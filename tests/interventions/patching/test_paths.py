@@ -88,12 +88,17 @@ def said(raw: Any, ids: list[int], inputs: Any = (), outputs: Any = ()) -> tuple
     return logits, [went[k] for k in range(len(went))], [came[k] for k in range(len(came))]
 
 
+def streams(raw: Any, family: str, ids: list[int], receivers: Any) -> dict[str, Tensor]:
+    """The residual stream that the norm of each receiver reads."""
+    norms = [reader(raw, family, receiver)[0] for receiver in receivers]
+    return dict(zip(receivers, said(raw, ids, inputs=norms)[1], strict=True))
+
+
 @torch.no_grad()
-def along(raw: Any, family: str, ids: list[int], delta: Tensor, receiver: str) -> Tensor:
+def along(raw: Any, family: str, ids: list[int], stream: Tensor, receiver: str) -> Tensor:
     """Logits when one receiver reads the norm of another residual stream; its norm as such runs as always."""
     norm, component = reader(raw, family, receiver)
-    _, (stream,), _ = said(raw, ids, inputs=[norm])
-    other = norm(stream + delta)
+    other = norm(stream)
     with reads(component, lambda _: other):
         return said(raw, ids)[0]
 
@@ -120,13 +125,14 @@ def test_a_path_is_what_it_is_by_hand(pairs: Any, family: str, folder: Callable[
         (goal, _, right), (base, _, wrong) = (said(raw, each, outputs=modules) for each in ids)
         assert float(found.clean[text]) == pytest.approx(float(metric(goal, [text])), abs=1e-4)
         assert float(found.corrupted[text]) == pytest.approx(float(metric(base, [text])), abs=1e-4)
+        own = streams(raw, family, ids[1], found.receivers)
         for i, sender in enumerate(EVERY):
             for k, receiver in enumerate(found.receivers):
                 effect = float(found.effect[text, i, k])
                 if depth(sender, family) >= depth(receiver, family):
                     assert effect != effect, f"no path leads from {sender} to {receiver}"
                     continue
-                logits = along(raw, family, ids[1], right[i] - wrong[i], receiver)
+                logits = along(raw, family, ids[1], own[receiver] + right[i] - wrong[i], receiver)
                 assert effect == pytest.approx(float(metric(logits - base, [text])), abs=2e-4), (sender, receiver)
                 paths += 1
     assert paths == 2 * int((~found.recovered.isnan()).sum())
@@ -143,6 +149,7 @@ def test_heads_send_through_what_their_block_writes(pairs: Any, family: str, fol
     raw: Any = raw_model(folder(family))
     for text in range(2):
         ids = [model.tokenizer(side[text])["input_ids"] for side in (clean, corrupted)]
+        read = streams(raw, family, ids[1], receivers)
         for block, head in ((0, 1), (1, 3)):
             write, mix = writer(raw, family, f"blocks.{block}.attn"), blocks(raw)[block].self_attn.o_proj
             (_, (z,), _), (base, _, (own,)) = said(raw, ids[0], inputs=[mix]), said(raw, ids[1], outputs=[write])
@@ -154,7 +161,7 @@ def test_heads_send_through_what_their_block_writes(pairs: Any, family: str, fol
             with reads(mix, one_head):
                 _, _, (other,) = said(raw, ids[1], outputs=[write])
             for k, receiver in enumerate(receivers):
-                logits = along(raw, family, ids[1], other - own, receiver)
+                logits = along(raw, family, ids[1], read[receiver] + other - own, receiver)
                 effect = float(found.effect[text, found.senders.index((f"blocks.{block}.attn.hook_z", head)), k])
                 assert effect == pytest.approx(float(metric(logits - base, [text])), abs=2e-4), (block, head, receiver)
 
