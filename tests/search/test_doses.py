@@ -118,9 +118,8 @@ def test_the_page_says_what_noise_does(noise):
 def test_bad_input_is_refused_before_any_work(test_exam, model, cats, monkeypatch):
     monkeypatch.setattr(module, "evaluator", None)
     monkeypatch.setattr(module, "strength_curve", None)
-    for name in ("style", "refusal"):
-        with pytest.raises(ValueError, match=f"{name} has no trigger"):
-            noise_doses(model, it.load_task(name), SITE, [1.0])
+    with pytest.raises(ValueError, match="cats has no trigger"):
+        noise_doses(model, replace(cats, trigger=""), SITE, [1.0])
     wrong = {
         "did you mean": {"site": "blocks.1.hook_resid_pree"},
         "not below zero": {"doses": [-1.0]},
