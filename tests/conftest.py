@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
 
 
-LONGEST = ("test_notebooks.py", "test_experiment.py", "test_organisms.py")
+LONGEST = ("test_notebooks.py", "test_code_blocks.py")
 """Files that take minutes: begun first, so that no process is left waiting for another's last file."""
 
 
