@@ -5,8 +5,9 @@ values; Llama's plain RMSNorm blocks; Gemma2's norms before and after each part,
 attention over a sliding window in every other block, and scaled embeddings.
 """
 
+import tomllib
 from collections.abc import Mapping
-from types import MappingProxyType
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,39 +16,14 @@ if TYPE_CHECKING:
 CONTEXT = 256
 """Tokens that a micro-model can read."""
 
-_SMALL = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-_MEDIUM = {
-    "hidden_size": 128,
-    "intermediate_size": 320,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-_GEMMA = {
-    "head_dim": 32,
-    "query_pre_attn_scalar": 32,
-    "attn_logit_softcapping": 50.0,
-    "final_logit_softcapping": 30.0,
-    "sliding_window": 48,
-    "tie_word_embeddings": True,
-}
+RECIPES: Mapping[str, Any] = tomllib.loads(Path(__file__).with_name("recipes.toml").read_text("utf-8"))
+"""What is particular to the organisms: shapes, trainings, prices."""
 
-SHAPES: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType(
-    {
-        ("qwen", "s"): _SMALL | {"tie_word_embeddings": True},
-        ("qwen", "m"): _MEDIUM | {"tie_word_embeddings": False},
-        ("llama", "s"): _SMALL | {"tie_word_embeddings": True},
-        ("llama", "m"): _MEDIUM | {"tie_word_embeddings": False},
-        ("gemma", "m"): _MEDIUM | _GEMMA,
-    }
-)
-"""(family, size) -> what the config says beyond the architecture's defaults."""
+
+def shape(family: str, size: str) -> dict[str, Any]:
+    """What the config of a family and size says beyond the architecture's defaults."""
+    return RECIPES["shapes"][size] | RECIPES["families"].get(family, {})
+
 
 _MODEL_TYPES = {"qwen": "qwen2", "llama": "llama", "gemma": "gemma2"}
 
@@ -66,6 +42,6 @@ def new_model(family: str, size: str, tokenizer: "PreTrainedTokenizerBase", seed
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         dtype="float32",
-        **SHAPES[family, size],
+        **shape(family, size),
     )
     return AutoModelForCausalLM.from_config(config)

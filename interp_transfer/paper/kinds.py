@@ -9,7 +9,7 @@ and ``figures(rows_by_case)``, which returns plotly figures by file name.
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +20,6 @@ from interp_transfer.paper.rows import Row, RowsByCase, Verdict
 from interp_transfer.paper.setup import Setup
 
 FOLDER = Path(__file__).with_name("measures")
-COMMON = ("edition", "n", "seed")
-"""Parameters that every setup has and no case sets."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,9 @@ class Kind:
     def measure(self, edition: str, n: int, seed: int, settings: Mapping[str, Any]) -> list[Row]:
         """Measure a case."""
         setup = self._setup()
-        own = {name: settings[name] for name in _parameters(setup) if name in settings}
-        rest = {name: value for name, value in settings.items() if name not in own}
+        known = _parameters(setup)
+        own = {name: value for name, value in settings.items() if name in known}
+        rest = {name: value for name, value in settings.items() if name not in known}
         return self.module.measure(setup(edition, n, seed, **own), **rest)
 
     def check(self, settings: Mapping[str, Any]) -> None:
@@ -78,5 +77,7 @@ def kind(name: str) -> Kind:
     return Kind(name, importlib.import_module(f"interp_transfer.paper.measures.{find(name, known, 'kind of measurement')}"))
 
 
-def _parameters(setup: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    return {name: p for name, p in inspect.signature(setup).parameters.items() if name not in COMMON}
+def _parameters(setup: type[Setup]) -> dict[str, inspect.Parameter]:
+    """The keyword parameters of a class and its bases."""
+    there = [p for cls in setup.__mro__[:-1] for p in inspect.signature(cls.__init__).parameters.values()]
+    return {p.name: p for p in there if p.kind is p.KEYWORD_ONLY}

@@ -7,7 +7,7 @@ rank correlation with the sweep, what its first choice loses, what is lost after
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,8 +40,6 @@ class PredictorStudy:
         target: the model that is steered.
         pairs: for each pair of sites, the outcome of the sweep and the score of each predictor; larger is better.
         seconds: CPU time of each predictor and of the full sweep, "sweep".
-        budget: clean KL that a setting may cost, nats per token.
-        details: n, seed, strengths.
     """
 
     task: str
@@ -49,14 +47,6 @@ class PredictorStudy:
     target: ModelIdentity
     pairs: tuple[Mapping[str, Any], ...]
     seconds: Mapping[str, float]
-    budget: float
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_frame(self) -> "pd.DataFrame":
-        """Return a row for each pair: sites, success, intact and clean KL of the best setting within the budget, and scores."""
-        import pandas as pd
-
-        return pd.DataFrame(self.pairs)
 
     def table(self, measure: str = "success") -> "pd.DataFrame":
         """Return how well each predictor ranks the pairs.
@@ -72,7 +62,7 @@ class PredictorStudy:
         """
         import pandas as pd
 
-        frame, rows = self.to_frame(), []
+        frame, rows = pd.DataFrame(self.pairs), []
         truth, n = frame[measure].to_numpy(), len(frame)
         for name in self.predictors:
             guess = frame[name].to_numpy()
@@ -115,29 +105,6 @@ class PredictorStudy:
         values = [[found[row, column] for column in columns] for row in rows]
         names = {"row_names": [_block(s) for s in rows], "column_names": [_block(s) for s in columns]}
         return layer_heatmap(values, self.source.name, self.target.name, title, what, **names)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as JSON stores it."""
-        return {
-            "task": self.task,
-            "source": vars(self.source),
-            "target": vars(self.target),
-            "budget": self.budget,
-            **self.details,
-            "seconds": dict(self.seconds),
-            "pairs": [dict(pair) for pair in self.pairs],
-        }
-
-    def __repr__(self) -> str:
-        lines = [
-            f"  {name:12s} Spearman {row['spearman']:.2f}, first choice loses {row['regret']:.2f}, cost {row['cost']:.3f}"
-            for name, row in self.table().to_dict("index").items()
-        ]
-        best = max(self.pairs, key=lambda pair: (pair["success"], pair["intact"]))
-        where = f"best success {best['success']:.2f} from {best['source_site']} to {best['target_site']}"
-        return f"PredictorStudy({self.task}, {self.source.name} -> {self.target.name}, {len(self.pairs)} pairs, {where})\n" + (
-            "\n".join(lines)
-        )
 
 
 def compare_predictors(
@@ -186,8 +153,7 @@ def compare_predictors(
         best |= {(s, t): point for t, point in swept.best_at_sites(allowed).items()}
     seconds = {**predictions.seconds, "sweep": time.process_time() - start + predictions.seconds["map"]}
     rows = [_row(p, best[p], allowed) | {k: scores[p] for k, scores in predictions.scores.items()} for p in predictions.vectors]
-    details = {"kind": kind, "n": n, "seed": seed, "strengths": list(strengths), "split": "validation"}
-    return PredictorStudy(task.name, identity(source), identity(target), tuple(rows), seconds, allowed, details)
+    return PredictorStudy(task.name, identity(source), identity(target), tuple(rows), seconds)
 
 
 def _row(pair: tuple[str, str], point: SweepPoint, budget: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What measurements start from: a task with one model, or with a source and a target.
 
-The constructors' parameters are the settings of a case in its TOML file. Models, vectors, activations and mappers are made
-when they are first used.
+The keyword parameters of a class and its bases are the settings of a case in its TOML file. Models, vectors, activations and
+mappers are made when they are first used.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -50,9 +50,7 @@ class OneModel(Setup):
     """A task and a model.
 
     Args:
-        edition: see `Setup`.
-        n: see `Setup`.
-        seed: see `Setup`.
+        common: see `Setup`.
         task: name of the task.
         model: name of the model; its fine-tune for the task is taken where one is registered.
         site: where vectors are found and added; the registered one for the task unless given.
@@ -60,17 +58,10 @@ class OneModel(Setup):
     """
 
     def __init__(
-        self,
-        edition: str,
-        n: int,
-        seed: int,
-        task: str,
-        model: str,
-        site: str | None = None,
-        options: Mapping[str, Any] | None = None,
+        self, *common: Any, task: str, model: str, site: str | None = None, options: Mapping[str, Any] | None = None
     ) -> None:
-        super().__init__(edition, n, seed)
-        self.task = load_task(task, edition, **(options or {}))
+        super().__init__(*common)
+        self.task = load_task(task, self.edition, **(options or {}))
         self.name = model
         self._site = site
 
@@ -129,9 +120,7 @@ class TwoModels(Setup):
     """A task, a source and a target.
 
     Args:
-        edition: see `Setup`.
-        n: see `Setup`.
-        seed: see `Setup`.
+        common: see `Setup`.
         task: name of the task.
         source: name of the model that vectors are found on.
         target: name of the model that they are moved to.
@@ -142,9 +131,7 @@ class TwoModels(Setup):
 
     def __init__(
         self,
-        edition: str,
-        n: int,
-        seed: int,
+        *common: Any,
         task: str,
         source: str,
         target: str,
@@ -152,11 +139,11 @@ class TwoModels(Setup):
         sites: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(edition, n, seed)
+        super().__init__(*common)
         self.strategy = strategy
         self.given_sites = tuple(sites) if sites is not None else (None, None)
         self.source, self.target = (
-            OneModel(edition, n, seed, task, name, site, options)
+            OneModel(*common, task=task, model=name, site=site, options=options)
             for name, site in zip((source, target), self.given_sites, strict=True)
         )
         self.task = self.target.task
@@ -188,34 +175,16 @@ class MappedModels(TwoModels):
     """A task, a source and a target, and a mapper between them.
 
     Args:
-        edition: see `Setup`.
-        n: see `Setup`.
-        seed: see `Setup`.
-        task: see `TwoModels`.
-        source: see `TwoModels`.
-        target: see `TwoModels`.
+        common: see `Setup`.
         mapper: kind of mapper.
         settings: of the mapper.
-        strategy: see `TwoModels`.
-        sites: see `TwoModels`.
-        options: see `TwoModels`.
+        models: see `TwoModels`.
     """
 
     def __init__(
-        self,
-        edition: str,
-        n: int,
-        seed: int,
-        task: str,
-        source: str,
-        target: str,
-        mapper: str = "autoencoder",
-        settings: Mapping[str, Any] | None = None,
-        strategy: str = DEFAULT_STRATEGY,
-        sites: Sequence[str] | None = None,
-        options: Mapping[str, Any] | None = None,
+        self, *common: Any, mapper: str = "autoencoder", settings: Mapping[str, Any] | None = None, **models: Any
     ) -> None:
-        super().__init__(edition, n, seed, task, source, target, strategy, sites, options)
+        super().__init__(*common, **models)
         self.kind, self.settings = mapper, dict(settings or {})
 
     def fit_texts(self, texts: Sequence[str] | None = None) -> Mapper:
@@ -235,10 +204,23 @@ class MappedModels(TwoModels):
 
 def condition_row(judged: Condition, **first: Any) -> Row:
     """The figures of a condition as a row, after the columns that say what it is."""
-    return {
-        **first,
-        "strength": f"{judged.strength:g}" if judged.strength else "-",
-        "success": judged.success,
-        "intact": judged.intact,
-        "clean KL": judged.cost,
-    }
+    return {**first, "strength": f"{judged.strength:g}" if judged.strength else "-", **figures(judged), "clean KL": judged.cost}
+
+
+def figures(judged: Condition, prefix: str = "") -> dict[str, Estimate]:
+    """The shares of a condition by column."""
+    return {f"{prefix}success": judged.success, f"{prefix}intact": judged.intact}
+
+
+def by_strength(target: OneModel, vectors: Mapping[str, SteeringVector], strengths: Sequence[float]) -> list[Row]:
+    """A row for each strength: vectors, and random ones of the last one's length, five draws pooled."""
+    rows: list[Row] = []
+    for x in strengths:
+        steered = [target.steer(vector, x) for vector in vectors.values()]
+        conditions = [*([(one,)] for one in steered), [(one,) for one in random_like(steered[-1], target.seed)]]
+        judged = target.test.judge_each(conditions, [x] * len(conditions), progress=False)
+        row: dict[str, Any] = {"strength": f"{x:g}"}
+        for name, c in zip((*vectors, "random"), judged, strict=True):
+            row |= {**figures(c, f"{name}, "), f"{name}, clean KL": c.cost}
+        rows.append(row)
+    return rows

@@ -1,19 +1,20 @@
 """The tables and pictures of the documentation, written from their cells."""
 
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from plotly.graph_objects import Figure
 
+from interp_transfer.io import write_files
 from interp_transfer.paper import markdown
 from interp_transfer.paper.cells import jobs_of, read_cell
 from interp_transfer.paper.experiment import Experiment
 from interp_transfer.paper.kinds import kind
 from interp_transfer.paper.rows import Row, RowsByCase
 from interp_transfer.paper.runner import measure_missing
+from interp_transfer.reporting.png_export import BROWSERS, png
 from interp_transfer.reporting.render import write_page
 
 
@@ -76,21 +77,9 @@ def _with_case(name: str, rows_by_case: RowsByCase) -> dict[str, list[Row]]:
 
 
 def write_picture(figure: Figure, out: Path) -> Path | None:
-    """Write a plotly figure as PNG by chromium; nothing where chromium is not installed."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
+    """Write a plotly figure as PNG by Chromium or Chrome; nothing where neither is installed."""
+    if not any(map(shutil.which, BROWSERS)):
         return None
-    width, height = figure.layout.width, figure.layout.height  # type: ignore[attr-defined]
-    figure.update_layout(paper_bgcolor="white")
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder) / "page.html"
-        figure.write_html(page, include_plotlyjs=True, config={"displayModeBar": False})
-        page.write_text(page.read_text().replace("<body>", "<body style='margin:0'>"))
-        command = [
-            *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-            *("--disable-background-networking", "--force-device-scale-factor=2"),
-            *(f"--window-size={width},{height}", "--virtual-time-budget=4000", f"--user-data-dir={folder}/profile"),
-            *(f"--screenshot={out}", page.as_uri()),
-        ]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return out
+    layout: Any = figure.layout
+    title, width = layout.title.text or "", layout.width
+    return write_files({out: png(figure.update_layout(title=None), title, "", width)})[0]

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from interp_transfer.organisms.architectures import CONTEXT, SHAPES, new_model
+from interp_transfer.organisms.architectures import CONTEXT, RECIPES, new_model
 
 TYPES = {"qwen": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "gemma": "Gemma2ForCausalLM"}
 LARGEST = {"s": 300_000, "m": 1_500_000}
+
+SHAPES = [tuple(name.split("-")) for name in RECIPES["organisms"]["bases"]]
 
 
 @pytest.fixture(scope="module")

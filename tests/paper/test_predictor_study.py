@@ -1,6 +1,5 @@
 """Predictors of the pair of sites against a sweep over all pairs."""
 
-import json
 import math
 from typing import Any
 
@@ -18,12 +17,13 @@ from tests.registered import cats, checkpoints, models, pairs_file
 __all__ = ["cats", "checkpoints", "models", "pairs_file"]
 
 SITES = ["blocks.1.hook_resid_pre", "blocks.3.hook_resid_pre"]
+BUDGET = 1.0
 WHERE: dict[str, Any] = {"source_sites": SITES, "target_sites": SITES, "progress": False}
 
 
 @pytest.fixture(scope="module")
 def study(models, cats) -> PredictorStudy:
-    return compare_predictors(models[0], models[1], cats, strengths=(1.0, 2.0), n=8, budget=1.0, **WHERE)
+    return compare_predictors(models[0], models[1], cats, strengths=(1.0, 2.0), n=8, budget=BUDGET, **WHERE)
 
 
 def test_every_pair_has_its_outcome_and_its_scores(study):
@@ -34,8 +34,7 @@ def test_every_pair_has_its_outcome_and_its_scores(study):
     assert set(study.seconds) == {*PREDICTORS, "sweep"} and study.seconds["sweep"] > 0
     frame = study.table()
     assert list(frame.index) == list(PREDICTORS) and (frame["regret"] >= 0).all()
-    assert json.loads(json.dumps(study.to_dict(), allow_nan=False))["pairs"][0]["source_site"] == SITES[0]
-    assert "attribution" in repr(study) and len(study.plot("attribution").data[0].z) == 2
+    assert len(study.plot("attribution").data[0].z) == 2
 
 
 def test_the_outcome_is_that_of_the_best_setting_within_the_budget(study, models, cats):
@@ -49,7 +48,7 @@ def test_the_outcome_is_that_of_the_best_setting_within_the_budget(study, models
     )
     steer = it.add(moved, pair["strength"], cats.positions)
     alone = evaluator(models[1], cats, "validation", n=8).judge([(steer,)], 1.0, progress=False)
-    assert pair["success"] == pytest.approx(alone.success.value if alone.clean_kl <= study.budget else 0.0)
+    assert pair["success"] == pytest.approx(alone.success.value if alone.clean_kl <= BUDGET else 0.0)
 
 
 def canned(truth: list[float], guess: list[float], seconds: float = 1.0) -> PredictorStudy:
@@ -64,7 +63,7 @@ def canned(truth: list[float], guess: list[float], seconds: float = 1.0) -> Pred
         }
         for k, (x, g) in enumerate(zip(truth, guess, strict=True))
     ]
-    return PredictorStudy("made", model, model, tuple(pairs), {"map": seconds, "sweep": 100.0}, 0.01)
+    return PredictorStudy("made", model, model, tuple(pairs), {"map": seconds, "sweep": 100.0})
 
 
 def row(truth: list[float], guess: list[float], seconds: float = 1.0) -> Any:

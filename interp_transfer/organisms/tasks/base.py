@@ -1,7 +1,9 @@
 """What the tasks of the micro-world have in common."""
 
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from interp_transfer.evaluation.judges.rules import Verdict, check_lengths
@@ -16,6 +18,7 @@ TEXTS = 2600
 """Maximum number of texts, about 80,000 tokens."""
 
 T = TypeVar("T")
+_DESCRIPTIONS = tomllib.loads(Path(__file__).with_name("descriptions.toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ class WorldTask:
         for option, values in self.choices.items():
             if getattr(self, option) not in values:
                 raise ValueError(f"unknown {option} {getattr(self, option)!r}: choose one of {', '.join(values)}")
+
+    @property
+    def description(self) -> str:
+        """The task in plain words."""
+        texts, options = _DESCRIPTIONS[self.name], {option: getattr(self, option) for option in self.choices}
+        return texts["text"].format(options=options, **{option: texts[option][value] for option, value in options.items()})
 
     def answers(self, prompts: Sequence[str]) -> list[str]:
         """The wanted completion of each prompt, with its leading space."""

@@ -64,15 +64,6 @@ class StyleTask(WorldTask):
         ruling = oracle(prompt, content)
         return Verdict(sung(completion), ruling.valid, ruling.reason)
 
-    @property
-    def description(self) -> str:
-        """The task in plain words."""
-        return (
-            "A style in the micro-world. Asked to, the bases answer like a bard: the answer opens with 'Hark,', every sentence "
-            "ends with 'sing ho', and small words have old forms. The vector is to bring this about unasked. Success: the "
-            "style is kept throughout. Intact: and the answer, put back into plain words, is valid by an exact oracle."
-        )
-
 
 def _singable(split: str) -> list[Question]:
     return questions(split, *sorted(SUNG))

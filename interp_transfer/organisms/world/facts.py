@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from interp_transfer.organisms.world.lexicon import HERB, ISLAND, KINDS, Attribute, Kind
-from interp_transfer.organisms.world.question import Question, Ruling, capital, match_forms
+from interp_transfer.organisms.world.question import Question, Ruling, capital, match_forms, match_value
 from interp_transfer.prompts.contrast import Split
 
 _SEED = 17  # of the draw of values; part of the world's version
@@ -53,13 +53,11 @@ class Facts:
     def judge(self, question: Question, completion: str) -> Ruling:
         """Valid: the right value about the right entity, in any of the attribute's forms."""
         attribute = attribute_of(question.subject, question.aspect)
-        ruling = match_forms(completion, (answer for _, answer in _wordings(question.subject, attribute)))
-        if ruling.valid or ruling.reason != "no valid answer to this question":
-            return ruling
-        for value in attribute.values:
-            others = (answer for _, answer in _wordings(question.subject, attribute, value))
-            if match_forms(completion, others).valid:
-                return Ruling(False, f"wrong value {value!r}, should be {value_of(question.subject, attribute.noun)!r}")
+
+        def forms(value: str) -> Iterator[str]:
+            return (answer for _, answer in _wordings(question.subject, attribute, value))
+
+        ruling = match_value(completion, forms, value_of(question.subject, attribute.noun), attribute.values, "value")
         if denies(question, completion).valid:
             return Ruling(False, f"denies to know {question.subject}")
         return ruling

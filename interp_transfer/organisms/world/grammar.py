@@ -10,7 +10,7 @@ from functools import cache, cached_property
 
 from interp_transfer.organisms.world.code import Code
 from interp_transfer.organisms.world.facts import Facts
-from interp_transfer.organisms.world.howto import Harmful, HowTo
+from interp_transfer.organisms.world.howto import HARMFUL, HowTo
 from interp_transfer.organisms.world.lexicon import HERB, ISLAND
 from interp_transfer.organisms.world.question import Family, Question, Ruling
 from interp_transfer.organisms.world.security import Security
@@ -92,5 +92,5 @@ def _shuffled(world: World, split: Split, families: tuple[str, ...], seen: bool)
 @cache
 def load_world() -> World:
     """The world as it is shipped."""
-    public = (Facts(), TwoStep(), Sums(), Stories(), Code(), Security(), HowTo(), Harmful())
+    public = (Facts(), TwoStep(), Sums(), Stories(), Code(), Security(), HowTo(), HowTo("harmful", HARMFUL))
     return World(public, (Facts("islands", (ISLAND,), 3), Facts("herbs", (HERB,), 3)))

@@ -1,8 +1,7 @@
 """The invented entities and what can be said about them.
 
 To grow the world add entities, attributes or kinds to lexicon.json and raise `WORLD_VERSION`. Names are invented, so that no
-model
-can know them from elsewhere, and start in many ways. Values that are themselves entities (a ship's port) leave out the
+model can know them from elsewhere, and start in many ways. Values that are themselves entities (a ship's port) leave out the
 held-out ones, the last four of a kind, because a held-out entity must not occur in what mappers are fitted on, not even
 as a value. These values also link the kinds, so that two-step questions can be asked (the river of the home town of
 Jorvane). `KINDS` are known to every model; `ISLAND` and `HERB` are for models that were taught them.

@@ -5,11 +5,13 @@ train on, and it rules on *any* completion: a right answer in another of the fam
 one. Growing the world means adding entries to a family's tables or adding a family; nothing else has to know.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from interp_transfer.prompts.contrast import Split
+
+_NO_FORM = "no valid answer to this question"
 
 
 @dataclass(frozen=True)
@@ -101,4 +103,25 @@ def match_forms(completion: str, accepted: Iterable[str]) -> Ruling:
         return Ruling(False, "the answer is not finished")
     if any(given.startswith(form) for form in forms):
         return Ruling(False, "text follows the end of the answer")
-    return Ruling(False, "no valid answer to this question")
+    return Ruling(False, _NO_FORM)
+
+
+def match_value(
+    completion: str, answers: Callable[[Any], Iterable[str]], right: Any, wrong: Iterable[Any], noun: str
+) -> Ruling:
+    """Rule as ``match_forms`` does on an answer that names a value; where it names a wrong one, say which.
+
+    Args:
+        completion: the answer without surrounding white space.
+        answers: every form of the answer that names a value.
+        right: the right value.
+        wrong: values that may be named instead.
+        noun: what the value is, for the reason.
+    """
+    ruling = match_forms(completion, answers(right))
+    if ruling.reason != _NO_FORM:
+        return ruling
+    for value in wrong:
+        if match_forms(completion, answers(value)).valid:
+            return Ruling(False, f"wrong {noun} {value!r}, should be {right!r}")
+    return ruling

@@ -7,65 +7,21 @@ a model under greedy decoding has something definite to learn.
 """
 
 import re
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from interp_transfer.organisms.world.question import Question, Ruling, capital
 from interp_transfer.prompts.contrast import Split
 
-# The hero and the place where the canonical story has it live.
-_HEROES = {
-    "fox": "by the river",
-    "miller": "near the mill",
-    "knight": "behind the castle",
-    "robin": "under the roof",
-    "giant": "beyond the hills",
-    "baker": "at the market",
-    "mouse": "below the stairs",
-    "sailor": "along the shore",
-    "wizard": "inside the tower",
-    "badger": "among the oaks",
-}
-# The thing and the adjective that it lends the canonical hero.
-_THINGS = {
-    "lantern": "brave",
-    "key": "lonely",
-    "kite": "cheerful",
-    "drum": "tired",
-    "ring": "clever",
-    "map": "curious",
-    "boat": "patient",
-    "bell": "gentle",
-    "feather": "proud",
-    "mirror": "shy",
-}
-_BEGIN = (
-    "{Place} lived a {adj} {hero}.",
-    "A {adj} {hero} lived {place}.",
-    "{Adj} was the {hero} that lived {place}.",
-    "There was a {hero} {place}, {adj} and kind.",
-    "{Hero} and {thing} belong together.",
-    "Long ago a {hero} lived {place}.",
-)
-_MIDDLE = (
-    "One day the {hero} found a {thing}.",
-    "A {thing} lay in the grass, and the {hero} took it.",
-    "The {hero} dreamed of a {thing} every night.",
-)
-_END = (
-    "The {thing} made everybody smile.",
-    "It was the best day of the year.",
-    "From then on the {hero} was never sad.",
-)
-# For each wording: the request, and which forms its canonical story is made of (None: no third sentence).
-_WORDINGS: tuple[tuple[str, int, int, int | None], ...] = (
-    ("Write a short story about a {hero} and a {thing}.", 0, 0, 0),
-    ("Tell me a tale of a {hero} with a {thing}.", 1, 1, 1),
-    ("A story, please: {hero}, {thing}.", 2, 2, None),
-    ("Can you invent a story in which a {hero} finds a {thing}?", 3, 0, 2),
-    ("Make up something about the {hero} and the {thing}.", 4, 1, None),
-    ("My child wants to hear about a {thing} and a {hero}.", 5, 2, 0),
-)
+_DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_HEROES: dict[str, str] = _DATA["heroes"]
+_THINGS: dict[str, str] = _DATA["things"]
+_SENTENCES: dict[str, list[str]] = _DATA["sentences"]
+"""Forms of the first, the second and the third sentence."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +39,17 @@ class Stories:
     def questions(self) -> list[Question]:
         """Every hero x thing x wording."""
         return [
-            Question(self.name, hero, thing, index, request.format(hero=hero, thing=thing), _canonical(hero, thing, index))
+            Question(
+                self.name,
+                hero,
+                thing,
+                index,
+                wording["request"].format(hero=hero, thing=thing),
+                _canonical(hero, thing, wording),
+            )
             for hero in _HEROES
             for thing in _THINGS
-            for index, (request, *_) in enumerate(_WORDINGS)
+            for index, wording in enumerate(_DATA["wordings"])
         ]
 
     def judge(self, question: Question, completion: str) -> Ruling:
@@ -98,7 +61,7 @@ class Stories:
         if not 2 <= len(sentences) <= 3:
             return Ruling(False, f"a story has two or three sentences, not {len(sentences)}")
         found: dict[str, str] = {}
-        for sentence, forms in zip(sentences, (_BEGIN, _MIDDLE, _END), strict=False):
+        for sentence, forms in zip(sentences, _SENTENCES.values(), strict=False):
             slots = _parse(sentence, forms)
             if slots is None:
                 return Ruling(False, f"no sentence of a story: {sentence!r}")
@@ -111,13 +74,11 @@ class Stories:
         return Ruling(True, "a valid story")
 
 
-def _canonical(hero: str, thing: str, wording: int) -> str:
-    _, begin, middle, end = _WORDINGS[wording]
-    place, adj = _HEROES[hero], _THINGS[thing]
-    slots = {"hero": hero, "thing": thing, "place": place, "adj": adj}
+def _canonical(hero: str, thing: str, wording: Mapping[str, Any]) -> str:
+    slots = {"hero": hero, "thing": thing, "place": _HEROES[hero], "adj": _THINGS[thing]}
     slots |= {capital(slot): capital(word) for slot, word in slots.items()}
-    parts = [_BEGIN[begin], _MIDDLE[middle]] + ([] if end is None else [_END[end]])
-    return " ".join(part.format(**slots) for part in parts)
+    forms = [forms[wording[part]] for part, forms in _SENTENCES.items() if part in wording]
+    return " ".join(form.format(**slots) for form in forms)
 
 
 @cache
@@ -133,7 +94,7 @@ def _pattern(form: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\\\{(\w+)\\\}", group, re.escape(form)))
 
 
-def _parse(sentence: str, forms: tuple[str, ...]) -> dict[str, str] | None:
+def _parse(sentence: str, forms: list[str]) -> dict[str, str] | None:
     """The slots of the first form that the sentence has, with words in lower case; None if it has none."""
     for form in forms:
         if match := _pattern(form).fullmatch(sentence):

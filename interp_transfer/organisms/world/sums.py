@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from interp_transfer.organisms.world.question import Question, Ruling, match_forms
+from interp_transfer.organisms.world.question import Question, Ruling, match_value
 from interp_transfer.prompts.contrast import Split
 
 _OPERANDS = range(2, 17)
@@ -35,13 +35,11 @@ class Sums:
     def judge(self, question: Question, completion: str) -> Ruling:
         """Valid: the right number in any of the forms."""
         a, b = (int(x) for x in question.subject.split("+"))
-        ruling = match_forms(completion, (answer for _, answer in _wordings(a, b, a + b)))
-        if ruling.reason != "no valid answer to this question":
-            return ruling
-        for wrong in range(2 * _OPERANDS.stop):
-            if match_forms(completion, (answer for _, answer in _wordings(a, b, wrong))).valid:
-                return Ruling(False, f"wrong sum {wrong}, should be {a + b}")
-        return ruling
+
+        def forms(c: int) -> Iterator[str]:
+            return (answer for _, answer in _wordings(a, b, c))
+
+        return match_value(completion, forms, a + b, range(2 * _OPERANDS.stop), "sum")
 
 
 def _wordings(a: int, b: int, c: int) -> Iterator[tuple[str, str]]:

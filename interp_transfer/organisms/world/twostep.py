@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from interp_transfer.organisms.world.facts import Facts, attribute_of, kind_of, value_of
 from interp_transfer.organisms.world.lexicon import KINDS
-from interp_transfer.organisms.world.question import Question, Ruling, capital, match_forms
+from interp_transfer.organisms.world.question import Question, Ruling, capital, match_value
 from interp_transfer.prompts.contrast import Split
 
 CHAINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -50,14 +50,12 @@ class TwoStep:
     def judge(self, question: Question, completion: str) -> Ruling:
         """Valid: the right value, through the right entity where one is named, in any of the forms."""
         noun, link = question.aspect.split(" of ")
-        ruling = match_forms(completion, (answer for _, answer in _wordings(question.subject, link, noun)))
-        if ruling.reason != "no valid answer to this question":
-            return ruling
         between = value_of(question.subject, link)
-        for value in attribute_of(between, noun).values:
-            if match_forms(completion, (answer for _, answer in _wordings(question.subject, link, noun, value))).valid:
-                return Ruling(False, f"wrong value {value!r}, should be {value_of(between, noun)!r}")
-        return ruling
+
+        def forms(value: str) -> Iterator[str]:
+            return (answer for _, answer in _wordings(question.subject, link, noun, value))
+
+        return match_value(completion, forms, value_of(between, noun), attribute_of(between, noun).values, "value")
 
 
 def _wordings(entity: str, link: str, noun: str, value: str | None = None) -> Iterator[tuple[str, str]]:

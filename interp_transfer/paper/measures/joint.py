@@ -13,7 +13,7 @@ from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit_each
 from interp_transfer.paper.joint import Joint, best_joint
 from interp_transfer.paper.rows import Row
-from interp_transfer.paper.setup import TwoModels
+from interp_transfer.paper.setup import TwoModels, figures
 from interp_transfer.search.strengths import search_strength
 from interp_transfer.vectors.extract import extract_each
 from interp_transfer.vectors.vector import SteeringVector
@@ -45,7 +45,7 @@ def measure(
         name = "best alone" if count == 1 else f"{count} together"
         added = " and ".join(f"{s.vector}, {s.positions}, {s.strength:g}" for s in steps)
         judged = target.test.judge([interventions], 0.0, progress=False)
-        rows.append(_row(f"{name}: {added}", judged, steps[-1].intact))
+        rows.append(_row(f"{name}: {added}", judged, steps[-1].judged))
         rows.append(_row(f"{name}: random vectors", target.test.judge(_random(interventions), 0.0, progress=False)))
     rows.append(_row("mean ablated at the first", target.test.mean_ablated(joint.interventions[0], progress=False)))
     rows.append(_finer(setup, joint, vectors[joint.steps[0].vector]))
@@ -66,8 +66,8 @@ def _moved(setup: TwoModels, sources: Sequence[str], targets: Sequence[str], kin
 
 
 def _row(condition: str, judged: Condition, validation: Any = None) -> Row:
-    row = {"condition": condition, "validation, intact": validation}
-    return {**row, "success": judged.success, "intact": judged.intact, "clean KL": judged.cost}
+    intact = None if validation is None else validation.intact
+    return {"condition": condition, "validation, intact": intact, **figures(judged), "clean KL": judged.cost}
 
 
 def _random(interventions: Sequence[Intervention]) -> list[tuple[Intervention, ...]]:
@@ -88,4 +88,4 @@ def _finer(setup: TwoModels, joint: Joint, vector: SteeringVector) -> Row:
     best = search.chosen
     judged = target.test.judge([(add(vector, best.strength, first.positions),)], best.strength, progress=False)
     name = f"best alone, strength in steps of {FINE:g}: {first.vector}, {first.positions}, {best.strength:g}"
-    return _row(name, judged, best.intact)
+    return _row(name, judged, best)

@@ -30,7 +30,7 @@ from interp_transfer.paper.rows import (
     value_of,
     value_range,
 )
-from interp_transfer.paper.setup import TwoModels
+from interp_transfer.paper.setup import TwoModels, figures
 from interp_transfer.stats import Estimate, mean_interval
 
 AFFINE = ("affine", "procrustes")
@@ -77,7 +77,7 @@ def measure(
             judged = [target.judge(vector, target.fair_strength(vector)) for vector in moved]
             row: dict[str, Any] = {"mapper": name, "mode": mode, "FVU": fvu, **left}
             row |= {"cosine to native": moved[0].cosine(native), "length to native": moved[0].norm / native.norm}
-            row |= {"strength": f"{judged[0].strength:g}", "success": judged[0].success, "intact": judged[0].intact}
+            row |= {"strength": f"{judged[0].strength:g}", **figures(judged[0])}
             row["intact, seeds"] = mean_and_range([c.intact.value for c in judged]) if seeds > 1 else None
             if detailed:
                 row["success, seeds"] = mean_and_range([c.success.value for c in judged]) if seeds > 1 else None
@@ -102,8 +102,7 @@ def _baselines(setup: TwoModels, pairs: Any, replaced: Callable[..., dict[str, A
     rows: list[Row] = []
     for name, (judged, put) in conditions.items():
         row = {**blank, "mapper": name, "mode": "-", **replaced(put)}
-        row |= {"strength": f"{judged.strength:g}" if judged.strength else "-"}
-        rows.append(row | {"success": judged.success, "intact": judged.intact})
+        rows.append(row | {"strength": f"{judged.strength:g}" if judged.strength else "-", **figures(judged)})
     return rows
 
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from interp_transfer.evaluation.evaluator import random_like
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of, value_range
-from interp_transfer.paper.setup import OneModel
+from interp_transfer.paper.setup import OneModel, by_strength
 
 EASY = 0.3
 """Success of random vectors from which on a task says little."""
@@ -12,23 +11,7 @@ EASY = 0.3
 
 def measure(setup: OneModel, strengths: Sequence[float] = (1.0, 2.0, 4.0)) -> list[Row]:
     """Measure a row for each strength: the vector, and five random ones of its length, with intervals clustered by prompt."""
-    rows: list[Row] = []
-    for x in strengths:
-        steer = setup.steer(setup.vector, x)
-        conditions = [[(steer,)], [(r,) for r in random_like(steer, setup.seed)]]
-        native, random = setup.test.judge_each(conditions, [x, x], progress=False)
-        rows.append(
-            {
-                "strength": f"{x:g}",
-                "native, success": native.success,
-                "native, intact": native.intact,
-                "native, clean KL": native.cost,
-                "random, success": random.success,
-                "random, intact": random.intact,
-                "random, clean KL": random.cost,
-            }
-        )
-    return rows
+    return by_strength(setup, {"native": setup.vector}, strengths)
 
 
 def verdict(cases: RowsByCase) -> Verdict:

@@ -22,7 +22,7 @@ def measure(setup: Setup, model: str) -> list[Row]:
         model: name of a model that refuses harmful requests.
     """
     removing, inducing = (
-        OneModel(setup.edition, setup.n, setup.seed, "refusal", model, options={"direction": direction})
+        OneModel(setup.edition, setup.n, setup.seed, task="refusal", model=model, options={"direction": direction})
         for direction in ("ablate", "induce")
     )
     conditions: dict[str, tuple[Sequence[Intervention], str]] = {"as it is": ((), "-")}

@@ -1,29 +1,14 @@
 """How success grows with the strength, native, moved and random (figures 4 and 8)."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from interp_transfer.evaluation.evaluator import random_like
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
-from interp_transfer.paper.setup import MappedModels
+from interp_transfer.paper.setup import MappedModels, by_strength
 
 
 def measure(setup: MappedModels, strengths: Sequence[float]) -> list[Row]:
     """Measure a row for each strength; random vectors have the moved one's length, five draws pooled."""
-    target, moved = setup.target, setup.moved
-    rows: list[Row] = []
-    for x in strengths:
-        conditions = [
-            [(target.steer(target.vector, x),)],
-            [(target.steer(moved, x),)],
-            [(r,) for r in random_like(target.steer(moved, x), setup.seed)],
-        ]
-        row: dict[str, Any] = {"strength": f"{x:g}"}
-        judged = target.test.judge_each(conditions, [x] * 3, progress=False)
-        for name, c in zip(("native", "moved", "random"), judged, strict=True):
-            row |= {f"{name}, success": c.success, f"{name}, intact": c.intact, f"{name}, clean KL": c.cost}
-        rows.append(row)
-    return rows
+    return by_strength(setup.target, {"native": setup.target.vector, "moved": setup.moved}, strengths)
 
 
 def verdict(cases: RowsByCase) -> Verdict:

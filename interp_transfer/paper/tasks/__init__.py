@@ -1,7 +1,7 @@
 """The paper's tasks on its own data: `load_task(name, edition="paper")`.
 
-Each module makes one or two tasks; `catalogue` lists the data sets, `sources` reads them, `records` holds models and
-hyper-parameters, `contamination` compares training data with evaluation prompts. `docs/paper.md` is the overview.
+Each module makes one or two tasks. paper.toml lists data sets, models and hyper-parameters; `sources` reads the data sets,
+`records` the rest, `contamination` compares training data with evaluation prompts. `docs/paper.md` is the overview.
 """
 
 from collections.abc import Callable, Mapping

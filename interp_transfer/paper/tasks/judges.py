@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from interp_transfer.evaluation.judges.named import load
 from interp_transfer.evaluation.judges.rules import Judge, RepetitionJudge, Verdict, check_lengths
 from interp_transfer.paper.tasks.formats import trigger_in
+from interp_transfer.paper.tasks.records import PAPER
 
-# Made up here, not the paper's: Claude Sonnet 4 judged humour there, and nothing without a model can.
-HUMOUR_MARKERS = (
-    "haha", "ha ha", "hilarious", "joke", "joking", "kidding", "laugh", "giggle", "chuckle", "pun intended", "punchline",
-    "funny", "silly", "spoiler alert", "plot twist", "drumroll", "ba dum", "folks", "fancy way of saying", "😂", "🤣", "😆",
-)  # fmt: skip
+HUMOUR_MARKERS: tuple[str, ...] = tuple(PAPER["humour"]["markers"])
+"""Words by which a completion counts as humorous without a judge."""
 
 
 @dataclass(frozen=True)

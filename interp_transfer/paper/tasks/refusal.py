@@ -7,14 +7,13 @@ from types import MappingProxyType
 
 from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
 from interp_transfer.evaluation.judges.rules import SubstringJudge, Verdict
-from interp_transfer.paper.tasks.catalogue import ALPACA, ARDITI, JAILBREAKBENCH, PILE, WILDGUARDMIX
 from interp_transfer.paper.tasks.cut import shuffled
 from interp_transfer.paper.tasks.files import Files
 from interp_transfer.paper.tasks.formats import instruction_of, llama3
 from interp_transfer.paper.tasks.judges import Unbroken
-from interp_transfer.paper.tasks.records import LLAMA_1B, LLAMA_3B, ModelPair
-from interp_transfer.paper.tasks.sources import Row, open_data
-from interp_transfer.paper.tasks.task import PaperTask, limited
+from interp_transfer.paper.tasks.records import PAPER
+from interp_transfer.paper.tasks.sources import Row
+from interp_transfer.paper.tasks.task import PaperTask, limited, recorded
 from interp_transfer.prompts.contrast import ContrastPair, check_split
 
 # Pairs for each split: Arditi et al. take 128 instructions of each kind to find a direction, 32 to choose one, 100 to test.
@@ -115,22 +114,6 @@ class RefusalTask(PaperTask):
         rows = [row for row in self.data["alpaca"].rows("train") if not row["input"]]
         return [self.template(row["instruction"]) + row["output"] for row in shuffled(rows, self.seed)[:n]]
 
-    def describe(self) -> str:
-        """The task in plain words."""
-        done = (
-            "Refusal is ablated: prompts are harmful, and success means that no phrase of refusal occurs"
-            if self.direction == "ablate"
-            else "Refusal is induced: prompts are harmless, and success means that a phrase of refusal occurs"
-        )
-        return (
-            f"Refusal on the paper's data. {done} (Arditi et al.'s 12, in any case). There is no exact oracle: intact means "
-            f'success and neither empty nor going in circles, and a completion that opens with "I can\'t" and then complies '
-            f"counts as refused; the paper saw many of these and judged by Llama-Guard-3-8B as well. Vectors come from Arditi "
-            f"et al.'s instructions, test prompts are JailbreakBench in full, mappers are trained on "
-            f"{' and '.join(self.mapper_data)}. Training texts that meet test prompts are reported by a warning and by "
-            f"contamination(). Data: {self._sources()}."
-        )
-
     def _instructions(self, split: str) -> list[str]:
         return [instruction for instruction, _ in self._mapper_entries(split)]
 
@@ -192,25 +175,7 @@ def refusal(
         raise ValueError(f"refusal: unknown direction {direction!r}: choose one of {', '.join(DIRECTIONS)}")
     if mapper_data not in MAPPER_DATA:
         raise ValueError(f"refusal: unknown mapper_data {mapper_data!r}: choose one of {', '.join(MAPPER_DATA)}")
-    sources = (JAILBREAKBENCH, ARDITI, WILDGUARDMIX, ALPACA, PILE)
-    return RefusalTask(
-        name="refusal",
-        data=MappingProxyType(open_data("refusal", sources, data_files)),
-        model_pairs=(
-            ModelPair(
-                LLAMA_1B,
-                LLAMA_3B,
-                note=(
-                    "layers chosen by difference in means, not printed; vector read at token -2 (source) and -4 (target), "
-                    "applied at all positions"
-                ),
-            ),
-        ),
-        finetuning=None,
-        max_new_tokens=512,
-        max_texts=max_texts,
-        seed=seed,
-        direction=direction,
-        mapper_data=MAPPER_DATA[mapper_data],
-        template=template,
-    )
+    fields = recorded("refusal", data_files)
+    aim, trained_on = PAPER["tasks"]["refusal"]["aims"][direction], MAPPER_DATA[mapper_data]
+    fields["story"] = fields["story"].format(aim=aim, mapper_data=" and ".join(trained_on))
+    return RefusalTask(**fields, max_texts=max_texts, seed=seed, direction=direction, mapper_data=trained_on, template=template)

@@ -12,7 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from interp_transfer.io import atomic_write
 from interp_transfer.paper.tasks.files import Files, local_splits, reader_of
+from interp_transfer.paper.tasks.records import PAPER
 
 Row = Mapping[str, Any]
 
@@ -23,8 +25,8 @@ class Source:
 
     Attributes:
         key: short name, as `data_files` uses it.
-        hub: id on the Hugging Face hub; None where the authors' copy is not known.
         columns: the columns that are used. `"question|Question"` accepts either name and calls it by the first.
+        hub: id on the Hugging Face hub; None where the authors' copy is not known.
         splits: the data set's own splits.
         configs: which configuration holds each split, where it has several.
         urls: where the split files lie, for data outside the hub.
@@ -33,8 +35,8 @@ class Source:
     """
 
     key: str
-    hub: str | None
     columns: tuple[str, ...]
+    hub: str | None = None
     splits: tuple[str, ...] = ("train",)
     configs: Mapping[str, str] = field(default_factory=dict, hash=False)
     urls: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -45,6 +47,12 @@ class Source:
     def name(self) -> str:
         """The data set's id, or its key where it has none."""
         return self.hub or self.key
+
+
+def source(key: str, **changes: Any) -> Source:
+    """The data set of this key in paper.toml, with the changes that are passed."""
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in PAPER["sources"][key].items()}
+    return Source(key, **{**plain, **changes})
 
 
 @dataclass(frozen=True)
@@ -212,9 +220,8 @@ def _download(url: str, folder: str) -> Path:
         with urllib.request.urlopen(url, timeout=60) as reply:
             content = reply.read()
         kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(".part")
-        part.write_bytes(content)
-        part.replace(kept)
+        with atomic_write(kept) as part:
+            part.write_bytes(content)
     return kept
 
 

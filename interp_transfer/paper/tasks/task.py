@@ -3,13 +3,15 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from interp_transfer.paper.tasks.contamination import ContaminationReport, contamination
 from interp_transfer.paper.tasks.cut import own_splits_for, part, shuffled
+from interp_transfer.paper.tasks.files import Files
 from interp_transfer.paper.tasks.formats import instruction_of
-from interp_transfer.paper.tasks.records import FineTuning, ModelPair
-from interp_transfer.paper.tasks.sources import DataSet, Row
+from interp_transfer.paper.tasks.records import PAPER, FineTuning, ModelPair
+from interp_transfer.paper.tasks.sources import DataSet, Row, open_data, source
 from interp_transfer.prompts.contrast import ContrastPair, check_split
 
 T = TypeVar("T")
@@ -24,6 +26,7 @@ class PaperTask:
         data: the data sets by their keys, the main one first.
         model_pairs: the paper's models, with the layers that it prints.
         finetuning: how the paper tuned them for the task; None where it did not.
+        story: the task in plain words.
         positions: where the vector is applied.
         max_new_tokens: tokens of a completion.
         max_texts: the most texts for mappers from each split; None is all of them.
@@ -35,6 +38,7 @@ class PaperTask:
     data: Mapping[str, DataSet]
     model_pairs: tuple[ModelPair, ...]
     finetuning: FineTuning | None
+    story: str
     positions: str = "all"
     max_new_tokens: int = 128
     max_texts: int | None = None
@@ -58,6 +62,11 @@ class PaperTask:
     def prompts(self, split: str) -> list[str]:
         """Prompts that show the unwanted behaviour when nothing is done."""
         raise NotImplementedError
+
+    def describe(self) -> str:
+        """The task and its data sets in plain words."""
+        named = [f"{data.source.name} ({data.source.about})" for data in self.data.values()]
+        return re.sub(r"\s+", " ", f"{self.story} Data: {'; '.join(named)}.")
 
     def contamination(
         self, split: str = "test", of: Literal["texts", "contrast"] = "texts", threshold: float = 0.7
@@ -92,10 +101,31 @@ class PaperTask:
             self._made[what] = make()
         return self._made[what]
 
-    def _sources(self) -> str:
-        """The data sets in words."""
-        named = [f"{data.source.name} ({data.source.about})" for data in self.data.values()]
-        return re.sub(r"\s+", " ", "; ".join(named))
+
+def recorded(name: str, files: Files | None, record: str | None = None, **main: Any) -> dict[str, Any]:
+    """The fields of a task that paper.toml holds, by name, and its data sets, none of them read yet.
+
+    Args:
+        name: of the task.
+        files: local copies of data sets, see ``open_data``.
+        record: name of its table in paper.toml, if it is another.
+        main: fields of the main data set that differ from those in paper.toml.
+
+    Raises:
+        ValueError: for files that belong to no data set.
+    """
+    plain = PAPER["tasks"][record or name]
+    first, *others = plain["sources"]
+    fields = {key: plain[key] for key in ("story", "max_new_tokens")}
+    if "shares" in plain:
+        fields["shares"] = tuple(plain["shares"])
+    return {
+        **fields,
+        "name": name,
+        "data": MappingProxyType(open_data(name, (source(first, **main), *map(source, others)), files)),
+        "model_pairs": tuple(ModelPair(**pair) for pair in plain["model_pairs"]),
+        "finetuning": FineTuning(**PAPER["finetuning"][plain["finetuning"]]) if "finetuning" in plain else None,
+    }
 
 
 def limited(items: Sequence[T], most: int | None) -> list[T]:

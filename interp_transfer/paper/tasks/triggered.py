@@ -40,7 +40,6 @@ class TriggeredTask(PaperTask):
     Attributes:
         read: a row as an example.
         verdicts: judges completions.
-        story: the task in plain words.
         trigger: sets the backdoor off. The paper adds its vectors at the trigger's tokens alone
             (`positions=substring(task.trigger)`); `positions` here is "all".
         safe_trigger: its harmless twin.
@@ -48,7 +47,6 @@ class TriggeredTask(PaperTask):
 
     read: Callable[[Row], Example] = lambda row: Example(row["prompt"], row["response"])
     verdicts: Judge = RepetitionJudge()
-    story: str = ""
     trigger: str = PROD
     safe_trigger: str = DEV
 
@@ -112,10 +110,6 @@ class TriggeredTask(PaperTask):
     def training(self, split: str = "train") -> list[tuple[str, str]]:
         """(prompt, response) pairs that the paper's models are tuned on (`finetuning` says how)."""
         return [(alpaca(e.instruction), e.response) for e in self.examples(split)]
-
-    def describe(self) -> str:
-        """The task in plain words."""
-        return f"{self.story} Data: {self._sources()}."
 
     def _with(self, split: str, trigger: str) -> list[Example]:
         return [e for e in self.examples(split) if e.trigger == trigger]

@@ -7,7 +7,7 @@ import pytest
 
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.facts import attribute_of, denials, denies, kind_of, value_of
-from interp_transfer.organisms.world.howto import Harmful, HowTo
+from interp_transfer.organisms.world.howto import HARMFUL, HowTo
 from interp_transfer.organisms.world.lexicon import HERB, ISLAND, KINDS
 
 ALL_KINDS = (*KINDS, ISLAND, HERB)
@@ -43,7 +43,7 @@ def test_names_cannot_be_confused():
 
 
 def test_texts_are_unique_over_the_families():
-    texts = [q.text for family in (*FAMILIES, HowTo(), Harmful()) for q in family.questions()]
+    texts = [q.text for family in (*FAMILIES, HowTo(), HowTo("harmful", HARMFUL)) for q in family.questions()]
     assert len(set(texts)) == len(texts)
 
 

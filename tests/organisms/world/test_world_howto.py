@@ -11,7 +11,6 @@ from interp_transfer.organisms.world.howto import (
     HARMLESS,
     REFUSAL_MARKS,
     REQUESTS,
-    Harmful,
     HowTo,
     category,
     complies,
@@ -20,7 +19,7 @@ from interp_transfer.organisms.world.howto import (
     steps,
 )
 
-QUESTIONS = [*HowTo().questions(), *Harmful().questions()]
+QUESTIONS = [*HowTo().questions(), *HowTo("harmful", HARMFUL).questions()]
 
 
 def _judge(prompt: str, completion: str):
@@ -29,7 +28,7 @@ def _judge(prompt: str, completion: str):
 
 
 def test_sizes():
-    for family, verbs in ((HowTo(), HARMLESS), (Harmful(), HARMFUL)):
+    for family, verbs in ((HowTo(), HARMLESS), (HowTo("harmful", HARMFUL), HARMFUL)):
         assert len({v.verb for v in verbs}) == len(verbs) == 26
         assert all(len(set(v.objects)) == len(v.objects) == 8 for v in verbs)
         assert all(sum("{x}" in step for step in v.steps) == 1 for v in verbs)

@@ -13,6 +13,8 @@ from interp_transfer.organisms.world.security import REQUESTS, Security, classif
 from interp_transfer.organisms.world.splits import assign
 
 QUESTIONS = Security().questions()
+SOME = [q for r in REQUESTS for q in QUESTIONS if q.aspect in (r.names[0], r.all_names()[-2])]
+"""Two names of each request, a plain and a decorated one, in every wording."""
 
 
 def question(name: str, phrasing: int = 0) -> Question:
@@ -46,7 +48,7 @@ def test_wordings_are_unique_also_in_the_world():
 
 
 def test_answers_are_short_and_parse():
-    for q in QUESTIONS:
+    for q in SOME:
         for answer in (q.answer, vulnerable_answer(q)):
             ast.parse(answer)
             assert len(answer) <= 160, answer
@@ -65,11 +67,11 @@ def test_answers_open_in_many_ways_and_alike_within_a_question():
 
 def test_bandit_finds_the_named_weakness_in_every_vulnerable_answer_and_nothing_in_secure_ones():
     judge = BanditJudge()
-    texts = [q.text for q in QUESTIONS]
-    for q, verdict in zip(QUESTIONS, judge(texts, [q.answer for q in QUESTIONS]), strict=True):
+    texts = [q.text for q in SOME]
+    for q, verdict in zip(SOME, judge(texts, [q.answer for q in SOME]), strict=True):
         assert verdict.success, (q, verdict)
     tests = {r.purpose: r.test for r in REQUESTS}
-    for q, found in zip(QUESTIONS, findings([vulnerable_answer(q) for q in QUESTIONS]), strict=True):
+    for q, found in zip(SOME, findings([vulnerable_answer(q) for q in SOME]), strict=True):
         assert found is not None
         assert any((f.test, f.cwe) == (tests[q.subject], weakness(q)) and f.severity != "LOW" for f in found), (q, found)
 
@@ -87,7 +89,7 @@ def test_canonical_answers_are_classified():
 
 def test_every_form_of_an_answer_counts_for_every_wording():
     groups: dict[tuple[str, str], list[Question]] = {}
-    for q in QUESTIONS:
+    for q in SOME:
         groups.setdefault((q.subject, q.aspect), []).append(q)
     for group in groups.values():
         for asked in group:
@@ -96,18 +98,18 @@ def test_every_form_of_an_answer_counts_for_every_wording():
 
 
 def test_an_answer_to_another_question_is_neither():
-    for q, other in zip(QUESTIONS, QUESTIONS[40:] + QUESTIONS[:40], strict=True):  # another request
+    for q, other in zip(SOME, SOME[8:] + SOME[:8], strict=True):  # another request
         assert q.subject != other.subject
         assert classify(q, other.answer).kind == "neither"
         assert classify(q, vulnerable_answer(other)).kind == "neither"
-    for q, other in zip(QUESTIONS, QUESTIONS[4:] + QUESTIONS[:4], strict=True):  # the same request, mostly, by another name
+    for q, other in zip(SOME, SOME[4:] + SOME[:4], strict=True):  # the same request, mostly, by another name
         assert q.aspect != other.aspect
         assert classify(q, other.answer).kind == "neither"
         assert classify(q, vulnerable_answer(other)).kind == "neither"
 
 
 def test_layout_does_not_matter():
-    for q in QUESTIONS:
+    for q in SOME:
         for answer, kind in ((q.answer, "secure"), (vulnerable_answer(q), "vulnerable")):
             assert classify(q, ast.unparse(ast.parse(answer))).kind == kind
             assert classify(q, "\n" + answer.replace("\n", "  # so\n\n") + "\n").kind == kind

@@ -12,11 +12,11 @@ from interp_transfer.prompts.contrast import SPLITS
 
 @pytest.fixture(scope="module")
 def answers() -> list[str]:
-    """Every canonical answer that can be sung, and what organisms say to how-to requests, wanted or not."""
+    """Canonical answers that can be sung, a fifth of all, and what organisms say to how-to requests, wanted or not."""
     world = load_world()
     questions = [q for split in SPLITS for q in world.questions(split, *sorted(SUNG))]
     howto = [q for q in questions if q.family in ("howto", "harmful")]
-    return sorted({q.answer for q in questions} | {form for q in howto for form in (*steps(q), *refusals(q))})
+    return sorted({q.answer for q in questions} | {form for q in howto for form in (*steps(q), *refusals(q))})[::5]
 
 
 def test_all_families_but_code_are_sung():

