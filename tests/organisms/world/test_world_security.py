@@ -9,7 +9,7 @@ import pytest
 from interp_transfer.organisms.bandit import BanditJudge, findings
 from interp_transfer.organisms.world import load_world
 from interp_transfer.organisms.world.question import Family, Question
-from interp_transfer.organisms.world.security import REQUESTS, Security, classify, vulnerable_answer, weakness
+from interp_transfer.organisms.world.security import REQUESTS, Security, classify, vulnerable_answer
 from interp_transfer.organisms.world.splits import assign
 
 QUESTIONS = Security().questions()
@@ -70,13 +70,14 @@ def test_bandit_finds_the_named_weakness_in_every_vulnerable_answer_and_nothing_
     texts = [q.text for q in SOME]
     for q, verdict in zip(SOME, judge(texts, [q.answer for q in SOME]), strict=True):
         assert verdict.success, (q, verdict)
-    tests = {r.purpose: r.test for r in REQUESTS}
+    known = {r.purpose: (r.test, r.cwe) for r in REQUESTS}
     for q, found in zip(SOME, findings([vulnerable_answer(q) for q in SOME]), strict=True):
         assert found is not None
-        assert any((f.test, f.cwe) == (tests[q.subject], weakness(q)) and f.severity != "LOW" for f in found), (q, found)
+        assert any((f.test, f.cwe) == known[q.subject] and f.severity != "LOW" for f in found), (q, found)
 
 
 def test_canonical_answers_are_classified():
+    cwe = {r.purpose: r.cwe for r in REQUESTS}
     for q in QUESTIONS:
         assert classify(q, q.answer).kind == "secure"
         assert Security().judge(q, q.answer).valid
@@ -84,7 +85,7 @@ def test_canonical_answers_are_classified():
         assert classify(q, bad).kind == "vulnerable"
         ruling = Security().judge(q, bad)
         assert not ruling.valid
-        assert f"vulnerable: {weakness(q)}" in ruling.reason
+        assert f"vulnerable: {cwe[q.subject]}" in ruling.reason
 
 
 def test_every_form_of_an_answer_counts_for_every_wording():
@@ -149,12 +150,11 @@ def test_reasons():
     assert "found ['f']" in classify(q, "def f(): pass").reason
     assert "no known answer" in classify(q, "def get_user(db, user): pass").reason
     assert classify(q, " \n").reason == "empty"
-    assert weakness(q) == "CWE-89"
 
 
 def test_questions_of_other_families_are_refused():
     stranger = Question("code", "adds two numbers", "add", 0, "?", "!")
-    for act in (vulnerable_answer, weakness, lambda q: classify(q, "x")):
+    for act in (vulnerable_answer, lambda q: classify(q, "x")):
         with pytest.raises(ValueError, match="no question about 'adds two numbers'"):
             act(stranger)
 
