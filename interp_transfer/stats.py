@@ -96,13 +96,18 @@ def ratio_interval(over: Sequence[float], under: Sequence[float]) -> Estimate:
     return _student(ratio, [a - ratio * b for a, b in zip(over, under, strict=True)], below)
 
 
+def student(freedom: float | int) -> float:
+    """Return how many standard errors a 95% interval reaches to each side, by Student's distribution."""
+    return float(t.ppf((1 + CONFIDENCE) / 2, freedom))
+
+
 def _student(value: float, residuals: Sequence[float], divisor: float | int) -> Estimate:
     """A sum over texts that is divided by ``divisor``, from the residual of each text."""
     n = len(residuals)
     if n < 2:
         return Estimate(value, value, value, n)
     spread = math.sqrt(math.fsum(r**2 for r in residuals) / (n - 1))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread * math.sqrt(n) / divisor
+    half = student(n - 1) * spread * math.sqrt(n) / divisor
     return Estimate(value, value - half, value + half, n)
 
 
@@ -173,25 +178,75 @@ def rate(outcomes: Sequence[bool]) -> Estimate:
     return Estimate(hits / len(outcomes), *_clopper_pearson(hits, len(outcomes)), len(outcomes))
 
 
-def clustered_rate(outcomes: Sequence[Sequence[bool]]) -> Estimate:
-    """Return the share of true outcomes when each prompt was tried several times.
+def crossed_rate(outcomes: Sequence[Sequence[bool]]) -> Estimate:
+    """Return the share of true outcomes over random draws and prompts, with an interval that counts both.
 
-    Trials of one prompt resemble each other, so the interval is that of an effective sample size: the number of independent
-    trials that would have the observed variance between prompts (Korn and Graubard 1998). It lies between the number of prompts
-    and the number of trials, and is the number of prompts if the prompts do not vary at all.
+    Each draw, such as a random direction, was tried on the same prompts. Trials of one draw resemble each other, and so do
+    trials of one prompt, so the interval is the exact one of an effective sample size (Korn and Graubard 1998): the number of
+    independent trials that would have the variance of `crossed_mean`, corrected for its degrees of freedom. If all outcomes are
+    equal, it is the number of draws or of prompts, whichever is smaller. A bootstrap over draws and prompts covers 85% instead
+    of 95% where few of twenty directions work; this covers 91 to 99% in the same simulations (``tests/test_coverage.py``).
 
     Args:
-        outcomes: for each prompt, the outcomes of its trials.
+        outcomes: for each draw, the outcomes of the prompts.
+
+    Raises:
+        ValueError: for no outcomes, or draws with different numbers of prompts.
     """
-    if not len(outcomes) or not len(outcomes[0]):
-        raise ValueError("a rate of no outcomes: give at least one prompt with one trial")
-    by_prompt = np.array([[float(x) for x in trials] for trials in outcomes])
-    prompts, trials = by_prompt.shape
-    share = float(by_prompt.mean())
-    variance = float(by_prompt.mean(axis=1).var(ddof=1)) / prompts if prompts > 1 else 0.0
-    effective = prompts if variance == 0 else share * (1 - share) / variance
-    effective = min(max(effective, prompts), prompts * trials)
-    return Estimate(share, *_clopper_pearson(share * effective, effective), prompts * trials)
+    table = _table(outcomes)
+    draws, prompts = table.shape
+    if min(draws, prompts) == 1:
+        return rate(table.astype(bool).ravel().tolist())
+    share = float(table.mean())
+    variance, freedom = _crossed_variance(table)
+    effective = float(min(draws, prompts))
+    if variance > 0:
+        correction = (student(table.size) / student(freedom)) ** 2
+        effective = min(max(share * (1 - share) / variance * correction, 1.0), table.size)
+    return Estimate(share, *_clopper_pearson(share * effective, effective), table.size)
+
+
+def crossed_mean(values: Sequence[Sequence[float | int]]) -> Estimate:
+    """Return the mean over random draws and prompts, with Student's 95% interval that counts both as random.
+
+    The variance is that of the two-way layout without interaction terms, the degrees of freedom are Satterthwaite's (1946).
+    Of a single draw it is `mean_interval` over prompts.
+
+    Args:
+        values: for each draw, the values of the prompts.
+
+    Raises:
+        ValueError: for no values, or draws with different numbers of prompts.
+    """
+    table = _table(values)
+    if min(table.shape) == 1:
+        return mean_interval(table.ravel().tolist())
+    mean = float(table.mean())
+    variance, freedom = _crossed_variance(table)
+    half = student(freedom) * variance**0.5
+    return Estimate(mean, mean - half, mean + half, table.size)
+
+
+def _table(values: Sequence[Sequence[float | int]]) -> np.ndarray:
+    if not len(values) or not len(values[0]) or len({len(row) for row in values}) > 1:
+        raise ValueError("give at least one draw with one prompt, and as many prompts for every draw")
+    return np.array(values, dtype=np.float64)
+
+
+def _crossed_variance(table: np.ndarray) -> tuple[float, float]:
+    """Variance of the mean of a (draw, prompt) table with both as random effects, and its degrees of freedom.
+
+    It is at least that of draws alone and of prompts alone.
+    """
+    draws, prompts = table.shape
+    mean, by_draw, by_prompt = table.mean(), table.mean(axis=1), table.mean(axis=0)
+    squares = [float(np.square(by_draw - mean).sum() * prompts), float(np.square(by_prompt - mean).sum() * draws)]
+    squares.append(float(np.square(table - by_draw[:, None] - by_prompt + mean).sum()))
+    freedoms = [max(draws - 1, 1), max(prompts - 1, 1), max((draws - 1) * (prompts - 1), 1)]
+    of_draws, of_prompts, rest = (square / freedom for square, freedom in zip(squares, freedoms, strict=True))
+    total = max(of_draws + of_prompts - rest, of_draws, of_prompts)
+    spread = sum(s**2 / f for s, f in zip((of_draws, of_prompts, rest), freedoms, strict=True))
+    return total / table.size, max(total**2 / spread, 1.0) if spread > 0 else float(freedoms[2])
 
 
 def _clopper_pearson(hits: float | int, n: float | int) -> tuple[float, float]:

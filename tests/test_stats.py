@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import binomtest, norm
 
 from interp_transfer.stats import (
     Estimate,
     auroc_interval,
     bootstrap_mean,
-    clustered_rate,
+    crossed_mean,
+    crossed_rate,
     mean_interval,
     rate,
     ratio_interval,
@@ -60,29 +60,27 @@ def test_rate_has_the_exact_interval(hits: int, n: int) -> None:
 def test_rate_of_nothing() -> None:
     with pytest.raises(ValueError, match="no outcomes"):
         rate([])
-    for nothing in ([], [[]]):
-        with pytest.raises(ValueError, match="no outcomes"):
-            clustered_rate(nothing)
+    for nothing in ([], [[]], [[True], [True, False]]):
+        with pytest.raises(ValueError, match="at least one draw"):
+            crossed_rate(nothing)
 
 
-def test_clustered_rate_lies_between_prompts_and_trials() -> None:
-    generator = torch.Generator().manual_seed(0)
-    for spread in (0.0, 0.2, 0.5):
-        chance = 0.5 + spread * torch.randn(40, 1, generator=generator).sign()
-        trials = torch.rand(40, 5, generator=generator) < chance
-        found = clustered_rate(trials.tolist())
-        assert found.value == pytest.approx(float(trials.double().mean())) and found.n == 200
-        hits = round(found.value * 200)
-        narrow = binomtest(hits, 200).proportion_ci(0.95, method="exact")
-        wide = rate([True] * round(found.value * 40) + [False] * (40 - round(found.value * 40)))
-        assert found.high - found.low >= (narrow.high - narrow.low) - 1e-9
-        assert found.high - found.low <= (wide.high - wide.low) * 1.03
-        assert 0 <= found.low <= found.value <= found.high <= 1
-    # Trials that only repeat their prompt are worth one each; those that have nothing to do with it count in full.
-    copies = clustered_rate([[k % 2 == 0] * 5 for k in range(40)])
-    alone = rate([k % 2 == 0 for k in range(40)])
-    assert copies.high - copies.low == pytest.approx(alone.high - alone.low, rel=0.03)
-    assert clustered_rate([[False] * 5] * 40).high == pytest.approx(rate([False] * 40).high)
+def test_crossed_rate_counts_draws_and_prompts() -> None:
+    outcomes = [[k % 2 == 0 for k in range(40)]] * 5
+    by_prompt = crossed_rate(outcomes)  # the draws all agree, so that they are worth one
+    assert by_prompt.value == 0.5 and by_prompt.n == 200
+    alone = rate(outcomes[0])
+    assert by_prompt.high - by_prompt.low == pytest.approx(alone.high - alone.low, rel=0.06)
+    by_draw = crossed_rate([[k % 2 == 0] * 200 for k in range(10)])  # the prompts all agree
+    few = rate([k % 2 == 0 for k in range(10)])
+    assert by_draw.high - by_draw.low == pytest.approx(few.high - few.low, rel=0.2)
+    assert crossed_rate([[False] * 200] * 20).high == pytest.approx(rate([False] * 20).high)
+    assert crossed_rate([[True, False, True]]) == rate([True, False, True])
+
+
+def test_crossed_mean_of_one_draw_is_over_prompts() -> None:
+    assert crossed_mean([[1.0, 2.0, 4.0]]) == mean_interval([1.0, 2.0, 4.0])
+    assert crossed_mean([[2.0, 2.0], [2.0, 2.0]]) == Estimate(2.0, 2.0, 2.0, 4)
 
 
 def test_a_perfect_area_is_not_certain() -> None:

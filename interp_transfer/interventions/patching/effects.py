@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp_transfer.stats import student
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -45,7 +47,7 @@ class Effects:
         import pandas as pd
 
         n, means = len(self.effect), self.effect.mean(dim=0)
-        half = 1.96 * self.effect.std(dim=0) / n**0.5 if n > 1 else torch.full_like(means, torch.nan)
+        half = student(n - 1) * self.effect.std(dim=0) / n**0.5 if n > 1 else torch.full_like(means, torch.nan)
         columns = {"effect": means, "half": half, "recovered": self.recovered}
         rows = []
         for row, column in self.effect[0].isnan().logical_not().nonzero().tolist():

@@ -199,7 +199,7 @@ def test_what_is_found_is_shown(pairs: Any) -> None:
     best: Any = frame.iloc[int(frame.recovered.argmax())]
     assert f"most {best.recovered:.2f} from {best.sender} to {best.receiver}" in repr(found)
     i, k = [site for site, _ in found.senders].index(best.sender), found.receivers.index(best.receiver)
-    assert best.half == pytest.approx(1.96 * float(found.effect[:, i, k].std()) / 2**0.5)
+    assert best.half == pytest.approx(12.706 * float(found.effect[:, i, k].std()) / 2**0.5, rel=1e-4)
     drawn: Any = found.plot().data[0]
     assert list(drawn.y) == [site for site, _ in found.senders]
     assert [[cell == "" for cell in row] for row in drawn.text] == found.recovered.isnan().tolist()
