@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.io import checked, read_tensors, write_json, write_tensors
 from interp_transfer.mapping.card import LIBRARY, PAPER, Card, is_our_card, model_card
 from interp_transfer.mapping.hub import fetch, hub_errors, local_folder
-from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, find_mode, find_norm, move
+from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, applicable_mode, find_mode, find_norm, move
 from interp_transfer.mapping.networks import make_core
 from interp_transfer.models.identity import ModelIdentity, Space
 from interp_transfer.vectors.vector import SteeringVector, check_same
@@ -84,13 +84,19 @@ class Mapper(
         mapped = self.core((rows - self.shift_in) / self.scale_in) * self.scale_out + self.shift_out
         if self.massive_norm.isinf():
             return mapped
-        return torch.where((rows.norm(dim=1) > self.massive_norm)[:, None], self.massive_out, mapped)
+        return torch.where(self.is_massive(rows)[:, None], self.massive_out, mapped)
+
+    def is_massive(self, rows: Float[Tensor, "row d_source"]) -> Bool[Tensor, " row"]:
+        """Which rows are so long that they are all sent to one row of the target."""
+        return rows.norm(dim=1) > self.massive_norm
 
     def transfer(self, vector: SteeringVector, mode: str = DEFAULT_MODE, norm: str = DEFAULT_NORM) -> SteeringVector:
         """Return the vector in the target's space.
 
         A nonlinear map has no single image of a direction, so ``mode`` selects what is mapped (see ``mapping.move``). For an
-        affine mapper, ``difference``, ``delta`` and ``jacobian`` agree, and ``raw`` adds the bias.
+        affine mapper, ``difference``, ``delta`` and ``jacobian`` agree, and ``raw`` adds the bias. A vector that is not the
+        difference in means of its evidence, such as a probe's direction, is moved by ``delta`` instead of ``difference``; its
+        history records that.
 
         Args:
             vector: vector of this mapper's source model and site.
@@ -116,8 +122,10 @@ class Mapper(
                 f"this mapper was fitted at {self.source.site!r}, and the vector is of {vector.site!r}: extract it there, or "
                 "fit a mapper for its site"
             )
-        direction, evidence = move(self, vector, mode)
-        note = f"moved from {vector.site} of {vector.model} by {self.kind}, mode {mode}, norm {norm}"
+        used = applicable_mode(vector, mode)
+        direction, evidence = move(self, vector, used)
+        why = "" if used == mode else f" (not {mode}: the vector is not its evidence's difference in means)"
+        note = f"moved from {vector.site} of {vector.model} by {self.kind}, mode {used}{why}, norm {norm}"
         moved = SteeringVector(
             direction,
             self.target.site,

@@ -3,7 +3,8 @@
 An affine map, f(x) = A x + b, moves a vector to A v. A nonlinear map has no single answer, because its effect on a direction
 depends on the activation. There are four modes, ordered by the evidence that they need:
 
-- ``difference``: mean f(h+) - mean f(h-), the difference between the two mapped sides of the contrast. Needs a contrast.
+- ``difference``: mean f(h+) - mean f(h-), the difference between the two mapped sides of the contrast. Needs a contrast whose
+  difference in means is the vector; a probe's direction or a principal component is moved by ``delta`` instead.
 - ``delta``: mean of f(h + v) - f(h) over the evidence, the effect of f on the steered activations. Needs activations.
 - ``jacobian``: mean of J_f(h) v, with the exact derivative by forward-mode products. Accurate for small steps only.
 - ``raw``: f(v), the vector treated as an activation, bias included, as a literal reading of the paper has it. It evaluates f
@@ -17,9 +18,10 @@ target.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp_transfer.names import find
@@ -31,6 +33,10 @@ Norm = Callable[[SteeringVector, SteeringVector], SteeringVector]
 """Sets the length of a moved vector (first argument), given the source's vector (second argument)."""
 
 DEFAULT_MODE = "difference"
+EXACT = 1e-3
+"""Relative error up to which a direction is its evidence's difference."""
+MEANS = {"difference_in_means", "mean_centring"}
+"""Methods whose direction is a difference in means."""
 DEFAULT_NORM = "mapped"
 
 
@@ -46,14 +52,14 @@ def difference(f: Map, vector: SteeringVector) -> Float[Tensor, " d_target"]:
 
 
 def delta(f: Map, vector: SteeringVector) -> Float[Tensor, " d_target"]:
-    """Return the mean of f(h + v) - f(h) over the starting points."""
-    h = starting_points(vector.evidence)
+    """Return the mean of f(h + v) - f(h) over the starting points that f does not set apart."""
+    h = ordinary_rows(f, starting_points(vector.evidence))
     return (f(h + vector.direction.to(h.dtype)) - f(h)).mean(dim=0)
 
 
 def jacobian(f: Map, vector: SteeringVector) -> Float[Tensor, " d_target"]:
-    """Return the mean of J_f(h) v over the starting points, with the exact derivative."""
-    h = starting_points(vector.evidence)
+    """Return the mean of J_f(h) v over the same starting points, with the exact derivative."""
+    h = ordinary_rows(f, starting_points(vector.evidence))
     tangent = vector.direction.to(h.dtype).expand_as(h).contiguous()
     return torch.func.jvp(f, (h,), (tangent,))[1].mean(dim=0)
 
@@ -66,9 +72,58 @@ def raw(f: Map, vector: SteeringVector) -> Float[Tensor, " d_target"]:
 MODES: dict[str, Mode] = {"difference": difference, "delta": delta, "jacobian": jacobian, "raw": raw}
 
 
+@runtime_checkable
+class SetsRowsApart(Protocol):
+    """A map that sends massive rows to one row of the target, so that it has no derivative there."""
+
+    def is_massive(self, rows: Float[Tensor, "n d_source"]) -> Bool[Tensor, " n"]:
+        """Which rows are set apart."""
+        ...
+
+
+def ordinary_rows(f: Map, rows: Float[Tensor, "n d_source"]) -> Float[Tensor, "m d_source"]:
+    """The rows that a map does not set apart as massive.
+
+    Raises:
+        ValueError: if it sets all of them apart.
+    """
+    kept = rows[~f.is_massive(rows)] if isinstance(f, SetsRowsApart) else rows
+    if not len(kept):
+        raise ValueError(f"all {len(rows)} activations are massive for this mapper, which maps those to one row: give others")
+    return kept
+
+
+def is_difference(vector: SteeringVector) -> bool:
+    """Whether a vector's direction is the difference of its evidence's means, so that moving both sides moves the vector.
+
+    A difference in means is of all rows, its evidence a sample of them: it may deviate by three standard errors.
+    """
+    if isinstance(vector.evidence, Reference) or not vector.evidence:
+        return False
+    error = float((torch.stack([c.difference() for c in vector.evidence]).sum(dim=0) - vector.direction).float().norm())
+    allowed = EXACT * vector.norm
+    if set(vector.method.split("+")) <= MEANS:
+        squares = [
+            c.weight**2 * float(side.float().var(dim=0).sum()) / len(side)
+            for c in vector.evidence
+            for side in (c.positive, c.negative)
+            if len(side) > 1
+        ]
+        allowed = max(allowed, 3 * sum(squares) ** 0.5)
+    return error <= allowed
+
+
+def applicable_mode(vector: SteeringVector, mode: str) -> str:
+    """The mode, or ``delta`` instead of ``difference`` for a vector that is not its evidence's difference in means.
+
+    Without evidence the mode stays, and the error names what is missing.
+    """
+    return "delta" if mode == "difference" and vector.evidence and not is_difference(vector) else mode
+
+
 @torch.no_grad()
 def move(f: Map, vector: SteeringVector, mode: str = DEFAULT_MODE) -> tuple[Float[Tensor, " d_target"], Evidence]:
-    """Return the direction and the evidence of a vector in the target's space.
+    """Return the direction and the evidence of a vector in the target's space, by exactly this mode.
 
     Raises:
         ValueError: for an unknown mode, or a vector without the evidence that the mode needs.

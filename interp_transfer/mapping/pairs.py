@@ -75,13 +75,24 @@ class PairedActivations:
             f"{self.alignment.strategy} {self.alignment.coverage:.1%}{left_out}{control}{self._where()})"
         )
 
-    def shuffled(self, seed: int = 0) -> "PairedActivations":
+    def shuffled(self, seed: int = 0, *, within_text: bool = False) -> "PairedActivations":
         """Return the control of every mapper: the same rows on both sides, partners exchanged at random.
 
         In a store, partners are exchanged block by block: the rows of a block of 2048 get theirs, in random order, from another
         block of the store.
+
+        Args:
+            seed: draws the exchange.
+            within_text: exchange partners within each text only, so that a mapper can still learn what a text is about, but
+                not what its tokens are. Pairs in a store refuse this.
         """
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        if within_text:
+            keys = self.text_index + torch.rand(len(self), dtype=torch.float64, generator=generator)
+            order = torch.empty(len(self), dtype=torch.long)
+            order[self.text_index.argsort(stable=True)] = keys.argsort()
+        else:
+            order = torch.randperm(len(self), generator=generator)
         mixed = {site: rows[order] for site, rows in self.target.items()}
         return replace(self, target=mixed, target_token=self.target_token[order], is_shuffled=True)
 

@@ -85,8 +85,10 @@ class StoredPairs(PairedActivations):
 
     store: Store = field(kw_only=True)
 
-    def shuffled(self, seed: int = 0) -> "StoredPairs":
+    def shuffled(self, seed: int = 0, *, within_text: bool = False) -> "StoredPairs":
         """See ``PairedActivations.shuffled``."""
+        if within_text:
+            raise ValueError("pairs in a store are shuffled across texts only: collect without store= for within_text=True")
         moved = [name for column in (*self.target.values(), self.target_token) for name in column.names]
         store = self.store.exchanged(moved, seed)
         return replace(

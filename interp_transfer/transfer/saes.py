@@ -19,6 +19,7 @@ from torch import Tensor
 
 from interp_transfer.features.sae import Sae
 from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.mapping.move import ordinary_rows
 from interp_transfer.vectors.vector import check_same
 
 if TYPE_CHECKING:
@@ -36,8 +37,12 @@ def affine_part(
 ) -> tuple[Float[Tensor, "d_target d_source"], Float[Tensor, " d_target"]]:
     """Return A and b of an affine approximation of f at some rows: A is the mean derivative, A mean(x) + b the mean of f(x).
 
-    It is exact for an affine map.
+    It is exact for an affine map. Rows that a mapper sets apart as massive have no derivative and are left out.
+
+    Raises:
+        ValueError: if no row is left.
     """
+    rows = ordinary_rows(f, rows)
     jacobian = torch.func.vmap(torch.func.jacrev(lambda x: f(x[None])[0]))
     total = sum(jacobian(part).sum(dim=0) for part in rows.split(ROWS_PER_JACOBIAN))
     a = torch.as_tensor(total) / len(rows)

@@ -5,7 +5,7 @@ import torch
 
 from interp_transfer.mapping.card import Card
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.mapping.move import MODES, at_spread, spread
+from interp_transfer.mapping.move import MODES, applicable_mode, at_spread, is_difference, move, spread
 from interp_transfer.mapping.networks import make_core
 from interp_transfer.models.identity import ModelIdentity, Space
 from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector
@@ -87,3 +87,79 @@ def test_an_unknown_norm_is_named():
         mapper.transfer(vector, norm="x")
     with pytest.raises(ValueError, match="no evidence"):
         mapper.transfer(SteeringVector(vector.direction, SITE, MODEL), "raw", "spread")
+
+
+def with_massive_rows(mapper):
+    mapper.massive_norm.fill_(50.0)
+    mapper.massive_out.fill_(3.0)
+    return mapper
+
+
+@pytest.mark.parametrize("mode", ["delta", "jacobian"])
+def test_rows_that_a_mapper_sets_apart_have_no_share_in_a_moved_vector(mode):
+    mapper = with_massive_rows(mapper_of(6, 5))
+    ordinary = rows(40, 6, 0)
+    bare = SteeringVector(rows(1, 6, 1)[0], SITE, MODEL, Reference(ordinary))
+    massive = SteeringVector(bare.direction, SITE, MODEL, Reference(torch.cat([ordinary, 1000 * rows(4, 6, 2)])))
+    assert torch.allclose(mapper.transfer(massive, mode).direction, mapper.transfer(bare, mode).direction, atol=1e-6)
+    with pytest.raises(ValueError, match="all 4 activations are massive"):
+        mapper.transfer(SteeringVector(bare.direction, SITE, MODEL, Reference(1000 * rows(4, 6, 2))), mode)
+
+
+def test_a_direction_that_is_not_its_evidences_difference_is_moved_as_itself():
+    mapper = mapper_of(6, 5)
+    means = vector_of(rows(40, 6, 0) + 1, rows(40, 6, 1))
+    probe = SteeringVector(rows(1, 6, 2)[0], SITE, MODEL, means.evidence, "probe")
+    moved = mapper.transfer(probe)
+    assert torch.equal(moved.direction, mapper.transfer(probe, "delta").direction)
+    assert not torch.allclose(moved.direction, mapper.transfer(means).direction, atol=1e-3)
+    assert "mode delta (not difference" in moved.history[-1]
+    assert "mode difference, norm" in mapper.transfer(means).history[-1]
+
+
+def test_a_sample_of_the_evidence_may_differ_from_the_mean_of_all_rows():
+    positive, negative = rows(3000, 6, 0) + 1, rows(3000, 6, 1)
+    direction = positive.mean(dim=0) - negative.mean(dim=0)
+    evidence = (Contrast(positive[:100], negative[:100]),)
+    assert is_difference(SteeringVector(direction, SITE, MODEL, evidence, "difference_in_means"))
+    assert not is_difference(SteeringVector(direction, SITE, MODEL, evidence, "probe"))
+    assert not is_difference(SteeringVector(-direction, SITE, MODEL, evidence, "difference_in_means"))
+
+
+def test_a_sum_with_a_bare_direction_moves_both():
+    """Through an affine map, moving a sum is moving its terms."""
+    turn, means = torch.linalg.qr(rows(6, 6, 3))[0], vector_of(rows(40, 6, 0) + 1, rows(40, 6, 1))
+    bare = SteeringVector(rows(1, 6, 2)[0], SITE, MODEL)
+    both = means + bare
+    direction, _ = move(lambda a: a @ turn + 7, both, applicable_mode(both, "difference"))
+    assert torch.allclose(direction, (means.direction + bare.direction) @ turn, atol=1e-5)
+
+
+def bent(a):
+    """A map whose effect of a step depends on where the step starts, as an autoencoder's does."""
+    return torch.cat([a.square(), a.sin()], dim=1)
+
+
+@pytest.mark.parametrize("weight", [1.0, -1.0])
+def test_a_step_starts_where_it_leads_to_the_other_side(weight):
+    """The step from each row to its partner is the vector itself, so delta is the difference, from this side alone."""
+    start = rows(40, 6, 0)
+    vector = 3 * rows(1, 6, 1)[0]
+    sides = (start + vector, start) if weight > 0 else (start, start + vector)
+    contrast = Contrast(*sides, weight)
+    steering = SteeringVector(contrast.difference(), SITE, MODEL, (contrast,))
+    assert torch.allclose(steering.direction, vector, atol=1e-5)
+    expected = (bent(start + vector) - bent(start)).mean(dim=0)
+    wrong = (bent(start + 2 * vector) - bent(start + vector)).mean(dim=0)
+    assert (expected - wrong).abs().max() > 1
+    for mode in ("difference", "delta"):
+        assert torch.allclose(move(bent, steering, mode)[0], expected, atol=1e-4), mode
+    slope = torch.cat([2 * start * vector, start.cos() * vector], dim=1).mean(dim=0)
+    assert torch.allclose(move(bent, steering, "jacobian")[0], slope, atol=1e-5)
+
+
+def test_steps_of_a_sum_start_from_the_side_of_each_contrast():
+    first, second = Contrast(rows(30, 6, 0) + 5, rows(30, 6, 1)), Contrast(rows(10, 6, 2) - 7, rows(20, 6, 3) + 9, -0.5)
+    vector = SteeringVector(rows(1, 6, 4)[0], SITE, MODEL, (first, second))
+    start = torch.cat([first.negative, second.positive])
+    assert torch.equal(move(bent, vector, "delta")[0], (bent(start + vector.direction) - bent(start)).mean(dim=0))

@@ -8,11 +8,12 @@ from torch import nn
 
 import interp_transfer as it
 from interp_transfer.activations.positions import OneOfLast
-from interp_transfer.features.probes import Probe
+from interp_transfer.features.probes import Probe, score_probe
 from interp_transfer.mapping.card import Card
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.identity import ModelIdentity, Space
-from interp_transfer.transfer.probe_maps import pairs_at
+from interp_transfer.transfer.probe_maps import fit_maps, pairs_at
+from interp_transfer.transfer.probe_scores import DetectionTexts, moved_scores
 from interp_transfer.transfer.probes import (
     back,
     fit_through,
@@ -20,6 +21,7 @@ from interp_transfer.transfer.probes import (
     recalibrated,
     score_through,
 )
+from interp_transfer.vectors.logistic import logistic
 
 HERE, THERE = ModelIdentity("here", "1" * 16), ModelIdentity("there", "2" * 16)
 SITE, OTHER = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
@@ -174,3 +176,16 @@ def test_pairs_of_one_token(wrapped):
     torch.testing.assert_close(pairs.target[OTHER], it.capture(target, texts, OTHER, end)[OTHER])
     with pytest.raises(ValueError, match="name one of each"):
         pairs_at(source, target, texts, (SITE, OTHER), "all")
+
+
+def test_moved_probes_are_scored_on_test_texts(wrapped):
+    """Nothing tells the texts apart but chance: with few of them, a probe is perfect on those that it was fitted on alone."""
+    letters = torch.randint(97, 123, (312, 8), generator=torch.Generator().manual_seed(0)).tolist()
+    texts = ["".join(map(chr, one)) for one in letters]
+    what = DetectionTexts("chance", (texts[:6], texts[6:12]), (texts[12:112], texts[112:212]), texts[212:260], texts[260:])
+    here, there = wrapped("llama"), wrapped("qwen2")
+    plus, minus = (it.capture(here, side, SITE, "last")[SITE] for side in what.train)
+    assert score_probe(Probe(*logistic(plus, minus), SITE, it.identity(here)), plus, minus).auroc > 0.99
+    found = moved_scores(here, there, what, fit_maps(here, there, what.texts, (SITE, OTHER)))
+    assert (found["n"] == 200).all()
+    assert found["auroc"].drop(["random, home", "random"]).between(0.35, 0.65).all()

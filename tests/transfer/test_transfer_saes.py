@@ -111,3 +111,14 @@ def test_wrong_pieces(planted):
     gated = train_sae(rows, HERE.site, Recipe("gated", expansion=2, batch_size=256), model=HERE.model, steps=1)
     with pytest.raises(ValueError, match="'gated'.* one by one"):
         move_sae(gated, there, back, rows[:5], rows[:5])
+
+
+def test_massive_rows_have_no_share_in_the_affine_part(planted):
+    rows, there, _ = planted
+    massive = torch.cat([rows, 1e4 * rows[: len(rows) // 20]])
+    there.massive_norm.fill_(float(rows.norm(dim=1).max()) + 1)
+    a, b = affine_part(there, massive)
+    expected, shift = affine_part(there, rows)
+    assert torch.allclose(a, expected) and torch.allclose(b, shift)
+    assert torch.allclose(rows @ a.T + b, there(rows), atol=1e-3)
+    there.massive_norm.fill_(float("inf"))
