@@ -125,8 +125,9 @@ def compare(
     """Judge interventions and the baselines on the same held-out prompts.
 
     The conditions ``unsteered``, ``random`` and ``mean_ablated`` are added: random vectors of the reference's norm at its site
-    and positions (five draws pooled, with intervals clustered by prompt), and the site's mean over the model's own activations
-    on the task's texts, at the same positions.
+    and positions (20 directions, with intervals over directions and prompts), and the site's mean over the model's own
+    activations on the task's texts, at the same positions. Strengths are taken as they are: to compare at equal cost, choose
+    each with `search.strengths.search_strength`.
 
     Args:
         target: the model that is steered.
@@ -148,10 +149,10 @@ def compare(
     if taken := {"unsteered", "random", "mean_ablated"} & set(named):
         raise ValueError(f"{sorted(taken)} are added by themselves: choose other names")
     like = _reference(named, reference)
-    test = evaluator(target, task, split, n=n, seed=seed, clean_prompts=n)
+    test = evaluator(target, task, split, n=n, seed=seed)
     conditions = {"unsteered": test.unsteered(progress)}
     for name, setting in named.items():
-        conditions[name] = test.judge([setting], _strength(setting), progress=progress)
+        conditions[name] = test.judge(setting, _strength(setting), progress=progress)
     conditions["random"] = test.random(like, seed, _strength((like,)), progress)
     conditions["mean_ablated"] = test.mean_ablated(like, progress)
     conditions = {name: add_readings(task, test.prompts, judged) for name, judged in conditions.items()}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,9 +24,12 @@ from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import render_chat, tokenize, tokenizer_of
 from interp_transfer.prompts.chats import Chat, Prompt
-from interp_transfer.stats import Estimate, clustered_rate, mean_interval, rate, share_to_dict
+from interp_transfer.stats import Estimate, crossed_mean, crossed_rate, mean_interval, rate, share_to_dict
+from interp_transfer.vectors.controls import random_directions
 
-RANDOM_DRAWS = 5
+RANDOM_DIRECTIONS = 20
+RANDOM_PROMPTS = 50
+"""Prompts, and clean prompts, on which random directions are judged: most of the uncertainty is between directions."""
 CLEAN_PROMPTS = 100
 REFERENCE_TEXTS = 200
 
@@ -41,7 +45,9 @@ class Condition:
         strength: of the intervention; 0 where that has no meaning.
         completions: one for each prompt; of the first draw if there are several.
         verdicts: on those completions.
+        kl: of each clean prompt; ``cost`` is their mean.
         note: describes the condition.
+        draws: the outcome of each draw, if there are several, such as random directions or seeds of a mapper.
         readings: further readings of ``completions`` by the task, by name.
         differ: indices of the completions on which the task's judges disagree.
     """
@@ -52,7 +58,9 @@ class Condition:
     strength: float
     completions: tuple[str, ...] = field(repr=False)
     verdicts: tuple[Verdict, ...] = field(repr=False)
+    kl: tuple[float, ...] = field(default=(), repr=False)
     note: str = ""
+    draws: tuple["Condition", ...] = field(default=(), repr=False)
     readings: Mapping[str, Estimate] = field(default_factory=dict, hash=False)
     differ: tuple[int, ...] = ()
 
@@ -75,6 +83,10 @@ class Condition:
             "clean_kl": self.cost.value,
             "clean_kl_interval": {"low": self.cost.low, "high": self.cost.high, "n": self.cost.n},
             "note": self.note,
+            "draws": [
+                {"strength": c.strength, "success": c.success.value, "intact": c.intact.value, "clean_kl": c.clean_kl}
+                for c in self.draws
+            ],
             "readings": {name: share_to_dict(share) for name, share in self.readings.items()},
         }
 
@@ -83,17 +95,41 @@ class Condition:
 
 
 def condition(
-    task: Task, prompts: Sequence[Prompt], draws: Sequence[Sequence[str]], cost: Estimate, strength: float, note: str
+    task: Task,
+    prompts: Sequence[Prompt],
+    completions: Sequence[str],
+    kl: Float[Tensor, " clean"],
+    strength: float,
+    note: str = "",
 ) -> Condition:
-    """Judge completions. Several draws of the same prompts are pooled, with intervals clustered by prompt."""
-    verdicts = [task.judge(prompts, texts) for texts in draws]
-    success = [[v[i].success for v in verdicts] for i in range(len(prompts))]
-    intact = [[v[i].intact for v in verdicts] for i in range(len(prompts))]
-    if len(draws) == 1:
-        rates = rate([s for [s] in success]), rate([s for [s] in intact])
-    else:
-        rates = clustered_rate(success), clustered_rate(intact)
-    return Condition(*rates, cost, float(strength), tuple(draws[0]), tuple(verdicts[0]), note)
+    """Judge completions."""
+    verdicts = task.judge(prompts, completions)
+    shares = rate([v.success for v in verdicts]), rate([v.intact for v in verdicts])
+    by_prompt = tuple(kl.tolist())
+    return Condition(
+        *shares, _cost(mean_interval(by_prompt)), float(strength), tuple(completions), tuple(verdicts), by_prompt, note
+    )
+
+
+def pooled(draws: Sequence[Condition], note: str) -> Condition:
+    """Return the mean over random draws, such as random directions, with intervals over both draws and prompts.
+
+    It is over the prompts that all draws were judged on, the first ones of each. Completions and verdicts are those of the
+    first draw, and the strength is the median over the draws.
+    """
+    n, clean = (min(len(part) for part in parts) for parts in ([c.verdicts for c in draws], [c.kl for c in draws]))
+    success, intact = (
+        crossed_rate([[getattr(v, what) for v in c.verdicts[:n]] for c in draws]) for what in ("success", "intact")
+    )
+    cost = _cost(crossed_mean([c.kl[:clean] for c in draws]))
+    strength = float(np.median([c.strength for c in draws]))
+    first = draws[0]
+    return Condition(success, intact, cost, strength, first.completions, first.verdicts, first.kl, note, tuple(draws))
+
+
+def strongest(draws: Sequence[Condition], note: str) -> Condition:
+    """Return the draw with most intact answers, such as the best seed of a control, with all of them as its draws."""
+    return replace(max(draws, key=lambda c: (c.intact.value, c.success.value)), note=note, draws=tuple(draws))
 
 
 def add_readings(task: Task, prompts: Sequence[Prompt], judged: Condition) -> Condition:
@@ -142,47 +178,61 @@ class Evaluator:
     clean_kl: CleanKL
 
     def judge(
-        self, draws: Sequence[Sequence[Intervention]], strength: float, note: str = "", progress: bool = True
+        self, setting: Sequence[Intervention], strength: float | int = 0.0, note: str = "", progress: bool = True
     ) -> Condition:
-        """Judge one condition. Each draw is a setting of interventions that are applied together; draws are pooled."""
-        return self.judge_each([draws], [strength], note, progress)[0]
+        """Judge interventions that are applied together."""
+        return self.judge_each([setting], [strength], note, progress)[0]
 
     def judge_each(
         self,
-        conditions: Sequence[Sequence[Sequence[Intervention]]],
-        strengths: Sequence[float],
+        settings: Sequence[Sequence[Intervention]],
+        strengths: Sequence[float | int],
         note: str = "",
         progress: bool = True,
     ) -> list[Condition]:
-        """Judge several conditions, each as for ``judge``; those that add vectors at the same sites share batches."""
-        settings = [tuple(draw) for draws in conditions for draw in draws]
-        completions = iter(self.completions(settings, progress))
-        costs = iter(self.clean_kl(self.model, settings, progress))
-        judged = []
-        for draws, strength in zip(conditions, strengths, strict=True):
-            texts = [next(completions) for _ in draws]
-            kl = torch.stack([next(costs) for _ in draws]).mean(dim=0)
-            what = note or "; ".join(map(str, draws[0]))
-            judged.append(condition(self.task, self.prompts, texts, cost(kl), strength, what))
-        return judged
+        """Judge several settings, each as for ``judge``; those that add vectors at the same sites share batches."""
+        completions = self.completions(settings, progress)
+        costs = self.clean_kl(self.model, settings, progress)
+        return [
+            condition(self.task, self.prompts, texts, kl, strength, note or "; ".join(map(str, setting)))
+            for setting, strength, texts, kl in zip(settings, strengths, completions, costs, strict=True)
+        ]
+
+    def judge_draws(
+        self,
+        settings: Sequence[Sequence[Intervention]],
+        strengths: Sequence[float | int],
+        note: str = "",
+        progress: bool = True,
+    ) -> Condition:
+        """Judge random draws and pool them: the first on all prompts, the others on the first ``RANDOM_PROMPTS``."""
+        first = self.judge_each(settings[:1], strengths[:1], progress=progress)
+        others = self.few(RANDOM_PROMPTS).judge_each(settings[1:], strengths[1:], progress=progress)
+        return pooled([*first, *others], note)
 
     def completions(self, settings: Sequence[Sequence[Intervention]], progress: bool = True) -> list[list[str]]:
         """Return the completions of the prompts under each setting."""
         return completions_each(self.model, self.prompts, settings, self.task.max_new_tokens, progress)
 
+    def few(self, n: int) -> "Evaluator":
+        """Return the evaluator of the first prompts, and of as many clean ones."""
+        clean = CleanKL(self.clean_kl.prompts[:n], self.clean_kl.answers[:n])
+        return replace(self, prompts=self.prompts[:n], clean_kl=clean)
+
     def unsteered(self, progress: bool = True) -> Condition:
         """Judge the model without interventions."""
-        return self.judge([()], 0.0, "nothing done", progress)
+        return self.judge((), note="nothing done", progress=progress)
 
-    def random(self, like: Intervention, seed: int, strength: float, progress: bool = True) -> Condition:
-        """Judge random vectors with the norm, site and positions of ``like``, pooled."""
-        note = f"{RANDOM_DRAWS} random vectors of the reference's norm, at its site and positions"
-        return self.judge([(r,) for r in random_like(like, seed)], strength, note, progress)
+    def random(self, like: Intervention, seed: int, strength: float | int, progress: bool = True) -> Condition:
+        """Judge random vectors with the norm, site and positions of ``like``."""
+        note = f"{RANDOM_DIRECTIONS} random vectors of the reference's norm, at its site and positions"
+        settings = [(r,) for r in random_like(like, seed)]
+        return self.judge_draws(settings, [strength] * len(settings), note, progress)
 
     def mean_ablated(self, like: Intervention, progress: bool = True) -> Condition:
         """Judge the mean activation at the site and positions of ``like``."""
         note = "the site's mean in place of its activation"
-        return self.judge([(mean_ablation(self.model, self.task, like),)], 0.0, note, progress)
+        return self.judge((mean_ablation(self.model, self.task, like),), note=note, progress=progress)
 
     def forced_first_token(self) -> Condition:
         """Judge the unsteered model when the first token of the right answer is given: a task that this solves says little."""
@@ -192,15 +242,14 @@ class Evaluator:
         forced = [text + start for text, start in zip(texts, starts, strict=True)]
         rest = generate(self.model, forced, max_new_tokens=self.task.max_new_tokens - 1, progress=False)
         completions = [start + end for start, end in zip(starts, rest, strict=True)]
-        free = cost(torch.zeros(len(self.clean_kl.prompts)))
+        free = torch.zeros(len(self.clean_kl.prompts))
         note = "no steering; the first token of the right answer is given"
-        return condition(self.task, self.prompts, [completions], free, 0.0, note)
+        return condition(self.task, self.prompts, completions, free, 0.0, note)
 
 
-def cost(kl: Float[Tensor, " prompt"]) -> Estimate:
-    """Return mean clean KL with its interval, which is cut off at 0."""
-    mean = mean_interval(kl.tolist())
-    return replace(mean, low=max(0.0, mean.low))
+def _cost(kl: Estimate) -> Estimate:
+    """Mean clean KL, whose interval is cut off at 0."""
+    return replace(kl, low=max(0.0, kl.low))
 
 
 def completions_each(
@@ -241,7 +290,9 @@ def _batched(settings: Sequence[Sequence[Intervention]]) -> list[list[int]]:
     return groups
 
 
-def evaluator(model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int = 0, clean_prompts: int = 0) -> Evaluator:
+def evaluator(
+    model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int = 0, clean_prompts: int | None = None
+) -> Evaluator:
     """Draw prompts of a split, and answer clean ones without steering.
 
     Args:
@@ -250,14 +301,16 @@ def evaluator(model: HookedModel, task: Task, split: str, *, n: int = 200, seed:
         split: of the task.
         n: number of prompts.
         seed: draws the prompts.
-        clean_prompts: number of prompts that costs are measured on; at least CLEAN_PROMPTS, or all if there are fewer.
+        clean_prompts: number of prompts that costs are measured on, or all if there are fewer; n unless given, but at least
+            ``CLEAN_PROMPTS``.
 
     Raises:
         ValueError: for fewer prompts than n.
     """
     prompts = draw(task.prompts(split), n, seed, f"{split} prompts of {task.name}")
     clean = task.clean(split)
-    drawn = draw(clean, min(max(clean_prompts, CLEAN_PROMPTS), len(clean)), seed, f"clean {split} prompts of {task.name}")
+    count = max(n, CLEAN_PROMPTS) if clean_prompts is None else clean_prompts
+    drawn = draw(clean, min(count, len(clean)), seed, f"clean {split} prompts of {task.name}")
     answers = generate_tokens(model, drawn, max_new_tokens=task.max_new_tokens, progress=False)
     clean_kl = CleanKL(tuple(map(tuple, tokenize(model, drawn))), tuple(map(tuple, answers)))
     return Evaluator(model, task, tuple(prompts), clean_kl)
@@ -277,14 +330,13 @@ def draw(items: Sequence[Any], n: int, seed: int, what: str) -> list[Any]:
     return [items[int(i)] for i in order[:n]]
 
 
-def random_like(like: Intervention, seed: int, draws: int = RANDOM_DRAWS) -> list[Intervention]:
+def random_like(like: Intervention, seed: int, draws: int = RANDOM_DIRECTIONS) -> list[Intervention]:
     """Return interventions that add random directions with the norm, site and positions of another."""
     transform = like.transform
     assert isinstance(transform, Add)
     total = transform.direction.float() * transform.strength
-    generator = torch.Generator().manual_seed(seed)
-    noise = [torch.randn(total.shape[-1], generator=generator) for _ in range(draws)]
-    return [Intervention(like.site, Add(v / v.norm() * total.norm()), like.positions, model=like.model) for v in noise]
+    directions = random_directions(draws, total.shape[-1], seed)
+    return [Intervention(like.site, Add(v * total.norm()), like.positions, model=like.model) for v in directions]
 
 
 def mean_ablation(model: HookedModel, task: Task, like: Intervention) -> Intervention:

@@ -11,13 +11,13 @@ in later tokens too, and no dose removes it.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, substring
-from interp_transfer.evaluation.evaluator import Condition, Evaluator, draw, evaluator
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, draw, evaluator, pooled
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Noise
@@ -25,12 +25,14 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site
 from interp_transfer.prompts.chats import Prompt
-from interp_transfer.search.strengths import Make, strength_curve
 from interp_transfer.stats import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
+
+Make = Callable[[float], Sequence[Intervention]]
+"""Dose -> draws of an intervention, each of which is applied alone."""
 
 RELATIVE = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 """Default doses of noise, in units of the site's typical coordinate."""
@@ -111,8 +113,8 @@ def dose_curve(test: Evaluator, makes: Mapping[str, Make], doses: Sequence[float
 
     Args:
         test: prompts, judge and measure of clean KL, the same for all.
-        makes: by name: dose -> interventions, which are draws: each is applied alone and they are pooled, with intervals
-            clustered by prompt. ``lambda x: [add(vector, x)]`` makes a dose of a strength.
+        makes: by name: dose -> interventions, which are draws: each is applied alone and they are pooled, with intervals over
+            draws and prompts. ``lambda x: [add(vector, x)]`` makes a dose of a strength.
         doses: the doses.
         progress: show bars when it takes longer than two seconds.
 
@@ -127,8 +129,18 @@ def dose_curve(test: Evaluator, makes: Mapping[str, Make], doses: Sequence[float
     for name, by_dose in made.items():
         if empty := [x for x, draws in by_dose.items() if not len(draws)]:
             raise ValueError(f"{name!r} makes no intervention for dose {empty[0]:g}: give one at least")
-    curves = {name: strength_curve(test, by_dose.__getitem__, chosen, progress=progress) for name, by_dose in made.items()}
+    curves = {name: tuple(_judged(test, by_dose, progress)) for name, by_dose in made.items()}
     return Doses(test.task.name, identity(test.model), curves, details={"n": len(test.prompts)})
+
+
+def _judged(test: Evaluator, by_dose: Mapping[float, Sequence[Intervention]], progress: bool) -> Iterator[Condition]:
+    """The condition of each dose, over its draws."""
+    doses = [dose for dose, draws in by_dose.items() for _ in draws]
+    settings = [(draw,) for draws in by_dose.values() for draw in draws]
+    judged = iter(test.judge_each(settings, doses, progress=progress))
+    for draws in by_dose.values():
+        each = [next(judged) for _ in draws]
+        yield each[0] if len(each) == 1 else pooled(each, each[0].note)
 
 
 def noise_doses(
@@ -155,7 +167,7 @@ def noise_doses(
         site: where the noise is.
         doses: standard deviations; 0 is no noise (with ``replace``, an activation of zero).
         n: number of prompts of each kind.
-        draws: number of draws of the noise, pooled with intervals clustered by prompt. Dose 0 has one.
+        draws: number of draws of the noise, pooled with intervals over draws and prompts. Dose 0 has one.
         replace: put the noise in place of the activation (the paper's removal) instead of adding it (its induction).
         split: of the task's prompts.
         seed: of the drawn prompts and of the noise.

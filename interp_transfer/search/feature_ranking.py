@@ -6,7 +6,7 @@ steers with each candidate, or ablates it, and judges the answers.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int
@@ -20,13 +20,13 @@ from interp_transfer.features.sae import Sae
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.names import did_you_mean
 from interp_transfer.search.first_order import first_order
+from interp_transfer.search.strengths import Steer, search_strengths
 from interp_transfer.vectors.logistic import logistic
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RANKINGS = ("difference", "probe", "attribution")
-SCALES = (1.0, 2.0, 3.0, 5.0)
 
 
 def rank_features(
@@ -88,12 +88,13 @@ def causal_rank(
     features: Sequence[int],
     *,
     way: str = "steer",
-    scales: Sequence[float] = SCALES,
+    scales: Sequence[float] | None = None,
+    budget: float | None = None,
     positions: Positions = "all",
     keep_error: bool = True,
     progress: bool = True,
 ) -> "pd.DataFrame":
-    """Push each feature to the wanted side at several scales, and judge the answers.
+    """Push each feature to the wanted side, up to the clean-KL budget, and judge the answers.
 
     Args:
         test: prompts, judge and measure of clean KL; with validation prompts, if a feature is to be chosen.
@@ -101,14 +102,15 @@ def causal_rank(
         seen: the features' activations on both sides of the task's contrast.
         features: indices of the features.
         way: see ``feature_intervention``; "ablate" has one scale.
-        scales: see ``feature_intervention``.
+        scales: see ``feature_intervention``; unless given, those of the search of `strengths`, for each feature.
+        budget: clean KL that a scale may cost, in nats per token; the task's unless given. Given scales are all judged.
         positions: the tokens.
         keep_error: see ``feature_intervention``.
         progress: show bars when it takes longer than two seconds.
 
     Returns:
-        A row for each feature and scale: success, intact and clean KL with their intervals, n; sorted by the sum of success and
-        intact, then by clean KL.
+        A row for each feature and scale: success, intact and clean KL with their intervals, n; most intact answers first, then
+        most success, then least clean KL.
 
     Raises:
         ValueError: for features that do not differ or are out of range, and an SAE of another model.
@@ -116,10 +118,18 @@ def causal_rank(
     import pandas as pd
 
     sae.check_model(test.model)
-    tried = [(f, x) for f in features for x in (scales if way != "ablate" else (1.0,))]
-    options = {"way": way, "positions": positions, "keep_error": keep_error}
-    draws = [[(feature_intervention(sae, f, seen, x, **options),)] for f, x in tried]  # type: ignore[arg-type]
-    judged = test.judge_each(draws, [x for _, x in tried], progress=progress) if tried else []
-    rows = [{"feature": f, "scale": x, **c.columns()} for (f, x), c in zip(tried, judged, strict=True)]
-    rows.sort(key=lambda row: (-row["success"] - row["intact"], row["clean_kl"]))
+    options: dict[str, Any] = {"way": way, "positions": positions, "keep_error": keep_error}
+
+    def push(feature: int) -> Steer:
+        return lambda scale: (feature_intervention(sae, feature, seen, scale, **options),)
+
+    if scales is None and way != "ablate":
+        searches = search_strengths(test, {str(f): push(f) for f in features}, budget=budget, progress=progress)
+        found = [(f, c) for f in features for c in searches[str(f)].curve]
+    else:
+        tried = [(f, x) for f in features for x in (scales if scales is not None else (1.0,))]
+        judged = test.judge_each([push(f)(x) for f, x in tried], [x for _, x in tried], progress=progress)
+        found = [(f, c) for (f, _), c in zip(tried, judged, strict=True)]
+    rows = [{"feature": f, "scale": c.strength, **c.columns()} for f, c in found]
+    rows.sort(key=lambda row: (-row["intact"], -row["success"], row["clean_kl"]))
     return pd.DataFrame(rows)

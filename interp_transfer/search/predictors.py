@@ -32,14 +32,13 @@ from interp_transfer.models.sites import expand_sites, layer_of
 from interp_transfer.names import find
 from interp_transfer.prompts.contrast import sides
 from interp_transfer.search.first_order import first_order
-from interp_transfer.search.strengths import StrengthSearch, search_strength
+from interp_transfer.search.strengths import StrengthSearch, search_strengths
 from interp_transfer.vectors.extract import extract_each
 from interp_transfer.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
 PREDICTORS = ("depth", "map", "cka", "probe", "attribution")
 
 Pair = tuple[str, str]
@@ -104,12 +103,11 @@ def find_sites(
     source_sites: str | Sequence[str] | None = None,
     target_sites: str | Sequence[str] | None = None,
     kind: str = "affine",
-    strengths: Sequence[float] = STRENGTHS,
     n: int = 60,
     seed: int = 0,
     progress: bool = True,
 ) -> SiteChoice:
-    """Try the site pairs that a predictor scores best, each at several strengths, and choose one.
+    """Try the site pairs that a predictor scores best, each up to the clean-KL budget, and choose one.
 
     Args:
         source: the model that the vector comes from.
@@ -120,7 +118,6 @@ def find_sites(
         source_sites: candidates; the inputs of all blocks but the first unless given.
         target_sites: the same for the target.
         kind: of the mapper between each pair.
-        strengths: the strengths to try.
         n: number of validation prompts.
         seed: of everything that is random.
         progress: show bars when it takes longer than two seconds.
@@ -133,16 +130,10 @@ def find_sites(
     options = {"source_sites": source_sites, "target_sites": target_sites, "kind": kind, "n": n, "seed": seed}
     predictions = predict(source, target, task, by=(by,), progress=progress, **options)  # type: ignore[arg-type]
     validation = evaluator(target, task, "validation", n=n, seed=seed)
-    tried = {
-        pair: search_strength(validation, predictions.vectors[pair], strengths=strengths, progress=progress)
-        for pair in predictions.ranked(by)[:few]
-    }
-
-    def merit(pair: Pair) -> tuple[bool, float, float]:
-        c = tried[pair].chosen
-        return c.clean_kl <= task.budget, c.intact.value, c.success.value
-
-    best = max(tried, key=merit)
+    pairs = predictions.ranked(by)[:few]
+    vectors = {str(k): predictions.vectors[pair] for k, pair in enumerate(pairs)}
+    tried = dict(zip(pairs, search_strengths(validation, vectors, progress=progress).values(), strict=True))
+    best = max(tried, key=lambda pair: (tried[pair].chosen.intact.value, tried[pair].chosen.success.value))
     return SiteChoice(*best, predictions.vectors[best], tried[best], tried, predictions)
 
 

@@ -1,33 +1,43 @@
-"""The strength of a vector, chosen under one budget for all conditions of a comparison.
+"""The strength of a vector, found by the same search for every condition of a comparison.
 
-A vector's strength decides both what it does and what it costs, and the best strength of a native vector is not that of a
-moved or a random one. So each gets its own: the strength that leaves most answers intact on validation prompts, among those
-whose cost on clean prompts is within the budget. A vector without any success gets the largest strength within the budget, so
-that it does not fail for being weak.
+A vector's strength decides both what it does and what it costs, and vectors differ in length, so a grid of strengths would
+compare them at different costs: a short vector would be capped by the grid's end. Here the cost decides. The largest strength
+whose clean KL on validation prompts is within a budget is found by bracketing and interpolation; the vector is judged at fixed
+fractions of it, and of these the strength is chosen that leaves most answers intact.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, check_positions, describe
-from interp_transfer.evaluation.evaluator import Condition, Evaluator
+from interp_transfer.evaluation.evaluator import RANDOM_DIRECTIONS, Condition, Evaluator
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.vectors.controls import random_vectors
 from interp_transfer.vectors.vector import SteeringVector
 
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+FRACTIONS = (0.2, 0.4, 0.6, 0.8, 1.0)
+"""Of the largest strength within the budget. Clean KL is about quadratic in strength: 4 to 100% of the budget."""
+NEAR = 0.05
+"""The largest strength costs at least 1 - NEAR of the budget."""
+HIGHEST = 2.0**20
+"""Strength at which the search ends: a vector that costs less than the budget at this strength is saturated."""
+STEP = 16.0
+"""Largest factor between two strengths of the search."""
+ROUNDS = 40
 
 RULE = (
-    "most intact answers on validation prompts among the strengths within the clean-KL budget; then most success, then the "
-    "smaller strength; the largest within the budget if none of them has any success; the smallest of all if none is within it"
+    f"the largest strength within the clean-KL budget on validation prompts is found to {NEAR:.0%} of the budget; of "
+    f"{', '.join(f'{x:g}' for x in FRACTIONS)} times that, the one with most intact answers on validation prompts; then most "
+    "success, then the smaller strength; the largest if none has any success"
 )
 
-Make = Callable[[float], Sequence[Intervention]]
-"""Strength -> interventions whose outcomes are pooled: one, or several random draws."""
+Steer = Callable[[float], Sequence[Intervention]]
+"""Strength -> interventions that are applied together."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +45,15 @@ class StrengthSearch:
     """Outcomes over strengths, and the strength that was chosen.
 
     Attributes:
-        curve: one condition for each strength, on validation prompts.
+        curve: one condition for each strength, on validation prompts, by ascending strength. The last is the largest within
+            the budget.
         chosen: the condition that ``RULE`` selects.
+        saturated: whether clean KL stays below the budget at any strength.
     """
 
     curve: tuple[Condition, ...]
     chosen: Condition
+    saturated: bool = False
 
     @property
     def strength(self) -> float:
@@ -48,91 +61,212 @@ class StrengthSearch:
         return self.chosen.strength
 
 
+@dataclass(frozen=True)
+class Limit:
+    """The largest strength within a budget.
+
+    Attributes:
+        strength: the strength.
+        clean_kl: its mean clean KL, in nats per token.
+        saturated: whether clean KL stays below the budget at any strength; ``strength`` is then ``HIGHEST``.
+    """
+
+    strength: float
+    clean_kl: float
+    saturated: bool
+
+
 def search_strength(
+    validation: Evaluator, steer: SteeringVector | Steer, *, budget: float | None = None, progress: bool = True
+) -> StrengthSearch:
+    """Find the strength of one vector; see `search_strengths`."""
+    return search_strengths(validation, {"": steer}, budget=budget, progress=progress)[""]
+
+
+def search_strengths(
     validation: Evaluator,
-    steer: SteeringVector | Make,
+    steers: Mapping[str, SteeringVector | Steer],
     *,
     budget: float | None = None,
-    strengths: Sequence[float | int] = STRENGTHS,
     progress: bool = True,
-) -> StrengthSearch:
-    """Try strengths on validation prompts and choose one.
+) -> dict[str, StrengthSearch]:
+    """Find the strength of each of several vectors, all by the same search; vectors at the same site share batches.
 
     Args:
         validation: prompts, judge and clean KL.
-        steer: a vector, which is added at the task's positions; or a function that makes the interventions of a strength.
-        budget: clean KL that the strength may cost, in nats per token; the task's unless given.
-        strengths: the strengths to try.
+        steers: by name, a vector, which is added at the task's positions; or a function that makes the interventions of a
+            strength.
+        budget: clean KL that a strength may cost, in nats per token; the task's unless given.
+        progress: show bars when it takes longer than two seconds.
+
+    Raises:
+        ValueError: for a budget that is not above zero.
+    """
+    makes = {name: _steer(validation, steer) for name, steer in steers.items()}
+    limits = largest_within(validation, makes, budget=budget)
+    tried = [(name, limits[name].strength * x) for name in makes for x in FRACTIONS]
+    settings = [makes[name](x) for name, x in tried]
+    judged = iter(validation.judge_each(settings, [x for _, x in tried], progress=progress))
+    searches = {}
+    for name in makes:
+        curve = tuple(next(judged) for _ in FRACTIONS)
+        searches[name] = StrengthSearch(curve, choose(curve), limits[name].saturated)
+    return searches
+
+
+def judge_searched(
+    validation: Evaluator,
+    test: Evaluator,
+    steers: Mapping[str, SteeringVector | Steer],
+    *,
+    budget: float | None = None,
+    progress: bool = True,
+) -> dict[str, Condition]:
+    """Judge each vector on test prompts, at the strength that the search on validation prompts chooses.
+
+    Raises:
+        ValueError: as `search_strengths`.
+    """
+    searches = search_strengths(validation, steers, budget=budget, progress=progress)
+    settings = [_steer(test, steer)(searches[name].strength) for name, steer in steers.items()]
+    judged = test.judge_each(settings, [search.strength for search in searches.values()], progress=progress)
+    return dict(zip(steers, judged, strict=True))
+
+
+def judge_random(
+    validation: Evaluator,
+    test: Evaluator,
+    like: SteeringVector,
+    *,
+    n: int = RANDOM_DIRECTIONS,
+    seed: int = 0,
+    budget: float | None = None,
+    progress: bool = True,
+) -> Condition:
+    """Judge random directions at the site of a vector, each at the strength that its own search chooses, and pool them.
+
+    Args:
+        validation: prompts that strengths are chosen on.
+        test: prompts that the directions are judged on; all but the first direction on few of them.
+        like: a vector at the site.
+        n: number of directions.
+        seed: draws the directions.
+        budget: clean KL that a strength may cost, in nats per token; the task's unless given.
         progress: show bars when it takes longer than two seconds.
     """
-    allowed = validation.task.budget if budget is None else budget
-    curve = strength_curve(validation, steer, strengths, progress=progress)
-    return StrengthSearch(curve, choose(curve, allowed))
+    note = f"mean over {n} isotropic random directions, each at its own strength"
+    return judge_pooled(validation, test, random_vectors(like, n, seed), note, budget=budget, progress=progress)
 
 
-def strength_curve(
-    evaluator: Evaluator,
-    steer: SteeringVector | Make,
-    strengths: Sequence[float | int] = STRENGTHS,
+def judge_pooled(
+    validation: Evaluator,
+    test: Evaluator,
+    draws: Sequence[SteeringVector | Steer],
+    note: str = "",
     *,
+    budget: float | None = None,
     progress: bool = True,
-) -> tuple[Condition, ...]:
-    """Measure success, intact and clean KL at each strength; arguments as for `search_strength`."""
-    if isinstance(steer, SteeringVector):
-        vector = steer
-        draws = [[(add(vector, x, evaluator.task.positions),)] for x in strengths]
-    else:
-        draws = [[(intervention,) for intervention in steer(float(x))] for x in strengths]
-    return tuple(evaluator.judge_each(draws, strengths, progress=progress))
+) -> Condition:
+    """Judge random draws, each at the strength that its own search chooses, and pool them; arguments as for `judge_random`."""
+    named = {str(k): draw for k, draw in enumerate(draws)}
+    strengths = [search.strength for search in search_strengths(validation, named, budget=budget, progress=progress).values()]
+    settings = [_steer(test, draw)(x) for draw, x in zip(draws, strengths, strict=True)]
+    return test.judge_draws(settings, strengths, note, progress)
 
 
-def choose(curve: Sequence[Condition], budget: float) -> Condition:
-    """Choose the condition that ``RULE`` describes."""
-    within = [c for c in curve if c.clean_kl <= budget]
-    if not within:
-        return min(curve, key=lambda c: c.strength)
-    if not any(c.success.value for c in within):
-        return max(within, key=lambda c: c.strength)
-    return max(within, key=lambda c: (c.intact.value, c.success.value, -c.strength))
+def choose(curve: Sequence[Condition]) -> Condition:
+    """Choose among conditions within the budget as ``RULE`` describes."""
+    if not any(c.success.value for c in curve):
+        return max(curve, key=lambda c: c.strength)
+    return max(curve, key=lambda c: (c.intact.value, c.success.value, -c.strength))
 
 
 def largest_within(
-    validation: Evaluator,
-    vector: SteeringVector,
-    budget: float,
-    positions: Positions = "all",
-    *,
-    highest: float = 16.0,
-    near: float = 0.01,
-) -> float:
-    """Find the largest strength whose clean KL stays within a budget, whatever the vector does to the answers.
+    validation: Evaluator, steers: Mapping[str, SteeringVector | Steer], *, budget: float | None = None
+) -> dict[str, Limit]:
+    """Find the largest strength of each vector whose clean KL is within a budget, whatever it does to the answers.
 
-    Bisects the interval in which clean KL crosses the budget; clean KL is assumed to grow with the strength.
+    Clean KL is assumed to grow with the strength. It is about quadratic for small ones, so each guess is extrapolated or
+    interpolated by powers; a bracket that shrinks slowly is halved. All vectors are measured together in every round.
 
     Args:
         validation: its clean prompts measure the cost.
-        vector: the vector that is added.
-        budget: nats per token.
-        positions: where it is added.
-        highest: the largest strength that is tried; returned if it is within the budget.
-        near: relative error that the result may have, downwards.
+        steers: as for `search_strengths`.
+        budget: nats per token; the task's unless given.
 
     Raises:
-        ValueError: for a budget or a highest strength that is not above zero.
+        ValueError: for a budget that is not above zero.
     """
-    if not budget > 0 or not highest > 0:
-        raise ValueError(f"budget={budget}, highest={highest}: give numbers above zero")
+    allowed = float(validation.task.budget if budget is None else budget)
+    if not allowed > 0:
+        raise ValueError(f"budget={allowed:g}: give a number of nats per token above zero")
+    makes = {name: _steer(validation, steer) for name, steer in steers.items()}
+    brackets = {name: _Bracket(allowed) for name in makes}
+    for _ in range(ROUNDS):
+        todo = [name for name, bracket in brackets.items() if not bracket.closed]
+        if not todo:
+            break
+        guesses = [brackets[name].guess() for name in todo]
+        costs = validation.clean_kl(validation.model, [makes[name](x) for name, x in zip(todo, guesses, strict=True)])
+        for name, x, kl in zip(todo, guesses, costs, strict=True):
+            brackets[name].add(x, float(kl.double().mean()))
+    return {name: Limit(b.low, b.low_cost, b.saturated) for name, b in brackets.items()}
 
-    def within(strength: float) -> bool:
-        return float(validation.clean_kl(validation.model, [(add(vector, strength, positions),)])[0].mean()) <= budget
 
-    if within(highest):
-        return highest
-    low, high = 0.0, highest
-    while high - low > near * high and high > 1e-6 * highest:
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle) else (low, middle)
-    return low
+class _Bracket:
+    """The strengths between which one vector's clean KL crosses the budget."""
+
+    def __init__(self, budget: float) -> None:
+        self._budget = budget
+        self.low, self.low_cost = 0.0, 0.0
+        self._high, self._high_cost = math.inf, math.inf
+        self._halve = False
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the highest strength is within the budget."""
+        return self.low >= HIGHEST
+
+    @property
+    def closed(self) -> bool:
+        """Whether the lower end is near enough to the budget, or to the upper end."""
+        if self.low == 0:
+            return self._high < 1 / HIGHEST  # not even the smallest strength is within the budget
+        near = self.low_cost >= (1 - NEAR) * self._budget or self._high <= self.low * (1 + NEAR / 10)
+        return near or self.saturated
+
+    def guess(self) -> float:
+        """The next strength to try."""
+        aim = (1 - NEAR / 2) * self._budget
+        if self._high == math.inf:
+            if self.low == 0:
+                return 1.0
+            factor = math.sqrt(aim / self.low_cost) if self.low_cost > 0 else STEP
+            return min(self.low * min(max(factor, 1 + NEAR), STEP), HIGHEST)
+        if self.low_cost <= 0:
+            factor = math.sqrt(aim / self._high_cost)
+            return self._high * min(max(factor, 1 / STEP), 1 - NEAR) if self.low == 0 else math.sqrt(self.low * self._high)
+        middle = 0.5
+        if not self._halve and math.isfinite(self._high_cost):
+            middle = math.log(aim / self.low_cost) / math.log(self._high_cost / self.low_cost)
+        middle = min(max(middle, 0.1), 0.9)
+        return self.low * (self._high / self.low) ** middle
+
+    def add(self, strength: float, cost: float) -> None:
+        """Add a measurement; a cost that is no number counts as beyond the budget."""
+        before = math.log(self._high / self.low) if self.low and self._high < math.inf else math.inf
+        if cost <= self._budget:
+            self.low, self.low_cost = strength, cost
+        else:
+            self._high, self._high_cost = strength, cost if math.isfinite(cost) else math.inf
+        after = math.log(self._high / self.low) if self.low and self._high < math.inf else math.inf
+        self._halve = math.isfinite(after) and after > before / 2
+
+
+def _steer(evaluator: Evaluator, steer: SteeringVector | Steer) -> Steer:
+    if not isinstance(steer, SteeringVector):
+        return steer
+    return lambda strength: (add(steer, strength, evaluator.task.positions),)
 
 
 def typical_norm(model: HookedModel, texts: Sequence[str], site: str, positions: Positions = "all") -> float:

@@ -1,8 +1,9 @@
 """A sweep over sites, rules of positions and strengths on validation prompts.
 
-Each setting gets three figures: success, intact, and the clean KL that it costs; `sweep_result` picks one. All settings of a
-site share batches (``interventions.merging``), and the part of a prompt that the settings leave unchanged is read once. With
-``early=True`` a setting that is probably worse than another is not judged on all prompts.
+Strengths are found for each site and rule by the search of `strengths`, so that all are compared up to the same cost, unless
+strengths are given. Each setting gets three figures: success, intact, and the clean KL that it costs; `sweep_result` picks one.
+All settings of a site share batches (``interventions.merging``), and the part of a prompt that the settings leave unchanged is
+read once. With ``early=True`` a setting that is probably worse than another is not judged on all prompts.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import expand_sites
-from interp_transfer.search.strengths import STRENGTHS, check_grid
+from interp_transfer.search.strengths import FRACTIONS, Steer, check_grid, largest_within
 from interp_transfer.search.sweep_result import FILE, Sweep, SweepPoint, grouped
 from interp_transfer.stats import rate
 from interp_transfer.vectors.extract import extract_each
@@ -37,6 +38,8 @@ FIRST = 0.25
 AT_ONCE = 8
 """Number of settings whose clean KL is measured together before settings are stopped early."""
 SECONDS_BEFORE_ESTIMATE = 20
+LARGEST = "largest_strengths"
+"""The field of details that holds the largest strength of each site and rule of positions."""
 
 Key = tuple[str, str, float]
 """Site, positions as text, strength: identifies a setting."""
@@ -48,7 +51,7 @@ def sweep(
     *,
     sites: str | Sequence[str] | None = None,
     positions: Sequence[Positions] | None = None,
-    strengths: Sequence[float] = STRENGTHS,
+    strengths: Sequence[float] | None = None,
     vectors: Mapping[str, SteeringVector] | None = None,
     n: int = 100,
     split: str = "validation",
@@ -65,7 +68,8 @@ def sweep(
         task: contrast, prompts, clean prompts and judge.
         sites: hook-point names, ``*`` stands for every block; the inputs of all blocks unless given.
         positions: rules; the last token, generated tokens, both, and all, unless given.
-        strengths: of the vector; 1.0 is the contrast's own difference.
+        strengths: of the vector; 1.0 is the contrast's own difference. Unless given, `strengths.FRACTIONS` of the largest one
+            within the budget, for each site and rule of positions.
         vectors: the vector of each site, such as moved vectors; extracted from the task's contrast unless given.
         n: number of prompts.
         split: of the task's prompts.
@@ -82,36 +86,41 @@ def sweep(
     """
     names = _sites(model, sites, vectors)
     rules = POSITIONS if positions is None else positions
-    _, numbers = check_grid(rules, strengths)
-    settings = [_Setting(site, rule, x) for site in names for rule in rules for x in numbers]
+    words, numbers = check_grid(rules, FRACTIONS if strengths is None else strengths)
     allowed = float(task.budget if budget is None else budget)
     details: dict[str, Any] = {
         "split": split,
         "n": n,
         "seed": seed,
         "early": early,
-        "settings": [list(s.key) for s in settings],
+        "grid": {"sites": names, "positions": words, "strengths": None if strengths is None else numbers},
     }
     details["vectors"] = "the task's contrast" if vectors is None else {name: _digest(vectors[name]) for name in names}
-    if folder is not None and any(callable(s.positions) and not isinstance(s.positions, Substring) for s in settings):
+    if folder is not None and any(callable(rule) and not isinstance(rule, Substring) for rule in rules):
         raise ValueError("positions that are a function cannot be told from others in a folder: sweep them without folder=")
     store = _Store(Sweep(task.name, identity(model), (), allowed, details), None if folder is None else Path(folder))
-    todo = [s for s in settings if s.key not in store.points]
-    if not todo:
-        return store.sweep(settings)
+    pairs = [(site, rule) for site in names for rule in rules]
+    if len(store.points) == len(pairs) * len(numbers):
+        return store.sweep()
     start = time.monotonic()
     test = evaluator(model, task, split, n=n, seed=seed)
-    seconds = (time.monotonic() - start) / max(1, len(test.clean_kl.prompts)) * n * len(todo)
+    seconds = (time.monotonic() - start) / max(1, len(test.clean_kl.prompts)) * n * len(pairs) * len(numbers)
     added = extract_each(model, task.contrast("train"), names) if vectors is None else vectors
+    trials = _Trials(test, added)
+    if strengths is None and not store.largest:
+        store.largest = trials.largest(pairs, allowed)
+    units = store.largest if strengths is None else [1.0] * len(pairs)
+    settings = [_Setting(*pair, x * unit) for pair, unit in zip(pairs, units, strict=True) for x in numbers]
+    todo = [s for s in settings if s.key not in store.points]
     with tqdm(total=len(settings), desc="settings", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
         if progress and seconds > SECONDS_BEFORE_ESTIMATE:
             duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
             bar.write(f"{len(todo)} settings x {n} prompts: about {duration} at most", file=sys.stderr)
         bar.update(len(settings) - len(todo))
         run = _early if early else _exhaustive
-        for finished in run(_Trials(test, added), todo, allowed, store):
+        for finished in run(trials, todo, allowed, store):
             bar.update(finished)
-    return store.sweep(settings)
+    return store.sweep([s.key for s in settings])
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,11 @@ class _Trials:
     evaluator: Evaluator
     vectors: Mapping[str, SteeringVector]
 
+    def largest(self, pairs: Sequence[tuple[str, Positions]], budget: float) -> list[float]:
+        """Return the largest strength within the budget for each site and rule of positions."""
+        steers = {str(k): self._steer_at(*pair) for k, pair in enumerate(pairs)}
+        return [limit.strength for limit in largest_within(self.evaluator, steers, budget=budget).values()]
+
     def outcomes(self, settings: Sequence[_Setting], prompts: slice) -> list[list[tuple[bool, bool]]]:
         """Return (success, intact) of some of the prompts under each setting."""
         part = replace(self.evaluator, prompts=self.evaluator.prompts[prompts])
@@ -153,6 +167,9 @@ class _Trials:
 
     def _steer(self, s: _Setting) -> Intervention:
         return add(self.vectors[s.site], s.strength, s.positions)
+
+    def _steer_at(self, site: str, positions: Positions) -> Steer:
+        return lambda strength: (add(self.vectors[site], strength, positions),)
 
 
 def _exhaustive(trials: _Trials, todo: Sequence[_Setting], budget: float, store: "_Store") -> Iterator[int]:  # noqa: ARG001
@@ -209,15 +226,17 @@ def _sites(model: HookedModel, sites: str | Sequence[str] | None, vectors: Mappi
 
 
 class _Store:
-    """The finished settings, written to a folder if there is one."""
+    """The finished settings and the largest strengths, written to a folder if there is one."""
 
     def __init__(self, empty: Sweep, folder: Path | None) -> None:
         self._empty, self._folder = empty, folder
         self.points: dict[Key, SweepPoint] = {}
+        self.largest: Sequence[float] = ()
         if folder is None or not (folder / FILE).is_file():
             return
         stored = Sweep.load(folder)
-        mine, theirs = ({**s.to_dict(), "points": None} for s in (empty, stored))
+        self.largest = stored.details.get(LARGEST, ())
+        mine, theirs = ({**s.to_dict(), "points": None, "details": {**s.details, LARGEST: None}} for s in (empty, stored))
         if mine != theirs:
             where = next(key for key in mine if mine[key] != theirs.get(key))
             raise ValueError(
@@ -229,11 +248,12 @@ class _Store:
         """Store finished settings."""
         self.points |= {(p.site, p.positions, p.strength): p for p in points}
         if self._folder is not None:
-            replace(self._empty, points=tuple(self.points.values())).save(self._folder)
+            self.sweep().save(self._folder)
 
-    def sweep(self, settings: Sequence[_Setting]) -> Sweep:
-        """Return all settings, in the order of the arguments."""
-        return replace(self._empty, points=tuple(self.points[s.key] for s in settings))
+    def sweep(self, order: Sequence[Key] = ()) -> Sweep:
+        """Return all settings in an order, or as they were finished."""
+        details = {**self._empty.details, LARGEST: list(self.largest)}
+        return replace(self._empty, details=details, points=tuple(self.points[key] for key in order or self.points))
 
 
 def _digest(vector: SteeringVector) -> str:

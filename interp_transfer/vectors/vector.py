@@ -270,6 +270,12 @@ def _join(one: Evidence, other: Evidence) -> Evidence:
     return (*one, *other)
 
 
+def evidence_rows(evidence: Evidence) -> Float[Tensor, "n d_model"]:
+    """Return all activations of a vector's evidence; an empty tensor for a bare direction."""
+    rows = _activations(evidence)
+    return torch.cat(rows) if rows else torch.empty(0, 0)
+
+
 def _activations(evidence: Evidence) -> list[Tensor]:
     if isinstance(evidence, Reference):
         return [evidence.activations]

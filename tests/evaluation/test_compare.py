@@ -5,7 +5,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.compare import SCHEMA, Result
-from interp_transfer.evaluation.evaluator import Condition, condition, evaluator, random_like
+from interp_transfer.evaluation.evaluator import Condition, evaluator, pooled, random_like
 from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.stats import Estimate, share_to_dict
@@ -34,7 +34,7 @@ def test_baselines_are_added_and_everyone_gets_the_same_prompts(result):
     assert list(result.conditions) == ["unsteered", "native", "off", "random", "mean_ablated"]
     assert len(result.prompts) == N
     assert all(len(c.completions) == N for c in result.conditions.values())
-    assert result.conditions["random"].success.n == 5 * N
+    assert result.conditions["random"].success.n == 20 * N
     assert result.conditions["native"].success.n == N
 
 
@@ -81,11 +81,26 @@ def test_random_vectors_have_the_norm_of_the_reference(native):
     assert not torch.equal(one.direction, two.direction)  # type: ignore[union-attr]
 
 
-def test_draws_are_pooled_and_clustered_by_prompt(cats):
-    prompts = cats.prompts("test")[:2]
-    yes, no = "b", "a"  # the judge takes completions with an even sum of characters
-    judged = condition(cats, prompts, [[yes, yes], [no, yes]], FREE, 1.0, "")
-    assert (judged.success.value, judged.success.n) == (0.75, 4)
+def test_random_is_judged_on_the_first_prompts(model, cats, native):
+    test = evaluator(model, cats, "test", n=6)
+    few = test.few(2)
+    assert few.prompts == test.prompts[:2] and few.clean_kl.answers == test.clean_kl.answers[:2]
+    alone, whole = (one.judge((it.add(native),)) for one in (few, test))
+    assert alone.completions == whole.completions[:2]
+    assert alone.kl == pytest.approx(whole.kl[:2], rel=1e-3)
+
+
+def test_a_pooled_cost_is_over_all_draws_on_the_prompts_that_they_share():
+    def drawn(success: list[bool], kl: list[float], strength: float) -> Condition:
+        verdicts = tuple(Verdict(s, s, "") for s in success)
+        return Condition(FREE, FREE, FREE, strength, ("x",) * len(success), verdicts, tuple(kl))
+
+    draws = [drawn([True, False, True, True], [0.0, 0.2, 9.0], 1.0), drawn([False, False], [1.0, 1.2], 5.0)]
+    whole = pooled(draws, "both")
+    assert (whole.success.value, whole.success.n) == (0.25, 4) and (whole.cost.value, whole.cost.n) == (pytest.approx(0.6), 4)
+    assert whole.cost.low == 0.0 < whole.cost.value < whole.cost.high
+    assert (whole.strength, whole.note, whole.draws) == (3.0, "both", tuple(draws))
+    assert whole.completions == draws[0].completions
 
 
 def test_forced_first_tokens_are_those_of_right_answers(model, cats):

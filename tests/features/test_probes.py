@@ -80,3 +80,21 @@ def test_few_rows_in_order_are_no_certainty():
     found = score_probe(probe_of(torch.eye(6)[1]), torch.eye(6)[1].repeat(3, 1), -torch.eye(6)[1].repeat(3, 1))
     assert found.auroc == 1.0
     assert found.auroc_low < 0.9
+
+
+def random_pairs(n: int, seed: int) -> list[tuple[str, str]]:
+    """Pairs of texts that nothing tells apart but chance."""
+    letters = torch.randint(97, 123, (n, 2, 8), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [("".join(map(chr, one)), "".join(map(chr, other))) for one, other in letters]
+
+
+def test_probes_are_scored_on_texts_that_they_were_not_fitted_on(models):
+    """With fewer texts than dimensions a probe separates those that it was fitted on, whatever they are."""
+    train, test = random_pairs(6, 0), random_pairs(150, 1)
+    plus, minus = (it.capture(models[0], texts, SITE, "last")[SITE] for texts in sides(train))
+    probe = fit_probe(models[0], train, SITE)
+    assert score_probe(probe, plus, minus).auroc > 0.99
+    row = probe_sites(models[0], train, test, SITE).iloc[0]
+    held = score_probe(probe, *(it.capture(models[0], texts, SITE, "last")[SITE] for texts in sides(test)))
+    assert row["auroc"] == pytest.approx(held.auroc) and 0.4 < row["auroc"] < 0.6
+    assert row["n"] == 300 and row["accuracy"] == pytest.approx(held.accuracy.value)

@@ -8,7 +8,7 @@ import pytest
 import interp_transfer as it
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import substring
-from interp_transfer.evaluation.evaluator import CleanKL, Evaluator, evaluator
+from interp_transfer.evaluation.evaluator import CleanKL, Evaluator, evaluator, pooled
 from interp_transfer.interventions.transforms import Noise
 from interp_transfer.plots.strength import PANELS
 from interp_transfer.reporting.noise_page import page, sentence
@@ -48,9 +48,10 @@ def test_a_curve_is_what_each_dose_is_alone(test_exam, model, cats):
     assert [c.strength for c in found.curves["one"]] == [0.0, 1.0]
     for name, make in makes.items():
         for c in found.curves[name]:
-            alone = test_exam.judge([(i,) for i in make(c.strength)], c.strength, progress=False)
-            assert (c.success, c.intact) == (alone.success, alone.intact)
-            assert c.clean_kl == pytest.approx(alone.clean_kl, rel=1e-3, abs=1e-6)
+            alone = [test_exam.judge((i,), c.strength, progress=False) for i in make(c.strength)]
+            whole = alone[0] if len(alone) == 1 else pooled(alone, "")
+            assert (c.success, c.intact) == (whole.success, whole.intact)
+            assert c.clean_kl == pytest.approx(whole.clean_kl, rel=1e-3, abs=1e-6)
     assert found.curves["two"][0].success.n == 2 * N
     assert len({c.success.value for c in found.curves["one"]}) > 1
     frame = found.to_frame()
@@ -117,7 +118,7 @@ def test_the_page_says_what_noise_does(noise):
 
 def test_bad_input_is_refused_before_any_work(test_exam, model, cats, monkeypatch):
     monkeypatch.setattr(module, "evaluator", None)
-    monkeypatch.setattr(module, "strength_curve", None)
+    monkeypatch.setattr(module, "_judged", None)
     with pytest.raises(ValueError, match="cats has no trigger"):
         noise_doses(model, replace(cats, trigger=""), SITE, [1.0])
     wrong = {

@@ -68,7 +68,7 @@ def test_the_gradient_is_the_slope_of_the_metric(models, cats):
 
 
 def test_the_best_scored_pairs_alone_are_tried(found, models, cats):
-    choice = find_sites(models[0], models[1], cats, few=2, strengths=(1.0, 2.0), n=8, **WHERE)
+    choice = find_sites(models[0], models[1], cats, few=2, n=8, **WHERE)
     assert list(choice.tried) == found.ranked()[:2]
     pair = (choice.source_site, choice.target_site)
     assert choice.vector is choice.predictions.vectors[pair] and choice.search is choice.tried[pair]
@@ -76,7 +76,7 @@ def test_the_best_scored_pairs_alone_are_tried(found, models, cats):
     for other in choice.tried.values():
         assert best.clean_kl <= cats.budget or other.chosen.clean_kl > cats.budget
     validation = evaluator(models[1], cats, "validation", n=8)
-    assert search_strength(validation, choice.vector, strengths=(1.0, 2.0), progress=False).chosen == best
+    assert search_strength(validation, choice.vector, progress=False).strength == pytest.approx(best.strength, rel=1e-3)
 
 
 def test_what_cannot_be_predicted_is_refused(models, cats, monkeypatch):
@@ -98,3 +98,12 @@ def test_a_model_that_is_right_anyway_has_nothing_to_predict(models, cats):
         first_order(models[1], own, SITES, n=4)
     with pytest.raises(ValueError, match="the task 'cats' has no right answers: give"):
         first_order(models[1], replace(cats, answers=None), SITES, n=4)
+
+
+def test_probes_are_scored_on_texts_that_they_were_not_fitted_on(models, cats):
+    """The sides of both splits are random texts, so a probe is perfect on the few that it was fitted on and nowhere else."""
+    letters = torch.randint(97, 123, (156, 2, 8), generator=torch.Generator().manual_seed(0)).tolist()
+    pairs = [("".join(map(chr, one)), "".join(map(chr, other))) for one, other in letters]
+    chance = replace(cats, contrast={"train": pairs[:6], "validation": pairs[6:]}.__getitem__)
+    scores = predict(models[0], models[1], chance, by=("probe",), n=8, **WHERE).scores["probe"].values()
+    assert all(0.4**2 < score < 0.6**2 for score in scores)

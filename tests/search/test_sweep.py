@@ -10,6 +10,7 @@ import torch
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.search import sweep as module
+from interp_transfer.search.strengths import FRACTIONS
 from interp_transfer.search.sweep import sweep
 from interp_transfer.search.sweep_result import Sweep, SweepPoint
 from interp_transfer.stats import Estimate, rate
@@ -36,12 +37,24 @@ def test_every_setting_is_what_it_is_alone(found, model, cats):
     vectors = {site: it.extract(model, cats.contrast("train"), site) for site in SITES}
     for t in found.points:
         vector = vectors[t.site]
-        alone = validation.judge([(it.add(vector, t.strength, t.positions),)], t.strength, progress=False)
+        alone = validation.judge((it.add(vector, t.strength, t.positions),), t.strength, progress=False)
         assert (t.success, t.intact) == (alone.success, alone.intact)
         assert t.clean_kl == pytest.approx(alone.clean_kl, rel=1e-3, abs=1e-6)
         assert t.norm == pytest.approx(t.strength * vector.norm)
         assert t.complete
     assert len({t.success.value for t in found.points}) > 1, "settings that all do the same show nothing"
+
+
+def test_strengths_are_searched_at_each_site_unless_given(model, cats, tmp_path):
+    options = {**SMALL, "strengths": None, "positions": ["all"], "budget": 0.01}
+    found = sweep(model, cats, **options, folder=tmp_path)
+    assert len(found.points) == 2 * len(FRACTIONS)
+    for point in found.points[len(FRACTIONS) - 1 :: len(FRACTIONS)]:
+        assert point.clean_kl is not None and 0.009 <= point.clean_kl <= 0.01001, "each site is taken to the budget"
+    assert sweep(model, cats, **options, folder=tmp_path) == found
+    half = replace(found, points=found.points[:3])
+    half.save(tmp_path)
+    assert sweep(model, cats, **options, folder=tmp_path).points == found.points, "with the strengths that were searched before"
 
 
 def test_what_was_found_survives_the_disk(found, tmp_path: Path):
