@@ -22,7 +22,9 @@ def sweep(
             help="last, generated, response, all, prompt, trigger or an index, joined by commas; default: the first four."
         ),
     ] = None,
-    strengths: Annotated[str | None, typer.Option(help="Strengths, joined by commas; default: 0.25 to 4.")] = None,
+    strengths: Annotated[
+        str | None, typer.Option(help="Strengths, joined by commas; default: searched up to the clean-KL budget.")
+    ] = None,
     direction: Annotated[str | None, typer.Option(help="Direction of a task that has several.")] = None,
     n: Annotated[int, typer.Option(help="Number of prompts.")] = 100,
     split: Annotated[str, typer.Option(help="Split of the task's prompts.")] = "validation",

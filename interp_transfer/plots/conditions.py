@@ -7,10 +7,10 @@ is behaviour that was removed by breaking the model.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plotly.graph_objects import Bar, Figure
+from plotly.graph_objects import Bar, Figure, Scatter
 from plotly.subplots import make_subplots
 
-from interp_transfer.plots.style import INK, axis, label, layout, percent, styles
+from interp_transfer.plots.style import INK, Style, axis, label, layout, percent, styles
 
 WITHIN, BETWEEN = 0.42, 1.0
 """Distance between the two bars of a condition, and between conditions."""
@@ -110,6 +110,9 @@ def _bars(
         whiskers = None if overlay and measure == "success" else whiskers
         rates = [share["rate"] for share in shares]
         figure.add_trace(bars(rates, alpha, 0.34 if overlay else None, hover, name=measure, error_x=whiskers), 1, 1)
+    for place, row, look in zip(places, rows, looks, strict=True):
+        if row.get("draws"):
+            figure.add_trace(_draws(place, row["draws"], look), 1, 1)
     costs = [row["clean_kl"] for row in rows]
     hover = [f"clean KL {cost:.4f} nats per token" for cost in costs]
     text = [f"{cost:.2g}" if cost else "0" for cost in costs]
@@ -120,3 +123,21 @@ def _bars(
     figure.update_yaxes(axis(range=[places[-1] + 0.5, -0.5], showgrid=False, ticklabelstandoff=6))
     figure.update_annotations(font={"size": 13}, yshift=2)
     return figure
+
+
+def _draws(place: float | int, draws: Sequence[Mapping[str, Any]], look: Style) -> Scatter:
+    """The intact answers of single draws, as points along the bar of their condition."""
+    hover = [
+        f"one of {len(draws)}: intact {percent(d['intact'])}, success {percent(d['success'])}<br>strength {d['strength']:.3g}"
+        for d in draws
+    ]
+    return Scatter(
+        x=[d["intact"] for d in draws],
+        y=[place] * len(draws),
+        mode="markers",
+        marker={"symbol": "circle", "size": 7, "color": look.pale(0.45), "line": {"color": INK, "width": 1}},
+        customdata=hover,
+        hovertemplate="%{customdata}<extra></extra>",
+        showlegend=False,
+        cliponaxis=False,
+    )

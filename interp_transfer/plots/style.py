@@ -44,7 +44,11 @@ _KNOWN = {
     "native": Style("#2a80c9", "square", "solid"),
     "moved": Style("#dd5f1e", "circle", "solid"),
     "random": Style("#b968a0", "x", "dot"),
+    "random_in_span": Style("#8a5fb0", "x", "dashdot"),
+    "wrong_contrast": Style("#a1673f", "hexagon", "dash"),
     "shuffled": Style("#12946c", "diamond", "dash"),
+    "shuffled_within_text": Style("#5f9e3c", "diamond", "dot"),
+    "untrained": Style("#7a7f3a", "triangle-down", "dot"),
     "mean_ablated": Style("#b58900", "cross", "dash"),
     "forced_first_token": Style("#6f6bd1", "triangle-up", "dashdot"),
 }

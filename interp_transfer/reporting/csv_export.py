@@ -53,7 +53,7 @@ def tables(result: ResultJson, completions: CompletionsJson) -> dict[str, pd.Dat
     rows: dict[str, list[dict[str, Any]]] = {
         "conditions": [{"condition": name, **_flat(c), "note": c.get("note", "")} for name, c in conditions.items()],
         "at_strength_one": [{"condition": name, **_flat(c)} for name, c in result.get("at_strength_one", {}).items()],
-        "sweep": [{"condition": row["condition"], **_flat(row)} for row in result.get("sweep", [])],
+        "sweep": [{"condition": row["condition"], "draw": row.get("draw", 0), **_flat(row)} for row in result.get("sweep", [])],
         "variants": [{**{key: row[key] for key in VARIANT}, **_flat(row)} for row in result.get("variants", [])],
         "readings": [
             {"condition": name, "reading": reading, **share}

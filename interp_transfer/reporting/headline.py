@@ -15,8 +15,6 @@ from interp_transfer.reporting.formats import interval, points
 
 AS_GOOD = 0.8
 """A control with at least this share of a vector's intact answers counts as good as it, whatever the intervals are."""
-EDGE = 0.5
-"""Share of the budget. If the largest strength costs less, larger ones may do more."""
 ABOUT_EQUAL = (0.95, 0.9)
 """Shares of native's success and of its intact answers from which a moved vector works about as well."""
 _MEASURES = ("success", "intact")
@@ -33,14 +31,25 @@ ABILITIES: Mapping[str, str] = {
 """Abilities of a model other than the task, by name in ``side_effects``."""
 
 CONTROLS: Mapping[str, str] = {
-    "random": "a random vector of the same norm",
+    "random": "a random vector at the same cost",
+    "random_in_span": "a random vector in the span of the activations",
+    "wrong_contrast": "a vector of a contrast that shows no behaviour",
     "mean_ablated": "replacing the site's activation by its mean",
     "forced_first_token": "giving the first token of the right answer, without steering,",
 }
+MAPPER_CONTROLS: Mapping[str, str] = {
+    "shuffled": "a mapper that was fitted on pairs shuffled across texts",
+    "shuffled_within_text": "a mapper that was fitted on pairs shuffled within each text",
+    "untrained": "a mapper that was not trained",
+}
 _IN_NUMBERS: Mapping[str, str] = {
     "unsteered": "without steering",
-    "random": "with random vectors of the same norm",
-    "shuffled": "through a mapper fitted on shuffled pairs",
+    "random": "with random vectors at the same cost",
+    "random_in_span": "with random vectors in the span of the activations",
+    "wrong_contrast": "with the strongest vector of a contrast that shows no behaviour",
+    "shuffled": "through the strongest of the mappers fitted on shuffled pairs",
+    "shuffled_within_text": "through the strongest fitted on pairs shuffled within texts",
+    "untrained": "through the strongest untrained mapper",
     "mean_ablated": "with the site's mean in place of its activation",
     "forced_first_token": "with no steering but the first token of the right answer given",
 }
@@ -71,8 +80,7 @@ def summarise(result: Mapping[str, Any]) -> Headline:
     if not {"unsteered", "native", "moved"} <= conditions.keys():
         return Headline(f"{len(conditions)} conditions compared on {target}.", (_plain_numbers(conditions),))
     numbers = _numbers(conditions, result.get("moved_against_native"))
-    more = (*_lost(result.get("side_effects", {})), *_at_the_edge(conditions["moved"], result.get("strength_rule")))
-    return Headline(_verdict(result, conditions), (*numbers, *more))
+    return Headline(_verdict(result, conditions), (*numbers, *_lost(result.get("side_effects", {}))))
 
 
 def abilities(effects: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -120,10 +128,11 @@ def _verdict(result: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:
     if beaten_by:
         than = "no steering at all" if beaten_by[0] == "unsteered" else CONTROLS[beaten_by[0]].rstrip(",")
         return f"A vector found on {source} does not work on {target}: it does no better than {than}."
-    if "shuffled" in conditions and _as_good(conditions["shuffled"], moved):
+    same = [words for name, words in MAPPER_CONTROLS.items() if name in conditions and _as_good(conditions[name], moved)]
+    if same:
         return (
-            f"A vector found on {source} works on {target}, but so does one moved by a mapper that was fitted on shuffled "
-            f"pairs: what the mapper learned is not the reason."
+            f"A vector found on {source} works on {target}, but so does one moved by {same[0]}: what the mapper learned is not "
+            "the reason."
         )
     return f"A vector found on {source} works on {target} {relation} the one found there."
 
@@ -152,6 +161,7 @@ def _numbers(conditions: Mapping[str, Any], differences: Mapping[str, Any] | Non
     return (
         f"On {moved['intact']['n']} held-out prompts the moved vector did what it is for, and left a valid answer, on "
         f"{_intact(moved)}; the native one on {_intact(native)}.",
+        *_seeds(moved),
         *([] if differences is None else [_paired(differences)]),
         f"Baselines: {baselines}.",
         f"If answers may be broken: {successes}. Cost on clean prompts, in nats per token: moved {moved['clean_kl']:.2g}, "
@@ -159,17 +169,11 @@ def _numbers(conditions: Mapping[str, Any], differences: Mapping[str, Any] | Non
     )
 
 
-def _at_the_edge(moved: Mapping[str, Any], rule: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """A sentence for a moved vector whose chosen strength is the largest that was tried and costs little."""
-    if rule is None or moved["strength"] < max(rule["strengths"]):
-        return ()
-    budget = rule["budget_nats_per_token"]
-    if not moved["clean_kl"] < EDGE * budget:
-        return ()
-    return (
-        f"The moved vector's strength, {moved['strength']:g}, is the largest that was tried, and costs "
-        f"{moved['clean_kl']:.2g} of the {budget:g} nats per token that it may: larger ones may do more (--strengths).",
-    )
+def _seeds(moved: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence on the seeds of the mapper, if it was fitted with several."""
+    shares = [draw["intact"] for draw in moved.get("draws", [])]
+    if len(shares) > 1:
+        yield f"Over {len(shares)} seeds of the mapper the share is {percent(min(shares))} to {percent(max(shares))}."
 
 
 def _paired(differences: Mapping[str, Any]) -> str:

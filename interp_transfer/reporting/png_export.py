@@ -29,7 +29,7 @@ PATIENCE = 120
 """Seconds that the browser may take for a figure."""
 ABOUT = {
     "conditions": "{n} held-out prompts. Pale bars: success; solid bars: intact; 95% intervals. Clean KL in nats per token.",
-    "strength": "{n} validation prompts. Bands: 95% intervals. Rings: the strength that was chosen.",
+    "strength": "{n} validation prompts. Pale lines: further draws. Rings: the strength that was chosen.",
 }
 """The line below the title of a PNG."""
 BROWSERS = (

@@ -11,7 +11,7 @@ from typing import Any
 from plotly.graph_objects import Figure
 
 from interp_transfer.plots.conditions import condition_bars
-from interp_transfer.plots.strength import strength_curves
+from interp_transfer.plots.effect import effect_curves
 from interp_transfer.plots.style import styles
 from interp_transfer.reporting.command import command
 from interp_transfer.reporting.completions import differing, examples
@@ -27,8 +27,12 @@ GLOSSARY: Mapping[str, str] = {
     "unsteered": "the target model without steering",
     "native": "the vector of the target itself: the best that can be expected",
     "moved": "the vector of the source, moved by the mapper",
-    "random": "random directions with the moved vector's norm, site and positions; several draws pooled",
-    "shuffled": "moved by a mapper fitted on shuffled pairs: the same activations without their correspondence",
+    "random": "isotropic random directions, each at its own strength; the mean over all of them",
+    "random_in_span": "random directions in the span of the moved evidence's leading components, likewise",
+    "wrong_contrast": "the difference of two halves of the contrast's positive side, moved by the mapper; the strongest draw",
+    "shuffled": "moved by mappers fitted on pairs shuffled across all texts; the strongest seed",
+    "shuffled_within_text": "moved by mappers fitted on pairs shuffled within each text; the strongest seed",
+    "untrained": "moved by mappers that were not trained; the strongest seed",
     "mean_ablated": "the site's activation replaced by its mean, which removes all information from it",
     "forced_first_token": "no steering; the completion starts with the first token of the right answer",
 }
@@ -68,7 +72,7 @@ def page(result: ResultJson, completions: CompletionsJson) -> str:
         perplexity=PERPLEXITY,
         fits=fits(result),
         lost=LOST,
-        swept=[(row["condition"], row) for row in sweep],
+        swept=[(row["condition"], row) for row in sweep if row.get("draw", 0) == 0],
         variants=list(_variants(result)),
         readings=_readings(conditions),
         differing=list(differing(completions)),
@@ -81,14 +85,20 @@ def page(result: ResultJson, completions: CompletionsJson) -> str:
 
 
 def figures(result: ResultJson) -> dict[str, Figure]:
-    """Return the figures of a run's report: "conditions", and "strength" if strengths were swept."""
+    """Return the figures of a run's report: "conditions", and "strength" if strengths were searched."""
     conditions, sweep, rule = result["conditions"], result.get("sweep"), result.get("strength_rule")
     drawn = {"conditions": condition_bars(conditions)}
     if sweep:
         budget = rule["budget_nats_per_token"] if rule else None
-        chosen = {name: c["strength"] for name, c in conditions.items()} if rule else None
-        drawn["strength"] = strength_curves(sweep, budget=budget, chosen=chosen)
+        drawn["strength"] = effect_curves(sweep, budget=budget, chosen=list(_chosen(conditions)))
     return drawn
+
+
+def _chosen(conditions: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
+    """Condition, draw and strength of the points that were chosen."""
+    for name, c in conditions.items():
+        for k, draw in enumerate(c.get("draws") or [c]):
+            yield name, k, draw["strength"]
 
 
 def models_of(result: ResultJson) -> str:

@@ -41,6 +41,15 @@ class EstimateJson(IntervalJson):
     value: float
 
 
+class DrawJson(TypedDict):
+    """The outcome of one draw of a condition, such as a random direction or a seed of a mapper."""
+
+    strength: float
+    success: float
+    intact: float
+    clean_kl: float
+
+
 class ConditionJson(TypedDict):
     """The outcome of one condition."""
 
@@ -50,13 +59,16 @@ class ConditionJson(TypedDict):
     clean_kl: float
     clean_kl_interval: NotRequired[IntervalJson]
     note: NotRequired[str]
+    draws: NotRequired[list[DrawJson]]
     readings: NotRequired[dict[str, RateJson]]
 
 
 class SweepJson(ConditionJson):
-    """A point of a strength sweep."""
+    """A point of the search for strengths."""
 
     condition: str
+    draw: NotRequired[int]
+    saturated: NotRequired[bool]
 
 
 class VariantJson(ConditionJson):
@@ -152,7 +164,8 @@ class RuleJson(TypedDict):
     """How strengths were chosen."""
 
     budget_nats_per_token: float
-    strengths: list[float]
+    fractions: NotRequired[list[float]]
+    strengths: NotRequired[list[float]]
     split: str
     n: int
     rule: str
@@ -174,7 +187,9 @@ class AskedJson(TypedDict):
     n: int
     seed: int
     budget: float | None
-    strengths: list[float]
+    directions: NotRequired[int]
+    seeds: NotRequired[int]
+    strengths: NotRequired[list[float]]
     variants: bool
     side_effects: NotRequired[bool]
     settings: NotRequired[dict[str, Any]]

@@ -20,7 +20,7 @@ from interp_transfer.stats import CONFIDENCE, MARGIN
 LETTERS = ("A", "B")
 RESOLVED = (
     *("task", "direction", "source", "target", "source_site", "target_site"),
-    *("mapper", "mode", "norm", "settings", "budget", "strengths", "seed"),
+    *("mapper", "mode", "norm", "settings", "budget", "directions", "seeds", "seed"),
 )
 """Options that are listed as the run resolved them, not as they were passed."""
 

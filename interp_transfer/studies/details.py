@@ -14,7 +14,7 @@ from interp_transfer.mapping.token_classes import fits_by_token_class
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenizer_fingerprint
-from interp_transfer.search.strengths import RULE, StrengthSearch
+from interp_transfer.search.strengths import FRACTIONS, RULE, StrengthSearch
 from interp_transfer.stats import paired_difference
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.trial import Trial
@@ -83,7 +83,7 @@ def mapper_details(
 
 def comparison_details(
     trial: Trial,
-    searches: Mapping[str, StrengthSearch],
+    searches: Mapping[str, Sequence[StrengthSearch]],
     conditions: Mapping[str, Condition],
     at_one: Mapping[str, Condition],
     effects: Mapping[str, SideEffects],
@@ -96,12 +96,17 @@ def comparison_details(
     return {
         "strength_rule": {
             "budget_nats_per_token": trial.budget,
-            "strengths": list(trial.options.strengths),
+            "fractions": list(FRACTIONS),
             "split": "validation",
             "n": len(trial.validation.prompts),
             "rule": RULE,
         },
-        "sweep": [{"condition": name, **point.to_dict()} for name, search in searches.items() for point in search.curve],
+        "sweep": [
+            {"condition": name, "draw": k, "saturated": search.saturated, **point.to_dict()}
+            for name, draws in searches.items()
+            for k, search in enumerate(draws)
+            for point in search.curve
+        ],
         "moved_against_native": {
             measure: paired_difference(outcomes("moved", measure), outcomes("native", measure)).to_dict()
             for measure in ("success", "intact")

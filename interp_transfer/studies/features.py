@@ -3,7 +3,7 @@
 The whole source SAE is moved (``transfer.saes``), so that feature 12 of the moved SAE is feature 12 of the source. Candidates
 are ranked by how much they differ between the two sides of the task's contrast. On validation prompts each candidate steers
 the source, and the moved one the target. The best is judged on test prompts in both models, with these controls: the unsteered
-model, random directions of the same length, mean ablation, the same feature moved by a mapper that was fitted on shuffled
+model, random directions at the same cost, mean ablation, the same feature moved by a mapper that was fitted on shuffled
 pairs, the most similar feature of the target's own SAE, and a native steering vector. As in the paper, the feature is also set
 instead of added, without what the SAE misses, and compared with the reconstruction alone.
 """
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, describe
-from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator, strongest
 from interp_transfer.evaluation.sae_quality import fit_of
 from interp_transfer.evaluation.task import Task
 from interp_transfer.features.contrast import FeatureContrast, feature_contrast, feature_intervention
 from interp_transfer.features.sae import Sae, load_sae
 from interp_transfer.features.train import SMALL_MODEL, train_sae
 from interp_transfer.features.use import reconstructed
-from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.io import write_json
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import check_kind, fit
@@ -31,6 +31,7 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.plugins import known_model
 from interp_transfer.search.feature_ranking import causal_rank, rank_features
+from interp_transfer.search.strengths import Steer, judge_random, judge_searched
 from interp_transfer.stats import rate
 from interp_transfer.studies.features_page import write_features_page
 from interp_transfer.studies.features_result import Direction, Flips, MovedFeatures
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
+"""Scales of the paper's protocol, at which a feature is set in a reconstruction."""
 CANDIDATES = 20
+SHUFFLED_SEEDS = 3
+"""Number of SAEs that are moved by mappers fitted on shuffled pairs; matches are of the first."""
 LISTED = 500
 """Largest number of features on the page."""
 ROWS = 2048
@@ -143,6 +147,7 @@ def move_features(
     mapper: str = "affine",
     candidates: int = CANDIDATES,
     scales: Sequence[float] = SCALES,
+    budget: float | None = None,
     texts: Sequence[str] | None = None,
     n: int = 200,
     n_validation: int = 50,
@@ -159,7 +164,9 @@ def move_features(
         own: the target's own SAE, for comparison; features are moved to its site.
         mapper: kind of the maps there and back.
         candidates: number of features that are tried, those of the largest difference.
-        scales: multiples of the contrast's difference in a feature.
+        scales: multiples of the contrast's difference in a feature, at which it is set in a reconstruction as in the paper.
+            Whatever steers has its scale from the search of `search.strengths`.
+        budget: clean KL that a scale may cost, in nats per token; the task's unless given.
         texts: texts that the maps are fitted on; default: the first task's training texts.
         n: number of test prompts.
         n_validation: number of prompts on which a feature and its scale are chosen.
@@ -181,44 +188,53 @@ def move_features(
     pairs = collect(source, target, texts, sae.site, own.site, progress=progress)
     back = _reversed(pairs, source, target, texts, progress)
     moved = _move(sae, pairs, back, mapper, seed, progress)
-    control = _move(sae, pairs.shuffled(seed), back.shuffled(seed), mapper, seed, progress)
+    controls = [
+        _move(sae, pairs.shuffled(k), back.shuffled(k), mapper, k, progress) for k in range(seed, seed + SHUFFLED_SEEDS)
+    ]
+    control = controls[0]
     rows = capture(target, first.texts("validation")[:TEXTS], own.site, progress=progress)[own.site].float()
     fits = {"own": fit_of(own, rows), "moved": fit_of(moved, rows), "moved by shuffled pairs": fit_of(control, rows)}
     matches, shuffled_matches = match_features(moved, own, rows), match_features(control, own, rows)
     directions = {}
     for name, task in tasks.items():
-        home, there = (_Trial.of(model, task, n, n_validation, tuple(scales), seed, progress) for model in (source, target))
-        directions[name] = _direction(name, home, there, (sae, moved, control, own), candidates, matches)
+        home, there = (
+            _Trial.of(model, task, n, n_validation, tuple(scales), budget, seed, progress) for model in (source, target)
+        )
+        directions[name] = _direction(name, home, there, (sae, moved, own), controls, candidates, matches)
     details = {"n": n, "n_validation": n_validation, "seed": seed, "mapper": mapper, "scales": list(scales)}
     results = (fits, matches, shuffled_matches, directions, details)
     return MovedFeatures(first.name, sae.model, own.model, sae, moved, own, *results)
 
 
 def _direction(
-    name: str, home: "_Trial", there: "_Trial", saes: tuple[Sae, Sae, Sae, Sae], candidates: int, matches: "pd.DataFrame"
+    name: str,
+    home: "_Trial",
+    there: "_Trial",
+    saes: tuple[Sae, Sae, Sae],
+    shuffled: Sequence[Sae],
+    candidates: int,
+    matches: "pd.DataFrame",
 ) -> Direction:
-    """Choose the best feature in the source, and judge it in both models with all controls."""
-    sae, moved, control, own = saes  # the source's, the moved one, the one moved by shuffled pairs, and the target's own
+    """Choose the best feature in the source, and judge it in both models with all controls.
+
+    ``saes`` are the source's, the moved one and the target's own; ``shuffled`` were moved by mappers of shuffled pairs.
+    """
+    sae, moved, own = saes
     seen = feature_contrast(sae, home.model, home.task.contrast("train"))
     ranking = rank_features(sae, home.model, home.task, seen=seen)
     features = ranking["feature"].head(candidates).tolist()
     in_source, in_target = home.rank(sae, seen, features), there.rank(moved, seen, features)
     feature = int(in_source["feature"][0])
     scale = float(in_source["scale"][0])
-    source = home.with_baselines("feature", home.push(sae, feature, seen, scale), scale)
+    source = home.with_baselines("feature", sae, feature, seen, scale)
     source |= home.set_conditions(sae, feature, seen, scale)
     source["native vector"] = home.native_vector(sae.site)
     moved_scale = float(in_target[in_target["feature"] == feature]["scale"].iloc[0])
-    target = there.with_baselines("moved feature", there.push(moved, feature, seen, moved_scale), moved_scale)
-    own_seen = feature_contrast(own, there.model, there.task.contrast("train"))
-    controls = {
-        "moved feature, shuffled pairs": (control, feature, seen),
-        "own match": (own, int(matches["match"][feature]), own_seen),
-    }
-    for what, (other, index, means) in controls.items():
-        if float(means.difference[index]) != 0:
-            best = float(there.rank(other, means, [index])["scale"][0])
-            target[what] = there.judge(there.push(other, index, means, best), best)
+    target = there.with_baselines("moved feature", moved, feature, seen, moved_scale)
+    target["moved feature, shuffled pairs"] = there.strongest([(control, feature, seen) for control in shuffled])
+    own_seen, match = feature_contrast(own, there.model, there.task.contrast("train")), int(matches["match"][feature])
+    if float(own_seen.difference[match]) != 0:
+        target["own match"] = there.strongest([(own, match, own_seen)])
     target["native vector"] = there.native_vector(own.site)
     flips = {
         describe(where): {x: home.flips(sae, feature, seen, x, where) for x in home.scales}
@@ -236,37 +252,54 @@ class _Trial:
     validation: Evaluator
     test: Evaluator
     scales: tuple[float, ...]
+    budget: float | None
     seed: int
     progress: bool
 
     @classmethod
     def of(
-        cls, model: HookedModel, task: Task, n: int, n_validation: int, scales: tuple[float, ...], seed: int, progress: bool
+        cls,
+        model: HookedModel,
+        task: Task,
+        n: int,
+        n_validation: int,
+        scales: tuple[float, ...],
+        budget: float | None,
+        seed: int,
+        progress: bool,
     ) -> "_Trial":
         validation = evaluator(model, task, "validation", n=n_validation, seed=seed, clean_prompts=n_validation)
-        test = evaluator(model, task, "test", n=n, seed=seed, clean_prompts=n)
-        return cls(model, task, validation, test, scales, seed, progress)
+        test = evaluator(model, task, "test", n=n, seed=seed)
+        return cls(model, task, validation, test, scales, budget, seed, progress)
 
     def rank(self, sae: Sae, seen: FeatureContrast, features: Sequence[int]) -> "pd.DataFrame":
-        """The effect of features at each scale on validation prompts, the best first."""
+        """The effect of features up to the clean-KL budget on validation prompts, the best first."""
         return causal_rank(
-            self.validation, sae, seen, features, scales=self.scales, positions=self.task.positions, progress=self.progress
+            self.validation, sae, seen, features, budget=self.budget, positions=self.task.positions, progress=self.progress
         )
 
     def push(self, sae: Sae, feature: int, seen: FeatureContrast, scale: float) -> Intervention:
         return feature_intervention(sae, feature, seen, scale, positions=self.task.positions)
 
     def judge(self, intervention: Intervention, scale: float) -> Condition:
-        return self.test.judge([(intervention,)], scale, progress=self.progress)
+        return self.test.judge((intervention,), scale, progress=self.progress)
 
-    def with_baselines(self, name: str, pushed: Intervention, scale: float) -> dict[str, Condition]:
-        """The unsteered model, a feature, random directions of its length, and mean ablation."""
+    def with_baselines(self, name: str, sae: Sae, feature: int, seen: FeatureContrast, scale: float) -> dict[str, Condition]:
+        """The unsteered model, a feature, random directions at the same cost, and mean ablation."""
+        pushed, like = self.push(sae, feature, seen, scale), sae.feature(feature, size=float(seen.difference[feature]))
+        options: dict[str, Any] = {"seed": self.seed, "budget": self.budget, "progress": self.progress}
         return {
             "unsteered": self.test.unsteered(self.progress),
             name: self.judge(pushed, scale),
-            "random direction": self.test.random(pushed, self.seed, scale, self.progress),
+            "random direction": judge_random(self.validation, self.test, like, **options),
             "mean ablated": self.test.mean_ablated(pushed, self.progress),
         }
+
+    def strongest(self, features: Sequence[tuple[Sae, int, FeatureContrast]]) -> Condition:
+        """The strongest of some features, each at the scale of the same search."""
+        steers: dict[str, Steer] = {str(k): lambda scale, one=one: (self.push(*one, scale),) for k, one in enumerate(features)}
+        judged = judge_searched(self.validation, self.test, steers, budget=self.budget, progress=self.progress)
+        return strongest(list(judged.values()), f"the strongest of {len(judged)}")
 
     def set_conditions(self, sae: Sae, feature: int, seen: FeatureContrast, scale: float) -> dict[str, Condition]:
         """The feature set instead of added, with and without what the SAE misses; and the reconstruction alone."""
@@ -287,12 +320,10 @@ class _Trial:
         return Flips(rate(alone), rate(both), rate(rest) if rest else None)
 
     def native_vector(self, site: str) -> Condition:
-        """A difference-in-means vector at the best of the same scales."""
+        """A difference-in-means vector at the strength of the same search."""
         vector = extract(self.model, self.task.contrast("train"), site, seed=self.seed)
-        draws = [[(add(vector, x, self.task.positions),)] for x in self.scales]
-        judged = self.validation.judge_each(draws, self.scales, progress=self.progress)
-        best = max(judged, key=lambda c: (c.intact.value + c.success.value, -c.clean_kl)).strength
-        return self.judge(add(vector, best, self.task.positions), best)
+        options: dict[str, Any] = {"budget": self.budget, "progress": self.progress}
+        return judge_searched(self.validation, self.test, {"native": vector}, **options)["native"]
 
 
 def _check_prompts(task: Task, n: int, n_validation: int) -> None:

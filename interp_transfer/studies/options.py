@@ -4,8 +4,7 @@ The flags of `interp-transfer run`, ``options`` and ``asked`` in result.json, an
 is read each time the command line starts, so torch is imported only when options are checked.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -32,7 +31,8 @@ class RunOptions:
         n: number of held-out prompts.
         seed: seed of everything that is drawn.
         budget: clean KL that a strength may cost, in nats per token; default: the task's own.
-        strengths: strengths that each condition chooses from.
+        directions: number of isotropic random directions; half as many are drawn in the span of the moved evidence.
+        seeds: number of seeds with which mappers, and mappers for controls, are fitted; the first one's mapper is kept.
         variants: also judge the other modes and mappers.
         side_effects: also measure what the vectors cost elsewhere, and what the mapper recovers of the loss of mean ablation.
     """
@@ -50,7 +50,8 @@ class RunOptions:
     n: int = 200
     seed: int = 0
     budget: float | None = None
-    strengths: Sequence[float | int] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+    directions: int = 20
+    seeds: int = 3
     variants: bool = True
     side_effects: bool = True
 
@@ -59,15 +60,19 @@ class RunOptions:
         from interp_transfer.mapping.fit import check_kind
         from interp_transfer.mapping.move import find_mode, find_norm
 
-        object.__setattr__(self, "strengths", tuple(map(float, self.strengths)))
         check_kind(self.mapper, self.settings)
         find_mode(self.mode)
         find_norm(self.norm)
         find_strategy(self.alignment)
-        if not self.strengths or not all(0 < x < math.inf for x in self.strengths):
-            raise ValueError(f"strengths={list(self.strengths)}: give one or more numbers above zero")
+        if self.directions < 1 or self.seeds < 1:
+            raise ValueError(f"directions={self.directions}, seeds={self.seeds}: give at least one of each")
         if self.budget is not None and not self.budget > 0:
             raise ValueError(f"budget={self.budget}: give a number of nats per token above zero")
+
+    @property
+    def mapper_seeds(self) -> range:
+        """The seeds with which mappers are fitted."""
+        return range(self.seed, self.seed + self.seeds)
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "RunOptions":
@@ -84,4 +89,4 @@ class RunOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds them."""
-        return {**asdict(self), "settings": dict(self.settings), "strengths": list(self.strengths)}
+        return {**asdict(self), "settings": dict(self.settings)}

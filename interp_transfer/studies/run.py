@@ -13,7 +13,7 @@ from interp_transfer.evaluation.evaluator import draw
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import add
 from interp_transfer.mapping.collect import collect
-from interp_transfer.mapping.fit import fit
+from interp_transfer.studies.controls import at_strength_one, fit_seeds, moved_and_controls
 from interp_transfer.studies.details import asked, comparison_details, input_details, mapper_details, vector_details
 from interp_transfer.studies.folders import fresh_folder
 from interp_transfer.studies.inputs import find_task, open_model, site_of
@@ -55,27 +55,26 @@ def run(
 
     stage("pairs and mappers")
     pairs = collect(a, b, task.texts("train"), s, t, strategy=how.alignment, progress=progress)
-    fitting: dict[str, Any] = {"models": (a, b), "seed": how.seed, "progress": progress}
-    mapper = fit(pairs, how.mapper, **fitting, **how.settings)
-    control = fit(pairs.shuffled(how.seed), how.mapper, **fitting, **how.settings)
-    moved, shuffled = (each.transfer(vector, how.mode, how.norm) for each in (mapper, control))
-    vectors = {"native": native, "moved": moved, "shuffled": shuffled}
+    mappers = fit_seeds(pairs, how, (a, b), progress)
+    mapper = mappers[0]
+    vectors = {"native": [native], **moved_and_controls((a, b), task, pairs, mappers, vector, how, progress)}
+    moved = vectors["moved"][0]
 
     stage("strengths on validation prompts")
     trial = Trial(b, task, how, progress)
     searches = trial.search(vectors)
-    strengths = {name: search.strength for name, search in searches.items()}
+    strengths = {name: [search.strength for search in each] for name, each in searches.items()}
 
     stage("held-out prompts")
     conditions = trial.compare(vectors, strengths)
-    at_one = trial.judge(vectors, dict.fromkeys(strengths, 1.0))
+    at_one = trial.judge(*at_strength_one(vectors))
 
     stage("side effects")
     effects = trial.side_effects(vectors, strengths) if how.side_effects else {}
     recovered = trial.loss_recovered(a, mapper) if how.side_effects else {}
 
     stage("other modes and mappers")
-    variants = trial.variants(pairs, mapper, vector, native, fitting) if how.variants else []
+    variants = trial.variants(pairs, mapper, vector, native, a) if how.variants else []
 
     details = request | input_details(task, how, (a, s), (b, t), pairs) | vector_details(task, vector, moved, native)
     details["mapper"] = mapper_details(mapper, a, b, task, how, trial.test.prompts) | recovered

@@ -24,7 +24,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
-from interp_transfer.evaluation.evaluator import RANDOM_DRAWS, Condition, Evaluator, condition, cost, evaluator, mean_ablation
+from interp_transfer.evaluation.evaluator import (
+    RANDOM_DIRECTIONS,
+    Condition,
+    Evaluator,
+    condition,
+    evaluator,
+    mean_ablation,
+)
 from interp_transfer.evaluation.side_effects import skills_of
 from interp_transfer.evaluation.task import Task
 from interp_transfer.finetuning.tuning import TrainingData, tune
@@ -150,7 +157,7 @@ def switch(
     rank = largest_rank(width, parameters, share)
     _check_alike(host, donor, {name: model for name, (model, _) in others.items()})
     first = evaluator(host, task, "validation", n=validation, seed=seed)
-    test = evaluator(host, task, "test", n=n, seed=seed, clean_prompts=n)
+    test = evaluator(host, task, "test", n=n, seed=seed)
     pairs = collect(host, donor, task.texts("train"), sites, sites, progress=progress)
 
     def fitted(site: str, kind: str, shuffled: bool = False, **settings: Any) -> Intervention:
@@ -168,7 +175,7 @@ def switch(
     with tqdm(total=total, desc="layers", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
         for site in sites:
             for name, make in candidates.items():
-                tried = [(i, first.judge([(i,)], 0.0, f"{name} at {site}", progress=False)) for i in make(site)]
+                tried = [(i, first.judge((i,), 0.0, f"{name} at {site}", progress=False)) for i in make(site)]
                 chosen, judged = max(tried, key=lambda one: _merit(one[1]))
                 layers.append((site, name, judged))
                 best[name] = max(
@@ -185,7 +192,7 @@ def switch(
     ways.add(AUTOENCODER, (best[AUTOENCODER][1],), _mapper(best[AUTOENCODER][1]).card.parameters)
     ways.add("vector", (_vector(host, task, here, first),), width)
     ways.add("shuffled", (fitted(here, "low_rank_update", shuffled=True, rank=card.settings["rank"]),))
-    ways.add_draws("random", [(random_change(change, draw),) for draw in range(seed, seed + RANDOM_DRAWS)])
+    ways.add_draws("random", [random_change(change, draw) for draw in range(seed, seed + RANDOM_DIRECTIONS)])
     ways.add("mean_ablated", (mean_ablation(host, task, change),))
     n_layers = int(host.cfg.n_layers)
     for count in sorted({max(1, n_layers * k // 4) for k in (1, 2, 3)}):
@@ -306,13 +313,14 @@ class _Ways:
 
     def add(self, name: str, interventions: Sequence[Intervention], parameters: int | None = 0) -> None:
         """A way that acts on activations."""
-        self.add_draws(name, [tuple(interventions)], parameters)
+        judged = self._test.judge(interventions, note=name, progress=False)
+        site = " ".join(str(i.site) for i in interventions)
+        self.results[name] = Way(judged, self._skills(*interventions), parameters, site)
 
-    def add_draws(self, name: str, draws: Sequence[tuple[Intervention, ...]], parameters: int | None = 0) -> None:
+    def add_draws(self, name: str, draws: Sequence[Intervention]) -> None:
         """Several draws of a random way, pooled; skills are those of the first."""
-        judged = self._test.judge(draws, 0.0, name, progress=False)
-        site = " ".join(str(i.site) for i in draws[0])
-        self.results[name] = Way(judged, self._skills(*draws[0]), parameters, site)
+        judged = self._test.judge_draws([(draw,) for draw in draws], [0.0] * len(draws), name, progress=False)
+        self.results[name] = Way(judged, self._skills(draws[0]), 0, str(draws[0].site))
 
     def add_weights(self, name: str, within: Callable[[], AbstractContextManager[int]], size: int | None = -1) -> None:
         """A way that changes weights inside ``within``; the size -1 stands for the number of changed weights."""
@@ -321,7 +329,7 @@ class _Ways:
             [completions] = test.completions([()], progress=False)
             skills = self._skills()
         [forced] = teacher_forced_each(test.model, test.clean_kl.prompts, test.clean_kl.answers, [()], within=within)
-        judged = condition(test.task, test.prompts, [completions], cost(forced.kl), 0.0, name)
+        judged = condition(test.task, test.prompts, completions, forced.kl, 0.0, name)
         self.results[name] = Way(judged, skills, changed if size == -1 else size)
 
     def _skills(self, *interventions: Intervention) -> Mapping[str, Estimate]:

@@ -1,11 +1,9 @@
 """A trial of vectors in one target: strengths are chosen on validation prompts, conditions are compared on test prompts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from interp_transfer.evaluation.evaluator import (
     CLEAN_PROMPTS,
@@ -14,7 +12,7 @@ from interp_transfer.evaluation.evaluator import (
     add_readings,
     evaluator,
     mean_ablation,
-    random_like,
+    strongest,
 )
 from interp_transfer.evaluation.metrics import loss_recovered
 from interp_transfer.evaluation.side_effects import SideEffects, side_effects
@@ -26,21 +24,31 @@ from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import MODES
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.search.strengths import Make, StrengthSearch, search_strength
+from interp_transfer.search.strengths import StrengthSearch, search_strengths
+from interp_transfer.studies.controls import Vectors
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.vectors.vector import SteeringVector
 
-VALIDATION_PROMPTS = 100
-"""Largest number of validation prompts."""
+VALIDATION_PROMPTS = 40
+"""Largest number of validation prompts, and of clean ones, on which strengths are chosen."""
 VARIANTS = ("autoencoder", "affine")
 """Mappers that are compared with the chosen one."""
-VARIANT_PROMPTS = 50
-"""Number of validation prompts that the strengths of the variants are chosen on, because there are many variants."""
 
-Vectors = Mapping[str, SteeringVector]
-"""The vectors "native", "moved" and "shuffled"."""
-Strengths = Mapping[str, float]
-"""A strength for each vector and for "random"."""
+POOLED = ("random", "random_in_span")
+"""Conditions whose outcome is the mean over their draws."""
+CONTROLS = ("wrong_contrast", "shuffled", "shuffled_within_text", "untrained")
+"""Conditions whose outcome is that of their strongest draw."""
+NOTES = {
+    "random": "mean over {n} isotropic random directions, each at its own strength",
+    "random_in_span": "mean over {n} random directions in the span of the moved evidence, each at its own strength",
+    "wrong_contrast": "two halves of the positive side as the contrast; the strongest of {n}",
+    "shuffled": "moved by a mapper fitted on pairs that were shuffled across texts; the strongest of {n} seeds",
+    "shuffled_within_text": "moved by a mapper fitted on pairs that were shuffled within each text; the strongest of {n} seeds",
+    "untrained": "moved by a mapper that was not trained; the strongest of {n} seeds",
+}
+
+Strengths = Mapping[str, Sequence[float]]
+"""By condition, the strength of each draw."""
 
 
 @dataclass(frozen=True)
@@ -68,36 +76,40 @@ class Trial:
     def validation(self) -> Evaluator:
         """The prompts on which strengths are chosen."""
         n = min(VALIDATION_PROMPTS, len(self.task.prompts("validation")))
-        return evaluator(self.target, self.task, "validation", n=n, seed=self.options.seed)
+        return evaluator(self.target, self.task, "validation", n=n, seed=self.options.seed, clean_prompts=VALIDATION_PROMPTS)
 
     @cached_property
     def test(self) -> Evaluator:
         """The held-out prompts on which conditions are compared."""
         n, seed = self.options.n, self.options.seed
-        return evaluator(self.target, self.task, "test", n=n, seed=seed, clean_prompts=n)
+        return evaluator(self.target, self.task, "test", n=n, seed=seed)
 
-    def search(self, vectors: Vectors) -> dict[str, StrengthSearch]:
-        """The fair strength of each vector, and of random ones of the moved vector's length, on validation prompts."""
-        steered = {name: self._search(self.validation, vector, self.progress) for name, vector in vectors.items()}
-        moved, seed = vectors["moved"], self.options.seed
-        random = self._search(self.validation, lambda x: random_like(self._steer(moved, x), seed, draws=2), self.progress)
-        return steered | {"random": random}
+    def search(self, vectors: Vectors) -> dict[str, list[StrengthSearch]]:
+        """The strength of each draw of each condition, all by the same search on validation prompts."""
+        steers = {f"{name} {k}": vector for name, draws in vectors.items() for k, vector in enumerate(draws)}
+        found = iter(search_strengths(self.validation, steers, budget=self.budget, progress=self.progress).values())
+        return {name: [next(found) for _ in draws] for name, draws in vectors.items()}
 
     def judge(self, vectors: Vectors, strengths: Strengths) -> dict[str, Condition]:
-        """Each vector at its strength on test prompts, and random ones of the moved vector's length."""
-        chosen = [strengths[name] for name in vectors]
-        draws = [[(self._steer(vector, x),)] for vector, x in zip(vectors.values(), chosen, strict=True)]
-        judged = dict(zip(vectors, self.test.judge_each(draws, chosen, progress=self.progress), strict=True))
-        like = self._steer(vectors["moved"], strengths["random"])
-        return judged | {"random": self.test.random(like, self.options.seed, strengths["random"], self.progress)}
+        """Each condition at its strengths on test prompts."""
+        settings = {
+            name: [(self._steer(v, x),) for v, x in zip(draws, strengths[name], strict=True)] for name, draws in vectors.items()
+        }
+        single = [name for name in vectors if name not in POOLED]
+        flat = [(setting, x) for name in single for setting, x in zip(settings[name], strengths[name], strict=True)]
+        each = iter(self.test.judge_each([setting for setting, _ in flat], [x for _, x in flat], progress=self.progress))
+        judged = {name: _together(name, [next(each) for _ in settings[name]]) for name in single}
+        for name in (name for name in POOLED if name in vectors):
+            note = NOTES[name].format(n=len(settings[name]))
+            judged[name] = self.test.judge_draws(settings[name], strengths[name], note, self.progress)
+        return {name: judged[name] for name in vectors}
 
     def compare(self, vectors: Vectors, strengths: Strengths) -> dict[str, Condition]:
-        """Every condition on test prompts: the vectors at their strengths, and the baselines."""
-        judged = self.judge(vectors, strengths)
+        """Every condition on test prompts: the vectors at their strengths, and the baselines without a vector."""
         conditions = {
             "unsteered": self.test.unsteered(self.progress),
-            **{name: judged[name] for name in ("native", "moved", "random", "shuffled")},
-            "mean_ablated": self.test.mean_ablated(self._steer(vectors["moved"], 1.0), self.progress),
+            **self.judge(vectors, strengths),
+            "mean_ablated": self.test.mean_ablated(self._steer(vectors["moved"][0], 1.0), self.progress),
         }
         if self.task.answers is not None:
             conditions["forced_first_token"] = self.test.forced_first_token()
@@ -105,10 +117,10 @@ class Trial:
 
     def side_effects(self, vectors: Vectors, strengths: Strengths) -> dict[str, SideEffects]:
         """What the native, the moved and one random vector cost elsewhere."""
-        steered = {name: (self._steer(vectors[name], strengths[name]),) for name in ("native", "moved")}
-        random = random_like(self._steer(vectors["moved"], strengths["random"]), self.options.seed, draws=1)
+        names = ("native", "moved", "random")
+        steered = {name: (self._steer(vectors[name][0], strengths[name][0]),) for name in names}
         n = max(CLEAN_PROMPTS, self.options.n)
-        conditions = {"unsteered": (), **steered, "random": tuple(random)}
+        conditions = {"unsteered": (), **steered}
         return side_effects(self.target, self.task, conditions, n=n, seed=self.options.seed, progress=self.progress)
 
     def loss_recovered(self, source: HookedModel, mapper: Mapper) -> dict[str, Any]:
@@ -124,25 +136,30 @@ class Trial:
         mapper: Mapper,
         vector: SteeringVector,
         native: SteeringVector,
-        fitting: Mapping[str, Any],
+        source: HookedModel,
     ) -> list[dict[str, Any]]:
         """The vector moved by the other modes and mappers, each at its fair strength on test prompts."""
         how = self.options
+        fitting: dict[str, Any] = {"models": (source, self.target), "seed": how.seed, "progress": self.progress}
         mappers = {kind: mapper if kind == how.mapper else fit(pairs, kind, **fitting) for kind in VARIANTS}
         mappers[how.mapper] = mapper
-        few = replace(self.validation, prompts=self.validation.prompts[:VARIANT_PROMPTS])
         todo = [(kind, mode) for kind in mappers for mode in MODES if (kind, mode) != (how.mapper, how.mode)]
+        moved = {f"{kind} {mode}": [mappers[kind].transfer(vector, mode, how.norm)] for kind, mode in todo}
+        searches = self.search(moved)
+        judged = self.judge(moved, {name: [search.strength] for name, [search] in searches.items()})
         rows = []
-        for kind, mode in tqdm(todo, desc="variants", leave=False, disable=not self.progress):
-            moved = mappers[kind].transfer(vector, mode, how.norm)
-            strength = self._search(few, moved, progress=False).strength
-            judged = self.test.judge([(self._steer(moved, strength),)], strength, progress=False)
-            facts = {"fvu": mappers[kind].card.fvu, "norm": moved.norm, "cosine_to_native": moved.cosine(native)}
-            rows.append({"mapper": kind, "mode": mode, **facts, **judged.to_dict()})
+        for (kind, mode), (name, [each]) in zip(todo, moved.items(), strict=True):
+            facts = {"fvu": mappers[kind].card.fvu, "norm": each.norm, "cosine_to_native": each.cosine(native)}
+            rows.append({"mapper": kind, "mode": mode, **facts, **judged[name].to_dict()})
         return rows
 
     def _steer(self, vector: SteeringVector, strength: float) -> Intervention:
         return add(vector, strength, self.task.positions)
 
-    def _search(self, validation: Evaluator, steer: SteeringVector | Make, progress: bool) -> StrengthSearch:
-        return search_strength(validation, steer, budget=self.budget, strengths=self.options.strengths, progress=progress)
+
+def _together(name: str, draws: list[Condition]) -> Condition:
+    """The outcome of a condition from its draws: the strongest of a control, the first of the others."""
+    note = NOTES.get(name, "")
+    if name in CONTROLS:
+        return strongest(draws, note.format(n=len(draws)))
+    return replace(draws[0], draws=tuple(draws) if len(draws) > 1 else ())

@@ -13,14 +13,14 @@ import pytest
 import interp_transfer as it
 from interp_transfer.activations.align import DEFAULT_STRATEGY
 from interp_transfer.cli.options import with_flags
+from interp_transfer.evaluation.evaluator import RANDOM_DIRECTIONS
 from interp_transfer.mapping.kinds import KINDS
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM
-from interp_transfer.search.strengths import STRENGTHS
 from interp_transfer.studies.options import RunOptions
 from tests.registered import SITE
 
 PAIR = ("--source", "tiny-a", "--target", "tiny-b")
-QUICK = ("--n", "2", "--mapper", "affine", "--strengths", "1", "--no-variants", "--no-side-effects")
+QUICK = ("--n", "2", "--mapper", "affine", "--directions", "2", "--seeds", "1", "--no-variants", "--no-side-effects")
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_without_flags_the_options_are_those_of_the_dataclass(options_of):
 def test_the_defaults_and_the_help_are_those_of_the_modules():
     plain = RunOptions()
     assert (plain.mode, plain.norm, plain.alignment) == (DEFAULT_MODE, DEFAULT_NORM, DEFAULT_STRATEGY)
-    assert plain.strengths == STRENGTHS
+    assert plain.directions == RANDOM_DIRECTIONS
     assert RunOptions.__doc__ is not None and all(kind in RunOptions.__doc__ for kind in KINDS)
 
 
@@ -69,14 +69,15 @@ def test_every_flag_arrives(options_of, tmp_path):
         "--dtype",
         "bfloat16",
     ]
-    flags += ["--n", "3", "--seed", "5", "--budget", "0.5", "--strengths", "0.5, 2", "--no-variants", "--no-side-effects"]
+    flags += ["--n", "3", "--seed", "5", "--budget", "0.5", "--directions", "7", "--seeds", "2"]
+    flags += ["--no-variants", "--no-side-effects"]
     seen = options_of("cats", *PAIR, *flags, "--out", tmp_path / "out")
     assert seen.pop("settings") == {"rank": 2, "name": "it's"} and seen.pop("out") == tmp_path / "out"
     assert seen == {
         "task": "cats", "source": "tiny-a", "target": "tiny-b", "mapper": "low_rank", "mode": "delta", "norm": "spread",
         "alignment": "word_ends", "source_site": SITE, "target_site": None, "edition": "pets", "direction": "induce",
-        "dtype": "bfloat16", "n": 3, "seed": 5, "budget": 0.5, "strengths": (0.5, 2.0), "variants": False,
-        "side_effects": False,
+        "dtype": "bfloat16", "n": 3, "seed": 5, "budget": 0.5, "directions": 7, "seeds": 2,
+        "variants": False, "side_effects": False,
     }  # fmt: skip
 
 
@@ -169,7 +170,8 @@ def _command_on(page: str) -> list[str]:
         (("run", "cats", *PAIR, "--mode", "dela"), "delta"),
         (("run", "cats", *PAIR, "--norm", "spred"), "spread"),
         (("run", "cats", *PAIR, "--alignment", "index_lef"), "index_left"),
-        (("run", "cats", *PAIR, "--strengths", "1,x"), "'x' is no number"),
+        (("run", "cats", *PAIR, "--directions", "0"), "directions=0, seeds=3: give at least one of each"),
+        (("run", "cats", *PAIR, "--strengths", "1"), "--strengths"),
         (("run", "cats", *PAIR, "--edition", "pet"), "pets"),
         (("run", "cats", *PAIR, "--pairs", "x.jsonl", "--judge", "refusal"), "name a task, or give --pairs"),
         (("run", "--pairs", "x.jsonl", *PAIR), "--pairs and --judge belong together"),

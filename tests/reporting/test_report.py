@@ -54,7 +54,7 @@ def test_a_page_from_a_run_folder(save: Save, result: Json, completions: Json) -
     for sentence in re.split(r"(?<=\.) (?=[A-Z])", headline(result)):
         assert sentence in text
     numbers = ("91.5%", "86.7% to 95%", "autoencoder, difference", "budget is 0.2")
-    for there in (*GLOSSARY.values(), *numbers, result["description"]):
+    for there in (*(GLOSSARY[name] for name in result["conditions"]), *numbers, result["description"]):
         assert there in text
     for fingerprint in (result["source"]["fingerprint"], result["target"]["fingerprint"]):
         assert fingerprint in text

@@ -148,7 +148,7 @@ def test_a_page_of_two_runs(pair: Pair) -> None:
     assert "mapper kindautoencoderprocrustes" in differing
     assert "version of torch2.13.02.14.0" in differing
     assert "version of transformers" not in differing and "version of transformers5.23.0" in same
-    assert "Of 14 comparisons" in text and "p < 0.001, adjusted for 14" in text
+    assert "Of 22 comparisons" in text and "p < 0.001, adjusted for 22" in text
     assert "a difference is shown for moved, success; moved, intact." in text
     changed = [c["success"] for c in pair.said[0]["conditions"]["moved"][5:65]]
     assert f"of 200 prompts in both runs, 60 have another completion, and {sum(changed)} another outcome" in text
@@ -176,7 +176,7 @@ def test_conditions_of_one_run_alone_are_shown_but_not_compared(pair: Pair) -> N
     text = plain(pair.page())
     assert "Comparison of two runs" in text
     assert "moved, A" in text and "moved, B" not in text and "mine, B" in text
-    assert "12 comparisons" in text
+    assert "20 comparisons" in text
 
 
 def test_parts_that_are_missing_are_left_out(pair: Pair) -> None:
@@ -253,7 +253,7 @@ def test_what_cannot_be_compared_or_written(pair: Pair, tmp_path: Path) -> None:
         write_two_runs(one, one / ".." / "first")
     with pytest.raises(ValueError, match="does not end in .html"):
         write_two_runs(one, other, other / "result.json")
-    assert json.loads((other / "result.json").read_text())["schema"] == 1
+    assert json.loads((other / "result.json").read_text())["schema"] == 2
     assert write_two_runs(one, other, tmp_path / "new" / "page.html").is_file()
     (other / "completions.json").unlink()
     with pytest.raises(ValueError, match="second/completions.json is missing"):

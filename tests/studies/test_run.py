@@ -16,7 +16,7 @@ from tests.checkpoints import raw_model, raw_tokenizer
 from tests.registered import SITE, register
 from tests.studies.conftest import QUICK
 
-ONE = {**QUICK, "n": 2, "strengths": (1.0,)}
+ONE = {**QUICK, "n": 2, "seeds": 1}
 SITES = {"source_site": SITE, "target_site": SITE}
 
 
@@ -31,14 +31,21 @@ def test_the_run_folder_holds_what_is_promised(run_folder, stored):
     assert stored["schema"] == 2
     assert (stored["task"], stored["seed"]) == ("cats", 0)
     assert stored["asked"] is None, "objects cannot be named"
-    assert stored["options"]["source_site"] == SITE and stored["options"]["strengths"] == [0.5, 1.0, 4.0]
+    assert stored["options"]["source_site"] == SITE and stored["options"]["directions"] == 2
     assert stored["sites"] == {side: {"site": SITE, "chosen": "given"} for side in ("source", "target")}
     assert stored["source"]["site"] == stored["target"]["site"] == SITE
     assert stored["alignment"] == {"strategy": "same_tokens", "coverage": 1.0}
     mapper = {"kind", "parameters", "fraction_of_target", "fvu", "cosine", "norm_ratio", "mode", "norm", "rows", "settings"}
     assert mapper <= set(stored["mapper"])
-    conditions = ["unsteered", "native", "moved", "random", "shuffled", "mean_ablated", "forced_first_token"]
+    controls = ["random", "random_in_span", "wrong_contrast", "shuffled", "shuffled_within_text", "untrained"]
+    conditions = ["unsteered", "native", "moved", *controls, "mean_ablated", "forced_first_token"]
     assert list(stored["conditions"]) == conditions
+    several = {name: len(stored["conditions"][name]["draws"]) for name in ("native", "moved", *controls)}
+    assert several == {
+        "native": 0,
+        **dict.fromkeys(("moved", *controls), 2),
+        "random_in_span": 1,
+    }
     for condition in stored["conditions"].values():
         assert {"strength", "success", "intact", "clean_kl"} <= set(condition)
         for share in (condition["success"], condition["intact"]):
@@ -60,11 +67,15 @@ def raw_lengths(model: Any, texts: list[str]) -> list[list[int]]:
 
 def test_strengths_keep_to_the_budget_where_they_can(stored):
     budget = stored["strength_rule"]["budget_nats_per_token"]
-    for name in ("native", "moved", "random", "shuffled"):
-        swept = [row for row in stored["sweep"] if row["condition"] == name]
-        assert [row["strength"] for row in swept] == [0.5, 1.0, 4.0]
-        chosen = next(row for row in swept if row["strength"] == stored["conditions"][name]["strength"])
-        assert chosen["clean_kl"] <= budget or all(row["clean_kl"] > budget for row in swept)
+    curves: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in stored["sweep"]:
+        curves.setdefault((row["condition"], row["draw"]), []).append(row)
+    assert len(curves) == 1 + 6 * 2 + 1
+    for (name, draw), curve in curves.items():
+        condition = stored["conditions"][name]
+        assert curve[-1]["saturated"] or 0.9 * budget <= curve[-1]["clean_kl"] <= 1.001 * budget, name
+        chosen = condition["draws"][draw]["strength"] if condition["draws"] else condition["strength"]
+        assert chosen in [row["strength"] for row in curve]
 
 
 def test_side_effects_are_reported_with_the_conditions(stored, run_folder):
@@ -72,6 +83,8 @@ def test_side_effects_are_reported_with_the_conditions(stored, run_folder):
     assert list(effects) == ["unsteered", "native", "moved", "random"]
     for name in ("native", "moved"):
         assert effects[name]["clean"]["kl"]["value"] == pytest.approx(conditions[name]["clean_kl"], rel=1e-3)
+    [first, *_] = conditions["random"]["draws"]
+    assert effects["random"]["clean"]["kl"]["value"] == pytest.approx(first["clean_kl"], rel=1e-3)
     assert effects["unsteered"]["english"]["kl"]["value"] == pytest.approx(0, abs=1e-6)
     assert set(stored["mapper"]["by_place"]["place"]) == {"first", "trigger", "last", "rest"}
     assert {"plain", "loss", "ablated", "share"} <= set(stored["mapper"]["recovered"])
@@ -169,8 +182,7 @@ def test_mistakes_are_found_before_any_work(models, cats, tmp_path, monkeypatch)
         ({"mode": "dfference"}, "did you mean 'difference'"),
         ({"norm": "spred"}, "did you mean 'spread'"),
         ({"alignment": "index_lef"}, "index_left"),
-        ({"strengths": ()}, r"strengths=\[\]: give one or more numbers above zero"),
-        ({"strengths": (1.0, -1.0)}, "numbers above zero"),
+        ({"directions": 0}, "directions=0, seeds=3: give at least one of each"),
         ({"budget": 0.0}, "budget=0.0"),
         ({"direction": "up"}, "unknown direction"),
         ({"edition": "pet"}, "did you mean 'pets'"),

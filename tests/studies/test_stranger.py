@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoModelForCausalLM
 
@@ -16,7 +17,8 @@ def test_two_lists_and_two_models_are_enough(tmp_path: Path) -> None:
     models = (AutoModelForCausalLM.from_config(config("llama", hidden_size=width)) for width in (16, 24))
     source, target = (it.load_model(model, tokenizer=byte_tokenizer()) for model in models)
     site = "blocks.2.hook_resid_pre"
-    it.run(task, source, target, source_site=site, target_site=site, mapper="affine", n=4, variants=False, out=tmp_path / "run")
+    options: dict[str, Any] = {"mapper": "affine", "n": 4, "directions": 2, "seeds": 1, "variants": False}
+    it.run(task, source, target, source_site=site, target_site=site, **options, out=tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["schema"] == 2
     assert "moved" in result["conditions"] and "forced_first_token" not in result["conditions"]

@@ -1,0 +1,77 @@
+"""The vectors that a study compares: the native one, the moved one, and the controls that know nothing of the behaviour.
+
+Every control has the moved vector's length, and its strength is found by the same search.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from interp_transfer.evaluation.task import Task
+from interp_transfer.mapping.fit import fit
+from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.mapping.pairs import PairedActivations
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.studies.options import RunOptions
+from interp_transfer.vectors.controls import random_vectors, same_side, span_vectors
+from interp_transfer.vectors.extract import extract
+from interp_transfer.vectors.vector import SteeringVector
+
+Vectors = Mapping[str, list[SteeringVector]]
+"""By condition, its draws: random directions, or one vector for each seed of a mapper."""
+
+
+Models = tuple[HookedModel, HookedModel]
+"""Source and target."""
+
+
+def fit_seeds(pairs: PairedActivations, how: RunOptions, models: Models, progress: bool, kind: str = "") -> list[Mapper]:
+    """Fit the mapper, or one of another kind, with each seed: it draws initial weights and the texts that are fitted."""
+    options: dict[str, Any] = {"models": models, "progress": progress, **({} if kind else how.settings)}
+    return [fit(pairs, kind or how.mapper, seed=seed, **options) for seed in how.mapper_seeds]
+
+
+def moved_and_controls(
+    models: Models,
+    task: Task,
+    pairs: PairedActivations,
+    mappers: list[Mapper],
+    vector: SteeringVector,
+    how: RunOptions,
+    progress: bool = True,
+) -> dict[str, list[SteeringVector]]:
+    """Move the vector through each mapper, and make the controls.
+
+    Returns:
+        "moved": one for each seed of the mapper. "random": isotropic directions. "random_in_span": directions in the span of
+        the leading components of the moved evidence. "wrong_contrast": the difference of two halves of the contrast's positive
+        side, moved by the mapper. "shuffled" and "shuffled_within_text": the vector moved by mappers that were fitted on pairs
+        whose partners were exchanged across all texts or within each. "untrained": moved by mappers that were not trained.
+    """
+
+    def move(mapper: Mapper, one: SteeringVector) -> SteeringVector:
+        return mapper.transfer(one, how.mode, how.norm)
+
+    def at_length(one: SteeringVector) -> SteeringVector:
+        return one.normalized(moved[0].norm) if one.norm > 0 else one
+
+    def through(mixed: PairedActivations, kind: str = "") -> list[SteeringVector]:
+        return [at_length(move(mapper, vector)) for mapper in fit_seeds(mixed, how, models, progress, kind)]
+
+    moved = [move(mapper, vector) for mapper in mappers]
+    contrast = task.contrast("train")
+    wrong = [extract(models[0], same_side(contrast, k), vector.site, progress=progress) for k in how.mapper_seeds]
+    return {
+        "moved": moved,
+        "random": random_vectors(moved[0], how.directions, how.seed),
+        "random_in_span": span_vectors(moved[0], -(-how.directions // 2), how.seed),
+        "wrong_contrast": [at_length(move(mappers[0], one)) for one in wrong],
+        "shuffled": through(pairs.shuffled(how.seed)),
+        "shuffled_within_text": through(pairs.shuffled(how.seed, within_text=True)),
+        "untrained": through(pairs, "untrained"),
+    }
+
+
+def at_strength_one(vectors: Vectors) -> tuple[dict[str, list[SteeringVector]], dict[str, list[float]]]:
+    """The vectors whose figures at strength 1 are reported, and that strength for each of their draws."""
+    chosen = {name: list(vectors[name]) for name in ("native", "moved", "random", "shuffled")}
+    return chosen, {name: [1.0] * len(draws) for name, draws in chosen.items()}
