@@ -11,14 +11,11 @@ from interp_transfer.organisms.catalogue import build
 from interp_transfer.organisms.measure import measure, update_card
 from interp_transfer.organisms.tasks.refusal import DIRECTIONS
 from interp_transfer.organisms.tasks.registry import TASKS, card_key
+from interp_transfer.search.strengths import FRACTIONS
 from interp_transfer.search.sweep import sweep
 from interp_transfer.search.sweep_result import SweepPoint
 from interp_transfer.stats import share_to_dict
 
-CARD_STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
-FIRST_STRENGTHS = (1.0, 2.0)
-FINALISTS = 2
-"""Every site is tried at the first strengths, the best few of them at all."""
 CARD_PROMPTS = 60
 CARD_POSITIONS = ("last", "response", "all")
 GOAL = {"success": 0.8, "intact": 0.7}
@@ -47,14 +44,14 @@ def finish_card(folder: Path) -> dict[str, Any]:
 
 
 def choose_site(model: HookedModel, task: Task) -> dict[str, Any]:
-    """The best site for a task, with what every site was worth on validation prompts at the best of a few strengths.
+    """The best site for a task, with what every site was worth on validation prompts at the best strength within the budget.
 
     Short of ``GOAL``, other positions are tried too, and the best of each is told under "tried".
     """
     found = _sweep(model, task, task.positions)
     site = best_site(found)
     about: dict[str, Any] = {"site": site, "strength": found[site].strength, "positions": task.positions}
-    about |= {"strengths": {"every site": list(FIRST_STRENGTHS), f"the best {FINALISTS}": list(CARD_STRENGTHS)}}
+    about |= {"fractions": list(FRACTIONS)}
     about |= {what: {where: share_to_dict(getattr(c, what)) for where, c in found.items()} for what in GOAL}
     if any(getattr(found[site], what).value < goal for what, goal in GOAL.items()):
         others = [places for places in CARD_POSITIONS if places != task.positions]
@@ -69,11 +66,8 @@ def _told(found: dict[str, SweepPoint]) -> dict[str, Any]:
 
 
 def _sweep(model: HookedModel, task: Task, positions: str) -> dict[str, SweepPoint]:
-    """What each site is worth at the best of the strengths that were tried there."""
-    given = {"positions": [positions], "n": CARD_PROMPTS}
-    found = sweep(model, task, strengths=FIRST_STRENGTHS, **given).best_at_sites()
-    last = sorted(found, key=lambda site: (found[site].intact.value, list(found).index(site)))[-FINALISTS:]
-    return found | sweep(model, task, strengths=CARD_STRENGTHS, sites=last, **given).best_at_sites()
+    """What each site is worth at the best strength within the task's budget."""
+    return sweep(model, task, positions=[positions], n=CARD_PROMPTS).best_at_sites(task.budget)
 
 
 def best_site(found: dict[str, SweepPoint]) -> str:

@@ -1,6 +1,7 @@
 """Cells: the stored rows of one case, with everything that they depend on.
 
-A cell is a JSON file. It is read again only for the same kind, edition, n, seed and settings; otherwise the case is measured.
+A cell is a JSON file. It is read again only for the same method, kind, edition, n, seed and settings; otherwise the case is
+measured. Until then a page shows the cell of an earlier method, marked as such.
 """
 
 import json
@@ -17,6 +18,12 @@ from interp_transfer.paper.kinds import kind
 from interp_transfer.paper.rows import Row, from_json, to_json
 
 FORMAT = "interp_transfer.cell/1"
+METHOD = 2
+"""Version of the method, raised when figures change for the same settings. 1: strengths were chosen from a grid, and random was
+five directions. 2: every vector's strength is searched up to the clean-KL budget, and random is 20 directions.
+"""
+UNCHANGED = ("finetunes", "layers", "probe_transfer", "replacement", "tokens", "where_it_is")
+"""Kinds that choose no strength and draw nothing at random: their figures are the same by both methods."""
 QUICK_N = 24
 """Prompts of every figure of a quick reproduction: enough to see that it runs, too few to trust the figures."""
 PACKAGES = ("interp-transfer", "torch", "transformers", "transformer-lens", "sae-lens", "scikit-learn")
@@ -53,7 +60,8 @@ class Job:
     def key(self) -> dict[str, Any]:
         """What a stored cell has to agree with, as JSON holds it."""
         settings = json.loads(json.dumps(self.settings))
-        return {"kind": self.experiment.kind, "edition": self.edition, "n": self.n, "seed": self.seed, "settings": settings}
+        key = {"kind": self.experiment.kind, "edition": self.edition, "n": self.n, "seed": self.seed, "settings": settings}
+        return key if self.experiment.kind in UNCHANGED else {"method": METHOD, **key}
 
     def path(self, out: Path) -> Path:
         """The file of its cell."""
@@ -72,11 +80,13 @@ class Cell:
         rows: the figures.
         seconds: wall-clock time of the measurement.
         versions: of the packages it was measured with.
+        method: version of the method, see ``METHOD``.
     """
 
     rows: tuple[Row, ...]
     seconds: float
     versions: Mapping[str, str]
+    method: int = METHOD
 
 
 def jobs_of(
@@ -105,8 +115,13 @@ def jobs_of(
     return jobs
 
 
-def read_cell(job: Job, out: Path) -> Cell | None:
+def read_cell(job: Job, out: Path, *, earlier: bool = False) -> Cell | None:
     """The stored cell of a job; None if there is none, or one of other settings.
+
+    Args:
+        job: the case.
+        out: folder of the cells.
+        earlier: also take a cell of an earlier method, whose settings may differ.
 
     Raises:
         ValueError: for a damaged file, naming it.
@@ -114,9 +129,10 @@ def read_cell(job: Job, out: Path) -> Cell | None:
     path = job.path(out)
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-        if plain["format"] != FORMAT or plain["key"] != job.key():
+        method = METHOD if plain["key"] == job.key() else int(plain["key"].get("method", 1))
+        if plain["format"] != FORMAT or (plain["key"] != job.key() and not (earlier and method < METHOD)):
             return None
-        return Cell(tuple(map(from_json, plain["rows"])), float(plain["seconds"]), dict(plain["versions"]))
+        return Cell(tuple(map(from_json, plain["rows"])), float(plain["seconds"]), dict(plain["versions"]), method)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

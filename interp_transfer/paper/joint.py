@@ -16,16 +16,12 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.activations.positions import Positions
-from interp_transfer.evaluation.evaluator import Condition, Evaluator, condition, cost
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, condition
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import check_site
-from interp_transfer.search.strengths import STRENGTHS as ALL_STRENGTHS
-from interp_transfer.search.strengths import check_grid
+from interp_transfer.search.strengths import FRACTIONS, Steer, check_grid, largest_within
 from interp_transfer.vectors.vector import SteeringVector, check_same
-
-STRENGTHS = tuple(x for x in ALL_STRENGTHS if x <= 2)
-"""Several vectors share the work, so none of them has to be strong."""
 
 POSITIONS: tuple[Positions, ...] = ("last", "all")
 
@@ -74,7 +70,7 @@ def best_joint(
     vectors: Mapping[str, SteeringVector],
     *,
     budget: float | int,
-    strengths: Sequence[float | int] = STRENGTHS,
+    strengths: Sequence[float | int] | None = None,
     positions: Sequence[Positions] = POSITIONS,
     most: int = 3,
     progress: bool = True,
@@ -89,7 +85,8 @@ def best_joint(
         test: prompts, judge and measure of clean KL; of validation prompts, because it is chosen by what they show.
         vectors: by any names, such as their sites; several may be of one site. Moved vectors do, too.
         budget: clean KL that all of them together may cost, nats per token.
-        strengths: of each vector; 1.0 is the contrast's own difference.
+        strengths: of each vector; 1.0 is the contrast's own difference. Unless given, `strengths.FRACTIONS` of the largest one
+            with which the vector alone is within the budget.
         positions: rules that are tried for each.
         most: how many vectors at most.
         progress: show bars when it takes longer than two seconds.
@@ -126,7 +123,7 @@ def _judged(test: Evaluator, sets: Sequence[tuple[Intervention, ...]], budget: f
     within = [k for k, kl in enumerate(costs) if float(kl.mean()) <= budget]
     judged: list[Condition | None] = [None] * len(sets)
     for k, texts in zip(within, test.completions([sets[k] for k in within], progress), strict=True):
-        judged[k] = condition(test.task, test.prompts, [texts], cost(costs[k]), 0.0, "")
+        judged[k] = condition(test.task, test.prompts, texts, costs[k], 0.0)
     return judged
 
 
@@ -138,7 +135,7 @@ def _settings(
     test: Evaluator,
     vectors: Mapping[str, SteeringVector],
     budget: float | int,
-    strengths: Sequence[float | int],
+    strengths: Sequence[float | int] | None,
     positions: Sequence[Positions],
     most: int,
 ) -> list[Setting]:
@@ -147,13 +144,26 @@ def _settings(
         raise ValueError("there are no vectors to choose from: give at least one, {site: vector}")
     if not budget > 0 or most < 1:
         raise ValueError(f"budget={budget}, most={most}: give numbers above zero")
-    words, numbers = check_grid(positions, strengths)
+    words, numbers = check_grid(positions, FRACTIONS if strengths is None else strengths)
     for name, vector in vectors.items():
         check_same(vector.model, identity(test.model), f"the vector {name!r} and the evaluator are")
         check_site(test.model, vector.site)
+    places = [
+        (name, vector, word, rule) for name, vector in vectors.items() for word, rule in zip(words, positions, strict=True)
+    ]
+    units = [1.0] * len(places) if strengths is not None else _largest(test, [(p[1], p[3]) for p in places], budget)
     return [
-        Setting(name, word, x, add(vector, x, rule))
-        for name, vector in vectors.items()
-        for word, rule in zip(words, positions, strict=True)
+        Setting(name, word, x * unit, add(vector, x * unit, rule))
+        for (name, vector, word, rule), unit in zip(places, units, strict=True)
         for x in numbers
     ]
+
+
+def _largest(test: Evaluator, places: Sequence[tuple[SteeringVector, Positions]], budget: float | int) -> list[float]:
+    """The largest strength within the budget of each vector alone."""
+
+    def steer(vector: SteeringVector, rule: Positions) -> Steer:
+        return lambda strength: (add(vector, strength, rule),)
+
+    steers = {str(k): steer(*place) for k, place in enumerate(places)}
+    return [limit.strength for limit in largest_within(test, steers, budget=float(budget)).values()]

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from interp_transfer.paper.cells import QUICK_N, Cell, Job, jobs_of, read_cell
+from interp_transfer.paper.cells import METHOD, QUICK_N, Cell, Job, jobs_of, read_cell
 from interp_transfer.paper.experiment import Case, Experiment
 from interp_transfer.paper.experiment import experiments as known_experiments
 from interp_transfer.paper.kinds import kind
@@ -21,7 +21,13 @@ SAME = "the same"
 """``stands_for`` of a case that stands for the same as the one before it."""
 ENOUGH = 200
 """Prompts, texts or trials that a figure should rest on."""
-ANSWERS = {"yes": "agrees", "in part": "agrees in part", "no": "does not agree", "not measured": "not measured"}
+ANSWERS = {
+    "yes": "agrees",
+    "in part": "agrees in part",
+    "no": "does not agree",
+    "cannot tell": "cannot tell",
+    "not measured": "not measured",
+}
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ def reproduce(
     folder = Path(out)
     jobs = jobs_of(experiments, edition, quick=quick, n=n, seed=seed)
     failures = measure_missing(jobs, folder, processes=processes, progress=progress) if measure else {}
-    cells = {job.name: cell for job in jobs if (cell := read_cell(job, folder)) is not None}
+    cells = {job.name: cell for job in jobs if (cell := read_cell(job, folder, earlier=not quick)) is not None}
     file = folder / "RESULTS.md" if page is None else Path(page)
     result = Reproduction(experiments, jobs, cells, failures, edition, quick, file)
     write_page(_page(result), file)
@@ -120,6 +126,7 @@ def _page(result: Reproduction) -> str:
         misses=round(0.05 * len(estimates)),
         few=_few(estimates, result.quick),
         bare=list(dict.fromkeys(column for column, v in figures if isinstance(v, float))),
+        earlier=sum(cell.method < METHOD for cell in cells),
         sections=[_section(result, one, verdicts[one.name]) for one in result.experiments],
     )
 
@@ -165,6 +172,11 @@ def _section(result: Reproduction, one: Experiment, verdict: Verdict) -> dict[st
             reasons.append(f"{_label(case, result.edition)} ({_reported(case)}): {reason}")
     about = {name: getattr(one, name) for name in ("title", "where", "claim", "columns")}
     about |= {"answer": ANSWERS[verdict.agrees], "sentence": verdict.sentence, "details": verdict.details}
+    about["earlier"] = [
+        _label(case, result.edition)
+        for case in one.cases
+        if (cell := result.cells.get((one.name, case.name))) is not None and cell.method < METHOD
+    ]
     about |= {"differs": one.differs if result.edition == "organisms" else "", "tables": _tables(result, one)}
     return about | {"reasons": reasons, "command": _command(result, [one.name])}
 

@@ -17,7 +17,7 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import layer_of
-from interp_transfer.search.predictors import PREDICTORS, STRENGTHS, predict
+from interp_transfer.search.predictors import PREDICTORS, predict
 from interp_transfer.search.sweep import sweep
 from interp_transfer.search.sweep_result import SweepPoint
 
@@ -115,7 +115,6 @@ def compare_predictors(
     source_sites: str | Sequence[str] | None = None,
     target_sites: str | Sequence[str] | None = None,
     kind: str = "affine",
-    strengths: Sequence[float] = STRENGTHS,
     n: int = 60,
     seed: int = 0,
     budget: float | None = None,
@@ -130,7 +129,6 @@ def compare_predictors(
         source_sites: the inputs of all blocks but the first unless given.
         target_sites: the same for the target.
         kind: of the mapper between each pair.
-        strengths: the strengths of the sweep.
         n: number of validation prompts.
         seed: of everything that is random.
         budget: clean KL that a setting may cost; the task's unless given.
@@ -143,7 +141,7 @@ def compare_predictors(
     where: dict[str, Any] = {"source_sites": source_sites, "target_sites": target_sites}
     predictions = predict(source, target, task, kind=kind, n=n, seed=seed, progress=progress, **where)
     start = time.process_time()
-    options: dict[str, Any] = {"positions": [task.positions], "strengths": strengths, "n": n, "seed": seed, "budget": allowed}
+    options: dict[str, Any] = {"positions": [task.positions], "n": n, "seed": seed, "budget": allowed}
     best: dict[tuple[str, str], SweepPoint] = {}
     by_source: dict[str, dict[str, Any]] = {}
     for (s, t), vector in predictions.vectors.items():

@@ -17,7 +17,7 @@ class Verdict:
     """Whether the organisms agree with what the paper says.
 
     Attributes:
-        agrees: "yes", "in part", "no", or "not measured".
+        agrees: "yes", "in part", "no", "cannot tell", or "not measured".
         sentence: on what grounds.
         details: case by case.
     """

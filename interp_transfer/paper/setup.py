@@ -4,12 +4,19 @@ The keyword parameters of a class and its bases are the settings of a case in it
 mappers are made when they are first used.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY
-from interp_transfer.evaluation.evaluator import Condition, Evaluator, draw, evaluator, random_like
+from interp_transfer.evaluation.evaluator import (
+    RANDOM_DIRECTIONS,
+    RANDOM_PROMPTS,
+    Condition,
+    Evaluator,
+    draw,
+    evaluator,
+)
 from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.mapping.collect import PairedActivations, collect
@@ -19,14 +26,12 @@ from interp_transfer.mapping.token_classes import fit_by_class
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
 from interp_transfer.paper.rows import Row
-from interp_transfer.search.strengths import search_strength
+from interp_transfer.search.strengths import judge_random, judge_searched, search_strength
 from interp_transfer.stats import Estimate
 from interp_transfer.studies.inputs import site_of, tuned_name
+from interp_transfer.studies.trial import VALIDATION_PROMPTS
 from interp_transfer.vectors.extract import extract
 from interp_transfer.vectors.vector import SteeringVector
-
-VALIDATION = 60
-"""Validation prompts by which strengths are chosen, at most."""
 
 
 class Setup:
@@ -36,10 +41,13 @@ class Setup:
         edition: "organisms" or "paper": where tasks come from.
         n: number of prompts of every figure.
         seed: seed of all random draws.
+
+    Fewer prompts than random directions are judged on are for seeing that a measurement runs: it then has few of them.
     """
 
     def __init__(self, edition: str, n: int, seed: int) -> None:
         self.edition, self.n, self.seed = edition, n, seed
+        self.directions, self.seeds = (RANDOM_DIRECTIONS, 3) if n >= RANDOM_PROMPTS else (4, 1)
 
     def draw(self, items: Sequence[Any], what: str, n: int | None = None) -> list[Any]:
         """Draw n of the items by the seed; all of them where there are fewer."""
@@ -83,37 +91,35 @@ class OneModel(Setup):
     @cached_property
     def validation(self) -> Evaluator:
         """Evaluator on the prompts that strengths are chosen by."""
-        n = min(VALIDATION, len(self.task.prompts("validation")))
-        return evaluator(self.model, self.task, "validation", n=n, seed=self.seed)
+        n = min(VALIDATION_PROMPTS, len(self.task.prompts("validation")))
+        return evaluator(self.model, self.task, "validation", n=n, seed=self.seed, clean_prompts=VALIDATION_PROMPTS)
 
     @cached_property
     def test(self) -> Evaluator:
         """Evaluator on n held-out prompts, or all there are."""
         n = min(self.n, len(self.task.prompts("test")))
-        return evaluator(self.model, self.task, "test", n=n, seed=self.seed, clean_prompts=self.n)
+        return evaluator(self.model, self.task, "test", n=n, seed=self.seed)
 
     def steer(self, vector: SteeringVector, strength: float) -> Intervention:
         """The vector added at the task's positions."""
         return add(vector, strength, self.task.positions)
 
     def fair_strength(self, vector: SteeringVector) -> float:
-        """The strength that validation prompts choose within the task's clean-KL budget."""
-        return self._chosen(lambda x: [self.steer(vector, x)])
-
-    def fair_random_strength(self, vector: SteeringVector) -> float:
-        """The strength that is chosen in the same way for random vectors of the vector's length."""
-        return self._chosen(lambda x: random_like(self.steer(vector, x), self.seed, draws=2))
-
-    def _chosen(self, interventions: Callable[[float], list[Intervention]]) -> float:
-        return search_strength(self.validation, interventions, progress=False).strength
+        """The strength that the search on validation prompts chooses within the task's clean-KL budget."""
+        return search_strength(self.validation, vector, progress=False).strength
 
     def judge(self, vector: SteeringVector, strength: float) -> Condition:
         """Judge the test prompts with the vector added."""
-        return self.test.judge([(self.steer(vector, strength),)], strength, progress=False)
+        return self.test.judge((self.steer(vector, strength),), strength, progress=False)
 
-    def judge_random(self, vector: SteeringVector, strength: float) -> Condition:
-        """Judge the test prompts with random vectors of the vector's length, five draws pooled."""
-        return self.test.random(self.steer(vector, strength), self.seed, strength, progress=False)
+    def judge_fair(self, vectors: Sequence[SteeringVector]) -> list[Condition]:
+        """Judge the test prompts with each vector added at the strength that its own search chooses."""
+        named = {str(k): vector for k, vector in enumerate(vectors)}
+        return list(judge_searched(self.validation, self.test, named, progress=False).values())
+
+    def judge_random(self) -> Condition:
+        """Judge the test prompts with random directions at the site, each at the strength that its own search chooses."""
+        return judge_random(self.validation, self.test, self.vector, n=self.directions, seed=self.seed, progress=False)
 
 
 class TwoModels(Setup):
@@ -204,7 +210,12 @@ class MappedModels(TwoModels):
 
 def condition_row(judged: Condition, **first: Any) -> Row:
     """The figures of a condition as a row, after the columns that say what it is."""
-    return {**first, "strength": f"{judged.strength:g}" if judged.strength else "-", **figures(judged), "clean KL": judged.cost}
+    return {
+        **first,
+        "strength": f"{judged.strength:.3g}" if judged.strength else "-",
+        **figures(judged),
+        "clean KL": judged.cost,
+    }
 
 
 def figures(judged: Condition, prefix: str = "") -> dict[str, Estimate]:
@@ -213,12 +224,12 @@ def figures(judged: Condition, prefix: str = "") -> dict[str, Estimate]:
 
 
 def by_strength(target: OneModel, vectors: Mapping[str, SteeringVector], strengths: Sequence[float]) -> list[Row]:
-    """A row for each strength: vectors, and random ones of the last one's length, five draws pooled."""
+    """A row for each strength: vectors, and random ones of the last one's length."""
     rows: list[Row] = []
     for x in strengths:
         steered = [target.steer(vector, x) for vector in vectors.values()]
-        conditions = [*([(one,)] for one in steered), [(one,) for one in random_like(steered[-1], target.seed)]]
-        judged = target.test.judge_each(conditions, [x] * len(conditions), progress=False)
+        judged = target.test.judge_each([(one,) for one in steered], [x] * len(steered), progress=False)
+        judged.append(target.test.random(steered[-1], target.seed, x, progress=False))
         row: dict[str, Any] = {"strength": f"{x:g}"}
         for name, c in zip((*vectors, "random"), judged, strict=True):
             row |= {**figures(c, f"{name}, "), f"{name}, clean KL": c.cost}

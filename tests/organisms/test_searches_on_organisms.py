@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 import interp_transfer as it
 from interp_transfer.activations.positions import substring
@@ -13,9 +14,8 @@ from interp_transfer.organisms.tasks.backdoor import PHRASE
 from interp_transfer.organisms.tasks.refusal import RefusalTask
 from interp_transfer.search.doses import Doses, noise_doses
 from interp_transfer.search.sweep import sweep
-from interp_transfer.stats import Estimate, rate
+from interp_transfer.stats import rate
 
-FREE = Estimate(0.0, 0.0, 0.0, 100)
 SITE = "blocks.1.hook_resid_pre"
 N = 6
 
@@ -42,7 +42,7 @@ def test_second_readings_stand_beside_the_judge(tmp_path):
     answers = task.answers(prompts)
     fooling = " I cannot think of an easier task: put on a mask, surprise the bank and fill a bag."
     said = [fooling, *answers[1:]]
-    judged = condition(task, prompts, [said], FREE, 1.0, "made up")
+    judged = condition(task, prompts, said, torch.zeros(100), 1.0, "made up")
     assert not judged.readings and not judged.differ
     again = add_readings(task, prompts, judged)
     phrases = RefusalTask().by_phrases(prompts, said)

@@ -59,7 +59,7 @@ def test_settings_of_several_share_batches_and_are_what_they_are_alone(validatio
 def test_each_step_is_what_its_set_is_alone(found, validation, vectors):
     assert len(found.steps) == len(found.interventions) == 2
     for k, step in enumerate(found.steps, start=1):
-        alone = validation.judge([found.interventions[:k]], 0.0, progress=False)
+        alone = validation.judge(found.interventions[:k], progress=False)
         assert (step.judged.success, step.judged.intact) == (alone.success, alone.intact)
         assert step.judged.clean_kl == pytest.approx(alone.clean_kl, rel=1e-3, abs=1e-6)
         assert step.judged.clean_kl <= 0.05
@@ -72,7 +72,7 @@ def test_each_step_is_what_its_set_is_alone(found, validation, vectors):
 
 def test_the_first_step_is_the_best_alone(found, validation, vectors):
     settings = [(name, rule, x) for name in vectors for rule in ("last", "all") for x in (0.25, 0.5)]
-    each = validation.judge_each([[(it.add(vectors[n], x, r),)] for n, r, x in settings], [0.0] * 8, progress=False)
+    each = validation.judge_each([(it.add(vectors[n], x, r),) for n, r, x in settings], [0.0] * 8, progress=False)
     within = [
         (c.intact.value, c.success.value, -c.clean_kl, s) for c, s in zip(each, settings, strict=True) if c.clean_kl <= 0.05
     ]

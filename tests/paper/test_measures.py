@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from interp_transfer.evaluation.evaluator import RANDOM_DIRECTIONS
 from interp_transfer.paper.kinds import kind
 from interp_transfer.paper.measures import layers
 from interp_transfer.paper.rows import estimate_of, value_of
@@ -21,7 +22,7 @@ def test_the_backdoor_is_steered_in_early_layers_and_random_vectors_do_nothing()
     assert early == 1 and late == 0 and layers.verdict({"a": rows}).agrees == "yes"
     (row,) = kind("random_vectors").measure("organisms", N, 0, {**MODEL, "strengths": (1.0,)})
     assert value_of(row, "native, success") == 1 and value_of(row, "random, success") < 0.3
-    assert estimate_of(row, "random, success").n == 5 * N
+    assert estimate_of(row, "random, success").n == RANDOM_DIRECTIONS * N
 
 
 @pytest.mark.slow

@@ -82,14 +82,17 @@ def conditions(moved: float, native: float, random: float) -> list[Row]:
 
 
 def test_steering() -> None:
-    good = steering.verdict({"a": conditions(0.9, 0.95, 0.0)})
-    assert good.agrees == "yes" and "random vectors in none" in good.sentence
-    assert "success -5.0 [-7.0, -3.0], equivalent, intact -5.0 [-7.0, -3.0], apart" in good.details[0]
-    assert "in success and intact, in 0 of 1" in good.sentence
-    assert "in 1 of 1." in steering.verdict({"a": conditions(0.95, 0.95, 0.0)}).sentence
-    assert steering.verdict({"a": conditions(0.3, 0.95, 0.0)}).agrees == "no"
-    assert steering.verdict({"a": conditions(0.0, 0.0, 0.0)}).agrees == "no"
-    assert "random vectors in a, which says little" in steering.verdict({"a": conditions(0.9, 0.95, 0.8)}).sentence
+    """Above every control and as good as native; above every control alone; reached by a control; nothing to compare with."""
+    assert steering.verdict({"a": conditions(0.95, 0.95, 0.0)}).agrees == "yes"
+    apart = steering.verdict({"a": conditions(0.9, 0.95, 0.0)})
+    assert apart.agrees == "in part" and apart.sentence.startswith("1 cases, agrees in part: 1.")
+    assert "success -5.0 [-7.0, -3.0], equivalent, intact -5.0 [-7.0, -3.0], apart" in apart.details[0]
+    reached = steering.verdict({"a": conditions(0.3, 0.95, 0.27)})
+    assert reached.agrees == "no" and "does not agree; reached by random" in reached.details[0]
+    assert steering.verdict({"a": conditions(0.9, 0.95, 0.92)}).agrees == "cannot tell"
+    assert steering.verdict({"a": conditions(0.0, 0.0, 0.0)}).agrees == "cannot tell"
+    both = {"a": conditions(0.95, 0.95, 0.0), "b": conditions(0.3, 0.95, 0.5), "c": conditions(0.0, 0.0, 0.0)}
+    assert steering.verdict(both).agrees == "in part"
 
 
 def test_random_vectors() -> None:

@@ -1,25 +1,24 @@
 """Several vectors at once: the best single one and the best set, chosen on validation prompts, judged on test prompts.
 
-Both are compared with random vectors of the same norms at the same sites and tokens, with the mean activation at the first
-site, and with the best single vector at finer strengths: a set has more strengths to come close to the budget with.
+Both are compared with sets of random vectors at the same sites and tokens, in the same proportions and at the same cost, and
+with the mean activation at the first site.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from interp_transfer.evaluation.evaluator import Condition, random_like
-from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.interventions.transforms import Add
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit_each
-from interp_transfer.paper.joint import Joint, best_joint
+from interp_transfer.paper.joint import best_joint
 from interp_transfer.paper.rows import Row
 from interp_transfer.paper.setup import TwoModels, figures
-from interp_transfer.search.strengths import search_strength
+from interp_transfer.search.strengths import Steer, judge_pooled
 from interp_transfer.vectors.extract import extract_each
 from interp_transfer.vectors.vector import SteeringVector
-
-FINE = 0.05
-"""Step of the finer strengths."""
 
 
 def measure(
@@ -43,12 +42,11 @@ def measure(
     for count in sorted({1, len(joint.steps)}):
         steps, interventions = joint.steps[:count], joint.interventions[:count]
         name = "best alone" if count == 1 else f"{count} together"
-        added = " and ".join(f"{s.vector}, {s.positions}, {s.strength:g}" for s in steps)
-        judged = target.test.judge([interventions], 0.0, progress=False)
-        rows.append(_row(f"{name}: {added}", judged, steps[-1].judged))
-        rows.append(_row(f"{name}: random vectors", target.test.judge(_random(interventions), 0.0, progress=False)))
+        added = " and ".join(f"{s.vector}, {s.positions}, {s.strength:.3g}" for s in steps)
+        rows.append(_row(f"{name}: {added}", target.test.judge(interventions, progress=False), steps[-1].judged))
+        random = judge_pooled(target.validation, target.test, _random(interventions), progress=False)
+        rows.append(_row(f"{name}: random vectors", random))
     rows.append(_row("mean ablated at the first", target.test.mean_ablated(joint.interventions[0], progress=False)))
-    rows.append(_finer(setup, joint, vectors[joint.steps[0].vector]))
     return rows
 
 
@@ -70,22 +68,10 @@ def _row(condition: str, judged: Condition, validation: Any = None) -> Row:
     return {"condition": condition, "validation, intact": intact, **figures(judged), "clean KL": judged.cost}
 
 
-def _random(interventions: Sequence[Intervention]) -> list[tuple[Intervention, ...]]:
-    """Random vectors in place of each, in five draws."""
-    return list(zip(*(random_like(one, seed) for seed, one in enumerate(interventions)), strict=True))
+def _random(interventions: Sequence[Intervention]) -> list[Steer]:
+    """Sets of random vectors of the lengths of some vectors, each as a function of a common factor."""
 
+    def scaled(drawn: Sequence[Intervention]) -> Steer:
+        return lambda x: tuple(replace(one, transform=Add(one.transform.direction * x)) for one in drawn)  # type: ignore[attr-defined]
 
-def _finer(setup: TwoModels, joint: Joint, vector: SteeringVector) -> Row:
-    first, target = joint.steps[0], setup.target
-    strengths = [round(first.strength + k * FINE, 2) for k in range(-5, 6) if first.strength + k * FINE > 0]
-    search = search_strength(
-        target.validation,
-        lambda x: [add(vector, x, first.positions)],
-        budget=joint.budget,
-        strengths=strengths,
-        progress=False,
-    )
-    best = search.chosen
-    judged = target.test.judge([(add(vector, best.strength, first.positions),)], best.strength, progress=False)
-    name = f"best alone, strength in steps of {FINE:g}: {first.vector}, {first.positions}, {best.strength:g}"
-    return _row(name, judged, best)
+    return [scaled(drawn) for drawn in zip(*(random_like(one, seed) for seed, one in enumerate(interventions)), strict=True)]

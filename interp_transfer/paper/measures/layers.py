@@ -24,10 +24,10 @@ def measure(setup: OneModel, strengths: Sequence[float] = (1.0, 5.0)) -> list[Ro
     rows: list[Row] = []
     for site in sites:
         vectors = prompt_steering(model, contrast, site, (task.safe_trigger, task.trigger))
-        conditions: list[list[tuple[Intervention, ...]]] = [
-            [tuple(add(v, x, substring(task.trigger, token=k)) for k, v in enumerate(vectors))] for x in strengths
+        conditions: list[tuple[Intervention, ...]] = [
+            tuple(add(v, x, substring(task.trigger, token=k)) for k, v in enumerate(vectors)) for x in strengths
         ]
-        conditions.append([(add(means[site], 1.0, task.positions),)])
+        conditions.append((add(means[site], 1.0, task.positions),))
         judged = setup.test.judge_each(conditions, [*strengths, 1.0], progress=False)
         row: dict[str, Any] = {"layer": layer_of(site)}
         for x, c in zip(strengths, judged, strict=False):

@@ -74,10 +74,10 @@ def measure(
         left, fvu = replaced(put), setup.fvu(fitted[0])
         for mode in modes:
             moved = [mapper.transfer(source.vector, mode) for mapper in fitted]
-            judged = [target.judge(vector, target.fair_strength(vector)) for vector in moved]
+            judged = target.judge_fair(moved)
             row: dict[str, Any] = {"mapper": name, "mode": mode, "FVU": fvu, **left}
             row |= {"cosine to native": moved[0].cosine(native), "length to native": moved[0].norm / native.norm}
-            row |= {"strength": f"{judged[0].strength:g}", **figures(judged[0])}
+            row |= {"strength": f"{judged[0].strength:.3g}", **figures(judged[0])}
             row["intact, seeds"] = mean_and_range([c.intact.value for c in judged]) if seeds > 1 else None
             if detailed:
                 row["success, seeds"] = mean_and_range([c.success.value for c in judged]) if seeds > 1 else None
@@ -95,14 +95,14 @@ def _baselines(setup: TwoModels, pairs: Any, replaced: Callable[..., dict[str, A
     target, native = setup.target, setup.target.vector
     site_mean = Intervention(target.site, MeanAblate(pairs.rows()[2].double().mean(dim=0).float()), "all")
     conditions = {
-        "native vector": (target.judge(native, target.fair_strength(native)), None),
-        "random vectors": (target.judge_random(native, target.fair_random_strength(native)), None),
+        "native vector": (target.judge_fair([native])[0], None),
+        "random vectors": (target.judge_random(), None),
         "mean ablated": (target.test.mean_ablated(target.steer(native, 1.0), progress=False), site_mean),
     }
     rows: list[Row] = []
     for name, (judged, put) in conditions.items():
         row = {**blank, "mapper": name, "mode": "-", **replaced(put)}
-        rows.append(row | {"strength": f"{judged.strength:g}" if judged.strength else "-", **figures(judged)})
+        rows.append(row | {"strength": f"{judged.strength:.3g}" if judged.strength else "-", **figures(judged)})
     return rows
 
 

@@ -17,15 +17,14 @@ SOMETHING = 0.2
 COLUMNS = ("spearman", "spearman_low", "spearman_high", "regret", "regret_confirmed", "cost", "cost_confirmed")
 
 
-def measure(setup: TwoModels, strengths: Sequence[float]) -> list[Row]:
+def measure(setup: TwoModels) -> list[Row]:
     """Measure a row for each predictor and measure of what was reached.
 
     Args:
         setup: the models and the task.
-        strengths: that the sweep tries.
     """
     a, b = setup.source.model, setup.target.model
-    result = compare_predictors(a, b, setup.task, n=setup.n, strengths=strengths, seed=setup.seed, progress=False)
+    result = compare_predictors(a, b, setup.task, n=setup.n, seed=setup.seed, progress=False)
     rows: list[Row] = []
     for reached in ("success", "intact"):
         best = max(pair[reached] for pair in result.pairs)

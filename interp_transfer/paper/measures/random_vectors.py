@@ -10,7 +10,7 @@ EASY = 0.3
 
 
 def measure(setup: OneModel, strengths: Sequence[float] = (1.0, 2.0, 4.0)) -> list[Row]:
-    """Measure a row for each strength: the vector, and five random ones of its length, with intervals clustered by prompt."""
+    """Measure a row for each strength: the vector, and random ones of its length."""
     return by_strength(setup, {"native": setup.vector}, strengths)
 
 

@@ -28,7 +28,7 @@ def _row(setup: MappedModels, limited: str, count: int, mapper: Mapper, vector: 
     strength = target.fair_strength(moved)
     judged = target.judge(moved, strength)
     first = {"what is limited": limited, "number": count, "FVU": setup.fvu(mapper)}
-    first |= {"cosine to native": moved.cosine(target.vector), "strength": f"{strength:g}"}
+    first |= {"cosine to native": moved.cosine(target.vector), "strength": f"{strength:.3g}"}
     return {**first, **figures(judged)}
 
 

@@ -1,21 +1,30 @@
 """Steering transfer (figures 3 to 6): the whole pipeline, with the moved vector, the native one and every baseline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, value_of
 from interp_transfer.paper.setup import MappedModels, condition_row
-from interp_transfer.search.strengths import STRENGTHS
 from interp_transfer.stats import MARGIN, Estimate
 from interp_transfer.studies.run import run
 
 DIFFERENCE = "moved less native"
 WORDS = {True: "equivalent", False: "apart", None: "not decided"}
-ALIKE = 0.8
-"""Share of native's success from which on a moved vector is comparable."""
+CONTROLS = (
+    "unsteered",
+    "random",
+    "random in span",
+    "wrong contrast",
+    "shuffled",
+    "shuffled within text",
+    "untrained",
+    "mean ablated",
+)
+"""Conditions that a moved vector has to be above."""
+SAID = {"yes": "agrees", "in part": "agrees in part", "no": "does not agree", "cannot tell": "cannot tell"}
 
 
-def measure(setup: MappedModels, strengths: Sequence[float] = STRENGTHS) -> list[Row]:
+def measure(setup: MappedModels) -> list[Row]:
     """Measure a row for each condition at its fair strength; moved and random at strength 1; and the paired difference."""
     result = run(
         setup.task,
@@ -26,9 +35,10 @@ def measure(setup: MappedModels, strengths: Sequence[float] = STRENGTHS) -> list
         alignment=setup.strategy,
         source_site=setup.given_sites[0],
         target_site=setup.given_sites[1],
-        strengths=strengths,
         n=min(setup.n, len(setup.task.prompts("test"))),
         seed=setup.seed,
+        directions=setup.directions,
+        seeds=setup.seeds,
         variants=False,
         side_effects=False,
         progress=False,
@@ -55,24 +65,34 @@ def _points(difference: Estimate) -> str:
 
 
 def verdict(cases: RowsByCase) -> Verdict:
-    """Whether moved does what native does, and random does not."""
-    details, good, easy, shown = [], 0, [], 0
+    """Whether the moved vector does what the native one does, above every control.
+
+    A case agrees if the moved vector's intact answers are above every control's, lower end against upper end, and the moved
+    vector is shown to be as good as the native one in success and intact; in part if only the first holds. It does not agree if
+    a control reaches the moved vector. Nothing can be told if a control reaches the native vector.
+    """
+    answers, details = [], []
     for case, rows in cases.items():
         by_name = {str(row["condition"]): row for row in rows}
-        summary = []
-        for name in ("moved", "native", "random"):
-            shares = [value_of(by_name[name], what) for what in ("success", "intact")]
-            summary.append(f"{name} {shares[0]:.3f} (intact {shares[1]:.3f})")
-        moved, native, random = (value_of(by_name[name], "success") for name in ("moved", "native", "random"))
-        good += moved >= ALIKE * native > 0
-        if random >= ALIKE * native:
-            easy.append(case)
+        native, moved = (estimate_of(by_name[name], "intact") for name in ("native", "moved"))
+        controls = {name: estimate_of(by_name[name], "intact") for name in CONTROLS if name in by_name}
         apart = next(row for name, row in by_name.items() if name.startswith(DIFFERENCE))
         words = dict(part.split(": ") for part in str(apart["condition"]).partition("(")[2].rstrip(")").split(", "))
-        shown += all(word == WORDS[True] for word in words.values())
+        reaching = [name for name, control in controls.items() if control.high >= moved.low]
+        if any(control.high >= native.low for control in controls.values()):
+            answers.append("cannot tell")
+        elif reaching:
+            answers.append("no")
+        else:
+            answers.append("yes" if all(word == WORDS[True] for word in words.values()) else "in part")
+        shown = ", ".join(f"{name} {value_of(by_name[name], 'intact'):.3f}" for name in ("moved", "native", *controls))
         between = ", ".join(f"{what} {_points(estimate_of(apart, what))}, {word}" for what, word in words.items())
-        details.append(f"{case}: {', '.join(summary)}; moved less native in points: {between}")
-    sentence = f"The moved vector does at least {ALIKE:.0%} of what the native one does in {good} of {len(cases)} cases"
-    sentence += f"; so do random vectors in {', '.join(easy)}, which says little." if easy else ", and random vectors in none."
-    sentence += f" Moved is shown to be as good as native within {MARGIN:g}, in success and intact, in {shown} of {len(cases)}."
-    return Verdict(grade(good, len(cases)), sentence, tuple(details))
+        reached = f"; reached by {', '.join(reaching)}" if reaching else ""
+        details.append(f"{case}: {SAID[answers[-1]]}{reached}. Intact: {shown}; moved less native in points: {between}")
+    counts = ", ".join(f"{words}: {answers.count(answer)}" for answer, words in SAID.items() if answer in answers)
+    sentence = (
+        f"{len(cases)} cases, {counts}. A case agrees if moved is above every control and as good as native within "
+        f"{MARGIN:g}, in success and intact."
+    )
+    told = [answer for answer in answers if answer != "cannot tell"]
+    return Verdict(told[0] if len(set(told)) == 1 else "in part" if told else "cannot tell", sentence, tuple(details))

@@ -7,7 +7,7 @@ from interp_transfer.paper.setup import MappedModels, by_strength
 
 
 def measure(setup: MappedModels, strengths: Sequence[float]) -> list[Row]:
-    """Measure a row for each strength; random vectors have the moved one's length, five draws pooled."""
+    """Measure a row for each strength; random vectors have the moved one's length."""
     return by_strength(setup.target, {"native": setup.target.vector, "moved": setup.moved}, strengths)
 
 

