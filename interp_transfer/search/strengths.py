@@ -24,6 +24,8 @@ FRACTIONS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Of the largest strength within the budget. Clean KL is about quadratic in strength: 4 to 100% of the budget."""
 NEAR = 0.05
 """The largest strength costs at least 1 - NEAR of the budget."""
+SAFE = 0.999
+"""Share of the budget that the search aims at most at, so that the same strength in other batches is within the budget too."""
 HIGHEST = 2.0**20
 """Strength at which the search ends: a vector that costs less than the budget at this strength is saturated."""
 STEP = 16.0
@@ -201,7 +203,7 @@ def largest_within(
     if not allowed > 0:
         raise ValueError(f"budget={allowed:g}: give a number of nats per token above zero")
     makes = {name: _steer(validation, steer) for name, steer in steers.items()}
-    brackets = {name: _Bracket(allowed) for name in makes}
+    brackets = {name: _Bracket(SAFE * allowed) for name in makes}
     for _ in range(ROUNDS):
         todo = [name for name, bracket in brackets.items() if not bracket.closed]
         if not todo:

@@ -95,6 +95,7 @@ def test_probes_are_scored_on_texts_that_they_were_not_fitted_on(models):
     probe = fit_probe(models[0], train, SITE)
     assert score_probe(probe, plus, minus).auroc > 0.99
     row = probe_sites(models[0], train, test, SITE).iloc[0]
-    held = score_probe(probe, *(it.capture(models[0], texts, SITE, "last")[SITE] for texts in sides(test)))
+    held_plus, held_minus = (it.capture(models[0], texts, SITE, "last")[SITE] for texts in sides(test))
+    held = score_probe(probe, held_plus, held_minus)
     assert row["auroc"] == pytest.approx(held.auroc) and 0.4 < row["auroc"] < 0.6
     assert row["n"] == 300 and row["accuracy"] == pytest.approx(held.accuracy.value)

@@ -9,6 +9,7 @@ from interp_transfer.search.strengths import (
     FRACTIONS,
     HIGHEST,
     NEAR,
+    SAFE,
     choose,
     judge_pooled,
     judge_random,
@@ -60,7 +61,7 @@ def test_vectors_of_any_length_end_at_the_same_cost(validation, vector, length):
     searches = search_strengths(validation, {"whole": vector, "scaled": vector * length}, budget=BUDGET, progress=False)
     for search in searches.values():
         assert len(search.curve) == len(FRACTIONS) and not search.saturated
-        assert (1 - 2 * NEAR) * BUDGET <= search.curve[-1].clean_kl <= BUDGET * 1.001
+        assert (1 - 2 * NEAR) * BUDGET <= search.curve[-1].clean_kl <= BUDGET
         costs = [c.clean_kl for c in search.curve]
         assert costs == sorted(costs)
         assert [c.strength / search.curve[-1].strength for c in search.curve] == pytest.approx(FRACTIONS)
@@ -75,7 +76,7 @@ def test_the_largest_strength_within_a_budget(models, validation, vector):
     for budget in (1e-4, BUDGET, 0.3):
         found = largest_within(validation, {"": vector}, budget=budget)[""]
         assert cost(found.strength) == pytest.approx(found.clean_kl, rel=1e-3)
-        assert (1 - NEAR) * budget <= found.clean_kl <= budget < cost(1.1 * found.strength)
+        assert (1 - NEAR) * SAFE * budget <= found.clean_kl <= SAFE * budget < cost(1.1 * found.strength)
     endless = largest_within(validation, {"": vector * 0.0, "x": vector}, budget=BUDGET)
     assert endless[""].saturated and endless[""].strength == HIGHEST and not endless["x"].saturated
     never = largest_within(validation, {"": lambda x: (it.add(vector, 1e4),)}, budget=BUDGET)[""]
