@@ -39,7 +39,6 @@ CONTROLS: Mapping[str, str] = {
 }
 MAPPER_CONTROLS: Mapping[str, str] = {
     "shuffled": "a mapper that was fitted on pairs shuffled across texts",
-    "shuffled_within_text": "a mapper that was fitted on pairs shuffled within each text",
     "untrained": "a mapper that was not trained",
 }
 _IN_NUMBERS: Mapping[str, str] = {
@@ -80,7 +79,8 @@ def summarise(result: Mapping[str, Any]) -> Headline:
     if not {"unsteered", "native", "moved"} <= conditions.keys():
         return Headline(f"{len(conditions)} conditions compared on {target}.", (_plain_numbers(conditions),))
     numbers = _numbers(conditions, result.get("moved_against_native"))
-    return Headline(_verdict(result, conditions), (*numbers, *_lost(result.get("side_effects", {}))))
+    more = (*_texts_are_enough(conditions), *_lost(result.get("side_effects", {})))
+    return Headline(_verdict(result, conditions), (*numbers, *more))
 
 
 def abilities(effects: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -167,6 +167,16 @@ def _numbers(conditions: Mapping[str, Any], differences: Mapping[str, Any] | Non
         f"If answers may be broken: {successes}. Cost on clean prompts, in nats per token: moved {moved['clean_kl']:.2g}, "
         f"native {native['clean_kl']:.2g}.",
     )
+
+
+def _texts_are_enough(conditions: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for pairs shuffled within texts that do as well: they keep what each text is about."""
+    within, moved = conditions.get("shuffled_within_text"), conditions["moved"]
+    if within is not None and _as_good(within, moved) and not _as_good(conditions["unsteered"], moved):
+        yield (
+            "A mapper fitted on pairs shuffled within each text does about as well: it is enough to know which texts belong "
+            "together, not which tokens."
+        )
 
 
 def _seeds(moved: Mapping[str, Any]) -> Iterator[str]:

@@ -84,6 +84,14 @@ def test_an_ability_that_the_moved_vector_costs_is_said(after: float, said: bool
     assert "other abilities" not in headline(given)
 
 
+def test_pairs_shuffled_within_texts_do_not_refute_but_are_reported() -> None:
+    given = result(shuffled_within_text=0.9)
+    assert "works on B about as well as the one found there" in headline(given)
+    assert "fitted on pairs shuffled within each text does about as well" in headline(given)
+    assert "does about as well" not in headline(result(shuffled_within_text=0.1))
+    assert "does about as well" not in headline(result(shuffled_within_text=0.0, moved=0.0))
+
+
 def test_seeds_of_the_mapper_are_reported() -> None:
     given = result()
     draws = [{"strength": 1.0, "success": x, "intact": x, "clean_kl": 0.01} for x in (0.93, 0.71, 0.95)]

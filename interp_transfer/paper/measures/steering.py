@@ -16,11 +16,10 @@ CONTROLS = (
     "random in span",
     "wrong contrast",
     "shuffled",
-    "shuffled within text",
     "untrained",
     "mean ablated",
 )
-"""Conditions that a moved vector has to be above."""
+"""Conditions that a moved vector has to be above; pairs that are shuffled within texts keep what a text is about."""
 SAID = {"yes": "agrees", "in part": "agrees in part", "no": "does not agree", "cannot tell": "cannot tell"}
 
 
