@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -179,8 +180,9 @@ def test_a_bare_direction_has_no_difference():
     mapper = fit(paired(x, y), "affine")
     bare = SteeringVector(x[0], S, SOURCE, Reference(x[:50]))
     torch.testing.assert_close(mapper.transfer(bare, "delta").direction, mapper.transfer(bare, "jacobian").direction)
+    assert torch.equal(mapper.transfer(bare).direction, mapper.transfer(bare, "delta").direction)
     with pytest.raises(ValueError, match="delta"):
-        mapper.transfer(bare)
+        mapper.transfer(replace(bare, evidence=()))
 
 
 def test_mapper_round_trip(tmp_path):
