@@ -91,8 +91,9 @@ class OneModel(Setup):
     @cached_property
     def validation(self) -> Evaluator:
         """Evaluator on the prompts that strengths are chosen by."""
-        n = min(VALIDATION_PROMPTS, len(self.task.prompts("validation")))
-        return evaluator(self.model, self.task, "validation", n=n, seed=self.seed, clean_prompts=VALIDATION_PROMPTS)
+        count = min(VALIDATION_PROMPTS, self.n)
+        n = min(count, len(self.task.prompts("validation")))
+        return evaluator(self.model, self.task, "validation", n=n, seed=self.seed, clean_prompts=count)
 
     @cached_property
     def test(self) -> Evaluator:

@@ -30,7 +30,7 @@ from interp_transfer.studies.options import RunOptions
 from interp_transfer.vectors.vector import SteeringVector
 
 VALIDATION_PROMPTS = 40
-"""Largest number of validation prompts, and of clean ones, on which strengths are chosen."""
+"""Largest number of validation prompts, and of clean ones, on which strengths are chosen; never more than test prompts."""
 VARIANTS = ("autoencoder", "affine")
 """Mappers that are compared with the chosen one."""
 
@@ -75,8 +75,9 @@ class Trial:
     @cached_property
     def validation(self) -> Evaluator:
         """The prompts on which strengths are chosen."""
-        n = min(VALIDATION_PROMPTS, len(self.task.prompts("validation")))
-        return evaluator(self.target, self.task, "validation", n=n, seed=self.options.seed, clean_prompts=VALIDATION_PROMPTS)
+        count = min(VALIDATION_PROMPTS, self.options.n)
+        n = min(count, len(self.task.prompts("validation")))
+        return evaluator(self.target, self.task, "validation", n=n, seed=self.options.seed, clean_prompts=count)
 
     @cached_property
     def test(self) -> Evaluator:
