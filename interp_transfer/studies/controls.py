@@ -24,10 +24,9 @@ Models = tuple[HookedModel, HookedModel]
 """Source and target."""
 
 
-def fit_seeds(pairs: PairedActivations, how: RunOptions, models: Models, progress: bool, kind: str = "") -> list[Mapper]:
-    """Fit the mapper, or one of another kind, with each seed: it draws initial weights and the texts that are fitted."""
-    options: dict[str, Any] = {"models": models, "progress": progress, **({} if kind else how.settings)}
-    return [fit(pairs, kind or how.mapper, seed=seed, **options) for seed in how.mapper_seeds]
+def fit_seeds(pairs: PairedActivations, how: RunOptions, models: Models, progress: bool) -> list[Mapper]:
+    """Fit the mapper with each seed, which draws its initial weights and the texts that it is fitted on."""
+    return [fit(pairs, how.mapper, models=models, seed=seed, progress=progress, **how.settings) for seed in how.mapper_seeds]
 
 
 def moved_and_controls(
@@ -45,8 +44,10 @@ def moved_and_controls(
         "moved": one for each seed of the mapper. "random": isotropic directions. "random_in_span": directions in the span of
         the leading components of the moved evidence. "wrong_contrast": the difference of two halves of the contrast's positive
         side, moved by the mapper. "shuffled" and "shuffled_within_text": the vector moved by mappers that were fitted on pairs
-        whose partners were exchanged across all texts or within each. "untrained": moved by mappers that were not trained.
+        whose partners were exchanged across all texts or within each, by another exchange for each seed. "untrained": moved by
+        mappers that were not trained.
     """
+    fitting: dict[str, Any] = {"models": models, "progress": progress}
 
     def move(mapper: Mapper, one: SteeringVector) -> SteeringVector:
         return mapper.transfer(one, how.mode, how.norm)
@@ -54,20 +55,25 @@ def moved_and_controls(
     def at_length(one: SteeringVector) -> SteeringVector:
         return one.normalized(moved[0].norm) if one.norm > 0 else one
 
-    def through(mixed: PairedActivations, kind: str = "") -> list[SteeringVector]:
-        return [at_length(move(mapper, vector)) for mapper in fit_seeds(mixed, how, models, progress, kind)]
+    def through_shuffled(within_text: bool) -> list[SteeringVector]:
+        shuffled = (pairs.shuffled(k, within_text=within_text) for k in how.mapper_seeds)  # one at a time: each is a copy
+        fitted = [
+            fit(each, how.mapper, seed=k, **fitting, **how.settings) for k, each in zip(how.mapper_seeds, shuffled, strict=True)
+        ]
+        return [at_length(move(mapper, vector)) for mapper in fitted]
 
     moved = [move(mapper, vector) for mapper in mappers]
     contrast = task.contrast("train")
+    untrained = [fit(pairs, "untrained", seed=k, **fitting) for k in how.mapper_seeds]
     wrong = [extract(models[0], same_side(contrast, k), vector.site, progress=progress) for k in how.mapper_seeds]
     return {
         "moved": moved,
         "random": random_vectors(moved[0], how.directions, how.seed),
         "random_in_span": span_vectors(moved[0], -(-how.directions // 2), how.seed),
         "wrong_contrast": [at_length(move(mappers[0], one)) for one in wrong],
-        "shuffled": through(pairs.shuffled(how.seed)),
-        "shuffled_within_text": through(pairs.shuffled(how.seed, within_text=True)),
-        "untrained": through(pairs, "untrained"),
+        "shuffled": through_shuffled(within_text=False),
+        "shuffled_within_text": through_shuffled(within_text=True),
+        "untrained": [at_length(move(mapper, vector)) for mapper in untrained],
     }
 
 
