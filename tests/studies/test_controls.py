@@ -16,8 +16,9 @@ from tests.registered import SITE
 @pytest.fixture(scope="module")
 def made(models, cats):
     how = RunOptions(mapper="affine", directions=4, seeds=3)
-    pairs = collect(*models, cats.texts("train"), SITE, SITE, progress=False)
-    vector = it.extract(models[0], cats.contrast("train"), SITE)
+    source, target = models
+    pairs = collect(source, target, cats.texts("train"), SITE, SITE, progress=False)
+    vector = it.extract(source, cats.contrast("train"), SITE)
     exchanges: list[tuple[int, bool]] = []
     real = type(pairs).shuffled
 
