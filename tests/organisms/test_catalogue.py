@@ -105,6 +105,7 @@ def test_what_training_computes_in_is_checked_first(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("miniature")
 def test_build_in_miniature(tmp_path: Path):
     base = build("micro-qwen-s", tmp_path / "base", scale=0.5, progress=False)

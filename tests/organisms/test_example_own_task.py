@@ -20,6 +20,7 @@ def example() -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_the_example_compares(organism_s: Any, organism_m: Any):
     """Its vector, moved by a map, does to the backdoor what the native one does, and a random one does not."""
     own = example()

