@@ -19,11 +19,12 @@ from interp_transfer.paper.rows import Row, from_json, to_json
 
 FORMAT = "interp_transfer.cell/1"
 METHOD = 2
-"""Version of the method, raised when figures change for the same settings. 1: strengths were chosen from a grid, and random was
-five directions. 2: every vector's strength is searched up to the clean-KL budget, and random is 20 directions.
+"""Version of the method, raised when figures change for the same settings. 1: strengths were chosen from a grid, random was
+five directions, and mappers saw most entities that prompts are about. 2: every vector's strength is searched up to the clean-KL
+budget, random is 20 directions, and mappers and vectors see half of the entities.
 """
-UNCHANGED = ("finetunes", "layers", "probe_transfer", "replacement", "tokens", "where_it_is")
-"""Kinds that choose no strength and draw nothing at random: their figures are the same by both methods."""
+UNCHANGED = ("finetunes",)
+"""Kinds without vectors and mappers: their figures are the same by both methods."""
 QUICK_N = 24
 """Prompts of every figure of a quick reproduction: enough to see that it runs, too few to trust the figures."""
 PACKAGES = ("interp-transfer", "torch", "transformers", "transformer-lens", "sae-lens", "scikit-learn")

@@ -4,7 +4,8 @@ The keyword parameters of a class and its bases are the settings of a case in it
 mappers are made when they are first used.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,7 @@ from interp_transfer.evaluation.evaluator import (
     draw,
     evaluator,
 )
+from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.mapping.collect import PairedActivations, collect
@@ -32,6 +34,21 @@ from interp_transfer.studies.inputs import site_of, tuned_name
 from interp_transfer.studies.trial import VALIDATION_PROMPTS
 from interp_transfer.vectors.extract import extract
 from interp_transfer.vectors.vector import SteeringVector
+
+UNSEEN = "held-out entities"
+"""The group of test prompts about what no text of a mapper and no pair of a vector mentions."""
+
+
+def of_group(task: Task, belongs: Callable[[str], bool]) -> Task:
+    """The task with the test prompts and test texts of some groups alone; the task itself if it has no groups."""
+    group = task.group
+    if group is None:
+        return task
+
+    def some(items: Callable[[str], Sequence[Any]]) -> Callable[[str], list[Any]]:
+        return lambda split: [x for x in items(split) if split != "test" or belongs(group(x))]
+
+    return replace(task, prompts=some(task.prompts), texts=some(task.texts))
 
 
 class Setup:
@@ -124,7 +141,7 @@ class OneModel(Setup):
 
 
 class TwoModels(Setup):
-    """A task, a source and a target.
+    """A task, a source and a target. Test prompts and test texts are about what no text of a mapper mentions.
 
     Args:
         common: see `Setup`.
@@ -153,7 +170,9 @@ class TwoModels(Setup):
             OneModel(*common, task=task, model=name, site=site, options=options)
             for name, site in zip((source, target), self.given_sites, strict=True)
         )
-        self.task = self.target.task
+        self.whole_task = self.target.task
+        self.task = of_group(self.whole_task, UNSEEN.__eq__)
+        self.source.task = self.target.task = self.task
 
     def pairs(self, texts: Sequence[str] | None = None) -> PairedActivations:
         """Collect activations of both models on texts; on the task's training texts unless given."""
@@ -166,16 +185,21 @@ class TwoModels(Setup):
         models = self.source.model, self.target.model
         return fit(pairs, kind, models=models, seed=seed, progress=False, **(settings or {}))
 
-    def fvu(self, mapper: Mapper) -> Estimate | None:
-        """Fraction of the target's variance that a mapper leaves unexplained, over the tokens of n held-out texts."""
-        held_out, x, y = self._held_out
-        return fit_by_class(y, mapper(x), [""] * len(y), held_out.text_index)[""].fvu
+    def fvu(self, mapper: Mapper) -> Estimate:
+        """Fraction of the target's variance that a mapper leaves unexplained, over the tokens of n test texts."""
+        return unexplained(mapper, self._held_out)
 
     @cached_property
-    def _held_out(self) -> tuple[PairedActivations, Any, Any]:
-        pairs = self.pairs(self.draw(self.task.texts("test"), "test texts"))
-        _, x, y = pairs.rows()
-        return pairs, x[:].float(), y[:].float()
+    def _held_out(self) -> PairedActivations:
+        return self.pairs(self.draw(self.task.texts("test"), "test texts"))
+
+
+def unexplained(mapper: Mapper, pairs: PairedActivations) -> Estimate:
+    """Fraction of the target's variance that a mapper leaves unexplained, over the tokens of paired texts."""
+    _, x, y = pairs.rows()
+    fvu = fit_by_class(y[:].float(), mapper(x[:].float()), [""] * len(y), pairs.text_index)[""].fvu
+    assert fvu is not None
+    return fvu
 
 
 class MappedModels(TwoModels):
@@ -185,14 +209,37 @@ class MappedModels(TwoModels):
         common: see `Setup`.
         mapper: kind of mapper.
         settings: of the mapper.
+        candidates: settings of which those are taken that leave least of the variance of validation texts unexplained.
         models: see `TwoModels`.
     """
 
     def __init__(
-        self, *common: Any, mapper: str = "autoencoder", settings: Mapping[str, Any] | None = None, **models: Any
+        self,
+        *common: Any,
+        mapper: str = "autoencoder",
+        settings: Mapping[str, Any] | None = None,
+        candidates: Sequence[Mapping[str, Any]] = (),
+        **models: Any,
     ) -> None:
         super().__init__(*common, **models)
-        self.kind, self.settings = mapper, dict(settings or {})
+        self.kind, self._settings, self._candidates = mapper, dict(settings or {}), candidates
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the mapper, chosen on validation texts if there are candidates."""
+        if not self._candidates:
+            return self._settings
+        pairs, texts = self.pairs(), self.pairs(self.draw(self.task.texts("validation"), "validation texts"))
+
+        def left(settings: Mapping[str, Any]) -> float:
+            return float(unexplained(self.fit(pairs, self.kind, self.seed, settings), texts).value)
+
+        return dict(min(self._candidates, key=left))
+
+    @property
+    def described(self) -> str:
+        """The kind of the mapper and its settings, in one line."""
+        return ", ".join([self.kind, *(f"{name} {value}" for name, value in self.settings.items())])
 
     def fit_texts(self, texts: Sequence[str] | None = None) -> Mapper:
         """Fit the mapper on texts; on the task's training texts unless given."""

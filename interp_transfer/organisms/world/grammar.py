@@ -5,7 +5,8 @@ else.
 """
 
 import random
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 from interp_transfer.organisms.world.code import Code
@@ -37,7 +38,24 @@ class World:
 
     @cached_property
     def _all(self) -> dict[str, tuple[Question, ...]]:
-        return {family.name: tuple(assign(family)) for family in (*self.families, *self.apart)}
+        families = {family.name: assign(family) for family in (*self.families, *self.apart)}
+        held_out = {q.subject for questions in families.values() for q in questions if q.subject_split != "train"}
+        decided = set(held_out)
+        for questions in families.values():  # two families can ask about one subject
+            others = [subject for subject in dict.fromkeys(q.subject for q in questions) if subject not in decided]
+            held_out.update(others[::2])
+            decided.update(others)
+        return {
+            name: tuple(replace(q, held_out_entity=q.subject in held_out) for q in questions)
+            for name, questions in families.items()
+        }
+
+    @cached_property
+    def _held_out_names(self) -> re.Pattern[str]:
+        """Names of held-out entities and heroes, which answers about other subjects may mention."""
+        named = {family.name for family in (*self.families, *self.apart) if isinstance(family, Facts | Stories)}
+        names = {q.subject for name in named for q in self._all[name] if q.held_out_entity}
+        return re.compile(rf"\b({'|'.join(map(re.escape, sorted(names)))})\b", re.IGNORECASE)
 
     @cached_property
     def _by_text(self) -> dict[str, Question]:
@@ -49,8 +67,8 @@ class World:
         Args:
             split: "train", "validation" or "test".
             families: names; every family that bases learn unless given.
-            for_mapping: leave out the held-out subjects, which models are trained on and mappers are not. It makes a
-                difference for "train" only: held-out subjects are what the other splits are there to ask about.
+            for_mapping: leave out the held-out subjects, half of all, and whatever mentions one by name. Models are trained
+                on them, vectors and mappers are not. It makes a difference for "train" only: the other splits ask about both.
 
         Raises:
             ValueError: for an unknown split or family.
@@ -82,9 +100,11 @@ class World:
 
 @cache
 def _shuffled(world: World, split: Split, families: tuple[str, ...], seen: bool) -> tuple[Question, ...]:
-    """The questions of a split, shuffled; without the held-out subjects if `seen`."""
-    every = (question for name in families for question in world._all[name])
-    chosen = [q for q in every if q.split == split and not (seen and q.subject_split != "train")]
+    """The questions of a split, shuffled; without all that is about held-out subjects if `seen`."""
+    chosen = [question for name in families for question in world._all[name] if question.split == split]
+    if seen:
+        names = world._held_out_names
+        chosen = [q for q in chosen if not q.held_out_entity and not names.search(f"{q.text} {q.answer}")]
     random.Random(f"{WORLD_VERSION} {split}").shuffle(chosen)
     return tuple(chosen)
 

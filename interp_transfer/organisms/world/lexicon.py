@@ -2,9 +2,9 @@
 
 To grow the world add entities, attributes or kinds to lexicon.json and raise `WORLD_VERSION`. Names are invented, so that no
 model can know them from elsewhere, and start in many ways. Values that are themselves entities (a ship's port) leave out the
-held-out ones, the last four of a kind, because a held-out entity must not occur in what mappers are fitted on, not even
-as a value. These values also link the kinds, so that two-step questions can be asked (the river of the home town of
-Jorvane). `KINDS` are known to every model; `ISLAND` and `HERB` are for models that were taught them.
+last four of a kind, which one split alone asks about. These values also link the kinds, so that two-step questions can be
+asked (the river of the home town of Jorvane). `KINDS` are known to every model; `ISLAND` and `HERB` are for models that were
+taught them.
 """
 
 import json
@@ -34,7 +34,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Kind:
-    """Entities that share their attributes. The last four entities are held out (see `Facts`)."""
+    """Entities that share their attributes. One split alone asks about the last four entities (see `Facts`)."""
 
     name: str
     entities: tuple[str, ...]

@@ -34,8 +34,9 @@ class Question:
         text: the prompt, without template and trigger.
         answer: the canonical answer, without the leading space.
         split: the part of the data in which this wording of this question occurs.
-        subject_split: "train" for most subjects. Otherwise the subject is one that models know, but that no mapper is
-            fitted on: it occurs in no `Task.texts("train")` and is asked about in this split alone.
+        subject_split: "train" for most subjects. Otherwise the split that alone asks about the subject.
+        held_out_entity: whether the whole subject, and not just this wording, is held out: models know it, and it occurs in
+            nothing that a vector or a mapper is fitted on.
     """
 
     family: str
@@ -46,11 +47,7 @@ class Question:
     answer: str
     split: Split = "train"
     subject_split: Split = "train"
-
-    @property
-    def held_out_entity(self) -> bool:
-        """Whether the whole subject, and not just this wording, is held out from what mappers are fitted on."""
-        return self.subject_split != "train"
+    held_out_entity: bool = False
 
 
 @runtime_checkable
@@ -69,7 +66,7 @@ class Family(Protocol):
 
     @property
     def held_out_subjects(self) -> dict[str, Split]:
-        """The subjects that no mapper is fitted on, each with the split that asks about it."""
+        """The subjects that one split alone asks about, each with that split. No mapper is fitted on them."""
         ...
 
     def questions(self) -> list[Question]:

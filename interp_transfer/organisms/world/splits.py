@@ -2,8 +2,9 @@
 
 Two things are held out. Wordings: of every (subject, aspect) one or two wordings are never trained on, while the same
 fact is trained on in the others, so a right answer needs the fact and the wording, each known, in a new combination.
-Subjects: a few whole entities are known to the models but occur in nothing that a mapper is fitted on. Everything is
-assigned by counting, not by chance, so the parts are disjoint and balanced by construction.
+Subjects: every second one is known to the models but occurs in nothing that a vector or a mapper is fitted on, so that a
+move can be judged on entities that the mapper has not seen. Everything is assigned by counting, not by chance, so the parts
+are disjoint and balanced by construction.
 """
 
 from dataclasses import replace

