@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: .venv demo test test-all lint docs bench size reproduce tables quick clean
+.PHONY: .venv demo test test-all mutants lint docs bench size reproduce tables quick clean
 
 .venv: .venv/.made
 
@@ -31,6 +31,10 @@ test: lint
 # The slow tests too: training, notebooks, killed processes.
 test-all: test
 	$(BIN)/pytest $(PARALLEL) -m slow
+
+# Faults that somebody could make, one by one: at least 90% must be caught. About 15 minutes.
+mutants: .venv
+	$(BIN)/python -m tests.mutants.run
 
 bench: .venv
 	$(BIN)/python -m benchmarks
