@@ -41,6 +41,8 @@ _WHERE = {
     "splice": "interventions.splice",
     "substring": "activations.positions",
     "sweep": "search.sweep",
+    "trait_pairs": "prompts.traits",
+    "trait_task": "evaluation.ready",
 }
 _NAMESPACES = {"features": "features", "judges": "evaluation.judges", "patching": "interventions.patching"}
 
@@ -76,6 +78,8 @@ __all__ = [
     "splice",
     "substring",
     "sweep",
+    "trait_pairs",
+    "trait_task",
 ]
 
 if TYPE_CHECKING:
@@ -84,6 +88,7 @@ if TYPE_CHECKING:
     from interp_transfer.activations.positions import substring
     from interp_transfer.evaluation import judges
     from interp_transfer.evaluation.compare import Result, compare
+    from interp_transfer.evaluation.ready import trait_task
     from interp_transfer.evaluation.task import Task
     from interp_transfer.evaluation.tasks import list_tasks, load_task
     from interp_transfer.interventions import patching
@@ -99,6 +104,7 @@ if TYPE_CHECKING:
     from interp_transfer.models.identity import identity
     from interp_transfer.models.load import load_model
     from interp_transfer.prompts.contrast import ContrastPair
+    from interp_transfer.prompts.traits import trait_pairs
     from interp_transfer.search.sweep import sweep
     from interp_transfer.studies.run import run
     from interp_transfer.vectors.extract import extract

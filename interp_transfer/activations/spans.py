@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Bool, Int
 
-from interp_transfer.models.tokens import without_doubles
+from interp_transfer.models.tokens import apply_template, without_doubles
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -99,10 +99,7 @@ def rendered(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str | Convers
     """
     if not tokenizer.chat_template and not all(isinstance(text, str) for text in texts):
         raise ValueError("the tokenizer has no chat template: set tokenizer.chat_template, or give plain texts")
-    return [
-        text if isinstance(text, str) else str(tokenizer.apply_chat_template([dict(m) for m in text], tokenize=False))
-        for text in texts
-    ]
+    return [text if isinstance(text, str) else apply_template(tokenizer, text) for text in texts]
 
 
 _EXACT: "WeakKeyDictionary[PreTrainedTokenizerBase, Tokenizer]" = WeakKeyDictionary()

@@ -1,4 +1,4 @@
-"""Tasks by name: what the installed plugins register."""
+"""Tasks by name: what the installed plugins register, and those that need no data (``evaluation.ready``)."""
 
 import inspect
 from collections.abc import Hashable
@@ -6,9 +6,13 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from interp_transfer.evaluation.ready import ready_tasks
 from interp_transfer.evaluation.task import Task
 from interp_transfer.names import did_you_mean
 from interp_transfer.plugins import Plugin, plugins
+
+READY = "ready"
+"""Edition of the tasks that need no data."""
 
 
 def list_tasks(edition: str | None = None) -> list[str]:
@@ -21,7 +25,8 @@ def load_task(name: str, edition: str | None = None, **options: Any) -> Task:
 
     Args:
         name: for example "refusal".
-        edition: the plugin that registers it; the first in alphabetical order that knows the name, unless given.
+        edition: the plugin that registers it, or "ready" (``evaluation.ready``); unless given, the first plugin in
+            alphabetical order that knows the name, and "ready" after all plugins.
         options: what the task leaves open, such as ``direction="induce"``.
 
     Raises:
@@ -42,7 +47,7 @@ def load_task(name: str, edition: str | None = None, **options: Any) -> Task:
 
 
 def _editions(edition: str | None) -> list[tuple[str, Plugin]]:
-    there = plugins()
+    there = {**plugins(), READY: Plugin(tasks=ready_tasks)}
     if edition is not None and edition not in there:
         raise ValueError(f"unknown edition {edition!r}: {did_you_mean(edition, there)}choose one of {', '.join(there)}")
     return [(name, plugin) for name, plugin in there.items() if edition in (None, name)]

@@ -1,6 +1,6 @@
 """Token ids of prompts, as the model's own tokenizer and chat template make them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from interp_transfer.models.hooked_model import HookedModel, context_length
@@ -83,7 +83,8 @@ def tokenize(
 def render_chat(tokenizer: Any, chat: Chat) -> str:
     """The text of a chat in a tokenizer's own template, reasoning switched off where the template has a switch.
 
-    The prompt for the assistant's answer is added, unless the last message is the assistant's.
+    The prompt for the assistant's answer is added, unless the last message is the assistant's. Where the template has no system
+    role, see `apply_template`.
 
     Raises:
         ValueError: for a tokenizer without a template, or a chat that the template rejects.
@@ -97,9 +98,40 @@ def render_chat(tokenizer: Any, chat: Chat) -> str:
 
     ask = chat.messages[-1][0] != "assistant"
     try:
-        return tokenizer.apply_chat_template(chat.to_list(), tokenize=False, add_generation_prompt=ask, enable_thinking=False)
+        return apply_template(tokenizer, chat.to_list(), add_generation_prompt=ask, enable_thinking=False)
     except TemplateError as error:
         raise ValueError(f"the model's chat template rejects the chat {chat.to_list()!r}: {error}") from error
+
+
+def apply_template(tokenizer: Any, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
+    """Render messages in a tokenizer's own template.
+
+    A template that rejects a system prompt, or drops it, gets it at the beginning of the first message of the user, an empty
+    line after it.
+
+    Args:
+        tokenizer: a tokenizer with a chat template.
+        messages: messages with ``role`` and ``content``.
+        options: of ``apply_chat_template``.
+
+    Raises:
+        jinja2.TemplateError: for messages that the template rejects in this form too.
+    """
+    from jinja2 import TemplateError
+
+    plain = [dict(message) for message in messages]
+    roles = [message["role"] for message in plain[:2]]
+    try:
+        text = tokenizer.apply_chat_template(plain, tokenize=False, **options)
+    except TemplateError:
+        if roles != ["system", "user"]:
+            raise
+    else:
+        if roles != ["system", "user"] or plain[0]["content"].strip() in text:
+            return text
+    first, second, *rest = plain
+    joined = {**second, "content": f"{first['content']}\n\n{second['content']}"}
+    return tokenizer.apply_chat_template([joined, *rest], tokenize=False, **options)
 
 
 def without_doubles(rows: list[list[int]], tokenizer: Any) -> list[list[int]]:

@@ -80,3 +80,21 @@ def test_what_cannot_be_a_chat_is_refused(model: Any, wrapped: Callable[[str], A
     tokenizer_of(model).chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(ValueError, match="template rejects the chat .*: roles must alternate"):
         tokenize(model, [CHAT])
+
+
+@pytest.mark.parametrize("on_system", ["{{ raise_exception('no system role') }}", ""], ids=["rejects", "drops"])
+def test_a_system_prompt_without_a_place_in_the_template_opens_the_users_message(model: Any, on_system: str) -> None:
+    tokenizer = tokenizer_of(model)
+    tokenizer.chat_template = (
+        f"{{% for m in messages %}}{{% if m.role == 'system' %}}{on_system}{{% else %}}<|{{{{ m.role }}}}|>{{{{ m.content }}}}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    chat = as_prompt(OTHER)
+    assert isinstance(chat, Chat)
+    assert render_chat(tokenizer, chat) == "<|user|>be brief\n\ndogs run<|assistant|>"
+
+
+def test_a_template_that_rejects_the_chat_in_either_form_is_named(model: Any) -> None:
+    tokenizer_of(model).chat_template = "{{ raise_exception('no chats today') }}"
+    with pytest.raises(ValueError, match="rejects the chat .*no chats today"):
+        tokenize(model, [OTHER])

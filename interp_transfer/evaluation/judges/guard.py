@@ -197,27 +197,37 @@ def guard_judge(
     Raises:
         ValueError: for a model that cannot be loaded, and unknown forms or labels.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-
     if form is not None and form not in FORMS:
         raise ValueError(f"unknown form {form!r}: choose one of {', '.join(FORMS)}")
-    if known_model(model) is None:
-        try:
-            kinds = AutoConfig.from_pretrained(model).architectures or []
-            if any(kind.endswith("ForSequenceClassification") for kind in kinds):
-                tok = AutoTokenizer.from_pretrained(model)
-                loaded: Any = AutoModelForSequenceClassification.from_pretrained(model)
-                if tok.pad_token is None:
-                    tok.pad_token = tok.eos_token or tok.unk_token
-                loaded.config.pad_token_id = tok.pad_token_id
-                where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-                return ClassifierGuard(loaded.eval().to(where), tok, model, tuple(unsafe), FORMS[form or "text"])
-        except (OSError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ValueError(f"cannot load the guard {model!r}: {first}; give its hub name or folder") from error
+    classifier = None if known_model(model) is not None else load_classifier(model, device)
+    if classifier is not None:
+        return ClassifierGuard(*classifier, model, tuple(unsafe), FORMS[form or "text"])
     causal = load_model(model, device=device)
     default = "chat" if getattr(tokenizer_of(causal), "chat_template", None) else "question"
     return CausalGuard(causal, FORMS[form or default])
+
+
+def load_classifier(model: str, device: str | None = None) -> tuple[Any, Any] | None:
+    """Load a model for sequence classification and its tokenizer; None if the config is that of another kind of model.
+
+    Raises:
+        ValueError: for a model that cannot be loaded.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        kinds = AutoConfig.from_pretrained(model).architectures or []
+        if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+            return None
+        tok = AutoTokenizer.from_pretrained(model)
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(model)
+    except (OSError, KeyError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"cannot load the judge {model!r}: {first}; give its hub name or folder") from error
+    if tok.pad_token is None:
+        tok.pad_token = tok.eos_token or tok.unk_token
+    loaded.config.pad_token_id = tok.pad_token_id
+    return loaded.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tok
 
 
 def _name(form: Form) -> str:

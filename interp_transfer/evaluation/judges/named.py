@@ -1,6 +1,7 @@
 """Judges by name.
 
 ``no_refusal`` and ``refusal`` look for the phrases of ``judges.refusal``; ``contains:TEXT`` and ``lacks:TEXT`` for a text;
+``trait:WANTED/UNWANTED`` counts words of two traits; ``classifier:FOLDER#LABEL`` is a model for sequence classification;
 ``module:function`` is a function of one prompt and one completion. Plugins register others (``plugins.Plugin.judges``).
 """
 
@@ -20,14 +21,31 @@ def _substring(absent: bool) -> Callable[[str], Judge]:
     return lambda text: SubstringJudge((text,), absent=absent)
 
 
+def _trait(names: str) -> Judge:
+    from interp_transfer.evaluation.judges.words import trait_judge
+
+    return trait_judge(names)
+
+
+def _classifier(argument: str) -> Judge:
+    from interp_transfer.evaluation.judges.classifier import classifier_judge
+
+    return classifier_judge(argument)
+
+
 _PLAIN: Mapping[str, Judge] = MappingProxyType(
     {
         "no_refusal": SubstringJudge(REFUSAL_PHRASES, ignore_case=True),
         "refusal": SubstringJudge(REFUSAL_PHRASES, absent=False, ignore_case=True),
     }
 )
-_WITH_ARGUMENT: Mapping[str, Callable[[str], Judge]] = MappingProxyType(
-    {"contains": _substring(absent=False), "lacks": _substring(absent=True)}
+_WITH_ARGUMENT: Mapping[str, tuple[str, Callable[[str], Judge]]] = MappingProxyType(
+    {
+        "contains": ("TEXT", _substring(absent=False)),
+        "lacks": ("TEXT", _substring(absent=True)),
+        "trait": ("WANTED/UNWANTED", _trait),
+        "classifier": ("FOLDER#LABEL", _classifier),
+    }
 )
 
 
@@ -44,15 +62,16 @@ def load(name: str) -> Judge:
     if not colon and kind in _PLAIN:
         return _PLAIN[kind]
     if kind in _WITH_ARGUMENT:
+        form, make = _WITH_ARGUMENT[kind]
         if not argument:
-            raise ValueError(f"the judge {kind!r} needs a text: write {kind}:TEXT")
-        return _WITH_ARGUMENT[kind](argument)
+            raise ValueError(f"the judge {kind!r} needs an argument: write {kind}:{form}")
+        return make(argument)
     added = {known: make for plugin in reversed([*plugins().values()]) for known, make in plugin.judges.items()}
     if kind in added:
         return added[kind](argument) if argument else added[kind]()
     if argument.isidentifier():
         return OneByOne(_function(kind, argument), name)
-    names = [*_PLAIN, *(f"{kind}:TEXT" for kind in _WITH_ARGUMENT), *added, "module:function"]
+    names = [*_PLAIN, *(f"{kind}:{form}" for kind, (form, _) in _WITH_ARGUMENT.items()), *added, "module:function"]
     raise ValueError(f"unknown judge {name!r}: {did_you_mean(name, names)}choose one of {', '.join(names)}")
 
 

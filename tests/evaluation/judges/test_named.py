@@ -35,8 +35,9 @@ def test_a_judge_by_name(name: str, completion: str, success: bool) -> None:
     ("name", "error"),
     [
         ("refusl", r"unknown judge 'refusl': did you mean 'refusal'\? choose one of no_refusal, refusal, contains:TEXT"),
-        ("contains:", "needs a text: write contains:TEXT"),
-        ("lacks", "needs a text: write lacks:TEXT"),
+        ("contains:", "needs an argument: write contains:TEXT"),
+        ("lacks", "needs an argument: write lacks:TEXT"),
+        ("trait:cheerfull", "unknown trait 'cheerfull': did you mean 'cheerful'"),
         ("no_such_module:judge", "no_such_module:judge cannot be imported"),
         (f"{__name__}:odd", "cannot be imported"),
     ],
