@@ -1,4 +1,4 @@
-"""Atomic writes, by which a file appears whole or not at all, even if the process is killed; and checked reads."""
+"""Atomic writes, by which a file appears whole or not at all, even if the process is killed; checked reads; the cache folder."""
 
 import hashlib
 import json
@@ -104,3 +104,10 @@ def checked(kind: type[T], plain: Mapping[str, Any]) -> T:
 def hashed(value: Any) -> str:
     """A short hash of plain data."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def cache_folder(*parts: str) -> Path:
+    """The folder in the user's cache for one purpose, such as ``cache_folder("sites")``; it need not exist."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("interp_transfer").joinpath(*parts)
