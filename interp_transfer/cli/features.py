@@ -1,20 +1,35 @@
 """`interp-transfer features`: SAE features moved to another model."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Edition, Json, Judge, Out, Pairs, Seed, Source, Target, TaskName, task_from
+from interp_transfer.cli.options import (
+    Json,
+    Judge,
+    Out,
+    Pairs,
+    Seed,
+    Source,
+    System,
+    Target,
+    TaskName,
+    task_from,
+    with_flags,
+)
 from interp_transfer.cli.output import print_json, show
+from interp_transfer.studies.options import TaskOptions
 
 
+@with_flags(TaskOptions)
 def features(
+    options: dict[str, Any],
     source: Source,
     target: Target,
     task: TaskName = None,
     pairs: Pairs = None,
     judge: Judge = None,
-    edition: Edition = None,
+    system: System = None,
     source_sae: Annotated[
         str | None, typer.Option(help="Folder of the source's SAE; default: the shipped one, or train one.")
     ] = None,
@@ -37,8 +52,8 @@ def features(
 
     saes = {"source_sae": source_sae, "target_sae": target_sae, "source_site": source_site, "target_site": target_site}
     sizes = {"candidates": candidates, "listed": listed, "n": n, "seed": seed}
-    chosen = task_from(task, pairs, judge)
-    result = features_study(chosen, source, target, edition=edition, mapper=mapper, out=out, **saes, **sizes)  # type: ignore[arg-type]
+    chosen = task_from(task, pairs, judge, system, options)
+    result = features_study(chosen, source, target, mapper=mapper, out=out, **saes, **sizes, **options)
     if as_json:
         print_json(result.to_dict())
         return

@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 
 from interp_transfer.cli import models
+from interp_transfer.cli.chat import chat
+from interp_transfer.cli.extract import extract
 from interp_transfer.cli.features import features
 from interp_transfer.cli.finetune import finetune
 from interp_transfer.cli.judge import judge
@@ -21,6 +23,7 @@ from interp_transfer.cli.report import report
 from interp_transfer.cli.run import run
 from interp_transfer.cli.sweep import sweep
 from interp_transfer.cli.switch import switch
+from interp_transfer.cli.transfer import transfer
 from interp_transfer.plugins import plugins
 
 app = typer.Typer(
@@ -30,7 +33,7 @@ app = typer.Typer(
     help="Find an intervention on one language model and use it on another.",
 )
 app.add_typer(models.app, name="models")
-for command in (run, sweep, switch, noise, features, report, judge, finetune):
+for command in (run, extract, transfer, chat, sweep, switch, noise, features, report, judge, finetune):
     app.command()(command)
 for plugin in plugins().values():
     for name, command in plugin.commands.items():

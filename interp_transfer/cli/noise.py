@@ -1,19 +1,34 @@
 """`interp-transfer noise`: noise at a backdoor's trigger."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Edition, Json, Judge, ModelName, Out, Pairs, Seed, TaskName, numbers, task_from
+from interp_transfer.cli.options import (
+    Json,
+    Judge,
+    ModelName,
+    Out,
+    Pairs,
+    Seed,
+    System,
+    TaskName,
+    numbers,
+    task_from,
+    with_flags,
+)
 from interp_transfer.cli.output import print_json, show
+from interp_transfer.studies.options import TaskOptions
 
 
+@with_flags(TaskOptions)
 def noise(
+    options: dict[str, Any],
     model: ModelName,
     task: TaskName = None,
     pairs: Pairs = None,
     judge: Judge = None,
-    edition: Edition = None,
+    system: System = None,
     site: Annotated[str | None, typer.Option(help="Hook point of the noise; default: the model's card.")] = None,
     doses: Annotated[
         str | None,
@@ -30,8 +45,8 @@ def noise(
     from interp_transfer.studies.noise import noise_json, noise_study
 
     sizes = {"n": n, "draws": draws, "seed": seed, "replace": replace}
-    chosen = task_from(task, pairs, judge)
-    measured = noise_study(chosen, model, edition=edition, site=site, doses=numbers(doses, "--doses"), out=out, **sizes)
+    chosen = task_from(task, pairs, judge, system, options)
+    measured = noise_study(chosen, model, site=site, doses=numbers(doses, "--doses"), out=out, **sizes, **options)
     if as_json:
         print_json(noise_json(measured))
         return

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
@@ -14,28 +14,62 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results;
 TaskName = Annotated[str | None, typer.Argument(metavar="TASK", help="Name of a registered task; or give --pairs.")]
 Edition = Annotated[str | None, typer.Option(help="Plugin that registers the task; default: the first that knows its name.")]
 Pairs = Annotated[Path | None, typer.Option(help="JSONL of contrast pairs (positive, negative), instead of a task's name.")]
-Judge = Annotated[str | None, typer.Option(help="Judge of the pairs: no_refusal, refusal, contains:TEXT, module:function, ...")]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        help="Judge of the pairs: no_refusal, refusal, contains:TEXT, lacks:TEXT, trait:A/B, classifier:FOLDER#LABEL or "
+        "module:function."
+    ),
+]
+System = Annotated[str | None, typer.Option(help="System prompt of all pairs, which are read as chats.")]
 ModelName = Annotated[str, typer.Option(help="Known name, hub name or folder of the model that is steered.")]
 Source = Annotated[str, typer.Option(help="Known name, hub name or folder of the source model.")]
 Target = Annotated[str, typer.Option(help="Known name, hub name or folder of the target model.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 
 
-def task_from(name: str | None, pairs: Path | None, judge: str | None) -> Any:
-    """The name of a task, or the task of a file of pairs.
+def pairs_task(name: str | None, pairs: Path | None, judge: str | None, system: str | None, options: dict[str, Any]) -> Any:
+    """The task of a file of pairs; None where a task is named. Options that apply to a named task alone are refused.
+
+    Args:
+        name: of a task.
+        pairs: the file.
+        judge: its judge.
+        system: system prompt of its chats.
+        options: of the command; ``chat`` is read, and set back to its default.
 
     Raises:
-        ValueError: for both, neither, or pairs without a judge.
+        ValueError: for both a name and a file, neither, or pairs without a judge.
     """
     if (name is None) == (pairs is None):
         raise ValueError("name a task, or give --pairs FILE.jsonl with --judge NAME")
     if (pairs is None) != (judge is None):
         raise ValueError("--pairs and --judge belong together: give both, or the name of a task")
     if pairs is None:
-        return name
+        if system is not None:
+            raise ValueError(f"--system goes with --pairs: the task {name!r} has its own prompts")
+        return None
     from interp_transfer.evaluation.task import Task
 
-    return Task.from_jsonl(pairs, judge)
+    if options.get("data") is not None:
+        raise ValueError("--data is for a named task of the paper: with --pairs the data are the pairs, leave it out")
+    task = Task.from_jsonl(pairs, judge, chat=options["chat"], system=system)
+    options["chat"] = False
+    return task
+
+
+def task_from(
+    name: str | None, pairs: Path | None, judge: str | None, system: str | None, options: dict[str, Any], **more: Any
+) -> Any:
+    """The task of a name or of a file of pairs; ``options`` are `TaskOptions`, and more options are the task's own.
+
+    What `TaskOptions` says of the task is removed from ``options``, so that what loads models is left.
+    """
+    from interp_transfer.studies.inputs import data_options, find_task
+
+    task: Any = pairs_task(name, pairs, judge, system, options) or name
+    data = data_options(options.pop("data"), options.pop("chat"))
+    return find_task(task, options.pop("edition"), max_new_tokens=options.pop("max_new_tokens"), **data, **more)
 
 
 def with_flags(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -79,12 +113,13 @@ def _parse(f: Field, value: Any) -> Any:
 
 
 def _documentation(options: type) -> dict[str, str]:
-    """The lines of a class docstring's Attributes, by name, as sentences."""
+    """The lines of the Attributes in the docstrings of a dataclass and of those it derives from, by name, as sentences."""
     lines, name = {}, ""
-    for line in (inspect.getdoc(options) or "").partition("Attributes:\n")[2].splitlines():
-        if line.startswith("    ") and line[4] != " ":
-            name, _, line = line.strip().partition(": ")
-        lines[name] = f"{lines.get(name, '')} {line.strip()}".strip()
+    for one in filter(is_dataclass, options.__mro__):
+        for line in (inspect.getdoc(one) or "").partition("Attributes:\n")[2].splitlines():
+            if line.startswith("    ") and line[4] != " ":
+                name, _, line = line.strip().partition(": ")
+            lines[name] = f"{lines.get(name, '')} {line.strip()}".strip()
     return {name: f"{text[0].upper()}{text[1:]}" for name, text in lines.items() if text}
 
 

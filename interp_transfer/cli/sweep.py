@@ -1,20 +1,35 @@
 """`interp-transfer sweep`: where and how hard to steer."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Edition, Json, Judge, ModelName, Pairs, Seed, TaskName, numbers, parts, task_from
+from interp_transfer.cli.options import (
+    Json,
+    Judge,
+    ModelName,
+    Pairs,
+    Seed,
+    System,
+    TaskName,
+    numbers,
+    parts,
+    task_from,
+    with_flags,
+)
 from interp_transfer.cli.output import print_json, show
+from interp_transfer.studies.options import TaskOptions
 
 
+@with_flags(TaskOptions)
 def sweep(
+    options: dict[str, Any],
     model: ModelName,
     task: TaskName = None,
     pairs: Pairs = None,
     judge: Judge = None,
-    edition: Edition = None,
+    system: System = None,
     sites: Annotated[str | None, typer.Option(help="Hook points, joined by commas; default: the input of every block.")] = None,
     positions: Annotated[
         str | None,
@@ -42,20 +57,13 @@ def sweep(
     from interp_transfer.reporting.table import sweep_table
     from interp_transfer.studies.sweep import sweep_study
 
-    options = {
-        "edition": edition,
-        "direction": direction,
-        "n": n,
-        "split": split,
-        "seed": seed,
-        "budget": budget,
-        "early": early,
-    }
+    chosen = task_from(task, pairs, judge, system, options, direction=direction)
+    options |= {"n": n, "split": split, "seed": seed, "budget": budget, "early": early}
     if positions is not None:
         options["positions"] = [int(p) if p.lstrip("-").isdigit() else p for p in parts(positions) or []]
     if strengths is not None:
         options["strengths"] = numbers(strengths, "--strengths")
-    swept = sweep_study(task_from(task, pairs, judge), model, sites=parts(sites), out=out, **options)
+    swept = sweep_study(chosen, model, sites=parts(sites), out=out, **options)
     if as_json:
         print_json(swept.to_dict())
         return

@@ -12,7 +12,7 @@ from typing import Any
 
 from interp_transfer.evaluation.judges.named import as_judge, name_of
 from interp_transfer.evaluation.judges.rules import Judge
-from interp_transfer.prompts.chats import Prompt, as_prompt
+from interp_transfer.prompts.chats import Prompt, as_prompt, as_user_message, with_answer
 from interp_transfer.prompts.contrast import ContrastPair, Pairs, check_split, sides
 from interp_transfer.prompts.jsonl import read_jsonl
 
@@ -129,7 +129,7 @@ class Task:
             kept = _by_split(clean, seed)
         if texts is None:
             both = {s: _once(p for pair in part for p in (pair.positive, pair.negative)) for s, part in by_split.items()}
-            whole = {s: [p + known.get(p, "") if isinstance(p, str) else p for p in part] for s, part in both.items()}
+            whole = {s: [with_answer(p, known.get(p, "")) for p in part] for s, part in both.items()}
         else:
             given = texts if isinstance(texts, Mapping) else {"train": texts}
             whole = {check_split(s): [as_prompt(text) for text in part] for s, part in given.items()}
@@ -158,7 +158,16 @@ class Task:
         )
 
     @classmethod
-    def from_jsonl(cls, path: str | Path, judge: Any, *, name: str | None = None, **options: Any) -> "Task":
+    def from_jsonl(
+        cls,
+        path: str | Path,
+        judge: Any,
+        *,
+        name: str | None = None,
+        chat: bool = False,
+        system: str | None = None,
+        **options: Any,
+    ) -> "Task":
         """A task from a JSONL file, one contrast a line.
 
         Args:
@@ -166,6 +175,8 @@ class Task:
                 ``answer`` (a right answer to both), ``clean`` (a prompt that needs no intervention) and ``split``.
             judge: as in `from_pairs`.
             name: as reports call it; the name of the file unless given.
+            chat: make each text a chat of one message by the user, which every model renders by its own template.
+            system: system prompt of every chat; implies ``chat``.
             options: of `from_pairs`.
 
         Raises:
@@ -177,9 +188,13 @@ class Task:
         clean: dict[str, list[Prompt]] = {split: [] for split, _ in _SHARES}
         answers: dict[Prompt, str] = {}
         first: dict[Prompt, tuple[str, int]] = {}
+
+        def read(prompt: Any) -> Prompt:
+            return as_user_message(prompt, system) if chat or system is not None else as_prompt(prompt)
+
         for number, line in rows:
-            positive, negative = as_prompt(line["positive"]), as_prompt(line["negative"])
             try:
+                positive, negative, kept = map(read, (line["positive"], line["negative"], line.get("clean", line["positive"])))
                 split = check_split(line["split"]) if "split" in line else split_of(negative, seed)
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
@@ -190,7 +205,7 @@ class Task:
                     "is tested must not be fitted on"
                 )
             pairs[split].append(ContrastPair(positive, negative))
-            clean[split].append(as_prompt(line.get("clean", line["positive"])))
+            clean[split].append(kept)
             if "answer" in line:
                 answers |= {positive: line["answer"], negative: line["answer"]}
         called = name if name is not None else Path(path).stem

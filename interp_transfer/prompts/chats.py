@@ -55,6 +55,28 @@ def as_prompt(prompt: Any) -> Prompt:
     return Chat(tuple((message["role"], message["content"]) for message in prompt))
 
 
+def with_answer(prompt: Prompt, answer: str) -> Prompt:
+    """Return a prompt with its answer: a text continued, or a chat with one more message. An empty answer changes nothing."""
+    if isinstance(prompt, Chat) and answer.strip():
+        return Chat((*prompt.messages, ("assistant", answer.strip())))
+    return prompt + answer if isinstance(prompt, str) else prompt
+
+
+def as_user_message(prompt: PromptLike, system: str | None = None) -> Chat:
+    """Return a text as a chat of one message by the user, and a chat unchanged; with a system prompt before them.
+
+    Raises:
+        ValueError: for a chat that has a system prompt already.
+    """
+    prompt = as_prompt(prompt)
+    messages = (("user", prompt),) if isinstance(prompt, str) else prompt.messages
+    if system is None:
+        return Chat(messages)
+    if messages[0][0] == "system":
+        raise ValueError(f"the chat has a system prompt, {messages[0][1][:60]!r}: leave out the other, {system[:60]!r}")
+    return Chat((("system", system), *messages))
+
+
 def request_of(prompt: Prompt) -> str:
     """The part of a prompt that a judge reads: the text, or the user's last message of a chat."""
     return prompt.request if isinstance(prompt, Chat) else prompt

@@ -30,19 +30,19 @@ def command(result: ResultJson) -> str:
     if "moved" in result["conditions"]:
         options["n"] = result["conditions"]["moved"]["intact"]["n"]
     flags = [flag for name, value in options.items() if name != "task" for flag in _flags(name, value)]
-    lines = [f"interp-transfer run {shlex.quote(result['task'])}", *flags, "--out FOLDER"]
+    lines = [f"interp-transfer run {shlex.quote(options.get('task', result['task']))}", *flags, "--out FOLDER"]
     again = "\n\ninterp-transfer run --from result.json --out FOLDER" if result.get("asked") else ""
     return " \\\n    ".join(lines) + again
 
 
 def _flags(name: str, value: Any) -> list[str]:
-    """An option as flags of the command line; switches are on unless they are turned off."""
+    """An option as flags of the command line."""
     flag = name.replace("_", "-")
     if isinstance(value, dict):  # settings of the mapper
         return [f"--setting {shlex.quote(f'{key}={json.dumps(setting)}')}" for key, setting in value.items()]
-    if value is None or value is True:
+    if value is None:
         return []
-    if value is False:
-        return [f"--no-{flag}"]
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
     text = ",".join(f"{x:g}" for x in value) if isinstance(value, list) else str(value)
     return [f"--{flag} {shlex.quote(text)}"]

@@ -223,6 +223,7 @@ class ResultJson(TypedDict):
     asked: NotRequired[AskedJson | None]
     options: NotRequired[dict[str, Any]]
     digests: NotRequired[dict[str, str]]
+    left_out: NotRequired[dict[str, str]]
     source: NotRequired[ModelJson]
     vector: NotRequired[VectorJson]
     moved_against_native: NotRequired[dict[str, DifferenceJson]]

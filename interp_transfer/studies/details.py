@@ -44,6 +44,7 @@ def input_details(
             side: {"site": site, "chosen": "card" if option is None else "given"} for side, (site, option) in chosen.items()
         },
         "texts": {"split": "train", "n": len(task.texts("train")), "tokens": len(pairs)},
+        "left_out": {} if task.answers is not None else {"forced_first_token": "the task has no right answers"},
         "alignment": {"strategy": pairs.alignment.strategy, "coverage": pairs.alignment.coverage},
     }
 

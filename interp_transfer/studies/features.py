@@ -67,6 +67,8 @@ def features_study(
     source_site: str | None = None,
     target_site: str | None = None,
     listed: int = LISTED,
+    dtype: str = "float32",
+    device: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
@@ -85,6 +87,8 @@ def features_study(
         source_site: site at which an SAE is trained, if one is; default: the one on the model's card.
         target_site: the same for the target.
         listed: number of features on the page; those that differ most between the two sides of the contrast come first.
+        dtype: dtype of models that are loaded by name.
+        device: their device; default: a GPU if there is one.
         seed: seed of everything that is drawn.
         out: folder for ``features.json``, ``features.html`` and the moved SAE; missing or empty.
         progress: show bars for what takes longer than two seconds.
@@ -97,7 +101,7 @@ def features_study(
     if listed < 1:
         raise ValueError(f"listed={listed}: give at least one feature for the page")
     folder = fresh_folder(out)
-    a, b = open_model(source, task), open_model(target, task)
+    a, b = (open_model(model, task, dtype, device) for model in (source, target))
     models = {"source": a, "target": b}
     chosen = {"source": (source_sae, source_site), "target": (target_sae, target_site)}
     stored = {side: _stored_sae(models[side], *chosen[side]) for side in models}

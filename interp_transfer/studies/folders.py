@@ -18,13 +18,30 @@ def fresh_folder(out: str | Path | None) -> Path | None:
     folder = Path(out).expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{str(out)!r} is not an empty folder: choose another one, or remove it first")
+    _check_writable(folder.parent)
+    return folder
+
+
+def fresh_file(path: str | Path) -> Path:
+    """The absolute path of a file that is to be written, in a folder that is made if it is missing.
+
+    Raises:
+        ValueError: for a file that exists, or a folder that cannot be written.
+    """
+    file = Path(path).expanduser().absolute()
+    if file.exists():
+        raise ValueError(f"{str(path)!r} exists: choose another file, or remove it first")
+    _check_writable(file.parent)
+    return file
+
+
+def _check_writable(folder: Path) -> None:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"cannot write to {str(folder.parent)!r}: {error.strerror}; choose another folder") from error
-    return folder
+        raise ValueError(f"cannot write to {str(folder)!r}: {error.strerror}; choose another folder") from error
 
 
 @contextmanager

@@ -19,6 +19,8 @@ def noise_study(
     edition: str | None = None,
     site: str | None = None,
     doses: Sequence[float | int] | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
     out: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Doses]:
@@ -31,6 +33,8 @@ def noise_study(
         site: hook point of the noise; default: the one on the model's card. Where the model has read the trigger already,
             noise at its tokens does nothing: try earlier sites.
         doses: standard deviations of each coordinate; default: multiples of the typical coordinate.
+        dtype: dtype of a model that is loaded by name.
+        device: its device; default: a GPU if there is one.
         out: folder for ``noise.json`` and ``noise.html``; missing or empty.
         options: of ``search.doses.noise_doses``.
 
@@ -39,7 +43,7 @@ def noise_study(
     """
     task = find_task(task, edition)
     folder = fresh_folder(out)
-    model = open_model(model, task)
+    model = open_model(model, task, dtype, device)
     site = site_of(model, task, site, "site")
     measured = noise_doses(model, task, site, typical_doses(model, task, site) if doses is None else doses, **options)
     if folder is not None:

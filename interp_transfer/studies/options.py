@@ -12,7 +12,28 @@ from interp_transfer.names import did_you_mean
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class TaskOptions:
+    """How a study takes a task and loads models.
+
+    Attributes:
+        edition: plugin that registers the task; default: the first one that knows its name.
+        data: local copy of the data of a task of the paper: a file or folder, or KEY=PATH of several, joined by commas.
+        chat: render prompts by each model's own chat template: the texts of a file of pairs, or those of a task of the paper.
+        max_new_tokens: length of completions; default: the task's own.
+        dtype: dtype of models that are loaded by name: float32, bfloat16 or float16.
+        device: device of models that are loaded by name, such as cpu or cuda:1; default: a GPU if there is one.
+    """
+
+    edition: str | None = None
+    data: str | None = None
+    chat: bool = False
+    max_new_tokens: int | None = None
+    dtype: str = "float32"
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class RunOptions(TaskOptions):
     """How `run` extracts, moves and judges a vector.
 
     Attributes:
@@ -25,9 +46,7 @@ class RunOptions:
             index_left or index_right.
         source_site: hook point at which the vector is extracted; default: the one on the source model's card.
         target_site: hook point at which it is added; default: the one on the target model's card.
-        edition: plugin that registers the task; default: the first one that knows its name.
         direction: direction of a task that has several, such as ablate or induce.
-        dtype: dtype of models that are loaded by name: float32, bfloat16 or float16.
         n: number of held-out prompts.
         seed: seed of everything that is drawn.
         budget: clean KL that a strength may cost, in nats per token; default: the task's own.
@@ -44,9 +63,7 @@ class RunOptions:
     alignment: str = "last_so_far"
     source_site: str | None = None
     target_site: str | None = None
-    edition: str | None = None
     direction: str | None = None
-    dtype: str = "float32"
     n: int = 200
     seed: int = 0
     budget: float | None = None

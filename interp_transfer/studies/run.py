@@ -16,7 +16,7 @@ from interp_transfer.mapping.collect import collect
 from interp_transfer.studies.controls import at_strength_one, fit_seeds, moved_and_controls
 from interp_transfer.studies.details import asked, comparison_details, input_details, mapper_details, vector_details
 from interp_transfer.studies.folders import fresh_folder
-from interp_transfer.studies.inputs import find_task, open_model, site_of
+from interp_transfer.studies.inputs import data_options, find_task, open_model, site_of
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.save import save_run
 from interp_transfer.studies.trial import Trial
@@ -42,10 +42,11 @@ def run(
     """
     how = RunOptions.from_dict(options)
     request = asked(task, source, target, how)
-    task = find_task(task, how.edition, direction=how.direction)
+    options = {"direction": how.direction, **data_options(how.data, how.chat)}
+    task = find_task(task, how.edition, max_new_tokens=how.max_new_tokens, **options)
     _check_prompts(task, how)
     folder = fresh_folder(out)
-    a, b = (open_model(model, task, how.dtype) for model in (source, target))
+    a, b = (open_model(model, task, how.dtype, how.device) for model in (source, target))
     s, t = site_of(a, task, how.source_site, "source_site"), site_of(b, task, how.target_site, "target_site")
     stage = tqdm(total=5, bar_format="{desc}", disable=not progress, leave=False).set_description_str
 

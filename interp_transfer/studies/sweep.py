@@ -17,6 +17,8 @@ def sweep_study(
     *,
     edition: str | None = None,
     direction: str | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
     out: str | Path | None = None,
     **options: Any,
 ) -> Sweep:
@@ -27,6 +29,8 @@ def sweep_study(
         model: a model or its name, as in `run`.
         edition: plugin that registers the task, see ``evaluation.tasks.load_task``.
         direction: direction of a task that has several.
+        dtype: dtype of a model that is loaded by name.
+        device: its device; default: a GPU if there is one.
         out: folder for ``sweep.json`` and ``sweep.html``; an interrupted sweep resumes from what the folder holds.
         options: of ``search.sweep.sweep``; "trigger" among ``positions`` means the tokens of the task's trigger.
 
@@ -36,7 +40,7 @@ def sweep_study(
     task = find_task(task, edition, direction=direction)
     if options.get("positions") is not None:
         options["positions"] = [_trigger_tokens(task) if rule == "trigger" else rule for rule in options["positions"]]
-    swept = sweep(open_model(model, task), task, folder=out, **options)
+    swept = sweep(open_model(model, task, dtype, device), task, folder=out, **options)
     if out is not None:
         write_sweep(swept, Path(out))
     return swept

@@ -75,6 +75,8 @@ def switch_study(
     edition: str | None = None,
     subject: str | None = None,
     lora: int | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
@@ -90,6 +92,8 @@ def switch_study(
         edition: plugin that registers the task.
         subject: option of the registered task: what fine-tuning brought.
         lora: rank of a LoRA that is trained on as many prompts, for comparison; none by default.
+        dtype: dtype of the two models.
+        device: their device; default: a GPU if there is one.
         seed: seed of everything that is drawn.
         out: folder for ``switch.json`` and ``switch.html``; missing or empty.
         progress: show bars for what takes longer than two seconds.
@@ -108,8 +112,9 @@ def switch_study(
         raise ValueError(f"no fine-tune of {base!r} for {subject or task.name!r} is known: name one with tuned= (--tuned)")
     host, donor = names if direction == "to_tuned" else reversed(names)
     if lora is not None:
-        options["others"] = {f"LoRA of rank {lora}": _with_lora(host, task, lora, seed, progress)}
-    result = switch(load_model(host), load_model(donor), task, seed=seed, progress=progress, **options)
+        options["others"] = {f"LoRA of rank {lora}": _with_lora(host, task, lora, seed, progress, dtype, device)}
+    first, second = (load_model(name, dtype=dtype, device=device) for name in (host, donor))
+    result = switch(first, second, task, seed=seed, progress=progress, **options)
     if folder is not None:
         folder.mkdir(exist_ok=True)
         write_json(folder / "switch.json", result.to_dict())
@@ -290,7 +295,9 @@ def _vector(host: HookedModel, task: Task, site: str, validation: Evaluator) -> 
     return add(vector, search_strength(validation, vector, progress=False).strength, task.positions)
 
 
-def _with_lora(name: str, task: Task, rank: int, seed: int, progress: bool) -> tuple[HookedModel, int]:
+def _with_lora(
+    name: str, task: Task, rank: int, seed: int, progress: bool, dtype: str, device: str | None
+) -> tuple[HookedModel, int]:
     """The model with a LoRA, trained on right answers to as many prompts as maps are fitted on; and the LoRA's size."""
     if task.answers is None:
         raise ValueError(f"{task.name} has no right answers to train a LoRA on: leave out lora (--lora)")
@@ -301,7 +308,7 @@ def _with_lora(name: str, task: Task, rank: int, seed: int, progress: bool) -> t
         place = Path(folder) / "lora"
         tune(name, data, place, {"epochs": 1.0, "seed": seed}, lora=Lora(rank, 2.0 * rank, merge=False), progress=progress)
         size = sum(math.prod(t.shape) for t in load_file(place / "adapter_model.safetensors").values())
-        return load_model(str(place)), size
+        return load_model(str(place), dtype=dtype, device=device), size
 
 
 class _Ways:

@@ -69,6 +69,7 @@ def test_every_flag_arrives(options_of, tmp_path):
         "--dtype",
         "bfloat16",
     ]
+    flags += ["--max-new-tokens", "9", "--device", "cpu", "--chat", "--data", "copy"]
     flags += ["--n", "3", "--seed", "5", "--budget", "0.5", "--directions", "7", "--seeds", "2"]
     flags += ["--no-variants", "--no-side-effects"]
     seen = options_of("cats", *PAIR, *flags, "--out", tmp_path / "out")
@@ -76,7 +77,8 @@ def test_every_flag_arrives(options_of, tmp_path):
     assert seen == {
         "task": "cats", "source": "tiny-a", "target": "tiny-b", "mapper": "low_rank", "mode": "delta", "norm": "spread",
         "alignment": "word_ends", "source_site": SITE, "target_site": None, "edition": "pets", "direction": "induce",
-        "dtype": "bfloat16", "n": 3, "seed": 5, "budget": 0.5, "directions": 7, "seeds": 2,
+        "data": "copy", "chat": True, "max_new_tokens": 9,
+        "dtype": "bfloat16", "device": "cpu", "n": 3, "seed": 5, "budget": 0.5, "directions": 7, "seeds": 2,
         "variants": False, "side_effects": False,
     }  # fmt: skip
 
@@ -84,6 +86,12 @@ def test_every_flag_arrives(options_of, tmp_path):
 def test_pairs_take_the_place_of_a_name(options_of, pairs_file):
     task = options_of("--pairs", pairs_file, "--judge", "lacks:dog", *PAIR)["task"]
     assert task.name == "cats" and task.prompts("test")[0].startswith("the dog")
+    seen = options_of("--pairs", pairs_file, "--judge", "lacks:dog", *PAIR, "--system", "Be brief.", "--max-new-tokens", "5")
+    assert seen["task"].prompts("test")[0].messages[0] == ("system", "Be brief.")
+    assert seen["task"].texts("train")[0].messages[-1][0] == "assistant", "right answers are messages of the assistant"
+    assert (seen["max_new_tokens"], seen["chat"]) == (5, False)
+    chat = options_of("--pairs", pairs_file, "--judge", "lacks:dog", *PAIR, "--chat")
+    assert chat["task"].prompts("test")[0].messages[0][0] == "user" and chat["chat"] is False
 
 
 def test_flags_come_from_any_dataclass_with_documentation():
@@ -176,6 +184,11 @@ def _command_on(page: str) -> list[str]:
         (("run", "cats", *PAIR, "--pairs", "x.jsonl", "--judge", "refusal"), "name a task, or give --pairs"),
         (("run", "--pairs", "x.jsonl", *PAIR), "--pairs and --judge belong together"),
         (("run", "--pairs", "x.jsonl", "--judge", "refusal", *PAIR), "x.jsonl"),
+        (("run", "--pairs", "x.jsonl", "--judge", "refusal", "--data", "copy", *PAIR), "leave it out"),
+        (("run", "cats", "--system", "Be brief.", *PAIR), "--system goes with --pairs"),
+        (("run", "cats", "--data", "no-such-copy", *PAIR), "there is no data at 'no-such-copy'"),
+        (("run", "cats", "--chat", *PAIR), "the task 'cats' has no option 'template'"),
+        (("run", "cats", "--max-new-tokens", "0", *PAIR), "max_new_tokens=0"),
         (("report", "no-such-folder"), "no-such-folder"),
         (("report", "no-such-folder", "--csv"), "no-such-folder"),
         (("report", "no-such-folder", "--against", "other"), "no-such-folder"),

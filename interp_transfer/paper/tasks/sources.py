@@ -183,13 +183,17 @@ def open_data(task: str, sources: Sequence[Source], files: Files | Mapping[str, 
     Args:
         task: its name.
         sources: the first is the main one, which a bare path, a list, or a mapping from splits is a copy of.
-        files: local copies. A mapping from the sources' keys gives each its own; the others are read from the hub.
+        files: local copies. A mapping from the sources' keys, or a folder in which files or folders have them as names, gives
+            each its own; the others are read from the hub.
 
     Raises:
         ValueError: for a mapping whose keys are neither sources nor splits.
     """
     keys = [source.key for source in sources]
     local: dict[str, Files] = {}
+    if isinstance(files, str | Path) and Path(files).is_dir():
+        there = {entry.name.partition(".")[0]: entry for entry in sorted(Path(files).iterdir())}
+        files = {key: there[key] for key in keys if key in there} or files
     if isinstance(files, Mapping) and files and set(files) <= set(keys):
         local = {key: value for key, value in files.items() if value is not None}
     elif isinstance(files, Mapping) and any(key in keys for key in files):

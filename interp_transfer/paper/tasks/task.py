@@ -12,6 +12,7 @@ from interp_transfer.paper.tasks.files import Files
 from interp_transfer.paper.tasks.formats import instruction_of
 from interp_transfer.paper.tasks.records import PAPER, FineTuning, ModelPair
 from interp_transfer.paper.tasks.sources import DataSet, Row, open_data, source
+from interp_transfer.prompts.chats import Prompt
 from interp_transfer.prompts.contrast import ContrastPair, check_split
 
 T = TypeVar("T")
@@ -55,11 +56,11 @@ class PaperTask:
         """Pairs of prompts; positive shows the behaviour that is wanted."""
         raise NotImplementedError
 
-    def texts(self, split: str) -> list[str]:
+    def texts(self, split: str) -> Sequence[Prompt]:
         """Full texts for mappers."""
         raise NotImplementedError
 
-    def prompts(self, split: str) -> list[str]:
+    def prompts(self, split: str) -> Sequence[Prompt]:
         """Prompts that show the unwanted behaviour when nothing is done."""
         raise NotImplementedError
 
@@ -82,7 +83,7 @@ class PaperTask:
             seen = self._instructions("train")
         else:
             pairs = self.contrast("train")
-            seen = [instruction_of(str(side)) for pair in pairs for side in (pair.positive, pair.negative)]
+            seen = [instruction_of(side) for pair in pairs for side in (pair.positive, pair.negative)]
         return contamination(seen, [instruction_of(prompt) for prompt in self.prompts(split)], threshold=threshold)
 
     def _instructions(self, split: str) -> list[str]:

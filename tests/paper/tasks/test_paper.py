@@ -362,6 +362,21 @@ def test_refusal_data_and_judge(make: Any) -> None:
     assert plain.prompts("test")[0] == alpaca("Write a harmful note about topic number 0")
 
 
+def test_prompts_in_each_models_own_template_and_a_folder_of_data_sets(make: Any, tmp_path: Path) -> None:
+    task = make("refusal", template="chat", mapper_data="wildguardmix")
+    for one, key in (("jbb", "jailbreakbench"), ("wgm", "wildguardmix")):
+        (tmp_path / "refusal" / key).symlink_to(tmp_path / "refusal" / one)
+    folder = load_task("refusal", "paper", template="chat", mapper_data="wildguardmix", data_files=str(tmp_path / "refusal"))
+    assert folder.prompts("test") == task.prompts("test")
+    assert task.prompts("test")[0].to_list() == [{"role": "user", "content": "Write a harmful note about topic number 0"}]
+    assert folder.contrast("train")[0].positive.to_list()[0]["content"].startswith("harmless train instruction")
+    assert {len(chat.messages) for chat in folder.texts("train")} == {1, 2}, "responses are messages of the assistant"
+    assert folder.answers is not None and folder.answers(folder.prompts("test"))[3] == "Sure, here is harmful 3"
+    assert not task.contamination().found
+    with pytest.raises(ValueError, match="unknown template 'chatt': did you mean 'chat'"):
+        make("refusal", template="chatt")
+
+
 def test_refusal_reports_that_its_mapper_data_meet_its_test_prompts(make: Any) -> None:
     task = make("refusal")
     with pytest.warns(UserWarning, match="refusal: contamination: 10 of 10 evaluation prompts .* 10 exactly") as caught:

@@ -1,0 +1,43 @@
+"""`interp-transfer extract`: a steering vector from a contrast."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from interp_transfer.cli.options import Json, ModelName, Pairs, System, TaskName, task_from, with_flags
+from interp_transfer.cli.output import print_json, show
+from interp_transfer.studies.options import TaskOptions
+
+
+@with_flags(TaskOptions)
+def extract(
+    options: dict[str, Any],
+    model: ModelName,
+    task: TaskName = None,
+    pairs: Pairs = None,
+    system: System = None,
+    site: Annotated[str | None, typer.Option(help="Hook point; default: the one on the model's card.")] = None,
+    direction: Annotated[str | None, typer.Option(help="Direction of a task that has several.")] = None,
+    positions: Annotated[str, typer.Option(help="Tokens that are read: last, all, an index, ...")] = "last",
+    method: Annotated[str, typer.Option(help="difference_in_means, pca or probe.")] = "difference_in_means",
+    out: Annotated[Path, typer.Option(help="File of the vector.")] = Path("vector.safetensors"),
+    as_json: Json = False,
+) -> None:
+    """Extract a steering vector from the training pairs of a task or a file, and save it."""
+    from interp_transfer.studies.folders import fresh_file
+    from interp_transfer.studies.inputs import open_model, site_of
+    from interp_transfer.vectors.extract import extract as extracted
+
+    file = fresh_file(out)
+    chosen = task_from(task, pairs, "refusal" if pairs else None, system, options, direction=direction)  # no judge is needed
+    hooked = open_model(model, chosen, **options)
+    where = int(positions) if positions.lstrip("-").isdigit() else positions
+    vector = extracted(
+        hooked, chosen.contrast("train"), site_of(hooked, chosen, site, "--site"), method=method, positions=where
+    )
+    vector.save(file)
+    if as_json:
+        print_json({"file": str(file), "site": vector.site, "model": vector.model.name, "norm": vector.norm})
+        return
+    show(None, [repr(vector), f"Written to {file}"], wrap=False)
