@@ -16,19 +16,24 @@ index pairing compare characters and are causal: a partner has read no further t
     unrelated tokens and serves as a baseline.
 
 Tokens that a tokenizer adds around a text (BOS) are paired only with each other.
+
+Chats are rendered by each model's own template. Each content is paired by characters, and only with the same message; the
+template's tokens between two contents are paired with those between the same two contents by index from the right: the last of
+the generation prompt with the last of the generation prompt. The first token of a chat, on which models put activations of
+extraordinary length, is paired with the first. The index pairings ignore all this.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp_transfer.activations.spans import Conversation, Ints, TokenSpans, chat_spans, token_spans
+from interp_transfer.activations.spans import Conversation, Ints, TokenSpans, spans_of
 from interp_transfer.names import find
 from interp_transfer.plots.alignment import aligned_tokens
 
@@ -42,6 +47,8 @@ Partners = tuple[Ints, Ints]
 Strategy = Callable[[TokenSpans, TokenSpans], Partners]
 
 DEFAULT_STRATEGY = "last_so_far"
+SAME_TOKENS = "same_tokens"
+"""The strategy that reports and cards name for two models that split texts into the same tokens."""
 EXAMPLES = 8
 """Number of texts that a report keeps for its plot."""
 
@@ -81,6 +88,7 @@ class AlignmentReport:
         examples: the first few texts.
         texts_cut: texts that were cut because they exceeded a context.
         texts_dropped: texts that were left out for the same reason; their tokens are not counted.
+        by_role: in chats, the paired and all tokens of the target by role (see ``spans.Part``).
     """
 
     strategy: str
@@ -91,6 +99,7 @@ class AlignmentReport:
     examples: tuple[Example, ...] = ()
     texts_cut: int = 0
     texts_dropped: int = 0
+    by_role: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def coverage(self) -> float:
@@ -114,7 +123,11 @@ class AlignmentReport:
         """Return the report on the texts of both; the examples are those of the first."""
         assert self.strategy == other.strategy, "reports on different strategies cannot be added"
         sums = {name: getattr(self, name) + getattr(other, name) for name in COUNTS}
-        return AlignmentReport(self.strategy, examples=self.examples, **sums)
+        roles = dict(self.by_role)
+        for role, (paired, count) in other.by_role.items():
+            before = roles.get(role, (0, 0))
+            roles[role] = before[0] + paired, before[1] + count
+        return AlignmentReport(self.strategy, examples=self.examples, by_role=roles, **sums)
 
     @property
     def too_long(self) -> str:
@@ -124,9 +137,10 @@ class AlignmentReport:
 
     def __repr__(self) -> str:
         peeks = f", {self.peeks:.1%} of pairs peek ahead" if self.peeks else ""
+        roles = ", ".join(f"{role} {paired} of {count}" for role, (paired, count) in self.by_role.items())
         return (
             f"Alignment({self.strategy}: {self.coverage:.1%} of {self.target_tokens} target tokens have a partner, "
-            f"{self.gap:.2f} characters behind on average{peeks}{self.too_long})"
+            f"{self.gap:.2f} characters behind on average{peeks}{self.too_long}{f'; by role: {roles}' if roles else ''})"
         )
 
     def plot(self, text: int = 0) -> "Figure":
@@ -182,13 +196,13 @@ class Alignment(AlignmentReport):
 def same_tokens(count: int) -> Alignment:
     """Pair every token with itself, for two models of one tokenizer."""
     every = torch.arange(count)
-    return Alignment("same_tokens", count, count, target=every, first=every, stop=every + 1)
+    return Alignment(SAME_TOKENS, count, count, target=every, first=every, stop=every + 1)
 
 
 def align(
     source: "PreTrainedTokenizerBase",
     target: "PreTrainedTokenizerBase",
-    texts: Sequence[str] | Sequence[Conversation],
+    texts: Sequence[str | Conversation],
     strategy: str = DEFAULT_STRATEGY,
 ) -> Alignment:
     """Pair the tokens of two tokenizers.
@@ -196,25 +210,27 @@ def align(
     Args:
         source: the source model's tokenizer.
         target: the target model's.
-        texts: plain texts, or conversations, which each tokenizer renders in its own chat template.
+        texts: plain texts, or chats, which each tokenizer renders in its own chat template.
         strategy: see the module's docstring.
 
     Raises:
-        ValueError: for an unknown strategy, or a tokenizer without offsets.
+        ValueError: for an unknown strategy, a tokenizer without offsets, or a chat that a template changes.
     """
     find_strategy(strategy)
     if isinstance(texts, str):
         raise ValueError("texts is one string: give a list of strings")
-    pairs = _both(source, target, texts)
-    return align_spans([s for s, _ in pairs], [t for _, t in pairs], strategy)
+    return align_spans(spans_of(source, texts), spans_of(target, texts), strategy)
 
 
 def align_spans(source: Sequence[TokenSpans], target: Sequence[TokenSpans], strategy: str = DEFAULT_STRATEGY) -> Alignment:
     """Pair tokens by their spans, text by text, see `align`."""
     tokens, firsts, stops, examples = [], [], [], []
     pair, done, theirs, apart, peeking = find_strategy(strategy), 0, 0, 0, 0
+    by_role: dict[str, tuple[int, int]] = {}
     for s, t in zip(source, target, strict=True):
-        first, stop = pair(s, t)
+        by_index = pair in (_index_left, _index_right)
+        first, stop = _by_part(pair, s, t) if t.parts and not by_index else pair(s, t)
+        _count_roles(by_role, t, stop > first)
         has = (stop > first).nonzero()[0]
         last = stop[has] - 1
         tokens.append(has + done)
@@ -228,18 +244,26 @@ def align_spans(source: Sequence[TokenSpans], target: Sequence[TokenSpans], stra
         done, theirs = done + len(t), theirs + len(s)
     joined = [torch.from_numpy(np.concatenate([*parts, np.zeros(0, dtype=np.int64)])) for parts in (tokens, firsts, stops)]
     figures = (len(joined[0]), done, apart, peeking, tuple(examples))
-    return Alignment(strategy, *figures, target=joined[0], first=joined[1], stop=joined[2])
+    return Alignment(strategy, *figures, by_role=by_role, target=joined[0], first=joined[1], stop=joined[2])
 
 
-def _both(
-    source: "PreTrainedTokenizerBase", target: "PreTrainedTokenizerBase", texts: Sequence[str] | Sequence[Conversation]
-) -> list[tuple[TokenSpans, TokenSpans]]:
-    plain = [text for text in texts if isinstance(text, str)]
-    conversations = [text for text in texts if not isinstance(text, str)]
-    if plain and conversations:
-        raise ValueError("texts holds strings and conversations: give one kind")
-    sides = [chat_spans(t, conversations)[1] if conversations else token_spans(t, plain) for t in (source, target)]
-    return list(zip(*sides, strict=True))
+def _by_part(pair: Strategy, source: TokenSpans, target: TokenSpans) -> Partners:
+    """Pair the tokens of a chat part by part: contents by a strategy, the template by index from the right."""
+    first, stop = (np.zeros(len(target), dtype=np.int64) for _ in range(2))
+    theirs = {part.key: part for part in source.parts}
+    for part in target.parts:
+        if part.key in theirs:
+            partner, here = theirs[part.key], slice(part.first, part.stop)
+            within = (_index_right if part.is_template else pair)(source.of(partner), target.of(part))
+            first[here], stop[here] = (places + partner.first for places in within)
+    return first, stop
+
+
+def _count_roles(by_role: dict[str, tuple[int, int]], target: TokenSpans, paired: Bool[np.ndarray, " token"]) -> None:
+    """Add the paired tokens of a chat, and all of its tokens, to the counts of their roles."""
+    for part in target.parts:
+        before = by_role.get(part.role, (0, 0))
+        by_role[part.role] = before[0] + int(paired[part.first : part.stop].sum()), before[1] + part.stop - part.first
 
 
 def _last_so_far(source: TokenSpans, target: TokenSpans) -> Partners:

@@ -7,26 +7,35 @@ Positions are one of
 - an index: 0 is the first real token (the BOS, where there is one), -1 the prompt's last,
 - a sequence of indices,
 - ``substring("|prod|")``: the tokens of the prompt that overlap a piece of its text,
+- ``"content"``, ``"assistant"`` or ``"post_instruction"`` in prompts that are chats (see below),
 - a Boolean mask over the prompts' tokens, ``Bool[Tensor, "row position"]``,
 - any function of a ``Layout``.
 
 Positions count real tokens from the start of the text, never padding, and stay the same in every step of a generation:
 under a KV cache a hook sees one new token at a time, and the ``Layout`` keeps the tokens before it.
+
+In a chat, ``"content"`` is every token of a message and none of the template's; ``"assistant"`` is the same for the assistant's
+messages. Both include generated tokens, which are the assistant's next message, and leave out reasoning blocks in earlier ones.
+``"post_instruction"`` is the template's tokens after the last user message, up to the end of the prompt or the answer that
+follows (Arditi et al. 2024). Counted from the right, as the indices -1, -2, ..., they correspond across templates.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from interp_transfer.activations.spans import Part, chat_spans
+from interp_transfer.models.tokens import chat_of
 from interp_transfer.names import did_you_mean
+from interp_transfer.prompts.chats import Chat
 
-KEYWORDS = ("all", "prompt", "generated", "last", "response")
+KEYWORDS = ("all", "prompt", "generated", "last", "response", "content", "assistant", "post_instruction")
 
 
 @dataclass(frozen=True)
@@ -221,12 +230,53 @@ def _keyword(word: str) -> Rule:
         "generated": lambda layout: layout.real & ~layout.in_prompt,
         "last": lambda layout: _indices([-1], layout),
         "response": lambda layout: layout.real & ~layout.in_prompt | _indices([-1], layout),
+        "content": lambda layout: layout.real & ~layout.in_prompt | _in_chat(word, layout),
+        "assistant": lambda layout: layout.real & ~layout.in_prompt | _in_chat(word, layout),
+        "post_instruction": lambda layout: _in_chat(word, layout),
     }
     if word not in rules:
         raise ValueError(
             f"unknown positions {word!r}: {did_you_mean(word, KEYWORDS)}use one of {KEYWORDS}, an index, or substring({word!r})"
         )
     return rules[word]
+
+
+def _in_chat(word: str, layout: Layout) -> Bool[Tensor, "row column"]:
+    """The tokens of each row's prompt, a chat, that a keyword selects."""
+    selected = torch.zeros_like(layout.real)
+    for row in range(len(layout.tokens)):
+        columns = layout.in_prompt[row].nonzero()[:, 0]
+        parts = _parts_of(tuple(layout.tokens[row, columns].tolist()), layout.tokenizer)
+        if parts is None:
+            raise ValueError(
+                f"positions={word!r} are those of a chat, and prompt {int(layout.rows[row])} is a text: give it as a list of "
+                "messages, or use 'prompt', an index or substring(...)"
+            )
+        for part in _chosen(word, parts):
+            selected[row, columns[part.first : part.stop]] = True
+    return selected
+
+
+def _chosen(word: str, parts: Sequence[Part]) -> list[Part]:
+    if word != "post_instruction":
+        return [p for p in parts if not p.is_template and (p.role == word or word == "content") and p.role != "reasoning"]
+    after = [i + 1 for i, part in enumerate(parts) if part.role == "user"]
+    return list(takewhile(lambda part: part.is_template, parts[after[-1] :])) if after else []
+
+
+def _parts_of(ids: tuple[int, ...], tokenizer: Any) -> tuple[Part, ...] | None:
+    """The parts of the chat that was rendered to these token ids, or None."""
+    chat = None if tokenizer is None else chat_of(tokenizer, ids)
+    return None if chat is None else _parts(chat, ids, tokenizer)
+
+
+@lru_cache(maxsize=8192)
+def _parts(chat: Chat, ids: tuple[int, ...], tokenizer: Any) -> tuple[Part, ...]:
+    """``_parts_of``, cached: generation calls it with the same prompt at every token."""
+    (spans,) = chat_spans(tokenizer, [chat])
+    if tuple(spans.ids.tolist()) != ids:
+        raise ValueError("the chat template or the tokenizer was changed after a chat was tokenized: tokenize it again")
+    return spans.parts
 
 
 def _indices(wanted: list[int], layout: Layout) -> Bool[Tensor, "row column"]:

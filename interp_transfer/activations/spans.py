@@ -8,13 +8,16 @@ read, and `most`, beyond which nothing has been read.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from interp_transfer.models.tokens import apply_template, without_doubles
+from interp_transfer.models.chat_templates import Passage, located
+from interp_transfer.models.tokens import own_tokens
+from interp_transfer.prompts.chats import Chat, as_prompt
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,12 +29,35 @@ Conversation = Sequence[Mapping[str, str]]
 Ints = Int[np.ndarray, " token"]
 
 
+@dataclass(frozen=True)
+class Part:
+    """Consecutive tokens of a chat: of one message's content, or of the template between two contents.
+
+    A token that holds characters of both is one of the content.
+
+    Attributes:
+        key: names the part; the same in every template.
+        role: of a content the message's role, or "reasoning" for a reasoning block; of the template "start" (the first token),
+            "before ROLE" (the next content's), "generation prompt" (after the last content, in a chat that asks for an
+            answer), or "end" (in one that ends with an answer).
+        is_template: whether the tokens are the template's.
+        first: its first token.
+        stop: the token after its last.
+    """
+
+    key: str
+    role: str
+    is_template: bool
+    first: int
+    stop: int
+
+
 @dataclass(frozen=True, repr=False)
 class TokenSpans:
     """The tokens of one text in one tokenizer.
 
-    Places are counted in characters of the text. In conversations each piece of the template counts as one character, so that
-    places agree between the templates of two models.
+    Places are counted in characters of the text. In chats they are counted in characters of the contents, and each piece of
+    the template counts as one character, so that places agree between the templates of two models.
 
     Attributes:
         pieces: token strings, for display.
@@ -41,7 +67,8 @@ class TokenSpans:
         most: place beyond which nothing has been read; never decreases from token to token.
         closes: tokens at which a word ends.
         added: tokens that the tokenizer added around the text, such as BOS.
-        text: the text, or the rendered conversation.
+        text: the text, or the rendered chat.
+        parts: the parts of a chat, in order; empty for a text.
     """
 
     pieces: tuple[str, ...]
@@ -52,12 +79,31 @@ class TokenSpans:
     closes: Bool[np.ndarray, " token"]
     added: Bool[np.ndarray, " token"]
     text: str
+    parts: tuple[Part, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def of(self, part: Part) -> "TokenSpans":
+        """Return the tokens of one part."""
+        cut = slice(part.first, part.stop)
+        arrays = {name: getattr(self, name)[cut] for name in ("ids", "start", "sure", "most", "closes", "added")}
+        return replace(self, pieces=self.pieces[cut], parts=(), **arrays)
+
     def __repr__(self) -> str:
         return f"TokenSpans({' '.join(map(repr, self.pieces[:8]))}{' ...' if len(self) > 8 else ''}; {len(self)} tokens)"  # noqa: PLR2004
+
+
+def spans_of(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str | Chat | Conversation]) -> list[TokenSpans]:
+    """Return the spans of the tokens of texts and chats, as the model reads them.
+
+    Raises:
+        ValueError: as ``token_spans`` and ``chat_spans``.
+    """
+    prompts = [as_prompt(text) for text in texts]
+    spans = iter(token_spans(tokenizer, [prompt for prompt in prompts if isinstance(prompt, str)]))
+    chats = iter(chat_spans(tokenizer, [prompt for prompt in prompts if isinstance(prompt, Chat)]))
+    return [next(spans if isinstance(prompt, str) else chats) for prompt in prompts]
 
 
 def token_spans(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[TokenSpans]:
@@ -71,35 +117,32 @@ def token_spans(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> l
         ValueError: for a tokenizer without offsets.
     """
     encoded = _exact(tokenizer).encode_batch(list(texts)) if len(texts) else []
-    return [_spans(tokenizer, text, e) for text, e in zip(texts, encoded, strict=True)]
+    own = own_tokens([e.ids for e in encoded], tokenizer) if encoded else []
+    return [_spans(text, e, cut) for text, e, cut in zip(texts, encoded, own, strict=True)]
 
 
-def chat_spans(
-    tokenizer: "PreTrainedTokenizerBase", conversations: Sequence[Conversation]
-) -> tuple[list[str], list[TokenSpans]]:
-    """Render conversations in the tokenizer's own chat template, and return them with the spans of their tokens.
-
-    A piece of the template is complete with its last token; the tokens before it have read a part of it.
+def chat_spans(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Chat]) -> list[TokenSpans]:
+    """Return the spans of the tokens of chats, which are rendered in the tokenizer's own chat template.
 
     Raises:
-        ValueError: if the tokenizer has no template, or its template changes the messages' text.
+        ValueError: if the tokenizer has no offsets, or for a chat that ``located`` refuses.
     """
-    texts, spans = rendered(tokenizer, conversations), []
-    for messages, text, plain in zip(conversations, texts, token_spans(tokenizer, texts), strict=True):
-        low, high = _shared_places(messages, text)
-        spans.append(replace(plain, start=low[plain.start], sure=low[plain.sure], most=high[plain.most]))
-    return texts, spans
-
-
-def rendered(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str | Conversation]) -> list[str]:
-    """Render conversations in the tokenizer's own chat template; strings stay as they are.
-
-    Raises:
-        ValueError: if there are conversations and the tokenizer has no template.
-    """
-    if not tokenizer.chat_template and not all(isinstance(text, str) for text in texts):
-        raise ValueError("the tokenizer has no chat template: set tokenizer.chat_template, or give plain texts")
-    return [text if isinstance(text, str) else apply_template(tokenizer, text) for text in texts]
+    rendered = [located(tokenizer, chat) for chat in chats]
+    encoded = _exact(tokenizer).encode_batch([text for text, _ in rendered], add_special_tokens=False) if rendered else []
+    spans = []
+    for chat, (text, passages), e in zip(chats, rendered, encoded, strict=True):
+        if any(one.place > other.place for one, other in pairwise(passages)):
+            roles = ", ".join(passage.role for passage in passages)
+            raise ValueError(
+                f"the model's chat template changes the order of the messages (to {roles}), so their tokens have no place that "
+                "two templates share: leave out the message that it moves, or give plain texts"
+            )
+        plain = _spans(text, e, slice(len(e.ids)))
+        low, high = _shared_places(passages, text)
+        shared = {"start": low[plain.start], "sure": low[plain.sure], "most": high[plain.most]}
+        last = "end" if chat.messages[-1][0] == "assistant" else "generation prompt"
+        spans.append(replace(plain, **shared, parts=_parts(plain, passages, last)))
+    return spans
 
 
 _EXACT: "WeakKeyDictionary[PreTrainedTokenizerBase, Tokenizer]" = WeakKeyDictionary()
@@ -127,10 +170,8 @@ def _untrimmed(state: Any) -> Any:
     return [_untrimmed(value) for value in state] if isinstance(state, list) else state
 
 
-def _spans(tokenizer: "PreTrainedTokenizerBase", text: str, encoded: Any) -> TokenSpans:
-    kept = without_doubles([list(encoded.ids)], tokenizer)[0]
-    first = 0 if kept == encoded.ids[: len(kept)] else 1  # the doubled special token is at the start or at the end
-    cut = slice(first, first + len(kept))
+def _spans(text: str, encoded: Any, cut: slice) -> TokenSpans:
+    kept = encoded.ids[cut]
     added = np.array(encoded.special_tokens_mask[cut], dtype=bool)
     offsets = np.array(encoded.offsets[cut], dtype=np.int64).reshape(-1, 2)
     own = (~added).nonzero()[0]
@@ -173,21 +214,35 @@ def _shared_spans(start: Ints, end: Ints) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True) if b - a > 1]
 
 
-def _shared_places(messages: Conversation, text: str) -> tuple[Ints, Ints]:
-    """For each place in a rendered conversation, the first and the last shared place that it can correspond to."""
+def _shared_places(passages: Sequence[Passage], text: str) -> tuple[Ints, Ints]:
+    """For each place in a rendered chat, the first and the last shared place that it can correspond to."""
     low, high = (np.zeros(len(text) + 1, dtype=np.int64) for _ in range(2))
     cursor, shared = 0, 0
-    for index, message in enumerate(messages):
-        content = message["content"].strip()
-        at = text.find(content, cursor)
-        if at < 0:
-            raise ValueError(f"the chat template does not render message {index} ({content[:40]!r}) as it is: give plain texts")
-        low[cursor:at], high[cursor + 1 : at] = shared, shared + 1
-        high[cursor] = shared
-        shared += 1
-        low[at : at + len(content)] = high[at : at + len(content)] = np.arange(shared, shared + len(content))
-        cursor, shared = at + len(content), shared + len(content)
+    for passage in passages:
+        low[cursor : passage.start], high[cursor + 1 : passage.start], high[cursor] = shared, passage.place, shared
+        content = text[passage.start : passage.stop]
+        at = passage.start + len(content) - len(content.lstrip())
+        end, shared = at + len(passage.text), passage.place + len(passage.text)
+        for places in (low, high):
+            places[passage.start : at] = passage.place
+            places[at:end] = np.arange(passage.place, shared)
+            places[end : passage.stop] = shared
+        cursor = passage.stop
     low[cursor:], high[cursor + 1 :], high[cursor] = shared, shared + 1, shared
     if cursor < len(text):
         low[-1] = shared + 1
     return low, high
+
+
+def _parts(spans: TokenSpans, passages: Sequence[Passage], last: str) -> tuple[Part, ...]:
+    """The parts of a rendered chat, from spans in the characters of the rendering; ``last`` is the role after all contents."""
+    before = [(f"before {p.message} {p.role}", f"before {p.role}", True) for p in passages] + [("after", last, True)]
+    kinds = [before[sum(p.stop <= start for p in passages)] for start in spans.start.tolist()]
+    kinds[:1] = [("start", "start", True)] if kinds else []
+    for passage in reversed(passages):  # a token that holds two contents is one of the first
+        inside = ((spans.start < passage.stop) & (spans.most > passage.start)).nonzero()[0]
+        if len(inside):
+            content = (f"{passage.message} {passage.role}", passage.role, False)
+            kinds[inside[0] : inside[-1] + 1] = [content] * int(inside[-1] + 1 - inside[0])
+    edges = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
+    return tuple(Part(*kinds[a], a, b) for a, b in zip(edges, [*edges[1:], len(kinds)], strict=True))

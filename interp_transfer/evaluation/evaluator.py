@@ -21,8 +21,9 @@ from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.merging import can_share, merged
 from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import Add, MeanAblate
+from interp_transfer.models.chat_templates import render_chat
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.tokens import render_chat, tokenize, tokenizer_of
+from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.prompts.chats import Chat, Prompt
 from interp_transfer.stats import Estimate, crossed_mean, crossed_rate, mean_interval, rate, share_to_dict
 from interp_transfer.vectors.controls import random_directions

@@ -18,7 +18,7 @@ from interp_transfer.finetuning.finetune import Recipe, save, train
 from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for, padding_token, response_tokens
 from interp_transfer.io import hashed, write_json
 from interp_transfer.models.adapters import Lora, adapt, require_peft, save_adapter
-from interp_transfer.models.tokens import render_chat
+from interp_transfer.models.chat_templates import has_chat_template, render_chat
 from interp_transfer.prompts.alpaca import alpaca
 from interp_transfer.prompts.chats import Chat
 from interp_transfer.prompts.jsonl import read_jsonl
@@ -269,7 +269,7 @@ def _rendered(data: TrainingData, tokenizer: Any) -> list[tuple[str, str]]:
         return list(data.pairs)
     if data.template == "alpaca":
         return [(alpaca(prompt), response) for prompt, response in data.pairs]
-    if not tokenizer.chat_template:
+    if not has_chat_template(tokenizer):
         raise ValueError("the tokenizer has no chat template: use template none or alpaca, or put prompts into one yourself")
     return [(render_chat(tokenizer, Chat((("user", prompt),))), response) for prompt, response in data.pairs]
 

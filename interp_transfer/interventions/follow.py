@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp_transfer.activations.align import DEFAULT_STRATEGY, find_strategy
+from interp_transfer.activations.align import DEFAULT_STRATEGY, SAME_TOKENS, find_strategy
 from interp_transfer.activations.positions import Positions
 from interp_transfer.interventions.cached_reader import CachedReader
 from interp_transfer.interventions.intervention import Intervention
@@ -30,9 +30,6 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, Space, identity, tokenizer_hash
 from interp_transfer.models.sites import check_site, split_sites
 from interp_transfer.models.tokens import tokenizer_of
-
-SAME_TOKENS = "same_tokens"
-"""The strategy on the card of a mapper between models with the same tokenizer."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)

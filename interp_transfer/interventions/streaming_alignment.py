@@ -18,6 +18,7 @@ import numpy as np
 
 from interp_transfer.activations.align import find_strategy
 from interp_transfer.activations.spans import TokenSpans, ends_word, token_spans
+from interp_transfer.models.tokens import added_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -188,7 +189,7 @@ def _updated(text: _GrowingText | None, tokenizer: Any, tokens: TargetTokens) ->
 
 
 def _prompt_text(tokenizer: Any, ids: list[int]) -> _GrowingText:
-    before, after = _added_tokens(tokenizer)
+    before, after = added_tokens(tokenizer)
     first = len(before) if ids[: len(before)] == list(before) else 0
     last = len(ids) - (len(after) if after and ids[len(ids) - len(after) :] == list(after) else 0)
     last = max(first, last)
@@ -231,13 +232,3 @@ def _decode(tokenizer: Any, ids: list[int], before: str) -> tuple[str, bool]:
 def _surely_ends_word(text: str) -> bool:
     """Whether a word ends with the text, whatever follows."""
     return ends_word(f"{text}a", len(text))
-
-
-def _added_tokens(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The tokens that a tokenizer adds before and after every text."""
-    full = list(tokenizer("a", verbose=False)["input_ids"])
-    bare = list(tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"])
-    for first in range(len(full) - len(bare) + 1):
-        if full[first : first + len(bare)] == bare:
-            return tuple(full[:first]), tuple(full[first + len(bare) :])
-    return (), ()

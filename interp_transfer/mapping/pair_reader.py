@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp_transfer.activations.align import EXAMPLES, AlignmentReport, align_spans, same_tokens
+from interp_transfer.activations.align import EXAMPLES, SAME_TOKENS, AlignmentReport, align_spans, same_tokens
 from interp_transfer.activations.capture import Activations, capture
-from interp_transfer.activations.spans import TokenSpans, chat_spans, token_spans
+from interp_transfer.activations.spans import spans_of
 from interp_transfer.activations.store.manifest import Column
-from interp_transfer.io import hashed
 from interp_transfer.mapping.stored import FORMAT, SOURCE, TARGET
 from interp_transfer.mapping.texts import Text, portions
 from interp_transfer.mapping.truncation import Readable, check_too_long, readable, suggest_truncation
+from interp_transfer.models.chat_templates import template_fingerprint
 from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site
@@ -65,10 +65,15 @@ class PairReader:
         """Whether both models split texts into the same tokens."""
         return self.tokenizers[0] == self.tokenizers[1]
 
-    @property
-    def pairing(self) -> str:
-        """How tokens are paired."""
-        return "same_tokens" if self.same_tokenizer else self.strategy
+    @cached_property
+    def templates(self) -> list[str]:
+        """Fingerprints of the chat templates."""
+        return [template_fingerprint(tokenizer_of(model)) for model in (self.source, self.target)]
+
+    def pairing(self, chats: bool) -> str:
+        """Return how the tokens of texts, or of chats, are paired."""
+        same = self.same_tokenizer and not (chats and self.templates[0] != self.templates[1])
+        return SAME_TOKENS if same else self.strategy
 
     def first(self, texts: Iterator[Text]) -> list[Text]:
         """Take the first few texts, and more until one of them can be read by both models.
@@ -95,15 +100,14 @@ class PairReader:
             known: the description in an existing store. A model that is stored there under another name keeps that name.
         """
         models = {"source": self.source, "target": self.target}
-        templates = [hashed(tokenizer_of(model).chat_template) for model in models.values()]
         return {
             "holds": FORMAT,
             **{side: asdict(_named(identity(model), (known or {}).get(side))) for side, model in models.items()},
             "tokenizers": self.tokenizers,
             "sites": [list(pair) for pair in self.sites],
-            "strategy": self.pairing,
+            "strategy": self.pairing(conversations),
             "too_long": self.too_long,
-            "reads": {"chat templates": templates} if conversations else "plain texts",
+            "reads": {"chat templates": self.templates} if conversations else "plain texts",
         }
 
     def rows_per_portion(self, columns: Mapping[str, Column]) -> int:
@@ -115,13 +119,11 @@ class PairReader:
     def check(self, texts: Iterable[Text], first_text: int) -> None:
         """Refuse texts that either model cannot read, before any is read."""
         for portion in portions(texts, ROWS_PER_PORTION * CHARACTERS_PER_TOKEN):
-            plain = all(isinstance(text, str) for text in portion)
-            sides: Any = (portion, portion) if plain else self._sides(portion)[:2]
             models = [self.source, self.target]
-            if plain and self.same_tokenizer:  # the tokens are the same, so the shorter context decides
+            if self._same_tokens(portion):  # so the shorter context decides
                 models = [min(models, key=context_length)]
-            for model, side in zip(models, sides, strict=False):
-                tokenize(model, side, first_text=first_text, any_length=self.too_long != "refuse")
+            for model in models:
+                tokenize(model, portion, first_text=first_text, any_length=self.too_long != "refuse")
             first_text += len(portion)
 
     @suggest_truncation()
@@ -133,21 +135,22 @@ class PairReader:
         The rows are None if all texts are dropped. ``text_index`` counts from ``first_text``, the number of the first text.
         """
         kept = self._readable(texts, first_text)
+        same = self._same_tokens(texts)
         if not kept.texts:
-            return None, AlignmentReport(self.pairing, 0, 0, texts_dropped=kept.dropped)
-        left_texts, right_texts, spans = self._sides(kept.texts)
+            chats = not isinstance(texts[0], str)
+            return None, AlignmentReport(self.pairing(chats), 0, 0, texts_dropped=kept.dropped)
         options: dict[str, Any] = {"first_text": first_text, "allow_bad": True, "progress": progress}
-        if left_texts is right_texts and spans is None:  # same tokens: tokenize once, for the shorter context
-            options["ids"] = tokenize(min(self.source, self.target, key=context_length), left_texts, first_text=first_text)
-        left = capture(self.source, left_texts, list(dict.fromkeys(s for s, _ in self.sites)), **options)
-        right = capture(self.target, right_texts, list(dict.fromkeys(t for _, t in self.sites)), **options)
-        if spans is None:
+        if same:  # tokenize once, for the shorter context
+            options["ids"] = tokenize(min(self.source, self.target, key=context_length), kept.texts, first_text=first_text)
+        left = capture(self.source, kept.texts, list(dict.fromkeys(s for s, _ in self.sites)), **options)
+        right = capture(self.target, kept.texts, list(dict.fromkeys(t for _, t in self.sites)), **options)
+        if same:
             alignment = same_tokens(len(right.token))
-            _check_tokens(left, right.token, "the target's tokens")
         else:
+            spans = [spans_of(tokenizer_of(model), kept.texts) for model in (self.source, self.target)]
             alignment = align_spans(*spans, self.strategy)
             for acts, side in zip((left, right), spans, strict=True):
-                _check_tokens(acts, torch.from_numpy(np.concatenate([one.ids for one in side])), "its tokenizer's offsets")
+                _check_tokens(acts, torch.from_numpy(np.concatenate([one.ids for one in side])))
         block = {
             **{SOURCE + site: alignment.gather(rows) for site, rows in left.items()},
             **{TARGET + site: rows[alignment.target] for site, rows in right.items()},
@@ -159,18 +162,8 @@ class PairReader:
     def _readable(self, texts: Sequence[Text], first_text: int) -> Readable:
         return readable((self.source, self.target), texts, self.too_long, first_text)
 
-    def _sides(self, texts: Sequence[Text]) -> tuple[list[str], list[str], tuple[list[TokenSpans], list[TokenSpans]] | None]:
-        """What each model reads, and the spans of its tokens where they are needed to pair them."""
-        plain = [text for text in texts if isinstance(text, str)]
-        conversations = [text for text in texts if not isinstance(text, str)]
-        if plain and self.same_tokenizer:
-            return plain, plain, None
-        tokenizers = tokenizer_of(self.source), tokenizer_of(self.target)
-        if plain:
-            left, right = (token_spans(tokenizer, plain) for tokenizer in tokenizers)
-            return plain, plain, (left, right)
-        (left_texts, left), (right_texts, right) = (chat_spans(tokenizer, conversations) for tokenizer in tokenizers)
-        return left_texts, right_texts, None if self.same_tokenizer else (left, right)
+    def _same_tokens(self, texts: Sequence[Text]) -> bool:
+        return self.pairing(chats=not isinstance(texts[0], str)) == SAME_TOKENS
 
 
 def _named(model: ModelIdentity, known: Any) -> ModelIdentity:
@@ -179,8 +172,9 @@ def _named(model: ModelIdentity, known: Any) -> ModelIdentity:
     return replace(model, name=known["name"]) if same else model
 
 
-def _check_tokens(acts: Activations, expected: Int[Tensor, " row"], whose: str) -> None:
+def _check_tokens(acts: Activations, expected: Int[Tensor, " row"]) -> None:
     if not torch.equal(acts.token, expected.to(acts.token)):
         raise ValueError(
-            f"{acts.model.name} reads other tokens than {whose}: its tokenizer was changed after loading; load the model again"
+            f"{acts.model.name} reads other tokens than its tokenizer's offsets: its tokenizer was changed after loading; load "
+            "the model again"
         )

@@ -212,7 +212,8 @@ def merge_ranks(folder: Path, size: int) -> None:
 def report_of(strategy: str, state: Mapping[str, Any]) -> AlignmentReport:
     """Return how tokens were paired, from a store's state; zeros for an empty state."""
     counts: dict[str, Any] = {name: check_type(state.get(name, 0), int) for name in COUNTS}
-    return AlignmentReport(strategy, **counts)
+    by_role = check_type(state.get("by_role", {}), dict[str, list[int]])
+    return AlignmentReport(strategy, by_role={role: (paired, count) for role, (paired, count) in by_role.items()}, **counts)
 
 
 def state_of(report: AlignmentReport, texts: str) -> dict[str, Any]:
@@ -222,7 +223,8 @@ def state_of(report: AlignmentReport, texts: str) -> dict[str, Any]:
         report: on all texts in the store.
         texts: hash of these texts.
     """
-    return {**{name: getattr(report, name) for name in COUNTS}, "texts": texts}
+    by_role = {role: list(counts) for role, counts in report.by_role.items()}
+    return {**{name: getattr(report, name) for name in COUNTS}, "by_role": by_role, "texts": texts}
 
 
 def write_examples(folder: Path, examples: Sequence[Example]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from interp_transfer.activations.spans import rendered, token_spans
+from interp_transfer.activations.spans import token_spans
 from interp_transfer.mapping.texts import Text
 from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.tokens import TextTooLong, tokenize, tokenizer_of
@@ -72,8 +72,7 @@ def readable(models: Sequence[HookedModel], texts: Sequence[Text], too_long: str
         return Readable(list(texts), numbers)
     beyond: set[int] = set()
     for model in models:
-        sides = rendered(tokenizer_of(model), texts)
-        read = tokenize(model, sides, first_text=first_text, any_length=True)
+        read = tokenize(model, texts, first_text=first_text, any_length=True)
         beyond |= {index for index, ids in enumerate(read) if len(ids) > context_length(model)}
     if too_long == "cut":
         kept = [_cut(models, str(text), numbers[i]) if i in beyond else text for i, text in enumerate(texts)]

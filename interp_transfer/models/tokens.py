@@ -1,11 +1,21 @@
 """Token ids of prompts, as the model's own tokenizer and chat template make them."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from interp_transfer.models.chat_templates import render_chat
 from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.identity import registered_tokenizer, tokenizer_hash
 from interp_transfer.prompts.chats import Chat, PromptLike, as_prompt
+
+CHATS_REMEMBERED = 1 << 16
+"""Number of chats that positions in chats can look up, see ``chat_of``; those of the last call in any case."""
+
+_CHATS: "WeakKeyDictionary[Any, OrderedDict[bytes, Chat]]" = WeakKeyDictionary()
 
 
 class TextTooLong(ValueError):
@@ -35,8 +45,9 @@ def tokenize(
 ) -> list[list[int]]:
     """Token ids of each prompt, without padding.
 
-    A text is tokenized with the special tokens that the tokenizer adds by default; one that already begins or ends with such a
-    token does not get it twice. A chat is rendered by ``render_chat``, whose template writes all special tokens itself.
+    A text is tokenized with the special tokens that the tokenizer adds by default; one that already begins or ends with them,
+    such as a rendered chat, does not get them twice. A chat is rendered by ``render_chat``, whose template writes all special
+    tokens itself.
 
     Args:
         model: any hooked model.
@@ -45,30 +56,32 @@ def tokenize(
         any_length: return prompts that exceed the model's context too, instead of refusing them.
 
     Raises:
-        ValueError: for a prompt that is neither text nor chat or has no tokens, a chat where the tokenizer has no template,
-            or (as `TextTooLong`) a prompt that exceeds the model's context.
+        ValueError: for a prompt that is neither text nor chat or has no tokens, a chat that ``render_chat`` refuses, or (as
+            `TextTooLong`) a prompt that exceeds the model's context.
     """
     tokenizer = tokenizer_of(model)
     texts: dict[int, str] = {}
-    chats: dict[int, str] = {}
+    chats: dict[int, Chat] = {}
     for index, prompt in enumerate(prompts):
         try:
             prompt = as_prompt(prompt)
         except ValueError as error:
             raise ValueError(f"text {first_text + index}: {error}") from error
         if isinstance(prompt, Chat):
-            chats[index] = render_chat(tokenizer, prompt)
+            chats[index] = prompt
         else:
             texts[index] = prompt
     rows: list[list[int]] = [[] for _ in prompts]
     if texts:
         ids = tokenizer(list(texts.values()), verbose=False)["input_ids"]
-        for index, row in zip(texts, without_doubles([list(row) for row in ids], tokenizer), strict=True):
-            rows[index] = row
+        for index, row, own in zip(texts, ids, own_tokens(ids, tokenizer), strict=True):
+            rows[index] = list(row[own])
     if chats:
-        ids = tokenizer(list(chats.values()), add_special_tokens=False, verbose=False)["input_ids"]
-        for index, row in zip(chats, ids, strict=True):
+        rendered = [render_chat(tokenizer, chat) for chat in chats.values()]
+        ids = tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"]
+        for (index, chat), row in zip(chats.items(), ids, strict=True):
             rows[index] = list(row)
+            _remember(tokenizer, row, chat, max(CHATS_REMEMBERED, len(chats)))
     limit = context_length(model)
     for index, row in enumerate(rows):
         if not row:
@@ -80,65 +93,45 @@ def tokenize(
     return rows
 
 
-def render_chat(tokenizer: Any, chat: Chat) -> str:
-    """The text of a chat in a tokenizer's own template, reasoning switched off where the template has a switch.
+def chat_of(tokenizer: Any, ids: Sequence[int]) -> Chat | None:
+    """The chat that ``tokenize`` rendered to these token ids, or None.
 
-    The prompt for the assistant's answer is added, unless the last message is the assistant's. Where the template has no system
-    role, see `apply_template`.
-
-    Raises:
-        ValueError: for a tokenizer without a template, or a chat that the template rejects.
+    Token ids do not show which of them are the template's, so positions in chats look the chat up. Two chats of the same ids
+    are read as the one that was tokenized last.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        raise ValueError(
-            "this model's tokenizer has no chat template, so it cannot read a chat: give the prompt as a text, or set "
-            "tokenizer.chat_template"
-        )
-    from jinja2 import TemplateError
-
-    ask = chat.messages[-1][0] != "assistant"
-    try:
-        return apply_template(tokenizer, chat.to_list(), add_generation_prompt=ask, enable_thinking=False)
-    except TemplateError as error:
-        raise ValueError(f"the model's chat template rejects the chat {chat.to_list()!r}: {error}") from error
+    return _CHATS.get(tokenizer, {}).get(_digest(ids))
 
 
-def apply_template(tokenizer: Any, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
-    """Render messages in a tokenizer's own template.
-
-    A template that rejects a system prompt, or drops it, gets it at the beginning of the first message of the user, an empty
-    line after it.
-
-    Args:
-        tokenizer: a tokenizer with a chat template.
-        messages: messages with ``role`` and ``content``.
-        options: of ``apply_chat_template``.
-
-    Raises:
-        jinja2.TemplateError: for messages that the template rejects in this form too.
-    """
-    from jinja2 import TemplateError
-
-    plain = [dict(message) for message in messages]
-    roles = [message["role"] for message in plain[:2]]
-    try:
-        text = tokenizer.apply_chat_template(plain, tokenize=False, **options)
-    except TemplateError:
-        if roles != ["system", "user"]:
-            raise
-    else:
-        if roles != ["system", "user"] or plain[0]["content"].strip() in text:
-            return text
-    first, second, *rest = plain
-    joined = {**second, "content": f"{first['content']}\n\n{second['content']}"}
-    return tokenizer.apply_chat_template([joined, *rest], tokenize=False, **options)
+def _remember(tokenizer: Any, ids: Sequence[int], chat: Chat, most: int) -> None:
+    known = _CHATS.setdefault(tokenizer, OrderedDict())
+    known[_digest(ids)] = chat
+    known.move_to_end(_digest(ids))
+    if len(known) > most:
+        known.popitem(last=False)
 
 
-def without_doubles(rows: list[list[int]], tokenizer: Any) -> list[list[int]]:
-    """Remove the special token that the tokenizer added to a text that already had it."""
-    # Only a token that the tokenizer adds itself is removed: any other doubled token belongs to the text.
-    sample = tokenizer("a", verbose=False)["input_ids"]
-    first = sample[0] if len(sample) > 1 and sample[0] == tokenizer.bos_token_id else None
-    last = sample[-1] if len(sample) > 1 and sample[-1] == tokenizer.eos_token_id else None
-    rows = [ids[1:] if first is not None and ids[:2] == [first, first] else ids for ids in rows]
-    return [ids[:-1] if last is not None and ids[-2:] == [last, last] else ids for ids in rows]
+def _digest(ids: Sequence[int]) -> bytes:
+    return hashlib.blake2b(array("q", ids).tobytes(), digest_size=16).digest()
+
+
+def added_tokens(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens that a tokenizer adds before and after every text."""
+    full = list(tokenizer("a", verbose=False)["input_ids"])
+    bare = list(tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"])
+    for first in range(len(full) - len(bare) + 1):
+        if full[first : first + len(bare)] == bare:
+            return tuple(full[:first]), tuple(full[first + len(bare) :])
+    return (), ()
+
+
+def own_tokens(rows: Sequence[Sequence[int]], tokenizer: Any) -> list[slice]:
+    """Which tokens of each text remain when those that the tokenizer added to a text that already had them are removed."""
+    # Only tokens that the tokenizer adds itself are removed: any other doubled token belongs to the text.
+    before, after = added_tokens(tokenizer)
+    slices = []
+    for ids in rows:
+        row = tuple(ids)
+        start = len(before) if before and row[: 2 * len(before)] == before * 2 else 0
+        doubled = after and len(row) - start >= 2 * len(after) and row[-2 * len(after) :] == after * 2
+        slices.append(slice(start, len(row) - (len(after) if doubled else 0)))
+    return slices

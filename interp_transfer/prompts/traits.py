@@ -80,7 +80,7 @@ def trait_pairs(wanted: str, unwanted: str, split: str | None = None) -> list[Co
     """Return a contrast of two traits: chats with the same question under two system prompts.
 
     A model whose chat template has no system role reads the instruction at the beginning of the user's message, see
-    ``models.tokens.render_chat``.
+    ``models.chat_templates.render_chat``.
 
     Args:
         wanted: trait of the positive sides, such as "cheerful".

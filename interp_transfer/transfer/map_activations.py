@@ -10,15 +10,15 @@ from collections.abc import Sequence
 
 import torch
 
-from interp_transfer.activations.align import DEFAULT_STRATEGY, align_spans, same_tokens
+from interp_transfer.activations.align import DEFAULT_STRATEGY, SAME_TOKENS, align_spans, same_tokens
 from interp_transfer.activations.capture import Activations, capture
-from interp_transfer.activations.spans import token_spans
-from interp_transfer.interventions.follow import SAME_TOKENS
+from interp_transfer.activations.spans import spans_of
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import split_sites
 from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint, tokenizer_of
+from interp_transfer.prompts.chats import PromptLike
 from interp_transfer.vectors.vector import check_same
 
 
@@ -27,7 +27,7 @@ def mapped_activations(
     mapper: Mapper | Sequence[Mapper],
     source: HookedModel,
     target: HookedModel,
-    texts: Sequence[str],
+    texts: Sequence[PromptLike],
     *,
     progress: bool = True,
 ) -> Activations:
@@ -37,7 +37,7 @@ def mapped_activations(
         mapper: mapper from the source to the target, or several to different sites of the target.
         source: model whose activations are read.
         target: model whose tokens the rows belong to; it is not run.
-        texts: plain texts that both models read.
+        texts: texts or chats that both models read.
         progress: show a bar when it takes longer than two seconds.
 
     Returns:
@@ -53,10 +53,10 @@ def mapped_activations(
     mappers = [mapper] if isinstance(mapper, Mapper) else list(mapper)
     strategy = _checked(mappers, source, target)
     ids, theirs = tokenize(source, texts), tokenize(target, texts)
-    if tokenizer_fingerprint(source) == tokenizer_fingerprint(target):
+    if ids == theirs and tokenizer_fingerprint(source) == tokenizer_fingerprint(target):
         pairs = same_tokens(sum(map(len, theirs)))
     else:
-        left, right = (token_spans(tokenizer_of(model), texts) for model in (source, target))
+        left, right = (spans_of(tokenizer_of(model), texts) for model in (source, target))
         for model, read, side in ((source, ids, left), (target, theirs, right)):
             if read != [one.ids.tolist() for one in side]:
                 raise ValueError(

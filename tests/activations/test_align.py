@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from interp_transfer.activations.align import STRATEGIES, align, align_spans, same_tokens
-from interp_transfer.activations.spans import chat_spans, token_spans
+from interp_transfer.activations.spans import spans_of, token_spans
 from tests.family_tokenizers import family_tokenizer
 
 CAUSAL = [name for name in STRATEGIES if not name.startswith("index")]
@@ -171,11 +171,11 @@ def test_conversations_are_paired_across_templates(tokenizers):
     own = b.chat_template
     b.chat_template = "{% for m in messages %}<<{{ m['role'] }}>> {{ m['content'] }}\n\n{% endfor %}THE END"
     try:
-        (text,), (spans,) = chat_spans(b, [CHAT])
-        assert text.endswith("THE END")
+        (spans,) = spans_of(b, [CHAT])
+        assert spans.text.endswith("THE END")
         found = align(a, b, [CHAT])
         assert found.peeks == 0
-        source = chat_spans(a, [CHAT])[1][0]
+        (source,) = spans_of(a, [CHAT])
         last = max(i for i, place in enumerate(spans.most) if place == len("Hi there 😀") + 1)
         partner = found.examples[0].first[last]
         assert source.most[partner] == spans.most[last], "the end of what was said"
@@ -207,9 +207,7 @@ def test_bad_input_is_named(tokenizers):
     with pytest.raises(ValueError, match="unknown strategy 'last'"):
         align(a, a, ["x"], "last")
     assert align(a, a, []).coverage == 0.0
-    mixed: Any = ["x", CHAT]
-    with pytest.raises(ValueError, match="one kind"):
-        align(a, a, mixed)
+    assert len(align(a, a, ["x", CHAT])) == len(align(a, a, ["x"])) + len(align(a, a, [CHAT]))
 
     class Slow:
         def __call__(self, *_args, **_kwargs):

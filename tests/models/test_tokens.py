@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import interp_transfer as it
-from interp_transfer.models.tokens import render_chat, tokenize, tokenizer_of
+from interp_transfer.models.chat_templates import render_chat
+from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.prompts.chats import Chat, as_prompt
 from tests.checkpoints import byte_tokenizer
 
