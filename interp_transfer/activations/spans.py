@@ -139,9 +139,13 @@ def chat_spans(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Chat]) -> l
             )
         plain = _spans(text, e, slice(len(e.ids)))
         low, high = _shared_places(passages, text)
-        shared = {"start": low[plain.start], "sure": low[plain.sure], "most": high[plain.most]}
         last = "end" if chat.messages[-1][0] == "assistant" else "generation prompt"
-        spans.append(replace(plain, **shared, parts=_parts(plain, passages, last)))
+        parts = _parts(plain, passages, last)
+        sure, most = low[plain.sure], high[plain.most]
+        for part in parts:
+            if part.is_template:  # a piece of the template is one place, in any number of tokens
+                sure[part.first : part.stop] = most[part.first : part.stop]
+        spans.append(replace(plain, start=low[plain.start], sure=sure, most=most, parts=parts))
     return spans
 
 

@@ -147,9 +147,9 @@ class PairReader:
         if same:
             alignment = same_tokens(len(right.token))
         else:
-            spans = [spans_of(tokenizer_of(model), kept.texts) for model in (self.source, self.target)]
-            alignment = align_spans(*spans, self.strategy)
-            for acts, side in zip((left, right), spans, strict=True):
+            theirs, own = (spans_of(tokenizer_of(model), kept.texts) for model in (self.source, self.target))
+            alignment = align_spans(theirs, own, self.strategy)
+            for acts, side in ((left, theirs), (right, own)):
                 _check_tokens(acts, torch.from_numpy(np.concatenate([one.ids for one in side])))
         block = {
             **{SOURCE + site: alignment.gather(rows) for site, rows in left.items()},

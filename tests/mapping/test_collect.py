@@ -1,5 +1,6 @@
 """Pairs of two models with different tokenizers, checked against what their tokens spell."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import interp_transfer as it
 from interp_transfer.mapping import pair_reader
 from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.prompts.chats import as_prompt
+from tests.chat_styles import chat_tokenizer
 from tests.checkpoints import make_checkpoint
 from tests.family_tokenizers import family_tokenizer
 
@@ -100,6 +102,60 @@ def test_conversations_are_read_in_each_models_own_template(models):
     assert len(pairs) > 0.8 * len(tokenizer_of(b)(rendered)["input_ids"])
     chats = it.collect(a, b, [as_prompt(TALK), as_prompt(TALK[:1])], S, T, progress=False)
     assert torch.equal(chats.source[S], pairs.source[S])
+
+
+@pytest.fixture(scope="module")
+def styles(tmp_path_factory):
+    root, made = tmp_path_factory.mktemp("styles"), {}
+    for style, architecture, width in (("chatml", "qwen2", 16), ("gemma", "gemma2", 32), ("thinking", "qwen2", 16)):
+        how: dict[str, Any] = {"tokenizer": chat_tokenizer(style), "hidden_size": width, "max_position_embeddings": 256}
+        made[style] = it.load_model(str(make_checkpoint(root / style, architecture, **how)), device="cpu", dtype="float32")
+    return made
+
+
+ASKED = [[{"role": "user", "content": text}] for text in TEXTS] + [TALK, TALK[:1]]
+
+
+def test_the_last_tokens_of_two_generation_prompts_are_paired(styles, tmp_path):
+    a, b = styles["gemma"], styles["chatml"]
+    pairs = it.collect(a, b, ASKED, S, T, progress=False)
+    left, right = (it.capture(m, ASKED, site, "post_instruction", progress=False) for m, site in ((a, S), (b, T)))
+    rows = {tuple(row.tolist()): index for index, row in enumerate(pairs.target[T])}
+    for text in range(len(ASKED)):
+        mine, theirs = (acts[site][acts.text_index == text] for acts, site in ((left, S), (right, T)))
+        for k in range(1, min(len(mine), len(theirs)) + 1):
+            index = rows[tuple(theirs[-k].tolist())]
+            assert torch.equal(pairs.source[S][index], mine[-k])
+    roles = pairs.alignment.by_role
+    assert set(roles) == {"start", "before user", "user", "before assistant", "assistant", "generation prompt", "end"}
+    assert "generation prompt 21 of 21" in repr(pairs.alignment), "three chats ask for an answer"
+    disk = it.collect(a, b, ASKED[:2], S, T, store=tmp_path, progress=False)
+    assert disk.alignment.by_role["generation prompt"] == (14, 14)
+    disk = it.collect(a, b, ASKED, S, T, store=tmp_path, progress=False)
+    assert disk.alignment.by_role == it.open_pairs(tmp_path).alignment.by_role == roles
+    assert torch.equal(disk.source[S][:], pairs.source[S])
+
+
+def test_a_vector_at_post_instruction_moves_to_another_family(styles):
+    a, b = styles["gemma"], styles["chatml"]
+    contrast = [(ASKED[0], ASKED[1]), (ASKED[3], ASKED[1])]
+    vector = it.extract(a, contrast, S, "post_instruction", progress=False)
+    mapper = it.fit(it.collect(a, b, ASKED * 3, S, T, progress=False), "affine")
+    moved = mapper.transfer(vector)
+    assert (moved.model, moved.site) == (it.identity(b), T) and moved.norm > 0
+    steer = moved.add(5.0, "post_instruction")
+    assert it.generate(b, ASKED, steer, max_new_tokens=4) != it.generate(b, ASKED, max_new_tokens=4)
+
+
+def test_one_tokenizer_with_two_templates_is_paired_by_role(styles):
+    b, thinking = styles["chatml"], styles["thinking"]
+    other = it.load_model(b.original_model, tokenizer=copy.deepcopy(tokenizer_of(b)))
+    same = it.collect(b, other, ASKED, S, T, progress=False)
+    assert (same.alignment.strategy, same.alignment.coverage) == ("same_tokens", 1.0)
+    tokenizer_of(other).chat_template = tokenizer_of(thinking).chat_template
+    pairs = it.collect(b, other, ASKED, S, T, progress=False)
+    assert pairs.alignment.strategy == "last_so_far" and pairs.alignment.by_role["user"][0] > 0
+    assert it.collect(b, other, TEXTS, S, T, progress=False).alignment.strategy == "same_tokens"
 
 
 def test_a_shuffled_control_keeps_each_rows_token(models):
