@@ -40,14 +40,14 @@ def encode(
     Raises:
         ValueError: for no examples, no end token, or a sequence that is too long.
     """
-    from interp_transfer.models.tokens import without_doubles
+    from interp_transfer.models.tokens import own_tokens
 
     if not examples:
         raise ValueError("no examples to train on: give at least one pair of prompt and response")
     if tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no end token, so the model could not learn to stop: set tokenizer.eos_token")
     prompts: Any = tokenizer([prompt for prompt, _ in examples])["input_ids"]
-    prompts = without_doubles(prompts, tokenizer)
+    prompts = [ids[own] for ids, own in zip(prompts, own_tokens(prompts, tokenizer), strict=True)]
     responses: Any = tokenizer([response for _, response in examples], add_special_tokens=False)["input_ids"]
     rows = []
     for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
