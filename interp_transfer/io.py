@@ -1,4 +1,4 @@
-"""Atomic writes, by which a file appears whole or not at all, even if the process is killed; checked reads; the cache folder."""
+"""Atomic writes, by which a file appears whole or not at all, even after a kill; checked reads; the cache folder."""
 
 import hashlib
 import json

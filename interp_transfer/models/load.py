@@ -14,8 +14,10 @@ import torch
 from torch import nn
 
 from interp_transfer.models.adapters import base_of, is_adapter, merge_adapter
+from interp_transfer.models.chat_templates import ChatFunction, use_chat_template
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 from interp_transfer.models.identity import ModelIdentity, checkpoint_identity, is_unprocessed, register, wrapped_identity
+from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.names import did_you_mean
 from interp_transfer.plugins import known_model, known_models
 
@@ -33,6 +35,7 @@ def load_model(
     device_map: str | dict | None = None,
     tokenizer: Any = None,
     wrapper: str = "bridge",
+    chat_template: str | ChatFunction | None = None,
 ) -> HookedModel:
     """Load a model and wrap it as a transformer-lens hooked model, weights unprocessed.
 
@@ -45,6 +48,8 @@ def load_model(
         tokenizer: replaces the checkpoint's own.
         wrapper: "bridge" (``TransformerBridge``, any architecture), or "hooked_transformer" (transformer-lens' older class, for
             the architectures that ``models.hooked_transformer`` converts).
+        chat_template: set on the tokenizer, for a model that has none: "alpaca", a Jinja template, or a function
+            ``(messages, add_generation_prompt) -> str``, see ``models.chat_templates``.
 
     Returns:
         A ``TransformerBridge``, a ``HookedTransformer``, or ``model`` itself if it is a hooked model.
@@ -57,9 +62,9 @@ def load_model(
         converted = huggingface_model(model) is None and is_unprocessed(model)
         if tokenizer is not None or not converted:
             register(model, wrapped_identity(model, tokenizer), tokenizer)
-        return model
+        return _with_template(model, chat_template)
     if not isinstance(model, str | Path):
-        return _wrap_object(model, tokenizer)
+        return _with_template(_wrap_object(model, tokenizer), chat_template)
     if device is not None and device_map is not None:
         raise ValueError(f"device={device!r} and device_map={device_map!r} contradict each other: give one of them")
     if wrapper not in WRAPPERS:
@@ -78,7 +83,13 @@ def load_model(
     else:
         wrapped = _wrap(hf, tokenizer, str(model), dtype)
     register(wrapped, identity, tokenizer)
-    return wrapped
+    return _with_template(wrapped, chat_template)
+
+
+def _with_template(model: HookedModel, chat_template: str | ChatFunction | None) -> HookedModel:
+    if chat_template is not None:
+        use_chat_template(tokenizer_of(model), chat_template)
+    return model
 
 
 def load_unwrapped(

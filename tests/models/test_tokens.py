@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import processors
 
 import interp_transfer as it
 from interp_transfer.models.chat_templates import render_chat
 from interp_transfer.models.tokens import tokenize, tokenizer_of
+from interp_transfer.prompts.alpaca import alpaca
 from interp_transfer.prompts.chats import Chat, as_prompt
 from tests.checkpoints import byte_tokenizer
 
@@ -99,3 +101,33 @@ def test_a_template_that_rejects_the_chat_in_either_form_is_named(model: Any) ->
     tokenizer_of(model).chat_template = "{{ raise_exception('no chats today') }}"
     with pytest.raises(ValueError, match="rejects the chat .*no chats today"):
         tokenize(model, [OTHER])
+
+
+def test_a_model_without_a_template_gets_one_by_name_or_as_a_function(folder: Callable[[str], Path]) -> None:
+    model = it.load_model(str(folder("llama")), device="cpu", dtype="float32", chat_template="alpaca")
+    tokenizer = tokenizer_of(model)
+    assert tokenize(model, [CHAT], any_length=True)[0] == tokenizer(alpaca("the cat"))["input_ids"]
+
+    def template(messages: list[dict[str, str]], ask: bool) -> str:
+        return f"{messages[-1]['content']}{'? ' if ask else ''}"
+
+    same = it.load_model(model, chat_template=template)
+    assert same is model and tokenize(model, [CHAT])[0] == tokenizer("the cat? ")["input_ids"]
+    acts = it.capture(model, [CHAT], SITE, "post_instruction", progress=False)
+    assert tokenizer.decode(acts.token) == "? "
+    with pytest.raises(ValueError, match="unknown chat template 'alpaka': did you mean 'alpaca'"):
+        it.load_model(model, chat_template="alpaka")
+
+
+def test_a_text_that_begins_with_several_specials_does_not_get_them_twice(folder: Callable[[str], Path]) -> None:
+    two: Any = byte_tokenizer.__wrapped__(bos=True)
+    ids = [(token, two.convert_tokens_to_ids(token)) for token in ("<|begin|>", "<|pad|>", "<|end|>")]
+    two.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|begin|> <|pad|> $A <|end|>", special_tokens=ids
+    )
+    wrapped = it.load_model(str(folder("qwen2")), device="cpu", tokenizer=two)
+    expected = two("a b", verbose=False)["input_ids"]
+    for text in ("a b", "<|begin|><|pad|>a b", "a b<|end|>", "<|begin|><|pad|>a b<|end|>"):
+        assert tokenize(wrapped, [text]) == [expected], text
+    doubled = tokenize(wrapped, ["<|begin|><|begin|><|pad|>a b"])[0]
+    assert doubled.count(two.bos_token_id) == 3, "any other doubled token belongs to the text"
