@@ -1,8 +1,10 @@
 """What the tests share: checkpoints made once, models wrapped once, nothing from the network."""
 
 import os
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="interp_transfer-cache-")  # never the user's own cache
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # two files are tested at a time; what they start counts as well
 

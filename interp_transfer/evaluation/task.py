@@ -54,6 +54,7 @@ class Task:
         recipe: hyper-parameters of that tuning, see ``finetuning``.
         skills: see ``plugins.KnownModel.skills``.
         opposite: makes the same task in the other direction (induce in place of remove).
+        texts_are_prompts: ``texts`` are the prompts of the contrast without answers, because nothing better was given.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Task:
     recipe: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
     skills: Callable[..., Sequence[Mapping[str, Any]]] | None = field(default=None, repr=False)
     opposite: Callable[[], "Task"] | None = field(default=None, repr=False)
+    texts_are_prompts: bool = False
 
     @classmethod
     def from_pairs(
@@ -151,6 +153,7 @@ class Task:
             clean=_reader(kept),
             texts=_reader(whole),
             answers=right if known else None,
+            texts_are_prompts=texts is None and not known,
             positions=positions,
             max_new_tokens=max_new_tokens,
             budget=budget,

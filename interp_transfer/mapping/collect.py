@@ -42,6 +42,7 @@ from interp_transfer.mapping.stored import (
 from interp_transfer.mapping.texts import Text, TextHash, portions, texts_of
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
+from interp_transfer.prompts.texts import read_texts
 
 __all__ = ["PairedActivations", "collect"]
 
@@ -49,7 +50,7 @@ __all__ = ["PairedActivations", "collect"]
 def collect(
     source: HookedModel,
     target: HookedModel,
-    texts: Iterable[Any],
+    texts: str | Path | Iterable[Any],
     source_sites: str | Sequence[str],
     target_sites: str | Sequence[str],
     *,
@@ -68,7 +69,8 @@ def collect(
         source: model that interventions come from.
         target: model that they are moved to.
         texts: what both models read: plain texts, or conversations (lists of messages with `role` and `content`), which each
-            model reads in its own chat template. A list, a generator, or a Hugging Face dataset, streamed or not. With
+            model reads in its own chat template. A list, a generator, a Hugging Face dataset, streamed or not, or a file or
+            the name of a data set (``prompts.texts.read_texts``). With
             ``store``, a single process may read texts without end; without it, all rows have to fit into memory.
         source_sites: one site, or several.
         target_sites: as many; the first is paired with the first source site, and so on.
@@ -96,6 +98,7 @@ def collect(
     find_strategy(strategy)
     reader = PairReader(source, target, tuple(_site_pairs(source_sites, target_sites)), strategy, too_long)
     rank, size = rank_and_size()
+    texts = read_texts(texts) if isinstance(texts, str | Path) else texts
     folder = None if store is None else _folder(Path(store), rank, size)
     coming = texts_of(texts, text_column, max_texts, rank, size)
     # The first few texts decide the columns, show how tokens are paired, and reveal most errors early.

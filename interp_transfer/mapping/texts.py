@@ -28,15 +28,11 @@ def texts_of(texts: Iterable[Any], column: str, most: int | None, rank: int = 0,
         size: number of ranks. Each gets every ``size``-th text, or its own shards of a streamed dataset with enough of them.
 
     Raises:
-        ValueError: at once for a single string, a dataset with splits, or an unknown column; while iterating for an item that
+        ValueError: at once for a dataset with splits, or an unknown column; while iterating for an item that
             is no text, or texts of two kinds.
     """
     if most is not None and most < 1:
         raise ValueError(f"max_texts={most}: give at least 1, or None for all of them")
-    if isinstance(texts, str):
-        raise ValueError(
-            "no texts to collect from: one string was given, give a list of the texts that both models should read"
-        )
     if isinstance(texts, Mapping):
         raise ValueError(f"texts is a {type(texts).__name__} of {', '.join(map(str, texts))}: give one of them, texts[...]")
     names = getattr(texts, "column_names", None)

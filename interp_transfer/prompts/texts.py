@@ -60,7 +60,12 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _rows(name: str, most: int) -> Iterator[tuple[str, Any]]:
     """Rows of a data set of the hub or of a local folder, streamed."""
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir() or Path(name).suffix in (".jsonl", ".txt"):
+    folder = Path(name).expanduser().is_dir()
+    if " " in name and not folder:
+        raise ValueError(
+            f"one string was given, {name[:60]!r}: give a list of the texts that both models should read, or a file"
+        )
+    if name.startswith((".", "/", "~")) and not folder or Path(name).suffix in (".jsonl", ".txt"):
         raise ValueError(f"there is no file {name!r}: give a JSONL or text file, or the name of a data set")
     import datasets
     from datasets.exceptions import DatasetsError

@@ -36,7 +36,18 @@ GLOSSARY: Mapping[str, str] = {
     "mean_ablated": "the site's activation replaced by its mean, which removes all information from it",
     "forced_first_token": "no steering; the completion starts with the first token of the right answer",
 }
-OPTIONAL = ("source", "vector", "mapper", "alignment", "strength_rule", "sweep", "at_strength_one", "side_effects", "left_out")
+OPTIONAL = (
+    "source",
+    "vector",
+    "mapper",
+    "alignment",
+    "strength_rule",
+    "sweep",
+    "at_strength_one",
+    "side_effects",
+    "left_out",
+    "texts",
+)
 """Parts of a result that the page leaves out if the run did not store them."""
 
 

@@ -203,6 +203,14 @@ class DifferenceJson(IntervalJson):
     equivalent: bool | None
 
 
+class TextsJson(TypedDict):
+    """What mappers were fitted on: number of texts, number of token pairs, and the origin of the texts in words."""
+
+    n: int
+    tokens: int
+    of: NotRequired[str]
+
+
 class AlignmentJson(TypedDict):
     """How the tokens of the two models were paired."""
 
@@ -228,6 +236,7 @@ class ResultJson(TypedDict):
     vector: NotRequired[VectorJson]
     moved_against_native: NotRequired[dict[str, DifferenceJson]]
     alignment: NotRequired[AlignmentJson]
+    texts: NotRequired[TextsJson]
     mapper: NotRequired[MapperJson]
     strength_rule: NotRequired[RuleJson]
     sweep: NotRequired[list[SweepJson]]

@@ -10,6 +10,7 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.pairs import PairedActivations
+from interp_transfer.mapping.stored import StoredPairs
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.vectors.controls import random_vectors, same_side, span_vectors
@@ -44,7 +45,8 @@ def moved_and_controls(
         "moved": one for each seed of the mapper. "random": isotropic directions. "random_in_span": directions in the span of
         the leading components of the moved evidence. "wrong_contrast": the difference of two halves of the contrast's positive
         side, moved by the mapper. "shuffled" and "shuffled_within_text": the vector moved by mappers that were fitted on pairs
-        whose partners were exchanged across all texts or within each, by another exchange for each seed. "untrained": moved by
+        whose partners were exchanged across all texts or within each (not for pairs in a store), by another exchange for each
+        seed. "untrained": moved by
         mappers that were not trained.
     """
     fitting: dict[str, Any] = {"models": models, "progress": progress}
@@ -72,7 +74,7 @@ def moved_and_controls(
         "random_in_span": span_vectors(moved[0], -(-how.directions // 2), how.seed),
         "wrong_contrast": [at_length(move(mappers[0], one)) for one in wrong],
         "shuffled": through_shuffled(within_text=False),
-        "shuffled_within_text": through_shuffled(within_text=True),
+        **({} if isinstance(pairs, StoredPairs) else {"shuffled_within_text": through_shuffled(within_text=True)}),
         "untrained": [at_length(move(mapper, vector)) for mapper in untrained],
     }
 

@@ -10,6 +10,7 @@ from interp_transfer.evaluation.side_effects import SideEffects
 from interp_transfer.evaluation.task import Task
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.pairs import PairedActivations
+from interp_transfer.mapping.stored import StoredPairs
 from interp_transfer.mapping.token_classes import fits_by_token_class
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
@@ -17,6 +18,7 @@ from interp_transfer.models.tokens import tokenizer_fingerprint
 from interp_transfer.search.strengths import FRACTIONS, RULE, StrengthSearch
 from interp_transfer.stats import paired_difference
 from interp_transfer.studies.options import RunOptions
+from interp_transfer.studies.texts import MapperTexts
 from interp_transfer.studies.trial import Trial
 from interp_transfer.vectors.vector import SteeringVector
 
@@ -24,15 +26,23 @@ CLASS_PROMPTS = 100
 """Number of prompts that show the behaviour, and of clean ones, on which a mapper is measured by class of token."""
 
 
-def asked(task: str | Task, source: Any, target: Any, how: RunOptions) -> dict[str, Any]:
-    """The options, and with them the names that a run can be repeated by; None for those if anything is an object."""
-    by_name = isinstance(task, str) and all(isinstance(model, str | Path) for model in (source, target))
+def asked(task: str | Task, source: Any, target: Any, how: RunOptions, *, repeatable: bool = True) -> dict[str, Any]:
+    """The options, and with them the names that a run can be repeated by; None for those if anything is an object.
+
+    ``repeatable`` says whether everything else was named, such as texts.
+    """
+    by_name = repeatable and isinstance(task, str) and all(isinstance(model, str | Path) for model in (source, target))
     names = {"task": task, "source": str(source), "target": str(target)}
     return {"options": how.to_dict(), "asked": names | how.to_dict() if by_name else None}
 
 
 def input_details(
-    task: Task, how: RunOptions, source: tuple[HookedModel, str], target: tuple[HookedModel, str], pairs: PairedActivations
+    task: Task,
+    how: RunOptions,
+    source: tuple[HookedModel, str],
+    target: tuple[HookedModel, str],
+    pairs: PairedActivations,
+    texts: MapperTexts,
 ) -> dict[str, Any]:
     """Task, source, sites and the texts that mappers are fitted on; source and target come with their sites."""
     chosen = {"source": (source[1], how.source_site), "target": (target[1], how.target_site)}
@@ -43,10 +53,20 @@ def input_details(
         "sites": {
             side: {"site": site, "chosen": "card" if option is None else "given"} for side, (site, option) in chosen.items()
         },
-        "texts": {"split": "train", "n": len(task.texts("train")), "tokens": len(pairs)},
-        "left_out": {} if task.answers is not None else {"forced_first_token": "the task has no right answers"},
+        "texts": {"of": texts.origin + pairs.alignment.too_long, "n": len(texts.texts), "tokens": len(pairs)},
+        "left_out": _left_out(task, pairs),
         "alignment": {"strategy": pairs.alignment.strategy, "coverage": pairs.alignment.coverage},
     }
+
+
+def _left_out(task: Task, pairs: PairedActivations) -> dict[str, str]:
+    """The conditions that a run lacks, each with the reason."""
+    reasons = {}
+    if task.answers is None:
+        reasons["forced_first_token"] = "the task has no right answers"
+    if isinstance(pairs, StoredPairs):
+        reasons["shuffled_within_text"] = "pairs in a store on disk are shuffled across texts only"
+    return reasons
 
 
 def vector_details(task: Task, vector: SteeringVector, moved: SteeringVector, native: SteeringVector) -> dict[str, Any]:

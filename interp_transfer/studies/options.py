@@ -44,6 +44,9 @@ class RunOptions(TaskOptions):
         norm: length of the moved vector before strengths are chosen: mapped or spread.
         alignment: how tokens of different tokenizers are paired: last_so_far, same_boundary, mean_in_span, word_ends,
             index_left or index_right.
+        texts: what mappers are fitted on: a JSONL or text file, the name of a data set, task (its own training texts) or
+            generated (its training prompts, answered by the target); default: generated, if the task has prompts alone and no
+            plugin knows the target.
         source_site: hook point at which the vector is extracted; default: the one on the source model's card.
         target_site: hook point at which it is added; default: the one on the target model's card.
         direction: direction of a task that has several, such as ablate or induce.
@@ -61,6 +64,7 @@ class RunOptions(TaskOptions):
     mode: str = "difference"
     norm: str = "mapped"
     alignment: str = "last_so_far"
+    texts: str | None = None
     source_site: str | None = None
     target_site: str | None = None
     direction: str | None = None

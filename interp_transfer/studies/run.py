@@ -3,6 +3,7 @@
 extract -> collect -> fit -> transfer -> add -> compare -> report
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,26 @@ from interp_transfer.evaluation.compare import Result, about
 from interp_transfer.evaluation.evaluator import draw
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import add
-from interp_transfer.mapping.collect import collect
 from interp_transfer.studies.controls import at_strength_one, fit_seeds, moved_and_controls
 from interp_transfer.studies.details import asked, comparison_details, input_details, mapper_details, vector_details
 from interp_transfer.studies.folders import fresh_folder
 from interp_transfer.studies.inputs import data_options, find_task, open_model, site_of
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.save import save_run
+from interp_transfer.studies.texts import discard, given_texts, mapper_texts, paired
 from interp_transfer.studies.trial import Trial
 from interp_transfer.vectors.extract import extract
 
 
 def run(
-    task: str | Task, source: Any, target: Any, *, out: str | Path | None = None, progress: bool = True, **options: Any
+    task: str | Task,
+    source: Any,
+    target: Any,
+    *,
+    texts: str | Path | Iterable[Any] | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+    **options: Any,
 ) -> Result:
     """Extract a vector from one model, move it to another, and compare what it does there with every baseline.
 
@@ -33,6 +41,8 @@ def run(
         source: model that the vector is extracted from: a name, a folder, or a model object. The name of a known base model
             stands for its fine-tune for the task.
         target: model that the vector is moved to, in the same forms.
+        texts: what mappers are fitted on: a file or the name of a data set, "task" or "generated" (see
+            `studies.options.RunOptions`), or an iterable of texts or chats, see ``prompts.texts.read_texts``.
         out: folder for result.json, report.html, vectors and mapper; missing or empty.
         progress: show bars for what takes longer than two seconds.
         options: fields of `studies.options.RunOptions`.
@@ -40,12 +50,13 @@ def run(
     Raises:
         ValueError: for anything unknown, before any work, with the closest name.
     """
-    how = RunOptions.from_dict(options)
-    request = asked(task, source, target, how)
+    named = texts is None or isinstance(texts, str | Path)
+    how = RunOptions.from_dict(options | {"texts": str(texts) if named and texts is not None else None})
+    request = asked(task, source, target, how, repeatable=named)
     options = {"direction": how.direction, **data_options(how.data, how.chat)}
     task = find_task(task, how.edition, max_new_tokens=how.max_new_tokens, **options)
     _check_prompts(task, how)
-    folder = fresh_folder(out)
+    folder, given = fresh_folder(out), given_texts(texts)
     a, b = (open_model(model, task, how.dtype, how.device) for model in (source, target))
     s, t = site_of(a, task, how.source_site, "source_site"), site_of(b, task, how.target_site, "target_site")
     stage = tqdm(total=5, bar_format="{desc}", disable=not progress, leave=False).set_description_str
@@ -55,7 +66,8 @@ def run(
     native = extract(b, task.contrast("train"), t, seed=how.seed)
 
     stage("pairs and mappers")
-    pairs = collect(a, b, task.texts("train"), s, t, strategy=how.alignment, progress=progress)
+    read = given or mapper_texts(task, (a, b), how.texts, seed=how.seed, progress=progress)
+    pairs = paired((a, b), read.texts, (s, t), how.alignment, progress)
     mappers = fit_seeds(pairs, how, (a, b), progress)
     mapper = mappers[0]
     vectors = {"native": [native], **moved_and_controls((a, b), task, pairs, mappers, vector, how, progress)}
@@ -77,12 +89,13 @@ def run(
     stage("other modes and mappers")
     variants = trial.variants(pairs, mapper, vector, native, a) if how.variants else []
 
-    details = request | input_details(task, how, (a, s), (b, t), pairs) | vector_details(task, vector, moved, native)
+    details = request | input_details(task, how, (a, s), (b, t), pairs, read) | vector_details(task, vector, moved, native)
     details["mapper"] = mapper_details(mapper, a, b, task, how, trial.test.prompts) | recovered
     details |= comparison_details(trial, searches, conditions, at_one, effects) | {"variants": variants}
     result = Result(task.name, about(b, add(moved, 1.0, task.positions)), conditions, trial.test.prompts, how.seed, details)
     if folder is not None:
         save_run(folder, result, task, b, vector, moved, mapper)
+    discard(pairs)
     return result
 
 

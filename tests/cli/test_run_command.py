@@ -69,7 +69,7 @@ def test_every_flag_arrives(options_of, tmp_path):
         "--dtype",
         "bfloat16",
     ]
-    flags += ["--max-new-tokens", "9", "--device", "cpu", "--chat", "--data", "copy"]
+    flags += ["--max-new-tokens", "9", "--device", "cpu", "--chat", "--data", "copy", "--texts", "t.jsonl"]
     flags += ["--n", "3", "--seed", "5", "--budget", "0.5", "--directions", "7", "--seeds", "2"]
     flags += ["--no-variants", "--no-side-effects"]
     seen = options_of("cats", *PAIR, *flags, "--out", tmp_path / "out")
@@ -77,7 +77,7 @@ def test_every_flag_arrives(options_of, tmp_path):
     assert seen == {
         "task": "cats", "source": "tiny-a", "target": "tiny-b", "mapper": "low_rank", "mode": "delta", "norm": "spread",
         "alignment": "word_ends", "source_site": SITE, "target_site": None, "edition": "pets", "direction": "induce",
-        "data": "copy", "chat": True, "max_new_tokens": 9,
+        "data": "copy", "chat": True, "texts": "t.jsonl", "max_new_tokens": 9,
         "dtype": "bfloat16", "device": "cpu", "n": 3, "seed": 5, "budget": 0.5, "directions": 7, "seeds": 2,
         "variants": False, "side_effects": False,
     }  # fmt: skip

@@ -57,7 +57,7 @@ def test_the_run_folder_holds_what_is_promised(run_folder, stored):
 def test_the_texts_are_those_that_the_mapper_was_fitted_on(stored, cats, models):
     texts = cats.texts("train")
     tokens = sum(len(ids) for ids in raw_lengths(models[1], texts))
-    assert stored["texts"] == {"split": "train", "n": len(texts), "tokens": tokens}
+    assert stored["texts"] == {"of": "the task's training texts", "n": len(texts), "tokens": tokens}
     assert stored["mapper"]["rows"] + stored["mapper"]["held_out_rows"] == tokens
 
 

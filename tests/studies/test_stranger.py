@@ -21,6 +21,7 @@ def test_two_lists_and_two_models_are_enough(tmp_path: Path) -> None:
     it.run(task, source, target, source_site=site, target_site=site, **options, out=tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["schema"] == 2
+    assert result["texts"]["of"].startswith(f"{result['texts']['n']} training prompts of the task, with answers by ")
     assert "moved" in result["conditions"] and "forced_first_token" not in result["conditions"]
     assert result["left_out"] == {"forced_first_token": "the task has no right answers"}
     page = (tmp_path / "run" / "report.html").read_text()

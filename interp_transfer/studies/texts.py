@@ -1,0 +1,200 @@
+"""What mappers are fitted on: texts that were given, the task's own, or prompts with answers that the target generates.
+
+A task that has prompts alone says little about the activations of answers. So for models that no plugin knows, the default is
+the task's training prompts, each with the target's own answer. Where these are chats and too few, questions under the
+instructions of all ready traits (``prompts.traits``) are added. Answers are kept in the user's cache folder, under a hash of
+the model and of the prompts as it reads them, portion by portion, so that a killed run resumes.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from typeguard import TypeCheckError, check_type
+
+from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
+from interp_transfer.evaluation.task import Task
+from interp_transfer.interventions.generation import generate
+from interp_transfer.io import cache_folder, hashed, write_json
+from interp_transfer.mapping.collect import collect
+from interp_transfer.mapping.pairs import PairedActivations
+from interp_transfer.mapping.stored import StoredPairs
+from interp_transfer.models.hooked_model import HookedModel, context_length
+from interp_transfer.models.identity import identity
+from interp_transfer.models.tokens import tokenize
+from interp_transfer.plugins import known_model
+from interp_transfer.prompts.chats import Chat, Prompt, with_answer
+from interp_transfer.prompts.texts import read_texts
+from interp_transfer.prompts.traits import questions, traits
+
+TASK, GENERATED = "task", "generated"
+"""Names for the two sources that are no files."""
+TOKENS, TOKENS_PER_DIMENSION = 20_000, 20
+"""Tokens of prompts and answers together: at least the first number, and the second for each dimension of either model."""
+ANSWER_TOKENS = 32
+"""Largest length of an answer."""
+PORTION = 64
+"""Number of answers after which they are stored."""
+IN_MEMORY = 2 * 2**30
+"""Bytes of pairs above which they are kept in a store on disk."""
+
+
+@dataclass(frozen=True)
+class MapperTexts:
+    """Texts and their origin in words."""
+
+    texts: list[Prompt]
+    origin: str
+
+
+def given_texts(texts: str | Path | Iterable[Any] | None) -> MapperTexts | None:
+    """Return the texts of a file, a data set or an iterable; None for None, "task" and "generated".
+
+    Raises:
+        ValueError: for texts that cannot be read.
+    """
+    if texts is None or texts in (TASK, GENERATED):
+        return None
+    named = isinstance(texts, str | Path)
+    return MapperTexts(read_texts(texts), f"texts of {texts}" if named else "texts that were passed")
+
+
+def mapper_texts(
+    task: Task, models: tuple[HookedModel, HookedModel], which: str | None = None, *, seed: int = 0, progress: bool = True
+) -> MapperTexts:
+    """Return the texts that mappers between two models are fitted on where none were given.
+
+    Args:
+        task: its training texts, or its training prompts, are used.
+        models: source and target.
+        which: "task" or "generated"; None chooses.
+        seed: of the order in which prompts are answered.
+        progress: show a bar when it takes longer than two seconds.
+
+    Raises:
+        ValueError: for a cache folder that cannot be written.
+    """
+    _, target = models
+    if which != GENERATED and (which == TASK or not task.texts_are_prompts or known_model(identity(target).name) is not None):
+        return MapperTexts(task.texts("train"), "the task's training texts")
+    tokens = max(TOKENS, TOKENS_PER_DIMENSION * max(int(model.cfg.d_model) for model in models))
+    own = training_prompts(task, seed)
+    more = ready_prompts(seed) if all(isinstance(prompt, Chat) for prompt in own) else []
+    whole = answered(target, [*own, *more], tokens, min(task.max_new_tokens, ANSWER_TOKENS), progress)
+    counts = [f"{min(len(own), len(whole))} training prompts of the task"]
+    if len(whole) > len(own):
+        counts.append(f"{len(whole) - len(own)} ready questions")
+    return MapperTexts(whole, f"{' and '.join(counts)}, with answers by {identity(target).name}")
+
+
+def training_prompts(task: Task, seed: int) -> list[Prompt]:
+    """Return all training prompts of a task in a mixed order, each once: of the contrast, those that are tried, clean ones."""
+    contrast = task.contrast("train")
+    every = [side for pair in contrast for side in (pair.positive, pair.negative)]
+    once = list(dict.fromkeys([*every, *task.prompts("train"), *task.clean("train")]))
+    random.Random(seed).shuffle(once)
+    return once
+
+
+def ready_prompts(seed: int) -> list[Prompt]:
+    """Return the ready training questions under the instructions of every trait, and alone, in a mixed order."""
+    instructions = [None, *(one for trait in traits().values() for one in trait.instructions)]
+    systems = [() if one is None else (("system", one),) for one in instructions]
+    chats: list[Prompt] = [Chat((*system, ("user", question))) for system in systems for question in questions("train")]
+    random.Random(seed).shuffle(chats)
+    return chats
+
+
+def answered(
+    model: HookedModel, prompts: Sequence[Prompt], tokens: int, max_new_tokens: int, progress: bool = True
+) -> list[Prompt]:
+    """Return prompts with a model's own greedy answers, from the first on, until they have so many tokens together.
+
+    Args:
+        model: any hooked model.
+        prompts: texts or chats; those that leave no room for an answer are left out.
+        tokens: number of tokens of prompts and answers from which no more are answered.
+        max_new_tokens: largest length of an answer.
+        progress: show a bar when it takes longer than two seconds.
+
+    Raises:
+        ValueError: for prompts that all leave no room, or a cache folder that cannot be written.
+    """
+    room = context_length(model) - max_new_tokens
+    fitting = [(p, row) for p, row in zip(prompts, tokenize(model, prompts, any_length=True), strict=True) if len(row) <= room]
+    if not fitting:
+        raise ValueError(f"no prompt leaves room for {max_new_tokens} new tokens in the model's context: give texts to fit on")
+    prompts, ids = [prompt for prompt, _ in fitting], [row for _, row in fitting]
+    about = {"model": identity(model).fingerprint, "max_new_tokens": max_new_tokens, "portion": PORTION}
+    file = cache_folder("texts") / f"{hashed({**about, 'prompts': ids})}.json"
+    answers = _stored(file, len(prompts))
+    bar = tqdm(total=tokens, desc="answers", unit="token", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False)
+    whole: list[Prompt] = []
+    with bar:
+        while bar.n < tokens and len(whole) < len(prompts):
+            start = len(whole)
+            portion = prompts[start : start + PORTION]
+            if len(answers) < start + len(portion):
+                answers = [*answers[:start], *generate(model, portion, max_new_tokens=max_new_tokens, progress=False)]
+                _store(file, answers)
+            whole += [with_answer(p, a) for p, a in zip(portion, answers[start:], strict=False)]
+            bar.update(sum(map(len, tokenize(model, whole[start:], any_length=True))))
+    return whole
+
+
+def _stored(file: Path, most: int) -> list[str]:
+    """The answers that are in the cache; none for a damaged file, whose answers are generated again."""
+    try:
+        answers = check_type(json.loads(file.read_text(encoding="utf-8")), list[str])
+    except (OSError, ValueError, TypeCheckError):
+        return []
+    return answers[:most]
+
+
+def _store(file: Path, answers: Sequence[str]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, list(answers))
+    except OSError as error:
+        raise ValueError(
+            f"cannot keep answers in {str(file.parent)!r}: {error.strerror}; free some space, or set XDG_CACHE_HOME to another "
+            "folder, or give texts"
+        ) from error
+
+
+def paired(
+    models: tuple[HookedModel, HookedModel],
+    texts: Sequence[Prompt],
+    sites: tuple[str, str],
+    strategy: str,
+    progress: bool = True,
+) -> PairedActivations:
+    """Collect pairs into memory, or above ``IN_MEMORY`` into a store in the user's cache folder, from which the call resumes.
+
+    Args:
+        models: source and target.
+        texts: what both read; texts beyond a context are left out and counted.
+        sites: of source and target.
+        strategy: how tokens are paired.
+        progress: show bars for what takes longer than two seconds.
+    """
+    source, target = models
+    options: dict[str, Any] = {"strategy": strategy, "too_long": "drop", "progress": progress}
+    tokens = sum(map(len, tokenize(target, texts, any_length=True)))
+    bytes_per_token = sum(int(m.cfg.d_model) * torch.finfo(m.cfg.dtype).bits // 8 for m in models)
+    if tokens * bytes_per_token > IN_MEMORY:
+        about = [identity(source).fingerprint, identity(target).fingerprint, *sites, strategy, list(map(str, texts))]
+        options["store"] = cache_folder("pairs") / hashed(about)
+    return collect(source, target, texts, *sites, **options)
+
+
+def discard(pairs: PairedActivations) -> None:
+    """Remove the store of pairs that `paired` put on disk."""
+    if isinstance(pairs, StoredPairs):
+        shutil.rmtree(pairs.store.folder)
