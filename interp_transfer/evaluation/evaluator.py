@@ -15,16 +15,16 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.evaluation.judges.rules import Verdict
+from interp_transfer.evaluation.reasoning import prompt_texts, reasoning_lengths, without_reasoning
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate, generate_tokens
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.merging import can_share, merged
 from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import Add, MeanAblate
-from interp_transfer.models.chat_templates import render_chat
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import tokenize, tokenizer_of
-from interp_transfer.prompts.chats import Chat, Prompt
+from interp_transfer.prompts.chats import Prompt
 from interp_transfer.stats import Estimate, crossed_mean, crossed_rate, mean_interval, rate, share_to_dict
 from interp_transfer.vectors.controls import random_directions
 
@@ -148,17 +148,25 @@ def add_readings(task: Task, prompts: Sequence[Prompt], judged: Condition) -> Co
 
 @dataclass(frozen=True)
 class CleanKL:
-    """Measures interventions by their divergence on the unsteered model's own answers to clean prompts."""
+    """Measures interventions by their divergence on the unsteered model's own answers to clean prompts.
+
+    Attributes:
+        prompts: token ids.
+        answers: token ids that follow them.
+        skip: how many tokens of each answer are a reasoning block, which is not measured; none if empty.
+    """
 
     prompts: tuple[tuple[int, ...], ...]
     answers: tuple[tuple[int, ...], ...]
+    skip: tuple[int, ...] = ()
 
     def __call__(
         self, model: HookedModel, settings: Sequence[Sequence[Intervention]], progress: bool = False
     ) -> list[Float[Tensor, " prompt"]]:
         """Return the divergence from the unsteered model under each setting, in nats per token; 0 without interventions."""
         steered = [setting for setting in settings if setting]
-        each = iter(teacher_forced_each(model, self.prompts, self.answers, steered, progress=progress) if steered else [])
+        options: dict[str, Any] = {"skip": self.skip or None, "progress": progress}
+        each = iter(teacher_forced_each(model, self.prompts, self.answers, steered, **options) if steered else [])
         return [next(each).kl if setting else torch.zeros(len(self.prompts)) for setting in settings]
 
 
@@ -217,7 +225,7 @@ class Evaluator:
 
     def few(self, n: int) -> "Evaluator":
         """Return the evaluator of the first prompts, and of as many clean ones."""
-        clean = CleanKL(self.clean_kl.prompts[:n], self.clean_kl.answers[:n])
+        clean = CleanKL(self.clean_kl.prompts[:n], self.clean_kl.answers[:n], self.clean_kl.skip[:n])
         return replace(self, prompts=self.prompts[:n], clean_kl=clean)
 
     def unsteered(self, progress: bool = True) -> Condition:
@@ -238,8 +246,7 @@ class Evaluator:
     def forced_first_token(self) -> Condition:
         """Judge the unsteered model when the first token of the right answer is given: a task that this solves says little."""
         starts = first_tokens(self.model, self.task, self.prompts)
-        tokenizer = tokenizer_of(self.model)
-        texts = [render_chat(tokenizer, p) if isinstance(p, Chat) else p for p in self.prompts]
+        texts = prompt_texts(self.model, self.prompts)
         forced = [text + start for text, start in zip(texts, starts, strict=True)]
         rest = generate(self.model, forced, max_new_tokens=self.task.max_new_tokens - 1, progress=False)
         completions = [start + end for start, end in zip(starts, rest, strict=True)]
@@ -262,6 +269,8 @@ def completions_each(
 ) -> list[list[str]]:
     """Complete the same prompts under each of several settings; those that add vectors at the same sites share batches.
 
+    Completions are returned without their reasoning blocks.
+
     Args:
         model: any hooked model.
         prompts: texts or chats.
@@ -275,7 +284,7 @@ def completions_each(
         steer = settings[group[0]] if len(group) == 1 else merged([settings[k] for k in group], n)
         texts = generate(model, [*prompts] * len(group), *steer, max_new_tokens=max_new_tokens, progress=progress)
         for block, k in enumerate(group):
-            completions[k] = texts[block * n : block * n + n]
+            completions[k] = without_reasoning(model, prompts, texts[block * n : block * n + n])
     return completions
 
 
@@ -306,14 +315,23 @@ def evaluator(
             ``CLEAN_PROMPTS``.
 
     Raises:
-        ValueError: for fewer prompts than n.
+        ValueError: for fewer prompts than n, or a thinking model that answers no clean prompt within the task's length.
     """
     prompts = draw(task.prompts(split), n, seed, f"{split} prompts of {task.name}")
     clean = task.clean(split)
     count = max(n, CLEAN_PROMPTS) if clean_prompts is None else clean_prompts
     drawn = draw(clean, min(count, len(clean)), seed, f"clean {split} prompts of {task.name}")
     answers = generate_tokens(model, drawn, max_new_tokens=task.max_new_tokens, progress=False)
-    clean_kl = CleanKL(tuple(map(tuple, tokenize(model, drawn))), tuple(map(tuple, answers)))
+    skip = reasoning_lengths(model, drawn, answers)
+    kept = [i for i, (answer, block) in enumerate(zip(answers, skip, strict=True)) if block < len(answer)]
+    if not kept:
+        raise ValueError(
+            f"none of {len(drawn)} clean answers ends its reasoning within {task.max_new_tokens} tokens: give the task a "
+            "larger max_new_tokens, or choose a model whose chat template switches reasoning off"
+        )
+    ids = tokenize(model, drawn)
+    read, made = (tuple(tuple(rows[i]) for i in kept) for rows in (ids, answers))
+    clean_kl = CleanKL(read, made, tuple(skip[i] for i in kept))
     return Evaluator(model, task, tuple(prompts), clean_kl)
 
 

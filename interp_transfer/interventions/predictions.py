@@ -91,6 +91,7 @@ def teacher_forced_each(
     answers: Sequence[Sequence[int]],
     settings: Sequence[Sequence[Intervention]],
     *,
+    skip: Sequence[int] | None = None,
     within: Callable[[], AbstractContextManager[Any]] = nullcontext,
     progress: bool = False,
 ) -> list[TeacherForced]:
@@ -101,13 +102,16 @@ def teacher_forced_each(
         prompts: token ids.
         answers: token ids that follow them.
         settings: interventions that are applied together, for each setting.
+        skip: how many of each answer's first tokens are read and not scored, such as a reasoning block; none unless given.
         within: makes a context manager around each pass under a setting, such as ``weights_from``.
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
-        ValueError: for no texts, or an empty answer.
+        ValueError: for no texts, or an answer without a token that is scored.
     """
-    if not len(prompts) or any(not len(answer) for answer in answers):
+    starts = torch.tensor([len(prompt) for prompt in prompts]) + torch.tensor(skip or [0] * len(prompts))
+    counts = torch.tensor([len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]) - starts
+    if not len(prompts) or bool((counts < 1).any()):
         raise ValueError("the divergence needs at least one text, and a token in each answer")
     kl, agreement, loss = torch.zeros(3, len(settings), len(prompts)).unbind()
     loss_before = torch.zeros(len(prompts))
@@ -120,7 +124,7 @@ def teacher_forced_each(
             texts = [rows[i] for i in batch]
             ends = torch.tensor([len(rows[i]) for i in batch])
             column = torch.arange(int(ends.max()))
-            scored = (column >= lengths[:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
+            scored = (column >= starts[batch][:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
             placed = {"prompt_lengths": lengths, "rows": torch.tensor(batch)}
             row, position = scored.nonzero().T
             text = torch.tensor(batch)[row]
@@ -134,9 +138,8 @@ def teacher_forced_each(
                 loss[index].index_add_(0, text, -_log_probability(after, following))
                 agreement[index].index_add_(0, text, (before.argmax(dim=-1) == after.argmax(dim=-1)).float().cpu())
                 bar.update()
-    lengths = torch.tensor([len(answer) for answer in answers])
     sums = zip(kl, agreement, loss, strict=True)
-    return [TeacherForced((k / lengths).clamp(min=0), a / lengths, x / lengths, loss_before / lengths) for k, a, x in sums]
+    return [TeacherForced((k / counts).clamp(min=0), a / counts, x / counts, loss_before / counts) for k, a, x in sums]
 
 
 def _log_probability(predictions: Float[Tensor, "row token"], tokens: Int[Tensor, " row"]) -> Float[Tensor, " row"]:

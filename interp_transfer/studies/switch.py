@@ -335,7 +335,8 @@ class _Ways:
         with within() as changed:
             [completions] = test.completions([()], progress=False)
             skills = self._skills()
-        [forced] = teacher_forced_each(test.model, test.clean_kl.prompts, test.clean_kl.answers, [()], within=within)
+        clean = test.clean_kl
+        [forced] = teacher_forced_each(test.model, clean.prompts, clean.answers, [()], skip=clean.skip or None, within=within)
         judged = condition(test.task, test.prompts, completions, forced.kl, 0.0, name)
         self.results[name] = Way(judged, skills, changed if size == -1 else size)
 
