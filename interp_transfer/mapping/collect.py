@@ -42,6 +42,7 @@ from interp_transfer.mapping.stored import (
 from interp_transfer.mapping.texts import Text, TextHash, portions, texts_of
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
+from interp_transfer.models.sites import site_name
 from interp_transfer.prompts.texts import read_texts
 
 __all__ = ["PairedActivations", "collect"]
@@ -51,8 +52,8 @@ def collect(
     source: HookedModel,
     target: HookedModel,
     texts: str | Path | Iterable[Any],
-    source_sites: str | Sequence[str],
-    target_sites: str | Sequence[str],
+    source_sites: str | int | Sequence[str | int],
+    target_sites: str | int | Sequence[str | int],
     *,
     strategy: str = DEFAULT_STRATEGY,
     store: str | Path | None = None,
@@ -72,7 +73,7 @@ def collect(
             model reads in its own chat template. A list, a generator, a Hugging Face dataset, streamed or not, or a file or
             the name of a data set (``prompts.texts.read_texts``). With
             ``store``, a single process may read texts without end; without it, all rows have to fit into memory.
-        source_sites: one site, or several.
+        source_sites: one site, or several: names, or numbers of blocks for their inputs.
         target_sites: as many; the first is paired with the first source site, and so on.
         strategy: how tokens are paired if the tokenizers differ, see ``activations.align``.
         store: folder to keep the rows in. The same call resumes after a kill; with more texts after the same ones, it adds
@@ -235,8 +236,8 @@ def _known(folder: Path) -> Mapping[str, Any] | None:
     return read_manifest(folder).meta if (folder / MANIFEST).is_file() else None
 
 
-def _site_pairs(source: str | Sequence[str], target: str | Sequence[str]) -> Iterator[tuple[str, str]]:
-    s, t = ([x] if isinstance(x, str) else list(x) for x in (source, target))
+def _site_pairs(source: str | int | Sequence[str | int], target: str | int | Sequence[str | int]) -> Iterator[tuple[str, str]]:
+    s, t = ([*map(site_name, [x] if isinstance(x, str | int) else x)] for x in (source, target))
     if len(s) != len(t) or not s:
         raise ValueError(f"{len(s)} source sites and {len(t)} target sites: give one target site for each source site")
     yield from zip(s, t, strict=True)

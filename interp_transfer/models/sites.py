@@ -2,7 +2,7 @@
 
 A site is a transformer-lens hook name such as ``blocks.3.hook_resid_pre``. transformer-lens ignores unknown names, so every
 name is checked here before it is used, and an unknown one raises an error with the closest names of the model. In a name, ``*``
-in place of a layer number stands for that site in every block.
+in place of a layer number stands for that site in every block. The number of a block stands for its input, ``hook_resid_pre``.
 """
 
 import re
@@ -49,16 +49,21 @@ def layer_of(site: str) -> int | None:
     return int(match.group(1)) if match and match.group(1) != "*" else None
 
 
-def check_site(model: HookedModel, site: str) -> str:
-    """Return ``site`` if the model has it.
+def site_name(site: str | int) -> str:
+    """Return the name of a site; that of a block's input for the number of a block, such as 12 or "12"."""
+    return f"blocks.{int(site)}.hook_resid_pre" if isinstance(site, int) or site.isdecimal() else site
+
+
+def check_site(model: HookedModel, site: str | int) -> str:
+    """Return the name of a site if the model has it.
 
     Raises:
         ValueError: naming the closest sites of this model.
     """
-    return _check(model, site, model.hook_dict)
+    return _check(model, site_name(site), model.hook_dict)
 
 
-def expand_sites(model: HookedModel, sites: str | Iterable[str]) -> list[str]:
+def expand_sites(model: HookedModel, sites: str | int | Iterable[str | int]) -> list[str]:
     """The model's own names for ``sites``, patterns with ``*`` replaced by one name for each block, in order.
 
     Raises:
@@ -67,7 +72,7 @@ def expand_sites(model: HookedModel, sites: str | Iterable[str]) -> list[str]:
     return list(hook_points(model, sites))
 
 
-def hook_points(model: HookedModel, sites: str | Iterable[str], edit: bool = False) -> dict[str, Any]:
+def hook_points(model: HookedModel, sites: str | int | Iterable[str | int], edit: bool = False) -> dict[str, Any]:
     """The hook points of ``sites`` by name, patterns expanded, in order; several names may share a hook point.
 
     Args:
@@ -80,7 +85,7 @@ def hook_points(model: HookedModel, sites: str | Iterable[str], edit: bool = Fal
     """
     known = model.hook_dict  # a bridge builds it at every access, which takes a millisecond
     names: list[str] = []
-    for site in [sites] if isinstance(sites, str) else list(sites):
+    for site in map(site_name, [sites] if isinstance(sites, str | int) else sites):
         layers = range(int(model.cfg.n_layers)) if "*" in site else (None,)
         names += [_check(model, site if n is None else site.replace("*", str(n), 1), known) for n in layers]
     if not names:

@@ -30,7 +30,7 @@ from interp_transfer.models.load import load_model
 from interp_transfer.paper.rows import Row
 from interp_transfer.search.strengths import judge_random, judge_searched, search_strength
 from interp_transfer.stats import Estimate
-from interp_transfer.studies.inputs import site_of, tuned_name
+from interp_transfer.studies.inputs import choose_site, tuned_name
 from interp_transfer.studies.trial import VALIDATION_PROMPTS
 from interp_transfer.vectors.extract import extract
 from interp_transfer.vectors.vector import SteeringVector
@@ -98,7 +98,7 @@ class OneModel(Setup):
     @cached_property
     def site(self) -> str:
         """Where vectors are found and added."""
-        return site_of(self.model, self.task, self._site, "site")
+        return choose_site(self.model, self.task, self._site).name
 
     @cached_property
     def vector(self) -> SteeringVector:

@@ -12,6 +12,7 @@ from plotly.graph_objects import Figure
 
 from interp_transfer.plots.conditions import condition_bars
 from interp_transfer.plots.effect import effect_curves
+from interp_transfer.plots.sites import site_bars
 from interp_transfer.plots.style import styles
 from interp_transfer.reporting.command import command
 from interp_transfer.reporting.completions import differing, examples
@@ -84,6 +85,7 @@ def page(result: ResultJson, completions: CompletionsJson) -> str:
         fits=fits(result),
         lost=LOST,
         swept=[(row["condition"], row) for row in sweep if row.get("draw", 0) == 0],
+        searched=[(side, site) for side, site in result.get("sites", {}).items() if "search" in site],
         variants=list(_variants(result)),
         readings=_readings(conditions),
         differing=list(differing(completions)),
@@ -96,12 +98,15 @@ def page(result: ResultJson, completions: CompletionsJson) -> str:
 
 
 def figures(result: ResultJson) -> dict[str, Figure]:
-    """Return the figures of a run's report: "conditions", and "strength" if strengths were searched."""
+    """Return the figures of a run's report: "conditions", "strength" if strengths were searched, and those of found sites."""
     conditions, sweep, rule = result["conditions"], result.get("sweep"), result.get("strength_rule")
     drawn = {"conditions": condition_bars(conditions)}
     if sweep:
         budget = rule["budget_nats_per_token"] if rule else None
         drawn["strength"] = effect_curves(sweep, budget=budget, chosen=list(_chosen(conditions)))
+    for side, site in result.get("sites", {}).items():
+        if "search" in site:
+            drawn[f"{side}-site"] = site_bars(site["search"])
     return drawn
 
 

@@ -218,6 +218,24 @@ class AlignmentJson(TypedDict):
     coverage: float
 
 
+class SiteSearchJson(TypedDict):
+    """How a site was found: first-order effects, and outcomes on validation prompts, by site."""
+
+    site: str
+    predicted: dict[str, float]
+    tried: dict[str, dict[str, float]]
+    budget: float
+    n: int
+
+
+class SiteJson(TypedDict):
+    """A site, and whether it was given, named by the model's card or found."""
+
+    site: str
+    chosen: str
+    search: NotRequired[SiteSearchJson]
+
+
 class ResultJson(TypedDict):
     """result.json."""
 
@@ -235,6 +253,7 @@ class ResultJson(TypedDict):
     source: NotRequired[ModelJson]
     vector: NotRequired[VectorJson]
     moved_against_native: NotRequired[dict[str, DifferenceJson]]
+    sites: NotRequired[dict[str, SiteJson]]
     alignment: NotRequired[AlignmentJson]
     texts: NotRequired[TextsJson]
     mapper: NotRequired[MapperJson]

@@ -17,6 +17,7 @@ from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenizer_fingerprint
 from interp_transfer.search.strengths import FRACTIONS, RULE, StrengthSearch
 from interp_transfer.stats import paired_difference
+from interp_transfer.studies.inputs import ChosenSite
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.texts import MapperTexts
 from interp_transfer.studies.trial import Trial
@@ -37,22 +38,15 @@ def asked(task: str | Task, source: Any, target: Any, how: RunOptions, *, repeat
 
 
 def input_details(
-    task: Task,
-    how: RunOptions,
-    source: tuple[HookedModel, str],
-    target: tuple[HookedModel, str],
-    pairs: PairedActivations,
-    texts: MapperTexts,
+    task: Task, source: HookedModel, sites: Mapping[str, ChosenSite], pairs: PairedActivations, texts: MapperTexts
 ) -> dict[str, Any]:
-    """Task, source, sites and the texts that mappers are fitted on; source and target come with their sites."""
-    chosen = {"source": (source[1], how.source_site), "target": (target[1], how.target_site)}
+    """Task, source, the sites of both sides, and the texts that mappers are fitted on."""
+    here = identity(source)
     return {
         "description": task.description,
         "direction": task.options.get("direction"),
-        "source": {"name": identity(source[0]).name, "fingerprint": identity(source[0]).fingerprint, "site": source[1]},
-        "sites": {
-            side: {"site": site, "chosen": "card" if option is None else "given"} for side, (site, option) in chosen.items()
-        },
+        "source": {"name": here.name, "fingerprint": here.fingerprint, "site": sites["source"].name},
+        "sites": {side: site.to_dict() for side, site in sites.items()},
         "texts": {"of": texts.origin + pairs.alignment.too_long, "n": len(texts.texts), "tokens": len(pairs)},
         "left_out": _left_out(task, pairs),
         "alignment": {"strategy": pairs.alignment.strategy, "coverage": pairs.alignment.coverage},

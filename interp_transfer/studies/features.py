@@ -36,7 +36,7 @@ from interp_transfer.stats import rate
 from interp_transfer.studies.features_page import write_features_page
 from interp_transfer.studies.features_result import Direction, Flips, MovedFeatures
 from interp_transfer.studies.folders import fresh_folder
-from interp_transfer.studies.inputs import find_task, open_model, site_of
+from interp_transfer.studies.inputs import choose_site, find_task, open_model
 from interp_transfer.transfer.saes import match_features, move_sae
 from interp_transfer.vectors.extract import extract
 
@@ -84,7 +84,7 @@ def features_study(
         source_sae: folder of the source's SAE; default: the one that ships with a known model, or else one that is trained here
             and stored in ``out``.
         target_sae: folder of the target's SAE, with the same default.
-        source_site: site at which an SAE is trained, if one is; default: the one on the model's card.
+        source_site: site at which an SAE is trained, if one is; default: the one on the model's card, or else a search.
         target_site: the same for the target.
         listed: number of features on the page; those that differ most between the two sides of the contrast come first.
         dtype: dtype of models that are loaded by name.
@@ -106,7 +106,7 @@ def features_study(
     chosen = {"source": (source_sae, source_site), "target": (target_sae, target_site)}
     stored = {side: _stored_sae(models[side], *chosen[side]) for side in models}
     # Both sites are checked before the first SAE is trained.
-    untrained = {side: site_of(models[side], task, chosen[side][1], f"{side}_site") for side in models if stored[side] is None}
+    untrained = {side: choose_site(models[side], task, chosen[side][1]).name for side in models if stored[side] is None}
     trained = {side: _train(models[side], task, site, seed, progress) for side, site in untrained.items()}
     sae, own = (stored[side] or trained[side] for side in models)
     result = move_features(a, b, _directions(task), sae, own, seed=seed, progress=progress, **options)

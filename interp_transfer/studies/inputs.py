@@ -1,16 +1,18 @@
 """The inputs of a study: a task, models and sites, each by name or as an object."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import load_task
+from interp_transfer.io import cache_folder
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model
 from interp_transfer.models.sites import check_site
 from interp_transfer.plugins import known_model
+from interp_transfer.search.site_search import SiteSearch, find_site
 
 
 def find_task(task: str | Task, edition: str | None = None, *, max_new_tokens: int | None = None, **options: Any) -> Task:
@@ -76,16 +78,51 @@ def open_model(model: Any, task: Task, dtype: str = "float32", device: str | Non
     return load_model(model)
 
 
-def site_of(model: HookedModel, task: Task, site: str | None, option: str) -> str:
-    """The user's site, or else the one that the card of a known model names for the task.
+AUTO = "auto"
+"""The site that stands for a search, even where a card names one."""
+
+
+@dataclass(frozen=True)
+class ChosenSite:
+    """Where to steer.
+
+    Attributes:
+        name: hook-point name.
+        chosen: "given" by the user, named by the model's "card", or "found" by a search.
+        search: the search, if there was one.
+    """
+
+    name: str
+    chosen: str
+    search: SiteSearch | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As result.json stores it."""
+        return {"site": self.name, "chosen": self.chosen} | ({"search": self.search.to_dict()} if self.search else {})
+
+
+def choose_site(
+    model: HookedModel, task: Task, site: str | int | None = None, *, seed: int = 0, progress: bool = True
+) -> ChosenSite:
+    """The user's site, or else the one that the card of a known model names for the task, or else the one that a search finds.
+
+    A site that was found is kept in the user's cache folder.
+
+    Args:
+        model: the model that is steered, or that the vector comes from.
+        task: the task.
+        site: name of a hook point, number of a block for its input, or "auto" for a search in any case.
+        seed: of the search.
+        progress: show bars when it takes longer than two seconds.
 
     Raises:
-        ValueError: for a site that the model does not have; if no card names one, with the ``option`` that sets it.
+        ValueError: for a site that the model does not have.
     """
-    name = identity(model).name
-    known = known_model(name)
-    if site is None and known is not None:
-        site = known.site(task)
-    if site is None:
-        raise ValueError(f"no card says where to steer {name!r} for {task.name!r}: name a site with {option}=")
-    return check_site(model, site)
+    if site is not None and site != AUTO:
+        return ChosenSite(check_site(model, site), "given")
+    known = known_model(identity(model).name)
+    named = known.site(task) if known is not None and site is None else None
+    if named is not None:
+        return ChosenSite(check_site(model, named), "card")
+    search = find_site(model, task, seed=seed, cache=cache_folder("sites"), progress=progress)
+    return ChosenSite(search.site, "found", search)

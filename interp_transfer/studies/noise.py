@@ -9,7 +9,7 @@ from interp_transfer.io import write_json
 from interp_transfer.reporting.noise_page import write_noise
 from interp_transfer.search.doses import Doses, noise_doses, typical_doses
 from interp_transfer.studies.folders import fresh_folder
-from interp_transfer.studies.inputs import find_task, open_model, site_of
+from interp_transfer.studies.inputs import choose_site, find_task, open_model
 
 
 def noise_study(
@@ -30,8 +30,8 @@ def noise_study(
         task: a task with a trigger, or the name of a registered one.
         model: a model or its name, as in `run`.
         edition: plugin that registers the task.
-        site: hook point of the noise; default: the one on the model's card. Where the model has read the trigger already,
-            noise at its tokens does nothing: try earlier sites.
+        site: hook point of the noise; default: the one on the model's card, or else a search. Where the model has read the
+            trigger already, noise at its tokens does nothing: try earlier sites.
         doses: standard deviations of each coordinate; default: multiples of the typical coordinate.
         dtype: dtype of a model that is loaded by name.
         device: its device; default: a GPU if there is one.
@@ -44,7 +44,7 @@ def noise_study(
     task = find_task(task, edition)
     folder = fresh_folder(out)
     model = open_model(model, task, dtype, device)
-    site = site_of(model, task, site, "site")
+    site = choose_site(model, task, site).name
     measured = noise_doses(model, task, site, typical_doses(model, task, site) if doses is None else doses, **options)
     if folder is not None:
         write_noise(measured, folder)

@@ -47,8 +47,9 @@ class RunOptions(TaskOptions):
         texts: what mappers are fitted on: a JSONL or text file, the name of a data set, task (its own training texts) or
             generated (its training prompts, answered by the target); default: generated, if the task has prompts alone and no
             plugin knows the target.
-        source_site: hook point at which the vector is extracted; default: the one on the source model's card.
-        target_site: hook point at which it is added; default: the one on the target model's card.
+        source_site: hook point at which the vector is extracted, or the number of a block for its input; default: the one on
+            the source model's card, or else a search. "auto" always searches.
+        target_site: hook point at which it is added, in the same forms.
         direction: direction of a task that has several, such as ablate or induce.
         n: number of held-out prompts.
         seed: seed of everything that is drawn.
@@ -97,7 +98,7 @@ class RunOptions(TaskOptions):
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "RunOptions":
-        """Options by name.
+        """Options by name; a site that is the number of a block becomes text.
 
         Raises:
             ValueError: for an unknown name or an impossible value, with the closest one.
@@ -106,7 +107,8 @@ class RunOptions(TaskOptions):
         for name in options:
             if name not in known:
                 raise ValueError(f"unknown option {name!r}: {did_you_mean(name, known)}choose from {', '.join(known)}")
-        return cls(**options)
+        sites = {name: str(options[name]) for name in ("source_site", "target_site") if isinstance(options.get(name), int)}
+        return cls(**{**options, **sites})
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds them."""

@@ -16,7 +16,7 @@ from interp_transfer.interventions.intervention import add
 from interp_transfer.studies.controls import at_strength_one, fit_seeds, moved_and_controls
 from interp_transfer.studies.details import asked, comparison_details, input_details, mapper_details, vector_details
 from interp_transfer.studies.folders import fresh_folder
-from interp_transfer.studies.inputs import data_options, find_task, open_model, site_of
+from interp_transfer.studies.inputs import choose_site, data_options, find_task, open_model
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.save import save_run
 from interp_transfer.studies.texts import discard, given_texts, mapper_texts, paired
@@ -58,8 +58,14 @@ def run(
     _check_prompts(task, how)
     folder, given = fresh_folder(out), given_texts(texts)
     a, b = (open_model(model, task, how.dtype, how.device) for model in (source, target))
-    s, t = site_of(a, task, how.source_site, "source_site"), site_of(b, task, how.target_site, "target_site")
-    stage = tqdm(total=5, bar_format="{desc}", disable=not progress, leave=False).set_description_str
+    stage = tqdm(total=6, bar_format="{desc}", disable=not progress, leave=False).set_description_str
+
+    stage("sites")
+    sites = {
+        side: choose_site(model, task, site, seed=how.seed, progress=progress)
+        for side, model, site in (("source", a, how.source_site), ("target", b, how.target_site))
+    }
+    s, t = sites["source"].name, sites["target"].name
 
     stage("vectors")
     vector = extract(a, task.contrast("train"), s, seed=how.seed)
@@ -89,7 +95,7 @@ def run(
     stage("other modes and mappers")
     variants = trial.variants(pairs, mapper, vector, native, a) if how.variants else []
 
-    details = request | input_details(task, how, (a, s), (b, t), pairs, read) | vector_details(task, vector, moved, native)
+    details = request | input_details(task, a, sites, pairs, read) | vector_details(task, vector, moved, native)
     details["mapper"] = mapper_details(mapper, a, b, task, how, trial.test.prompts) | recovered
     details |= comparison_details(trial, searches, conditions, at_one, effects) | {"variants": variants}
     result = Result(task.name, about(b, add(moved, 1.0, task.positions)), conditions, trial.test.prompts, how.seed, details)

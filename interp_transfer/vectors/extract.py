@@ -80,7 +80,7 @@ MEAN_CENTRING = "mean_centring"
 def extract(
     model: HookedModel,
     contrast: Pairs,
-    site: str,
+    site: str | int,
     positions: Positions = "last",
     *,
     method: str | Method = "difference_in_means",
@@ -95,7 +95,7 @@ def extract(
     Args:
         model: any hooked model.
         contrast: pairs of prompts, (positive, negative); positive shows the wanted behaviour.
-        site: hook-point name.
+        site: hook-point name, or the number of a block for its input.
         positions: the tokens of each prompt that are read.
         method: a name in ``METHODS`` ("difference_in_means", "pca", "probe"), scaled to the length that the difference in means
             has along its direction; "mean_centring": the positive side against the mean over ``reference``; or a function of
@@ -111,13 +111,14 @@ def extract(
         ValueError: for an empty contrast, an unknown site or method, and whatever ``capture`` refuses.
     """
     options: dict[str, Any] = {"method": method, "reference": reference, "head": head, "progress": progress}
-    return extract_each(model, contrast, [site], positions, evidence_rows=evidence_rows, seed=seed, **options)[site]
+    (vector,) = extract_each(model, contrast, [site], positions, evidence_rows=evidence_rows, seed=seed, **options).values()
+    return vector
 
 
 def extract_each(
     model: HookedModel,
     contrast: Pairs,
-    sites: Sequence[str],
+    sites: Sequence[str | int],
     positions: Positions = "last",
     *,
     method: str | Method = "difference_in_means",
@@ -127,10 +128,9 @@ def extract_each(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, SteeringVector]:
-    """``extract`` at several sites, by site; the prompts are read once for all of them."""
+    """``extract`` at several sites, by name of the site; the prompts are read once for all of them."""
     positive, negative = sides(contrast)
-    for site in sites:
-        check_site(model, site)
+    names = [check_site(model, site) for site in sites]
     if (method == MEAN_CENTRING) != (reference is not None):
         raise ValueError(
             "mean_centring needs reference texts, and other methods take none: method='mean_centring', reference=texts"
@@ -141,7 +141,7 @@ def extract_each(
         negative, method = list(reference), "difference_in_means"
     find_direction = _method(method)
     rows = evidence_rows if find_direction is difference_in_means else max(evidence_rows, METHOD_ROWS)
-    parts = {site: slice(None) if head is None else _part_of(model, head, site) for site in sites}
+    parts = {site: slice(None) if head is None else _part_of(model, head, site) for site in names}
     (plus, plus_counts), (minus, minus_counts) = (
         _read_side(model, prompts, parts, positions, rows, seed, progress) for prompts in (positive, negative)
     )
@@ -152,7 +152,7 @@ def extract_each(
     name = method if isinstance(method, str) else getattr(method, "__name__", "custom")
     name = MEAN_CENTRING if reference is not None else name
     vectors = {}
-    for site in sites:
+    for site in names:
         p, n = plus[site], minus[site]
         difference = (p.mean - n.mean).to(p.rows.dtype)
         if find_direction is not difference_in_means:

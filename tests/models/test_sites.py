@@ -41,6 +41,19 @@ def test_unknown_sites_raise_with_the_closest(site: str, match: str, wrapped: Ca
             check(wrapped("qwen2"), site)
 
 
+def test_the_number_of_a_block_is_its_input(wrapped: Callable[[str], Any]) -> None:
+    model = wrapped("gpt2")
+    for number in (1, "1"):
+        assert check_site(model, number) == "blocks.1.hook_resid_pre"
+    assert expand_sites(model, [0, "1", "blocks.1.hook_mlp_out"])[:2] == ["blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre"]
+    vector = it.extract(model, [("yes", "no")], 1)
+    pairs = it.collect(model, model, ["one text", "another"], 0, "1", progress=False)
+    assert vector.site == "blocks.1.hook_resid_pre"
+    assert pairs.site_pairs == (("blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre"),)
+    with pytest.raises(ValueError, match="has . blocks"):
+        check_site(model, 99)
+
+
 def test_patterns(wrapped: Callable[[str], Any]) -> None:
     model = wrapped("qwen2")
     every = [f"blocks.{n}.hook_resid_pre" for n in range(LAYERS)]

@@ -163,8 +163,23 @@ def test_the_dtype_is_that_of_models_that_are_loaded_by_name(monkeypatch, cats):
     assert dtypes == [{"dtype": "bfloat16", "device": "cpu"}, {}]
 
 
+def test_sites_are_searched_where_none_is_known(models, cats, tmp_path, monkeypatch):
+    monkeypatch.setattr("interp_transfer.studies.inputs.cache_folder", lambda name: tmp_path / name)
+    out = tmp_path / "run"
+    options: dict[str, Any] = {**ONE, "source_site": 2, "target_site": "auto", "out": out}
+    result = it.run(cats, *models, **options)
+    source, target = (result.details["sites"][side] for side in ("source", "target"))
+    assert source == {"site": "blocks.2.hook_resid_pre", "chosen": "given"}
+    assert (
+        target["chosen"] == "found" and target["site"] in target["search"]["tried"] and result.target["site"] == target["site"]
+    )
+    assert len(list((tmp_path / "sites").iterdir())) == 1
+    page = (out / "report.html").read_text()
+    assert 'id="sites"' in page and "figure-target-site" in page and "figure-source-site" not in page
+
+
 @pytest.mark.usefixtures("registered")
-def test_mistakes_are_found_before_any_work(models, cats, tmp_path, monkeypatch):
+def test_mistakes_are_found_before_any_work(cats, tmp_path, monkeypatch):
     def work(*_args: Any, **_kwargs: Any) -> None:
         raise AssertionError("work was begun")
 
@@ -189,7 +204,6 @@ def test_mistakes_are_found_before_any_work(models, cats, tmp_path, monkeypatch)
         ({"task": cats, "direction": "induce"}, "direction='induce' needs the name of a task"),
         ({"task": cats, "edition": "pets"}, "edition='pets' needs the name of a task"),
         ({"target_site": "blocks.40.hook_resid_pre"}, "4 blocks"),
-        ({"target": models[1]}, "no card says where to steer .* name a site with target_site="),
         ({"out": occupied}, "not an empty folder"),
         ({"out": occupied / "mine.txt" / "deeper"}, "choose another folder"),
         ({"n": 10**6}, "choose n from 1"),
