@@ -26,16 +26,14 @@ def extract(
 ) -> None:
     """Extract a steering vector from the training pairs of a task or a file, and save it."""
     from interp_transfer.studies.folders import fresh_file
-    from interp_transfer.studies.inputs import open_model, site_of
+    from interp_transfer.studies.inputs import choose_site, open_model
     from interp_transfer.vectors.extract import extract as extracted
 
     file = fresh_file(out)
     chosen = task_from(task, pairs, "refusal" if pairs else None, system, options, direction=direction)  # no judge is needed
     hooked = open_model(model, chosen, **options)
     where = int(positions) if positions.lstrip("-").isdigit() else positions
-    vector = extracted(
-        hooked, chosen.contrast("train"), site_of(hooked, chosen, site, "--site"), method=method, positions=where
-    )
+    vector = extracted(hooked, chosen.contrast("train"), choose_site(hooked, chosen, site).name, method=method, positions=where)
     vector.save(file)
     if as_json:
         print_json({"file": str(file), "site": vector.site, "model": vector.model.name, "norm": vector.norm})
