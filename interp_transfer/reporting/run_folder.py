@@ -1,8 +1,7 @@
 """Read the two JSON files of a run folder, and check them.
 
 Both may come from another version, another machine or a text editor, so every field that is read later is checked here, and a
-wrong one is named. Unknown keys are ignored. Parts that only `run` writes may be missing: the report of a folder that
-`Result.save` wrote is shorter.
+wrong one is named. Unknown keys are ignored. Parts that only `run` writes, and `Result.save` does not, may be missing.
 """
 
 import json

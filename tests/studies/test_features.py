@@ -90,8 +90,8 @@ def test_what_makes_no_sense_is_refused_first(study, models, cats, tmp_path: Pat
         move_features(a, b, {"cats": cats}, sae, own, n=999999)
     with pytest.raises(ValueError, match="listed=0"):
         features_study(cats, a, b, listed=0)
-    with pytest.raises(ValueError, match="source_site="):
-        features_study(cats, a, b)
+    with pytest.raises(ValueError, match="has 4 blocks"):
+        features_study(cats, a, b, source_site="9")
     (tmp_path / "mine").write_text("x")
     with pytest.raises(ValueError, match="not an empty folder"):
         features_study(cats, a, b, out=tmp_path)
