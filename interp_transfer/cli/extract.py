@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Json, ModelName, Pairs, System, TaskName, task_from, with_flags
+from interp_transfer.cli.options import Json, Judge, ModelName, Pairs, System, TaskName, task_from, with_flags
 from interp_transfer.cli.output import print_json, show
 from interp_transfer.studies.options import TaskOptions
 
@@ -16,8 +16,11 @@ def extract(
     model: ModelName,
     task: TaskName = None,
     pairs: Pairs = None,
+    judge: Judge = None,
     system: System = None,
-    site: Annotated[str | None, typer.Option(help="Hook point; default: the one on the model's card.")] = None,
+    site: Annotated[
+        str | None, typer.Option(help="Hook point or number of a block; default: the one on the model's card, or a search.")
+    ] = None,
     direction: Annotated[str | None, typer.Option(help="Direction of a task that has several.")] = None,
     positions: Annotated[str, typer.Option(help="Tokens that are read: last, all, an index, ...")] = "last",
     method: Annotated[str, typer.Option(help="difference_in_means, pca or probe.")] = "difference_in_means",
@@ -26,11 +29,15 @@ def extract(
 ) -> None:
     """Extract a steering vector from the training pairs of a task or a file, and save it."""
     from interp_transfer.studies.folders import fresh_file
-    from interp_transfer.studies.inputs import choose_site, open_model
+    from interp_transfer.studies.inputs import AUTO, choose_site, open_model
     from interp_transfer.vectors.extract import extract as extracted
 
     file = fresh_file(out)
-    chosen = task_from(task, pairs, "refusal" if pairs else None, system, options, direction=direction)  # no judge is needed
+    if pairs is not None and judge is None:
+        if site in (None, AUTO):
+            raise ValueError("pairs without a judge do not say where to steer: give --site, or --judge to search for one")
+        judge = "refusal"  # not asked for anything: the site is known
+    chosen = task_from(task, pairs, judge, system, options, direction=direction)
     hooked = open_model(model, chosen, **options)
     where = int(positions) if positions.lstrip("-").isdigit() else positions
     vector = extracted(hooked, chosen.contrast("train"), choose_site(hooked, chosen, site).name, method=method, positions=where)

@@ -21,7 +21,7 @@ TEMPLATE = (
 def vector(call: Any, pairs_file: Path, tmp_path: Path) -> Path:
     """A vector that the command extracted."""
     file = tmp_path / "vector.safetensors"
-    code, out, _ = call("extract", "--pairs", pairs_file, "--model", "tiny-a", "--out", file, "--json")
+    code, out, _ = call("extract", "--pairs", pairs_file, "--model", "tiny-a", "--site", SITE, "--out", file, "--json")
     assert code == 0 and json.loads(out)["site"] == SITE
     return file
 
@@ -112,6 +112,7 @@ def test_vectors_are_moved_before_they_steer(call: Any, vector: Path, models: An
     ("argv", "hint"),
     [
         (("extract", "--model", "tiny-a"), "name a task"),
+        (("extract", "--pairs", "x.jsonl", "--model", "tiny-a"), "give --site, or --judge to search for one"),
         (("extract", "catts", "--model", "tiny-a"), "did you mean 'cats'"),
         (("extract", "cats", "--model", "tiny-a", "--site", "blocks.9.hook_resid_pre"), "4 blocks"),
         (("extract", "cats", "--model", "tiny-a", "--method", "pcaa"), "pca"),
