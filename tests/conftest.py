@@ -1,10 +1,10 @@
 """What the tests share: checkpoints made once, models wrapped once, nothing from the network."""
 
+import atexit
 import os
 import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="interp_transfer-cache-")  # never the user's own cache
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # two files are tested at a time; what they start counts as well
 
@@ -20,6 +20,11 @@ import interp_transfer as it
 from tests import shape_checks  # noqa: F401  # before the modules of the package, which it changes
 from tests.checkpoints import hooks_of, make_checkpoint
 
+USERS_CACHE = os.environ.get("XDG_CACHE_HOME")
+_cache = tempfile.TemporaryDirectory(prefix="interp_transfer-cache-")
+atexit.register(_cache.cleanup)
+os.environ["XDG_CACHE_HOME"] = _cache.name
+
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
 
@@ -31,6 +36,17 @@ LONGEST = ("test_notebooks.py", "test_code_blocks.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, all else in its order."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A cache folder for these tests alone; real models are where the user keeps them."""
+    if item.get_closest_marker("real") is None:
+        os.environ["XDG_CACHE_HOME"] = _cache.name
+    elif USERS_CACHE is not None:
+        os.environ["XDG_CACHE_HOME"] = USERS_CACHE
+    else:
+        os.environ.pop("XDG_CACHE_HOME", None)
 
 
 @pytest.fixture(scope="session")
