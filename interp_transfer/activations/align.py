@@ -33,6 +33,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp_transfer.activations.chat_columns import chat_columns
 from interp_transfer.activations.spans import Conversation, Ints, TokenSpans, spans_of
 from interp_transfer.names import find
 from interp_transfer.plots.alignment import aligned_tokens
@@ -62,7 +63,7 @@ class Example:
 
     Attributes:
         text: the text, as the target reads it.
-        source: each token of the source, and the character up to which it has read.
+        source: each token of the source, and the character up to which it has read; in chats its column, see ``chat_columns``.
         target: the same for the target.
         first: first partner of each target token.
         stop: the token after its last partner.
@@ -239,8 +240,9 @@ def align_spans(source: Sequence[TokenSpans], target: Sequence[TokenSpans], stra
         apart += int(np.abs(t.most[has] - s.most[last]).sum())
         peeking += int((s.most[last] > t.most[has]).sum())
         if len(examples) < EXAMPLES:
-            ends = [list(zip(side.pieces, side.most.tolist(), strict=True)) for side in (s, t)]
-            examples.append(Example(t.text, ends[0], ends[1], first.tolist(), stop.tolist()))
+            ends = chat_columns(s, t) if t.parts else (s.most, t.most)
+            shown = [list(zip(side.pieces, end.tolist(), strict=True)) for side, end in zip((s, t), ends, strict=True)]
+            examples.append(Example(t.text, shown[0], shown[1], first.tolist(), stop.tolist()))
         done, theirs = done + len(t), theirs + len(s)
     joined = [torch.from_numpy(np.concatenate([*parts, np.zeros(0, dtype=np.int64)])) for parts in (tokens, firsts, stops)]
     figures = (len(joined[0]), done, apart, peeking, tuple(examples))

@@ -22,7 +22,8 @@ def aligned_tokens(
 
     Args:
         text: the text that both tokenizers read.
-        source: for each token of the source its text, and the character of the text at which it ends.
+        source: for each token of the source its text, and the character of the text at which it ends; or any column that
+            tokens of both models share.
         target: the same for the target.
         links: pairs of a source token and a target token, by number.
         names: of the two models.
@@ -33,7 +34,8 @@ def aligned_tokens(
     for one, other in links:
         if not (0 <= one < len(source) and 0 <= other < len(target)):
             raise ValueError(f"a link joins token {one} with token {other}, of {len(source)} and {len(target)}")
-    lines = max(1, -(-(len(text) + 1) // _LINE))
+    length = max([len(text), *(end for _, end in (*source, *target))])
+    lines = max(1, -(-(length + 1) // _LINE))
     figure = Figure()
     x, y = [], []
     for one, other in links:
@@ -66,7 +68,7 @@ def aligned_tokens(
         )
     figure.update_layout(**layout("", 80 + 130 * lines))
     first = -10 if any(end == 0 for _, end in (*source, *target)) else -3  # room for special tokens before the text
-    figure.update_xaxes(visible=False, range=[first, min(len(text), _LINE) + 3])
+    figure.update_xaxes(visible=False, range=[first, min(length, _LINE) + 3])
     figure.update_yaxes(visible=False, range=[-2.6 * lines + 0.4, 0.9])
     return figure
 

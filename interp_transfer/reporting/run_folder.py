@@ -16,8 +16,7 @@ from interp_transfer.io import hashed
 
 SCHEMA = 2
 """Of result.json; the same as `evaluation.compare.SCHEMA`, which is not imported because it would load torch."""
-READABLE = (1, SCHEMA)
-"""Schemas that are read: 2 adds ``options``, ``sites`` and ``texts``."""
+READABLE = (1, SCHEMA)  # 2 adds ``options``, ``sites`` and ``texts``
 
 
 class IntervalJson(TypedDict):
@@ -211,10 +210,11 @@ class TextsJson(TypedDict):
 
 
 class AlignmentJson(TypedDict):
-    """How the tokens of the two models were paired."""
+    """How the tokens of the two models were paired; in chats, the paired and all tokens of the target by role."""
 
     strategy: str
     coverage: float
+    by_role: NotRequired[dict[str, list[int]]]
 
 
 class SiteSearchJson(TypedDict):

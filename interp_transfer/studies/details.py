@@ -49,7 +49,11 @@ def input_details(
         "sites": {side: site.to_dict() for side, site in sites.items()},
         "texts": {"of": texts.origin + pairs.alignment.too_long, "n": len(texts.texts), "tokens": len(pairs)},
         "left_out": _left_out(task, pairs),
-        "alignment": {"strategy": pairs.alignment.strategy, "coverage": pairs.alignment.coverage},
+        "alignment": {
+            "strategy": pairs.alignment.strategy,
+            "coverage": pairs.alignment.coverage,
+            "by_role": {role: list(counts) for role, counts in pairs.alignment.by_role.items()},
+        },
     }
 
 

@@ -108,7 +108,8 @@ def extract(
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
-        ValueError: for an empty contrast, an unknown site or method, and whatever ``capture`` refuses.
+        ValueError: for an empty contrast, one whose two sides are the same, an unknown site or method, and whatever
+            ``capture`` refuses.
     """
     options: dict[str, Any] = {"method": method, "reference": reference, "head": head, "progress": progress}
     (vector,) = extract_each(model, contrast, [site], positions, evidence_rows=evidence_rows, seed=seed, **options).values()
@@ -130,6 +131,10 @@ def extract_each(
 ) -> dict[str, SteeringVector]:
     """``extract`` at several sites, by name of the site; the prompts are read once for all of them."""
     positive, negative = sides(contrast)
+    if positive == negative:
+        raise ValueError(
+            f"both sides of every pair are the same, such as {str(positive[0])[:80]!r}: a contrast needs two different prompts"
+        )
     names = [check_site(model, site) for site in sites]
     if (method == MEAN_CENTRING) != (reference is not None):
         raise ValueError(

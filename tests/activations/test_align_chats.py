@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from interp_transfer.activations.align import STRATEGIES, align, align_spans
+from interp_transfer.activations.chat_columns import chat_columns
 from interp_transfer.activations.spans import spans_of
 from interp_transfer.models.chat_templates import render_chat
 from interp_transfer.prompts.chats import Chat, as_prompt
@@ -108,3 +109,19 @@ def test_a_template_that_moves_a_message_is_named() -> None:
     tokenizer.chat_template = "{% for m in messages | reverse %}{{ m.role }}: {{ m.content }}. {% endfor %}"
     with pytest.raises(ValueError, match=r"changes the order of the messages \(to user, assistant, user, system\)"):
         align(chat_tokenizer("gemma"), tokenizer, [CHAT.to_list()])
+
+
+@pytest.mark.parametrize(("one", "other"), list(permutations(STYLES, 2)))
+def test_pairs_of_the_template_are_drawn_one_above_the_other(one: str, other: str) -> None:
+    source, target = (spans_of(chat_tokenizer(style), HARD)[1] for style in (one, other))
+    above, below = chat_columns(source, target)
+    for columns in (above, below):
+        assert (np.diff(columns) >= 0).all()
+    found = align_spans([source], [target])
+    template = np.concatenate([[part.is_template] * (part.stop - part.first) for part in target.parts])
+    for row, first in zip(found.target.tolist(), found.first.tolist(), strict=True):
+        assert below[row] == above[first] if template[row] else below[row] >= above[first]
+    for part in (part for part in target.parts if part.is_template):
+        assert (np.diff(below[part.first : part.stop]) > [len(p) for p in target.pieces[part.first + 1 : part.stop]]).all()
+    figure: Any = found.plot()
+    assert len(figure.data[2].x) == len(target)

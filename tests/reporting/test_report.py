@@ -174,6 +174,12 @@ def test_a_skill_that_is_lost_is_red_and_in_the_headline(save: Save, result: Jso
     assert sum(tag == "dd" and a.get("class") == "lost" for tag, a in page.tags) == 1
 
 
+def test_tokens_of_chats_are_counted_by_role(save: Save, result: Json, completions: Json) -> None:
+    assert "paired by role" not in read(write_report(save(result, completions))).text
+    result["alignment"]["by_role"] = {"user": [1200, 1300], "generation prompt": [5, 5]}
+    assert "user 1,200 of 1,300, generation prompt 5 of 5" in read(write_report(save(result, completions))).text
+
+
 def test_runs_without_side_effects_still_have_a_page(save: Save, result: Json, completions: Json) -> None:
     del result["mapper"]["by_place"], result["mapper"]["recovered"]
     for change in ({}, {"side_effects": {}}):

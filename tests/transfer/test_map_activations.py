@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from interp_transfer.models.identity import Space
 from interp_transfer.models.load import load_model
 from interp_transfer.models.sites import SEPARATOR, split_sites
 from interp_transfer.transfer.map_activations import mapped_activations
+from tests.chat_styles import chat_tokenizer
 from tests.checkpoints import WIDTH, byte_tokenizer, make_checkpoint, word_tokenizer
 
 S, T = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
@@ -70,6 +72,19 @@ def test_a_model_crossed_with_itself_is_itself(models: dict[str, Any]) -> None:
         for d in (None, it.capture(model, CLEAN, heads))
     )
     assert torch.equal(usual.effect, crossed.effect)
+
+
+def test_chats_are_paired_as_collect_pairs_them(tmp_path: Path) -> None:
+    source, target = (
+        load_model(str(make_checkpoint(tmp_path / style, family, tokenizer=chat_tokenizer(style), max_position_embeddings=256)))
+        for style, family in (("gemma", "llama"), ("chatml", "qwen2"))
+    )
+    chats = [[{"role": "user", "content": text}] for text in CLEAN]
+    pairs = it.collect(source, target, chats, S, T, progress=False)
+    mapper = mapper_of(source, target, alignment="last_so_far")
+    found = mapped_activations(mapper, source, target, chats)
+    torch.testing.assert_close(found[T], mapper(pairs.source[S]))
+    assert torch.equal(found.token, pairs.target_token) and torch.equal(found.text_index, pairs.text_index)
 
 
 def rows_of(acts: Activations, site: str) -> tuple[Tensor, ...]:

@@ -56,6 +56,8 @@ def test_bad_contrasts_are_refused(model):
     pairs = PAIRS[:2]
     with pytest.raises(ValueError, match="empty"):
         it.extract(model, [], SITE)
+    with pytest.raises(ValueError, match="both sides of every pair are the same, such as 'x': a contrast needs two different"):
+        it.extract(model, [("x", "x"), ("y", "y")], SITE)
     with pytest.raises(ValueError, match="pairs of texts"):
         it.extract(model, ["a", "b"], SITE)
     with pytest.raises(ValueError, match="pair 0"):
