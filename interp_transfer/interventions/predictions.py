@@ -1,7 +1,7 @@
 """Next-token predictions under interventions, and their divergence from those of the unsteered model."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,16 @@ from tqdm.auto import tqdm
 from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, by_length, logits_of
 from interp_transfer.interventions.hooks import applied
 from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.models.blocks import can_start, logits_after, recording, starting_at
 from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.sites import layer_of
 
 LOGITS_PER_BATCH = 50_000_000
-"""Maximum number of logits in a batch, padding included."""
+"""Maximum number of logits that are read in a batch."""
+TOKENS_PER_BATCH = 8192
+"""Maximum number of tokens in a batch, padding included."""
+WORTH_A_CHECK = 4
+"""Number of passes from which on one more, which checks that blocks may be left out, is worth its time."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,13 @@ def predicted(
         interventions: applied in the order of the arguments.
         placed: ``prompt_lengths`` and ``rows`` of ``applied``.
     """
-    with applied(model, *interventions, **placed) if interventions else nullcontext():
+    on_logits = any(site.startswith("unembed") for i in interventions for site in _sites(i))
+    with ExitStack() as stack:
+        if interventions:
+            stack.enter_context(applied(model, *interventions, **placed))
+        chosen = not on_logits and stack.enter_context(logits_after(model, scored))
         logits, _ = logits_of(model, texts)
-    return logits[scored.to(logits.device)].float().log_softmax(dim=-1)
+    return (logits[0] if chosen else logits[scored.to(logits.device)]).float().log_softmax(dim=-1)
 
 
 def divergence(before: Float[Tensor, "row token"], after: Float[Tensor, "row token"]) -> Float[Tensor, " row"]:
@@ -97,6 +107,8 @@ def teacher_forced_each(
 ) -> list[TeacherForced]:
     """Return ``teacher_forced`` for each of several settings; the unsteered model runs once for all of them.
 
+    So do the blocks before the first one at which any setting intervenes, unless ``within`` changes the model.
+
     Args:
         model: any hooked model.
         prompts: token ids.
@@ -116,8 +128,10 @@ def teacher_forced_each(
     kl, agreement, loss = torch.zeros(3, len(settings), len(prompts)).unbind()
     loss_before = torch.zeros(len(prompts))
     rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
-    batches = by_length([len(row) for row in rows], LOGITS_PER_BATCH // int(model.cfg.d_vocab))
+    read = LOGITS_PER_BATCH / int(model.cfg.d_vocab) / int(counts.sum()) * sum(map(len, rows))
+    batches = by_length([len(row) for row in rows], max(1, min(int(read), TOKENS_PER_BATCH)))
     total = len(batches) * len(settings)
+    first = _first_block(model, settings) if within is nullcontext and total >= WORTH_A_CHECK else 0
     with tqdm(total=total, desc="clean KL", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
         for batch in batches:
             lengths = torch.tensor([len(prompts[i]) for i in batch])
@@ -129,10 +143,13 @@ def teacher_forced_each(
             row, position = scored.nonzero().T
             text = torch.tensor(batch)[row]
             following = torch.tensor([texts[r][c + 1] for r, c in zip(row.tolist(), position.tolist(), strict=True)])
-            before = predicted(model, texts, scored)
+            with recording(model, first) if first else nullcontext() as outputs:
+                before = predicted(model, texts, scored)
+            if outputs and batch is batches[0] and not _same(model, texts, scored, first, outputs[0], before):
+                first, outputs = 0, None
             loss_before.index_add_(0, text, -_log_probability(before, following))
             for index, interventions in enumerate(settings):
-                with within():
+                with starting_at(model, first, outputs[0]) if outputs else within():
                     after = predicted(model, texts, scored, *interventions, **placed)
                 kl[index].index_add_(0, text, divergence(before, after).cpu())
                 loss[index].index_add_(0, text, -_log_probability(after, following))
@@ -145,3 +162,23 @@ def teacher_forced_each(
 def _log_probability(predictions: Float[Tensor, "row token"], tokens: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
     """The log-probability of one token in each row."""
     return predictions.gather(1, tokens.to(predictions.device)[:, None])[:, 0].cpu()
+
+
+def _sites(intervention: Intervention) -> Sequence[str]:
+    return [intervention.site] if isinstance(intervention.site, str) else intervention.site
+
+
+def _first_block(model: HookedModel, settings: Sequence[Sequence[Intervention]]) -> int:
+    """The first block at which any setting intervenes; 0 if it is not known, or blocks cannot be left out."""
+    layers = [layer_of(site) for setting in settings for intervention in setting for site in _sites(intervention)]
+    known = [layer for layer in layers if layer is not None]
+    return min(known) if known and len(known) == len(layers) and can_start(model) else 0
+
+
+def _same(model: HookedModel, texts: Any, scored: Tensor, first: int, output: Any, before: Tensor) -> bool:
+    """Whether the model predicts the same when the blocks before ``first`` are left out.
+
+    It need not: later blocks of some architectures read more of earlier ones than their output.
+    """
+    with starting_at(model, first, output):
+        return torch.allclose(predicted(model, texts, scored), before, rtol=1e-3, atol=1e-3)

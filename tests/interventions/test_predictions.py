@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.interventions.predictions import teacher_forced
+from interp_transfer.interventions import predictions
+from interp_transfer.interventions.predictions import teacher_forced, teacher_forced_each
+from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.models.tokens import tokenize
 from tests.checkpoints import FAMILIES, TEXTS, WIDTH, hooked_transformer
 
@@ -99,3 +101,70 @@ def test_empty_answers_are_refused(wrapped: Callable[[str], Any]) -> None:
     for prompts, answers in (([], []), ([[1, 2]], [[]])):
         with pytest.raises(ValueError, match="at least one text, and a token in each answer"):
             teacher_forced(model, prompts, answers)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_before_the_first_site_run_once_and_figures_stay(family: str, wrapped: Callable[[str], Any]) -> None:
+    model = wrapped(family)
+    prompts, answers = cases(model)
+    settings = [(steer(model, where, scale),) for where in ("all", "generated") for scale in (1.0, -2.0)]
+    alone = [teacher_forced(model, prompts, answers, *setting) for setting in settings]
+    passes: list[int] = []
+    handles = [
+        model.blocks[k].register_forward_hook(lambda module, args, output, k=k: passes.append(k))  # noqa: ARG005
+        for k in (1, 2)
+    ]
+    try:
+        together = teacher_forced_each(model, prompts, answers, settings)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert (passes.count(1), passes.count(2)) == (1, 2 + len(settings)), "once unsteered, once to check, once a setting"
+    for one, other in zip(together, alone, strict=True):
+        for what in ("kl", "agreement", "loss", "loss_before"):
+            torch.testing.assert_close(getattr(one, what), getattr(other, what), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("site", ["hook_embed", "blocks.*.hook_resid_pre"])
+def test_no_block_is_left_out_where_the_first_site_is_not_known(site: str, wrapped: Callable[[str], Any]) -> None:
+    model = wrapped("qwen2")
+    prompts, answers = cases(model)
+    settings = [(it.Intervention(site, MeanAblate(torch.full((WIDTH,), value)), "all"),) for value in (0.1, 0.2, 0.3, 0.4)]
+    for one, setting in zip(teacher_forced_each(model, prompts, answers, settings), settings, strict=True):
+        expected = [by_hand(model, p, a, *setting) for p, a in zip(prompts, answers, strict=True)]
+        torch.testing.assert_close(one.kl, torch.tensor(expected), atol=1e-4, rtol=1e-3)
+
+
+def test_a_model_whose_blocks_cannot_be_left_out_runs_whole(wrapped: Callable[[str], Any], monkeypatch: Any) -> None:
+    """As if later blocks read more of earlier ones than their output."""
+    model = wrapped("qwen2")
+    prompts, answers = cases(model)
+    settings = [(steer(model, "all", scale),) for scale in (1.0, 2.0, 3.0, 4.0)]
+    whole = [teacher_forced(model, prompts, answers, *setting).kl for setting in settings]
+    real, tried = predictions.starting_at, []
+
+    def wrong(model: Any, block: int, output: Any) -> Any:
+        tried.append(block)
+        return real(model, block, 2 * output)
+
+    monkeypatch.setattr(predictions, "starting_at", wrong)
+    together = teacher_forced_each(model, prompts, answers, settings)
+    assert tried == [2], "tried once, and given up"
+    for one, expected in zip(together, whole, strict=True):
+        torch.testing.assert_close(one.kl, expected)
+
+
+def test_logits_are_computed_after_the_answers_tokens_alone(wrapped: Callable[[str], Any]) -> None:
+    model = wrapped("qwen2")
+    prompts, answers = cases(model)
+    seen: list[int] = []
+    head = model.original_model.get_output_embeddings()._modules["_original_component"]
+    handle = head.register_forward_hook(lambda module, args, output: seen.append(output.shape[:-1].numel()))  # noqa: ARG005
+    try:
+        found = teacher_forced(model, prompts, answers, steer(model)).kl
+    finally:
+        handle.remove()
+    assert seen == [sum(map(len, answers))] * 2
+    ending = it.Intervention("unembed.hook_out", lambda a: a + 0.0, "all")  # at the logits themselves: all are computed
+    both = teacher_forced(model, prompts, answers, steer(model), ending).kl
+    torch.testing.assert_close(both, found, atol=1e-5, rtol=1e-4)
