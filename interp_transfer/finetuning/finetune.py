@@ -17,8 +17,8 @@ from interp_transfer.finetuning.attention import attention_in_float32
 from interp_transfer.finetuning.checkpoints import discard, resume
 from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for
 from interp_transfer.io import hashed
+from interp_transfer.models.checkpoints import no_progress_bars
 from interp_transfer.models.identity import weights_fingerprint
-from interp_transfer.models.load import no_progress_bars
 
 if TYPE_CHECKING:
     import torch

@@ -143,7 +143,8 @@ def tune(
     """
     import torch
 
-    from interp_transfer.models.load import cast, load_unwrapped
+    from interp_transfer.models.checkpoints import cast, load_unwrapped
+    from interp_transfer.models.hooked_model import is_quantized
 
     out, machine = Path(out).expanduser().absolute(), machine or Machine()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -154,6 +155,8 @@ def tune(
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda', but torch sees no GPU: use --device cpu")
     hf, tokenizer, base = load_unwrapped(model)
+    if is_quantized(hf):
+        raise ValueError(f"{str(model)!r} is quantized, and tuning needs gradients: give the checkpoint it was made from")
     context = getattr(hf.config.get_text_config(), "max_position_embeddings", None) or 1024
     parameters = sum(p.numel() for p in hf.parameters())
     if not isinstance(recipe, Recipe):

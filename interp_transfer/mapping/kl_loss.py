@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from interp_transfer.interventions.follow import SAME_TOKENS, follow
 from interp_transfer.interventions.predictions import divergence, predicted
 from interp_transfer.mapping.mappers import Mapper
-from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.hooked_model import HookedModel, require_gradients
 from interp_transfer.models.tokens import tokenize
 
 HELD_OUT_TEXTS = 64
@@ -42,8 +42,9 @@ class KLLoss:
             strategy: how tokens are paired.
 
         Raises:
-            ValueError: for fewer texts than the pairs were collected from, or conversations.
+            ValueError: for fewer texts than the pairs were collected from, conversations, or a quantized target.
         """
+        require_gradients(models[1], "the KL loss")
         if len(texts) < len(judged) or not all(isinstance(text, str) for text in texts[: len(judged)]):
             raise ValueError(
                 f"the pairs were collected from at least {len(judged)} texts, and {len(texts)} are given: give the very same "

@@ -5,6 +5,7 @@ its base; `load_model` loads the base and merges the two, so the wrapped model i
 """
 
 import json
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,14 @@ from typeguard import TypeCheckError, check_type
 from interp_transfer.extras import require
 
 _CONFIG = "adapter_config.json"
+# What an adapter's file may hold besides corrections.
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "lm_head.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "embed_out.weight",
+)
 
 
 @dataclass(frozen=True)
@@ -82,18 +91,39 @@ def is_adapter(folder: str | Path) -> bool:
     return (Path(folder) / _CONFIG).is_file()
 
 
+def adapter_folder(adapter: str | Path) -> Path:
+    """The folder of an adapter: itself, or the copy of a hub repository in the hub's cache.
+
+    Raises:
+        ValueError: if there is none, or it holds no adapter.
+    """
+    folder = Path(adapter).expanduser()
+    if not folder.exists() and not str(adapter).startswith((".", "/", "~")):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        try:
+            folder = Path(snapshot_download(str(adapter), allow_patterns=["adapter_*", "tokenizer*", "special_tokens*"]))
+        except (OSError, HfHubHTTPError, HFValidationError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"the adapter {str(adapter)!r} is no folder, and the hub did not provide it ({reason}): give the folder of one"
+            ) from error
+    if not is_adapter(folder):
+        raise ValueError(f"{str(adapter)!r} holds no {_CONFIG}: give the folder that peft's save_pretrained wrote")
+    return folder
+
+
 def base_of(folder: str | Path) -> tuple[str, str | None]:
     """The name or path of an adapter's base, and the base's fingerprint if `training.json` records it.
 
     Raises:
-        ValueError: for a damaged config or another kind of adapter.
+        ValueError: for a damaged config, or one that names no base.
     """
-    config = _read(Path(folder) / _CONFIG)
-    kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
-    if kind != "LORA" or not isinstance(base, str) or not base:
+    base = _read(Path(folder) / _CONFIG).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
         raise ValueError(
-            f"{_CONFIG} in {str(folder)!r} says peft_type={kind!r}, base_model_name_or_path={base!r}: expected a 'LORA' "
-            "adapter with the name or path of its base"
+            f"{_CONFIG} in {str(folder)!r} says base_model_name_or_path={base!r}: expected the name or path of its base"
         )
     card = Path(folder) / "training.json"
     if not card.is_file():
@@ -105,14 +135,50 @@ def base_of(folder: str | Path) -> tuple[str, str | None]:
 
 
 def merge_adapter(model: Any, folder: str | Path) -> Any:
-    """Add an adapter's corrections to a model's weights, in place."""
+    """Add an adapter's corrections to a model's weights, in place.
+
+    Raises:
+        ValueError: for an adapter that does not fit the model in every weight, or has no corrections of weights.
+    """
+    from safetensors import SafetensorError
+
     peft = require_peft()
     try:
         with _without_deprecations():
-            return peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    except (OSError, ValueError, RuntimeError) as error:
+            warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # compared below
+            adapted = peft.PeftModel.from_pretrained(model, str(folder))
+            stored, own = (
+                {name for name in names if not name.endswith(_EMBEDDINGS)}
+                for names in (
+                    peft.utils.load_peft_weights(str(folder), device="cpu"),
+                    peft.get_peft_model_state_dict(adapted, save_embedding_layers=False),
+                )
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"cannot load the adapter in {str(folder)!r}: {first}") from error
+    if stored != own:
+        raise ValueError(
+            f"the adapter in {str(folder)!r} was made for another base: {min(stored ^ own)!r} is in only one of the two; load "
+            "it with its own base"
+        )
+    return merged(adapted)
+
+
+def merged(model: Any) -> Any:
+    """A model with its adapter of peft added to the weights, in place; a model without one, unchanged.
+
+    Raises:
+        ValueError: for an adapter that changes no weights, such as a tuned prompt.
+    """
+    peft = sys.modules.get("peft")  # an object of peft cannot exist before its import
+    if peft is None or not isinstance(model, peft.PeftModel):
+        return model
+    if model.active_peft_config.is_prompt_learning:
+        kind = model.active_peft_config.peft_type.value
+        raise ValueError(f"an adapter of type {kind} changes no weights and cannot be merged: give one like LORA that does")
+    with _without_deprecations():
+        return model.merge_and_unload()
 
 
 @contextmanager

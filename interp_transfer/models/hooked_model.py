@@ -55,6 +55,25 @@ def huggingface_model(model: HookedModel) -> Any:
     return getattr(model, "original_model", None)
 
 
+def is_quantized(hf: Any) -> bool:
+    """Whether the weights of a transformers model are stored as integers, by bitsandbytes or another quantizer."""
+    return bool(getattr(hf, "is_quantized", False))
+
+
+def require_gradients(model: HookedModel, purpose: str) -> None:
+    """Check that gradients can be taken through a model.
+
+    Args:
+        model: the wrapped model.
+        purpose: what needs them, for the error.
+
+    Raises:
+        ValueError: for a quantized model, whose kernels are made for inference.
+    """
+    if is_quantized(huggingface_model(model)):
+        raise ValueError(f"{purpose} needs gradients, and this model is quantized: load it without quantization_config=")
+
+
 def context_length(model: HookedModel) -> int:
     """The maximum number of tokens of one sequence."""
     return int(model.cfg.n_ctx)

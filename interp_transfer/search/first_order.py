@@ -12,7 +12,7 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.hooks import applied
 from interp_transfer.interventions.intervention import add
-from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.hooked_model import HookedModel, require_gradients
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenize
 from interp_transfer.prompts.chats import Prompt
@@ -47,9 +47,10 @@ def first_order(
         By site, the mean gradient over prompts, in logits per unit of the activation.
 
     Raises:
-        ValueError: for fewer prompts than n.
+        ValueError: for fewer prompts than n, or a quantized model.
         NothingToPredict: when the model predicts the wanted first token on all of them.
     """
+    require_gradients(model, "the first-order effect")
     prompts, right = _wanted(model, task, n, seed)
     own = [ids[0] for ids in generate_tokens(model, prompts, max_new_tokens=1, progress=False)]
     kept = [k for k in range(len(prompts)) if right[k] != own[k]]

@@ -202,9 +202,33 @@ def test_dtype(dtype: Any, folder: Callable[[str], Path]) -> None:
     assert not huggingface_model(model).training
 
 
-def test_float32_unless_said(tmp_path: Path) -> None:
-    path = make_checkpoint(tmp_path, "llama", dtype=torch.bfloat16)
-    assert it.capture(it.load_model(path), TEXTS, SITE)[SITE].dtype == torch.float32
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_dtype_of_the_checkpoint_unless_another_is_named(stored: torch.dtype, tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path, "llama", dtype=stored)
+    for model in (it.load_model(path, device="cpu"), it.load_model(path, device_map={"": "cpu"})):
+        assert it.capture(model, TEXTS, SITE)[SITE].dtype == stored == model.cfg.dtype
+
+
+def test_a_dtype_or_device_that_is_missing(folder: Callable[[str], Path]) -> None:
+    with pytest.raises(ValueError, match=r"device='cpu' .*does not compute in torch.float8_e4m3fn .*: give another device="):
+        it.load_model(str(folder("qwen2")), device="cpu", dtype="float8_e4m3fn")
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(ValueError, match=f"device='{device}' is missing"):
+            it.load_model(str(folder("qwen2")), device=device)
+
+
+def test_contradicting_options(folder: Callable[[str], Path], wrapped: Callable[[str], Any]) -> None:
+    path = str(folder("qwen2"))
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"max_memory": {0: "1GB"}}, "max_memory=.* needs device_map="),
+        ({"adapter": "x", "device_map": "auto"}, "adapter='x' is merged into whole weights"),
+        ({"quantization_config": {}, "wrapper": "hooked_transformer"}, "with whole weights"),
+    ]
+    for options, match in cases:
+        with pytest.raises(ValueError, match=match):
+            it.load_model(path, **options)
+    with pytest.raises(ValueError, match="revision= is for models that are loaded by name"):
+        it.load_model(wrapped("qwen2"), revision="main")
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt2", "gemma2"])
@@ -243,7 +267,7 @@ def test_device_map(family: str, folder: Callable[[str], Path], wrapped: Callabl
         ("nobody/nothing-of-this-name", {}, "cannot load 'nobody/nothing-of-this-name'.*downloaded copy"),
         ("tiny-llama-b", {}, "the model 'tiny-llama-b' is not in '/nowhere': build it with"),
         (7, {}, "cannot load a int"),
-        (None, {"dtype": "float33"}, "unknown dtype 'float33'"),
+        (None, {"dtype": "float33"}, "unknown dtype 'float33': use 'auto'"),
         (None, {"dtype": "int8"}, "unknown dtype 'int8'"),
         (None, {"dtype": torch.int8}, "unknown dtype torch.int8"),
         (None, {"device": "cpu", "device_map": "auto"}, "contradict each other"),

@@ -21,7 +21,7 @@ from interp_transfer.interventions.patching.effects import Effects, Place, place
 from interp_transfer.interventions.patching.prompt_pairs import Metric, PromptPairs
 from interp_transfer.interventions.splice import splice
 from interp_transfer.interventions.transforms import At, Transform
-from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.hooked_model import HookedModel, require_gradients
 from interp_transfer.prompts.chats import PromptLike
 
 if TYPE_CHECKING:
@@ -138,8 +138,10 @@ def attribution_patching(
 ) -> Patching:
     """Estimate ``activation_patching`` to first order: (clean - corrupted activation) times the metric's gradient.
 
-    Takes two forward passes and one backward pass for all sites, heads and positions. Arguments and errors are the same.
+    Takes two forward passes and one backward pass for all sites, heads and positions. Arguments and errors are the same; a
+    quantized model is refused, too.
     """
+    require_gradients(model, "attribution patching")
     pairs = PromptPairs(model, clean, corrupted, sites, edit=False)
     goal = pairs.score(metric, pairs.clean)
     clean_rows = capture(model, clean, pairs.sites, progress=False)

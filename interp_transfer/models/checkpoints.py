@@ -1,0 +1,263 @@
+"""Read checkpoints with transformers: from known names, folders, GGUF files, adapters and the hub. ``load`` wraps them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from interp_transfer.models.adapters import adapter_folder, base_of, is_adapter, merge_adapter
+from interp_transfer.models.gguf import SUFFIX, dequantized
+from interp_transfer.models.identity import ModelIdentity, checkpoint_identity
+from interp_transfer.models.supported import LOADABLE, check_supported, language_config
+from interp_transfer.names import did_you_mean
+from interp_transfer.plugins import known_model, known_models
+
+BAR_FROM_BYTES = 200_000_000
+"""Local weights from this size on are loaded with a progress bar."""
+
+_LANGUAGE_MODEL = {r"^(model\.)?language_model\.(model\.)?(?!lm_head)": "model.", r"^language_model\.lm_head": "lm_head"}
+"""Weights of a multimodal checkpoint's language model: their names there, and in a model of text alone."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a checkpoint is read; the fields are arguments of ``load_model`` of the same names."""
+
+    device_map: str | dict | None = None
+    max_memory: Mapping | None = None
+    quantization_config: Any = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    gguf_file: str | None = None
+    adapter: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check for contradictions."""
+        if self.max_memory is not None and self.device_map is None:
+            raise ValueError(f"max_memory={self.max_memory!r} needs device_map=: give device_map='auto'")
+        if self.adapter is not None and (self.device_map or self.quantization_config) is not None:
+            raise ValueError(
+                f"adapter={str(self.adapter)!r} is merged into whole weights on one device: leave device_map= and "
+                "quantization_config= out, or save the merged model first"
+            )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a checkpoint is: a local folder or a hub name, and the SHA-256 of the GGUF file that the folder was made from."""
+
+    path: str
+    local: bool
+    gguf: str = ""
+
+
+def load_unwrapped(
+    model: str | Path, *, options: LoadOptions | None = None, device: Any = None, tokenizer: Any = None
+) -> tuple[Any, Any, ModelIdentity]:
+    """Load a model with transformers, in its stored dtype, with its tokenizer and identity.
+
+    An adapter is merged into its base in float32: the changes that an adapter makes are small and would partly be lost to
+    rounding. ``config.dtype`` of the result is the stored dtype.
+
+    Args:
+        model: known name, folder, GGUF file or hub name.
+        options: how it is read.
+        device: where the weights of a quantized model are put; others stay on the CPU, or where ``device_map`` puts them.
+        tokenizer: replaces the checkpoint's own.
+
+    Raises:
+        ValueError: if it cannot be loaded, with the remedy.
+    """
+    options = options or LoadOptions()
+    place = _resolve(str(model), options)
+    if options.adapter is not None or (place.local and is_adapter(place.path)):
+        hf, tokenizer = _load_adapter(str(model), place, options, tokenizer)
+        return hf, tokenizer, checkpoint_identity(str(model), hf, tokenizer)
+    hf, tokenizer = _load_pretrained(str(model), place, options, device, tokenizer)
+    if place.gguf:
+        hf.config.gguf_sha256 = place.gguf  # part of the fingerprint: a GGUF file and a folder made from it are two models
+    return hf, tokenizer, checkpoint_identity(str(model), hf, tokenizer)
+
+
+def cast(hf: nn.Module, dtype: torch.dtype) -> None:
+    """Change the dtype of a model's parameters, in place; quantized ones, which are integers, stay."""
+    # One parameter at a time, so that memory never holds the model twice; buffers (rotary frequencies) keep their float32.
+    for parameter in hf.parameters():
+        if parameter.is_floating_point() and parameter.dtype != dtype and not parameter.is_meta:
+            parameter.data = parameter.data.to(dtype)
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Switch off the progress bars of transformers inside the block."""
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
+
+
+def _resolve(name: str, options: LoadOptions) -> _Place:
+    """The folder or hub name to load ``name`` from."""
+    known = known_model(name)
+    path = Path(name).expanduser() if known is None else known.path
+    if known is not None and not (path.is_file() or (path / "config.json").is_file()):
+        raise ValueError(f"the model {name!r} is not in {str(path)!r}: {known.remedy}")
+    file = path if options.gguf_file is None else path / options.gguf_file
+    if file.is_file() and file.suffix == SUFFIX:
+        folder, digest = dequantized(file)
+        return _Place(str(folder), True, digest)
+    if path.is_dir() and options.gguf_file is not None:
+        files = [found.name for found in path.glob(f"*{SUFFIX}")]
+        raise ValueError(
+            f"{name!r} holds no {options.gguf_file!r}: {did_you_mean(options.gguf_file, files)}"
+            f"its GGUF files are {', '.join(files) or 'none'}"
+        )
+    if path.is_dir():
+        if not (path / "config.json").exists() and not is_adapter(path):
+            raise ValueError(
+                f"{name!r} holds no config.json: it is not the folder of a Hugging Face model; name a GGUF file with gguf_file="
+            )
+        return _Place(str(path), True)
+    if path.exists():
+        raise ValueError(f"{name!r} is no folder and no {SUFFIX} file: give the folder of a Hugging Face model, or a GGUF file")
+    if name.startswith((".", "/", "~")) or name.endswith(SUFFIX):
+        raise ValueError(
+            f"there is no folder {name!r}: {_similar_folder(path)}give the folder of a Hugging Face model, a hub name or a "
+            "known model"
+        )
+    hint = did_you_mean(name, known_models(), n=3)
+    if hint and "/" not in name:
+        raise ValueError(f"unknown model {name!r}: {hint.strip()}")
+    if options.gguf_file is not None:
+        return _from_hub(name, options.gguf_file, options.revision)
+    return _Place(name, False)
+
+
+def _from_hub(name: str, gguf_file: str, revision: str | None) -> _Place:
+    from huggingface_hub import hf_hub_download
+
+    with _readable(name, local=False):
+        file = hf_hub_download(name, gguf_file, revision=revision)
+    folder, digest = dequantized(Path(file))
+    return _Place(str(folder), True, digest)
+
+
+def _similar_folder(path: Path) -> str:
+    """A question about a sibling folder with a similar name, for an error; empty if there is none."""
+    try:
+        return did_you_mean(path.name, [folder.name for folder in path.parent.iterdir() if folder.is_dir()])
+    except OSError:
+        return ""
+
+
+@contextmanager
+def _readable(name: str, local: bool) -> Iterator[None]:
+    """Raise what transformers raises for a checkpoint that it cannot read as a ValueError of one line."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, StrictDataclassError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (
+        *(OSError, ValueError, KeyError, RuntimeError, ImportError),
+        *(SafetensorError, StrictDataclassError, HFValidationError, HfHubHTTPError),
+    ) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if local:
+            raise ValueError(f"cannot load the model in {name!r}: {reason}") from error
+        raise ValueError(
+            f"cannot load {name!r}: it is no known model and no local folder, and the hub did not provide it ({reason}): "
+            f"{_similar_folder(Path(name))}if there is no network, give the path of a downloaded copy"
+        ) from error
+
+
+def _load_pretrained(name: str, place: _Place, options: LoadOptions, device: Any, tokenizer: Any) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    path = place.path
+    source: dict[str, Any] = {"local_files_only": place.local, "trust_remote_code": options.trust_remote_code}
+    if not place.local:
+        source["revision"] = options.revision
+    with _readable(path if place.local else name, place.local):
+        try:
+            config = AutoConfig.from_pretrained(path, **source)
+        except (ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"{reason} {LOADABLE}") from error
+    check_supported(name, config)
+    how: dict[str, Any] = {
+        key: value
+        for key in ("device_map", "max_memory", "quantization_config")
+        if (value := getattr(options, key)) is not None
+    }
+    if (options.quantization_config or getattr(config, "quantization_config", None)) and options.device_map is None:
+        how["device_map"] = {"": device if device is not None else "cpu"}  # quantized weights cannot be moved later
+    multimodal = language_config(config) is not config
+    if multimodal:
+        how |= {"config": language_config(config), "key_mapping": _LANGUAGE_MODEL}
+    small = place.local and sum(file.stat().st_size for file in Path(path).glob("*.safetensors")) < BAR_FROM_BYTES
+    with _readable(path if place.local else name, place.local):
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(path, **source)
+        with no_progress_bars() if small else nullcontext(), _without_report() if multimodal else nullcontext():
+            # "auto" keeps the stored dtype, in which the fingerprint is taken; the cast follows.
+            loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype="auto", output_loading_info=True, **source, **how)
+        hf, info = loaded
+        if info["missing_keys"]:  # transformers initialises them at random
+            raise ValueError(f"weights are missing: {', '.join(sorted(info['missing_keys'])[:3])}, ...")
+        if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers accepts a missing vocabulary
+            raise ValueError("the vocabulary of its tokenizer is missing: give one, load_model(..., tokenizer=...)")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return hf.eval(), tokenizer
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Silence transformers' list of the weights of the other modalities, which are left out on purpose."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _load_adapter(name: str, place: _Place, options: LoadOptions, tokenizer: Any) -> tuple[Any, Any]:
+    from transformers import AutoTokenizer
+
+    path = place.path if options.adapter is None else str(adapter_folder(options.adapter))
+    if options.device_map is not None:
+        raise ValueError(f"{path!r} holds a LoRA adapter, which device_map= cannot spread: tune without --adapter-only")
+    own_base, fingerprint = base_of(path)
+    base = own_base if options.adapter is None else name
+    source = LoadOptions(revision=options.revision, trust_remote_code=options.trust_remote_code, gguf_file=options.gguf_file)
+    try:
+        hf, base_tokenizer, known = load_unwrapped(base, options=LoadOptions() if options.adapter is None else source)
+    except ValueError as error:
+        if options.adapter is not None:
+            raise
+        raise ValueError(f"the adapter in {path!r} was made for {base!r}, which cannot be loaded: {error}") from error
+    if fingerprint not in (None, known.fingerprint):
+        verb = "now holds" if options.adapter is None else "is"
+        raise ValueError(
+            f"the adapter in {path!r} was made for {own_base} [{fingerprint}], but {base!r} {verb} another model "
+            f"[{known.fingerprint}]: restore that one, or tune again"
+        )
+    cast(hf, torch.float32)
+    if tokenizer is None and (Path(path) / "tokenizer_config.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    return merge_adapter(hf, path).eval(), tokenizer if tokenizer is not None else base_tokenizer

@@ -1,0 +1,80 @@
+"""GGUF files, the format of llama.cpp: de-quantized once, and kept as an ordinary checkpoint in the user's cache folder.
+
+transformers de-quantizes a file in a minute and more, and converts its tokenizer in seconds. The result is stored in bfloat16,
+whose rounding (2^-9 of a value) is far below the error of the quantization, under the SHA-256 of the file. Later calls read
+that folder. Only the original can be exact: files in float16 or float32 lose bits here, too.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from interp_transfer.extras import require
+from interp_transfer.io import atomic_folder, cache_folder
+
+SUFFIX = ".gguf"
+_TOKENIZER_BYTES = 100_000_000  # more than any tokenizer has
+_BAD_FILE = (OSError, ValueError, IndexError, KeyError, OverflowError, MemoryError)  # what gguf raises for damaged files
+
+
+def file_hash(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def dequantized(file: Path) -> tuple[Path, str]:
+    """Return the folder in the cache that holds a GGUF file's weights in bfloat16, and the file's SHA-256.
+
+    The first call for a file makes the folder. Processes that need the same file wait for each other.
+
+    Raises:
+        ValueError: for a file that is cut or no GGUF file, an architecture that transformers does not convert or that cannot be
+            wrapped, no space in the cache folder, or if the package gguf is missing.
+    """
+    from filelock import FileLock
+
+    digest = file_hash(file)
+    folder = cache_folder("gguf", digest)
+    if not folder.is_dir():
+        parameters = _check(file)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.is_dir():
+                with atomic_folder(folder, 2 * parameters + _TOKENIZER_BYTES) as part:
+                    _convert(file, part)
+    return folder, digest
+
+
+def _check(file: Path) -> int:
+    """Read the header of a GGUF file, which must describe a complete file; return the number of weights."""
+    reader: Any = require("gguf", "gguf", f"{str(file)!r}")
+    try:
+        tensors = reader.GGUFReader(file).tensors
+    except _BAD_FILE as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{str(file)!r} is cut or no GGUF file ({reason}): fetch it again") from error
+    return sum(int(tensor.n_elements) for tensor in tensors)
+
+
+def _convert(file: Path, out: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from interp_transfer.models.supported import check_supported
+
+    source: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    try:
+        hf: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.bfloat16, **source)
+        check_supported(str(file), hf.config)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
+    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"transformers cannot convert {str(file)!r} ({reason}): load the checkpoint that it was made from"
+        ) from error
+    # The weights are ordinary by now; transformers refuses to save a model that is marked as quantized.
+    hf.hf_quantizer, hf.is_quantized = None, False
+    del hf.config.quantization_config
+    hf.save_pretrained(out)
+    tokenizer.save_pretrained(out)
