@@ -25,7 +25,9 @@ def chat(
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Read prompts as texts, not as chats.")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Length of answers.")] = 64,
-    dtype: Annotated[str, typer.Option(help="Dtype of the model: float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Dtype of the model: auto (the checkpoint's), float32, bfloat16 or float16.")
+    ] = "auto",
     device: Annotated[str | None, typer.Option(help="Device of the model; default: a GPU if there is one.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -22,7 +22,9 @@ def transfer(
     ] = None,
     kind: Annotated[str, typer.Option(help="Kind of a mapper that is fitted.")] = "affine",
     mode: Annotated[str, typer.Option(help="How the vector is moved: difference, delta, jacobian or raw.")] = "difference",
-    dtype: Annotated[str, typer.Option(help="Dtype of models that are loaded: float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Dtype of models that are loaded: auto (the checkpoint's), float32, bfloat16 or float16.")
+    ] = "auto",
     device: Annotated[str | None, typer.Option(help="Their device; default: a GPU if there is one.")] = None,
     out: Annotated[Path, typer.Option(help="File of the moved vector.")] = Path("moved.safetensors"),
     as_json: Json = False,

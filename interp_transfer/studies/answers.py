@@ -48,7 +48,7 @@ def steered(
     mapper: str | Path | None = None,
     strengths: Sequence[float] | None = None,
     positions: Positions = "all",
-    dtype: str = "float32",
+    dtype: str = "auto",
     device: str | None = None,
     system: str | None = None,
     plain: bool = False,

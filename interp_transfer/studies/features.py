@@ -67,7 +67,7 @@ def features_study(
     source_site: str | None = None,
     target_site: str | None = None,
     listed: int = LISTED,
-    dtype: str = "float32",
+    dtype: str = "auto",
     device: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,

@@ -71,7 +71,7 @@ def tuned_name(name: str, task: Task) -> str:
     return name if known is None or known.variant is None else known.variant(task)
 
 
-def open_model(model: Any, task: Task, dtype: str = "float32", device: str | None = None) -> HookedModel:
+def open_model(model: Any, task: Task, dtype: str = "auto", device: str | None = None) -> HookedModel:
     """Load a model by name (of a known model, its fine-tune for the task), or take a model object, which stays as it is."""
     if isinstance(model, str | Path):
         return load_model(tuned_name(str(model), task), dtype=dtype, device=device)

@@ -20,7 +20,7 @@ def fit_for(
     folder: str | Path,
     *,
     kind: str = "affine",
-    dtype: str = "float32",
+    dtype: str = "auto",
     device: str | None = None,
     progress: bool = True,
 ) -> Mapper:

@@ -19,7 +19,7 @@ def noise_study(
     edition: str | None = None,
     site: str | None = None,
     doses: Sequence[float | int] | None = None,
-    dtype: str = "float32",
+    dtype: str = "auto",
     device: str | None = None,
     out: str | Path | None = None,
     **options: Any,

@@ -20,7 +20,7 @@ class TaskOptions:
         data: local copy of the data of a task of the paper: a file or folder, or KEY=PATH of several, joined by commas.
         chat: render prompts by each model's own chat template: the texts of a file of pairs, or those of a task of the paper.
         max_new_tokens: length of completions; default: the task's own.
-        dtype: dtype of models that are loaded by name: float32, bfloat16 or float16.
+        dtype: dtype of models that are loaded by name: auto (the checkpoint's), float32, bfloat16 or float16.
         device: device of models that are loaded by name, such as cpu or cuda:1; default: a GPU if there is one.
     """
 
@@ -28,7 +28,7 @@ class TaskOptions:
     data: str | None = None
     chat: bool = False
     max_new_tokens: int | None = None
-    dtype: str = "float32"
+    dtype: str = "auto"
     device: str | None = None
 
 

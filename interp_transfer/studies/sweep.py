@@ -17,7 +17,7 @@ def sweep_study(
     *,
     edition: str | None = None,
     direction: str | None = None,
-    dtype: str = "float32",
+    dtype: str = "auto",
     device: str | None = None,
     out: str | Path | None = None,
     **options: Any,

@@ -75,7 +75,7 @@ def switch_study(
     edition: str | None = None,
     subject: str | None = None,
     lora: int | None = None,
-    dtype: str = "float32",
+    dtype: str = "auto",
     device: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
