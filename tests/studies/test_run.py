@@ -34,7 +34,7 @@ def test_the_run_folder_holds_what_is_promised(run_folder, stored):
     assert stored["options"]["source_site"] == SITE and stored["options"]["directions"] == 2
     assert stored["sites"] == {side: {"site": SITE, "chosen": "given"} for side in ("source", "target")}
     assert stored["source"]["site"] == stored["target"]["site"] == SITE
-    assert stored["alignment"] == {"strategy": "same_tokens", "coverage": 1.0}
+    assert stored["alignment"] == {"strategy": "same_tokens", "coverage": 1.0, "by_role": {}}
     mapper = {"kind", "parameters", "fraction_of_target", "fvu", "cosine", "norm_ratio", "mode", "norm", "rows", "settings"}
     assert mapper <= set(stored["mapper"])
     controls = ["random", "random_in_span", "wrong_contrast", "shuffled", "shuffled_within_text", "untrained"]
