@@ -20,11 +20,12 @@ NAMES = [name for name, source in sources().items() if source.architecture.endsw
 def test_a_real_model_knows_the_capital_of_france(name: str) -> None:
     model: Any = real_model(name)
     if model.tokenizer.chat_template is None:
-        prompt = "The capital of France is"
+        prompt, answer = "Paris is the capital of", "France"
     else:
         question = [{"role": "user", "content": "What is the capital of France?"}]
+        answer = "Paris"
         prompt = model.tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-    assert "Paris" in it.generate(model, [prompt], max_new_tokens=16)[0]
+    assert answer in it.generate(model, [prompt], max_new_tokens=16)[0]
     assert model.cfg.dtype == torch.bfloat16
     parameters = sum(p.numel() for p in huggingface_model(model).parameters() if p.any())  # the bridge adds biases of zero
     assert parameters == pytest.approx(sources()[name].parameters, rel=0.01)
