@@ -16,7 +16,7 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import capture, collection, costs, generation, gpu, moments, ridge, store, sweep, training
+from benchmarks import capture, clean_kl, collection, costs, generation, gpu, moments, ridge, store, sweep, training
 from benchmarks.measure import Result
 
 N = {"d256 x 6 layers": 21, "the shape of Qwen2.5-0.5B": 5}
@@ -44,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[Options], list[Result]]] = {
     "capture": lambda options: capture.run(options.folder, N),
     "generation": lambda options: generation.run(options.folder, N),
     "costs": lambda options: costs.run(options.folder),
+    "clean-kl": lambda options: clean_kl.run(options.folder),
     "sweep": lambda _: sweep.run(),
     "collection": lambda options: collection.run(options.folder),
     "store": lambda options: store.run(options.folder, options.gigabytes),

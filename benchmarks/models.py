@@ -10,6 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 VOCABULARY = 8192
+QWEN_VOCABULARY = 151_936
+"""Of Qwen2.5."""
 SHAPES: dict[str, dict[str, Any]] = {
     "d256 x 6 layers": {
         "hidden_size": 256,
@@ -28,12 +30,12 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def make(folder: Path, shape: str, dtype: torch.dtype = torch.float32) -> Path:
+def make(folder: Path, shape: str, dtype: torch.dtype = torch.float32, vocabulary: int = VOCABULARY) -> Path:
     """Write a checkpoint; its tokenizer makes a token of each character."""
     shutil.rmtree(folder, ignore_errors=True)
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         max_position_embeddings=1024,
         bos_token_id=None,
         eos_token_id=None,
