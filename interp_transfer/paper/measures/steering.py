@@ -57,8 +57,6 @@ def _measure(setup: MappedModels, folder: Path) -> list[Row]:
         progress=False,
     )
     rows = [condition_row(judged, condition=name.replace("_", " ")) for name, judged in result.conditions.items()]
-    for row in rows:
-        row["mapper"] = setup.described if row["condition"] == "moved" else None
     for name in ("moved", "random"):
         plain = result.details["at_strength_one"][name]
         figures = {figure: _share(plain[figure]) for figure in ("success", "intact")}
@@ -69,7 +67,7 @@ def _measure(setup: MappedModels, folder: Path) -> list[Row]:
     words = ", ".join(f"{what}: {WORDS[d['equivalent']]}" for what, d in paired.items())
     rows.append({"condition": f"{DIFFERENCE} ({words})", "strength": "-", **differences, "clean KL": None})
     seen = _on_seen(setup, SteeringVector.load(folder / "moved.safetensors"))
-    return [{**row, "mapper": row.get("mapper")} for row in rows + seen]
+    return [{**row, "mapper": setup.described if row["condition"] == "moved" else None} for row in rows + seen]
 
 
 def _on_seen(setup: MappedModels, moved: SteeringVector) -> list[Row]:
