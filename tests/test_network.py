@@ -52,6 +52,7 @@ def test_the_block_blocks() -> None:
     assert "the network was reached for" in done.stderr
 
 
+@pytest.mark.slow
 def test_local_folders(folder: Callable[[str], Path]) -> None:
     models = [str(folder(family)) for family in ("qwen2", "gpt2")]
     done = run(WORK.format(models=models, wrong=["./nowhere", "/no/such/place"]))

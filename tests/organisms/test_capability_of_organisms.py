@@ -90,6 +90,7 @@ def test_choices_are_as_a_loop_would_have_them(organism_s: Any) -> None:
     assert found["plain"].value > found["broken"].value
 
 
+@pytest.mark.slow
 def test_the_harness_runs_them_by_itself(organism_s: Any) -> None:
     run: Any = lm_eval.simple_evaluate
     result = run(

