@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from interp_transfer.organisms.measure import APART, measure, update_card
 
 
