@@ -1,17 +1,16 @@
 """Success, intact and clean KL of a vector against its strength.
 
-A vector that is too weak does nothing and one that is too strong breaks the model, so two vectors can only be compared when
-each has the strength that suits it within the same cost. These curves show whether that choice was fair.
+For doses of noise and for blocks whose input is replaced, which have no cost in common. Vectors are compared at equal cost, see
+``effect``.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
 
-from interp_transfer.plots.style import FAINT, Style, axis, label, layout, percent, styles
+from interp_transfer.plots.style import Style, axis, label, layout, percent, styles
 
 KL_FLOOR = 1e-3
 """Clean KL below this, in nats per token, is drawn at this: the scale is logarithmic."""
@@ -25,8 +24,6 @@ BELOW = "strength (1 is the vector as it is)"
 def strength_curves(
     rows: Sequence[Mapping[str, Any]],
     *,
-    budget: float | None = None,
-    chosen: Mapping[str, float] | None = None,
     title: str = "",
     panels: Mapping[str, str] = PANELS,
     below: str = BELOW,
@@ -36,8 +33,6 @@ def strength_curves(
     Args:
         rows: one for each condition and strength: `condition`, `strength`, `success` and `intact` (each with `rate`,
             `low`, `high`, `n`), `clean_kl`; as `result.json` holds them under "sweep". In any order.
-        budget: allowed clean KL, nats per token; drawn as a line.
-        chosen: the chosen strength of each condition; marked by a ring if it is among the rows.
         title: above the figure; none if empty.
         panels: measures that are drawn, and the heading of each; clean KL last.
         below: title of the strengths' axis; its first word names the strength in hover texts.
@@ -59,22 +54,7 @@ def strength_curves(
                 figure.add_trace(_band(points, measure, style, name), panel, 1)
         for panel, measure in enumerate(panels, start=1):
             figure.add_trace(_line(points, measure, style, name, legend=panel == 1, called=called), panel, 1)
-        ringed = [row for row in points if chosen and name in chosen and math.isclose(row["strength"], chosen[name])]
-        for panel, measure in enumerate(panels, start=1):
-            if ringed:
-                figure.add_trace(_ring([ringed[0]["strength"]], [_value(ringed[0], measure)], style.colour, name), panel, 1)
-    if chosen:
-        figure.add_trace(_ring([None], [None], FAINT, None), 1, 1)  # an entry of the legend
     last = len(panels)
-    if budget is not None and "clean_kl" in panels:
-        figure.add_shape(
-            type="line", xref=f"x{last} domain", x0=0, x1=1, yref=f"y{last}", y0=budget, y1=budget,
-            line={"color": FAINT, "width": 1.5, "dash": "dash"},
-        )  # fmt: skip
-        figure.add_annotation(  # shapes on a logarithmic axis take the value, annotations its logarithm
-            text=f"budget {budget:g}", xref=f"x{last} domain", x=0, xanchor="left", yref=f"y{last}", y=math.log10(budget),
-            yanchor="bottom", showarrow=False, name="budget",
-        )  # fmt: skip
     figure.update_layout(**layout(title, 140 + 200 * len(panels)), hovermode="closest")
     figure.update_layout(margin_t=112 if title else 80)  # the legend may need two lines
     strengths = sorted({float(row["strength"]) for row in rows})
@@ -130,18 +110,4 @@ def _band(points: Sequence[Mapping[str, Any]], measure: str, style: Style, name:
         hoverinfo="skip",
         legendgroup=name,
         showlegend=False,
-    )
-
-
-def _ring(x: Sequence[float | None], y: Sequence[float | None], colour: str, name: str | None) -> Scatter:
-    return Scatter(
-        x=x,
-        y=y,
-        name="chosen strength",
-        legendgroup=name or "chosen",
-        legendrank=2000,
-        showlegend=name is None,
-        mode="markers",
-        marker={"symbol": "circle-open", "size": 17, "color": colour, "line": {"width": 2.5}},
-        hoverinfo="skip",
     )

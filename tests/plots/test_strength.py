@@ -45,14 +45,6 @@ def test_bands_are_the_intervals() -> None:
     assert list(band.y) == pytest.approx([0.1625, 0.35, 0.6, 0.4, 0.15, 0.0])
 
 
-def test_chosen_strengths_are_ringed_and_the_budget_is_drawn() -> None:
-    figure = strength_curves(ROWS, budget=0.15, chosen={"native": 1.0, "moved": 0.7, "unsteered": 0.0})
-    rings = [t for t in traces(figure) if t.name == "chosen strength" and t.x[0] is not None]
-    assert [ring.x[0] for ring in rings] == [1.0, 1.0, 1.0]  # 0.7 was not swept
-    assert layout(figure).shapes[0].y0 == 0.15
-    assert any(a.text == "budget 0.15" for a in layout(figure).annotations)
-
-
 def test_costs_of_zero_stay_on_the_logarithmic_scale() -> None:
     figure = strength_curves([point("native", 0.0, 0.0, 0.0), point("native", 1.0, 0.5, 0.1)])
     assert lines(figure, "native")[2].y[0] == KL_FLOOR
@@ -79,14 +71,13 @@ def test_no_rows_are_refused() -> None:
 
 
 def test_the_figure_is_plain_data() -> None:
-    assert json.loads(str(strength_curves(ROWS, budget=0.1).to_json()))["data"]
+    assert json.loads(str(strength_curves(ROWS).to_json()))["data"]
 
 
 def test_some_panels_of_another_thing_than_strengths() -> None:
-    figure = strength_curves(ROWS, panels={"success": "it is gone", "clean_kl": "cost"}, below="noise: its size", budget=0.1)
+    figure = strength_curves(ROWS, panels={"success": "it is gone", "clean_kl": "cost"}, below="noise: its size")
     success, cost = lines(figure, "moved")
     assert [success.yaxis, cost.yaxis] == ["y", "y2"]
-    assert [a.text for a in layout(figure).annotations] == ["it is gone", "cost", "budget 0.1"]
+    assert [a.text for a in layout(figure).annotations] == ["it is gone", "cost"]
     assert layout(figure).xaxis2.title.text == "noise: its size"
     assert success.customdata[0].startswith("noise 0.25<br>")
-    assert layout(figure).shapes[0].yref == "y2"
