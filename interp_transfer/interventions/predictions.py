@@ -62,7 +62,7 @@ def predicted(
     with ExitStack() as stack:
         if interventions:
             stack.enter_context(applied(model, *interventions, **placed))
-        chosen = not on_logits and stack.enter_context(logits_after(model, scored))
+        chosen = [] if on_logits else stack.enter_context(logits_after(model, scored))
         logits, _ = logits_of(model, texts)
     return (logits[0] if chosen else logits[scored.to(logits.device)]).float().log_softmax(dim=-1)
 

@@ -57,26 +57,29 @@ def starting_at(model: HookedModel, block: int, output: Any) -> Iterator[None]:
 
 
 @contextmanager
-def logits_after(model: HookedModel, tokens: Bool[Tensor, "text column"]) -> Iterator[bool]:
+def logits_after(model: HookedModel, tokens: Bool[Tensor, "text column"]) -> Iterator[list[Tensor]]:
     """Compute the logits after some tokens alone, as one text of as many tokens.
 
     Yields:
-        Whether the model can do so; if not, it computes all logits.
+        A list, which holds what the unembedding has read, if it read these tokens alone. It stays empty for a model that
+        computes all logits: one without an unembedding that can be hooked, or one that does not call it.
     """
+    read: list[Tensor] = []
     hf = huggingface_model(model)
     head = None if hf is None else hf.get_output_embeddings()
     while head is not None and "_original_component" in head._modules:
         head = head._modules["_original_component"]
     if head is None:
-        yield False
+        yield read
         return
 
     def select(module: nn.Module, args: tuple) -> tuple:  # noqa: ARG001 - torch passes the module
-        return (args[0][tokens.to(args[0].device)][None], *args[1:])
+        read.append(args[0][tokens.to(args[0].device)][None])
+        return (read[-1], *args[1:])
 
     handle = head.register_forward_pre_hook(select)
     try:
-        yield True
+        yield read
     finally:
         handle.remove()
 

@@ -5,6 +5,7 @@ transformer-lens wraps. Weights are never processed, because folding norms would
 vector and mapper. A model that the user wrapped, bridge or ``HookedTransformer``, is used unchanged.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,7 +92,9 @@ def load_model(
     chosen = None if dtype == "auto" else _checked_dtype(dtype, place)
     hf, tokenizer, identity = load_unwrapped(model, options=options, device=place, tokenizer=tokenizer)
     stored = getattr(hf.config, "dtype", None) or hf.dtype
-    chosen = chosen or _checked_dtype(stored, place)
+    if chosen is None:
+        chosen = _checked_dtype(stored, place)
+        _warn_if_slow(chosen, place)
     cast(hf, chosen)
     if place is not None and not is_quantized(hf):
         hf.to(torch.device(place))
@@ -170,6 +173,19 @@ def _checked_dtype(dtype: str | torch.dtype, device: str | torch.device | None) 
                 "'float32', 'bfloat16' or 'float16'"
             ) from error
     return named
+
+
+def _warn_if_slow(dtype: torch.dtype, device: str | torch.device | None) -> None:
+    """Warn of a dtype for which a CPU has no instructions, as far as oneDNN (mkldnn) knows."""
+    half = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    known = device is not None and torch.device(device).type == "cpu" and torch.backends.mkldnn.is_available()
+    if known and dtype in half and not getattr(torch.ops.mkldnn, half[dtype])():
+        warnings.warn(
+            f"this CPU has no instructions for {dtype}, the checkpoint's dtype, and is several times faster with "
+            "dtype='float32', which takes twice the memory",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _wrap(hf: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> HookedModel:

@@ -112,7 +112,7 @@ def find_sites(
     Args:
         source: the model that the vector comes from.
         target: the model that is steered.
-        task: contrast, texts, prompts and judge; with answers, for "attribution".
+        task: contrast, texts, prompts and judge.
         by: the predictor, one of ``PREDICTORS``.
         few: number of pairs to try.
         source_sites: candidates; the inputs of all blocks but the first unless given.

@@ -9,6 +9,7 @@ parameters and is the same each time.
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.evaluation.judges.rules import OneByOne
 from interp_transfer.evaluation.task import Task
 from interp_transfer.io import checked, hashed, write_json
-from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.hooked_model import HookedModel, huggingface_model, is_quantized
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import residual_sites
 from interp_transfer.search.first_order import NothingToPredict, first_order
@@ -84,7 +85,7 @@ def find_site(
         n: number of validation prompts, and of clean ones; all if there are fewer.
         seed: draws the prompts.
         cache: folder in which choices are kept, by model, task and the arguments above. A task whose judge is a function
-            without source code is not kept.
+            without source code, or a closure, is not kept.
         progress: show bars when it takes longer than two seconds.
 
     Raises:
@@ -99,12 +100,12 @@ def find_site(
     sites = residual_sites(model)[1:]
     vectors = extract_each(model, task.contrast("train"), sites, seed=seed, progress=progress)
     count = min(n, len(task.prompts("validation")))
-    try:
-        gradient = first_order(model, task, sites, n=count, seed=seed)
-        predicted = {site: float(vectors[site].direction.float() @ gradient[site]) for site in sites}
-        short = sorted(sites, key=lambda site: -predicted[site])[:few]
-    except NothingToPredict:
-        predicted, short = {}, _spread(sites, few)
+    predicted: dict[str, float] = {}
+    if not is_quantized(huggingface_model(model)):
+        with suppress(NothingToPredict):
+            gradient = first_order(model, task, sites, n=count, seed=seed)
+            predicted = {site: float(vectors[site].direction.float() @ gradient[site]) for site in sites}
+    short = sorted(sites, key=lambda site: -predicted[site])[:few] if predicted else _spread(sites, few)
     validation = evaluator(model, task, "validation", n=count, seed=seed, clean_prompts=count)
     searches = search_strengths(validation, {site: vectors[site] for site in short}, progress=progress)
     best = max(short, key=lambda site: (searches[site].chosen.intact.value, searches[site].chosen.success.value))
@@ -134,6 +135,8 @@ def _spread(sites: Sequence[str], few: int) -> list[str]:
 def _key(model: HookedModel, task: Task, arguments: Mapping[str, int]) -> dict[str, Any] | None:
     """What a choice depends on; None if the judge cannot be told from others."""
     judge = task.judge.one if isinstance(task.judge, OneByOne) else task.judge
+    if getattr(judge, "__closure__", None):
+        return None  # what it has enclosed does not show in its source
     try:
         judged = repr(judge) if hasattr(judge, "__dataclass_fields__") else inspect.getsource(judge)
     except (OSError, TypeError):

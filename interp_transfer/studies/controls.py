@@ -46,8 +46,7 @@ def moved_and_controls(
         the leading components of the moved evidence. "wrong_contrast": the difference of two halves of the contrast's positive
         side, moved by the mapper. "shuffled" and "shuffled_within_text": the vector moved by mappers that were fitted on pairs
         whose partners were exchanged across all texts or within each (not for pairs in a store), by another exchange for each
-        seed. "untrained": moved by
-        mappers that were not trained.
+        seed. "untrained": moved by mappers that were not trained.
     """
     fitting: dict[str, Any] = {"models": models, "progress": progress}
 

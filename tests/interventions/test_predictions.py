@@ -168,3 +168,14 @@ def test_logits_are_computed_after_the_answers_tokens_alone(wrapped: Callable[[s
     ending = it.Intervention("unembed.hook_out", lambda a: a + 0.0, "all")  # at the logits themselves: all are computed
     both = teacher_forced(model, prompts, answers, steer(model), ending).kl
     torch.testing.assert_close(both, found, atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_that_does_not_call_its_unembedding_computes_all_logits(
+    wrapped: Callable[[str], Any], monkeypatch: Any
+) -> None:
+    model = wrapped("qwen2")
+    prompts, answers = cases(model)
+    expected = teacher_forced(model, prompts, answers, steer(model)).kl
+    elsewhere = torch.nn.Linear(WIDTH, 3)  # as if the logits were computed from the weights without a call of the module
+    monkeypatch.setattr(model.original_model, "get_output_embeddings", lambda: elsewhere)
+    torch.testing.assert_close(teacher_forced(model, prompts, answers, steer(model)).kl, expected)

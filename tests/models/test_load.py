@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -390,3 +391,20 @@ def test_what_a_hooked_transformer_would_lose_is_refused(tmp_path: Path, family:
     path = str(make_checkpoint(tmp_path / family, family, **changes))
     with pytest.raises(ValueError, match="not converted to a HookedTransformer"):
         it.load_model(path, device="cpu", wrapper="hooked_transformer")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_dtype_that_the_cpu_has_no_instructions_for_is_warned_of(
+    fast: bool, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_checkpoint(tmp_path / "model", "llama", dtype=dtype)
+    for name in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
+        monkeypatch.setattr(torch.ops.mkldnn, name, lambda: fast)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        it.load_model(path, device="cpu")
+        it.load_model(path, device="cpu", dtype=dtype)  # chosen on purpose
+    told = [str(warning.message) for warning in caught if "no instructions" in str(warning.message)]
+    assert len(told) == (1 if not fast and dtype != torch.float32 else 0)
+    assert all(str(dtype) in one and "dtype='float32'" in one and "\n" not in one for one in told)

@@ -51,6 +51,12 @@ def test_without_answers_the_positive_prompts_say_what_is_wanted(models, cats, m
     assert gradient.tolist() == pytest.approx(first_order(models[1], told, sites, n=8)[sites[0]].tolist(), rel=1e-3, abs=1e-6)
 
 
+def test_depth_makes_the_list_of_a_quantized_model_which_has_no_gradients(models, cats, monkeypatch):
+    monkeypatch.setattr(module, "is_quantized", lambda hf: hf is models[1].original_model)
+    search = find_site(models[1], cats, few=1, n=4, progress=False)
+    assert (search.predicted, list(search.tried)) == ({}, ["blocks.2.hook_resid_pre"])
+
+
 def test_depth_makes_the_list_where_nothing_can_be_predicted(models, cats, monkeypatch):
     def nothing(*_args, **_kwargs):
         raise NothingToPredict("none")
@@ -84,7 +90,10 @@ def test_a_choice_is_kept_by_model_task_and_arguments(models, cats, tmp_path, mo
 
 def test_a_judge_that_cannot_be_told_from_others_is_not_kept(models, cats, tmp_path):
     without_source = eval("lambda prompts, completions: judge(prompts, completions)", {"judge": it.judges.load("lacks:a")})
-    find_site(models[1], replace(cats, judge=without_source), few=1, n=4, cache=tmp_path, progress=False)
+    word = "a"
+    enclosing = it.Task.from_pairs([("x", "y")], lambda _, completion: word in completion).judge
+    for judge in (without_source, enclosing):
+        find_site(models[1], replace(cats, judge=judge), few=1, n=4, cache=tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
 
 
