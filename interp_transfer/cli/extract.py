@@ -29,7 +29,7 @@ def extract(
 ) -> None:
     """Extract a steering vector from the training pairs of a task or a file, and save it."""
     from interp_transfer.studies.folders import fresh_file
-    from interp_transfer.studies.inputs import AUTO, choose_site, open_model
+    from interp_transfer.studies.inputs import AUTO, check_given_site, choose_site, open_model
     from interp_transfer.vectors.extract import extract as extracted
 
     file = fresh_file(out)
@@ -38,6 +38,7 @@ def extract(
             raise ValueError("pairs without a judge do not say where to steer: give --site, or --judge to search for one")
         judge = "refusal"  # not asked for anything: the site is known
     chosen = task_from(task, pairs, judge, system, options, direction=direction)
+    check_given_site(model, chosen, site)
     hooked = open_model(model, chosen, **options)
     where = int(positions) if positions.lstrip("-").isdigit() else positions
     vector = extracted(hooked, chosen.contrast("train"), choose_site(hooked, chosen, site).name, method=method, positions=where)

@@ -83,6 +83,27 @@ def load_unwrapped(
     return hf, tokenizer, checkpoint_identity(str(model), hf, tokenizer)
 
 
+def number_of_blocks(model: str | Path) -> int | None:
+    """The number of blocks of a checkpoint, read from its configuration; None where no configuration can be read.
+
+    Args:
+        model: as for ``load_unwrapped``.
+
+    Raises:
+        ValueError: for an unknown name, as ``load_unwrapped`` does.
+    """
+    from transformers import AutoConfig
+
+    place = _resolve(str(model), LoadOptions())
+    if place.local and is_adapter(place.path):
+        return None
+    try:
+        config = AutoConfig.from_pretrained(place.path, local_files_only=place.local)
+    except (OSError, ValueError, KeyError):
+        return None  # loading says what is wrong
+    return getattr(language_config(config), "num_hidden_layers", None)
+
+
 def cast(hf: nn.Module, dtype: torch.dtype) -> None:
     """Change the dtype of a model's parameters, in place; quantized ones, which are integers, stay."""
     # One parameter at a time, so that memory never holds the model twice; buffers (rotary frequencies) keep their float32.

@@ -99,13 +99,24 @@ def hook_points(model: HookedModel, sites: str | int | Iterable[str | int], edit
     return {site: known[site] for site in names}
 
 
+def check_block(site: str | int, n_layers: int) -> None:
+    """Refuse a site of a block that a model of so many blocks does not have.
+
+    Raises:
+        ValueError: naming the blocks that there are.
+    """
+    layer = layer_of(site_name(site))
+    if layer is not None and layer >= n_layers:
+        raise ValueError(
+            f"site {site_name(site)!r}: this model has {n_layers} blocks, 0 to {n_layers - 1}; choose one of those"
+        )
+
+
 def _check(model: HookedModel, site: str, known: dict[str, Any]) -> str:
     if site in known:
         return site
-    layer = layer_of(site)
-    n_layers = int(model.cfg.n_layers)
-    if layer is not None and layer >= n_layers and BLOCK.sub("blocks.0.", site) in known:
-        raise ValueError(f"site {site!r}: this model has {n_layers} blocks, 0 to {n_layers - 1}; choose one of those")
+    if BLOCK.sub("blocks.0.", site) in known:
+        check_block(site, int(model.cfg.n_layers))
     examples = [name for name in known if name.endswith("hook_resid_pre")][:3]
     hint = did_you_mean(site, known, n=3, cutoff=0.5) or f"there are {', '.join(map(repr, examples))}, for example; "
     raise ValueError(f"unknown site {site!r}: {hint}model.hook_dict lists all {len(known)}")

@@ -36,7 +36,7 @@ from interp_transfer.stats import rate
 from interp_transfer.studies.features_page import write_features_page
 from interp_transfer.studies.features_result import Direction, Flips, MovedFeatures
 from interp_transfer.studies.folders import fresh_folder
-from interp_transfer.studies.inputs import choose_site, find_task, open_model
+from interp_transfer.studies.inputs import check_given_site, choose_sites, find_task, open_model
 from interp_transfer.transfer.saes import match_features, move_sae
 from interp_transfer.vectors.extract import extract
 
@@ -101,13 +101,15 @@ def features_study(
     if listed < 1:
         raise ValueError(f"listed={listed}: give at least one feature for the page")
     folder = fresh_folder(out)
+    for model, site in ((source, source_site), (target, target_site)):
+        check_given_site(model, task, site)
     a, b = (open_model(model, task, dtype, device) for model in (source, target))
     models = {"source": a, "target": b}
     chosen = {"source": (source_sae, source_site), "target": (target_sae, target_site)}
     stored = {side: _stored_sae(models[side], *chosen[side]) for side in models}
-    # Both sites are checked before the first SAE is trained.
-    untrained = {side: choose_site(models[side], task, chosen[side][1]).name for side in models if stored[side] is None}
-    trained = {side: _train(models[side], task, site, seed, progress) for side, site in untrained.items()}
+    untrained = {side: model for side, model in models.items() if stored[side] is None}
+    sites = choose_sites(untrained, task, {"source": source_site, "target": target_site}, seed=seed, progress=progress)
+    trained = {side: _train(models[side], task, site.name, seed, progress) for side, site in sites.items()}
     sae, own = (stored[side] or trained[side] for side in models)
     result = move_features(a, b, _directions(task), sae, own, seed=seed, progress=progress, **options)
     if folder is not None:

@@ -1,5 +1,6 @@
 """The inputs of a study: a task, models and sites, each by name or as an object."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.io import cache_folder
+from interp_transfer.models.checkpoints import number_of_blocks
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model
-from interp_transfer.models.sites import check_site
+from interp_transfer.models.sites import check_block, check_site
 from interp_transfer.plugins import known_model
 from interp_transfer.search.site_search import SiteSearch, find_site
 
@@ -126,3 +128,32 @@ def choose_site(
         return ChosenSite(check_site(model, named), "card")
     search = find_site(model, task, seed=seed, cache=cache_folder("sites"), progress=progress)
     return ChosenSite(search.site, "found", search)
+
+
+def choose_sites(
+    models: Mapping[str, HookedModel],
+    task: Task,
+    sites: Mapping[str, str | int | None],
+    *,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, ChosenSite]:
+    """Choose a site for each of several models, as ``choose_site`` does; given ones are checked before any is searched."""
+    for side, model in models.items():
+        given = sites[side]
+        if given is not None and given != AUTO:
+            check_site(model, given)
+    return {side: choose_site(model, task, sites[side], seed=seed, progress=progress) for side, model in models.items()}
+
+
+def check_given_site(model: Any, task: Task, site: str | int | None) -> None:
+    """Refuse a block that a model does not have before its weights are loaded, for a model that is named.
+
+    Raises:
+        ValueError: naming the blocks that there are.
+    """
+    if site is None or site == AUTO or not isinstance(model, str | Path):
+        return
+    blocks = number_of_blocks(tuned_name(str(model), task))
+    if blocks is not None:
+        check_block(site, blocks)

@@ -16,7 +16,7 @@ from interp_transfer.interventions.intervention import add
 from interp_transfer.studies.controls import at_strength_one, fit_seeds, moved_and_controls
 from interp_transfer.studies.details import asked, comparison_details, input_details, mapper_details, vector_details
 from interp_transfer.studies.folders import fresh_folder
-from interp_transfer.studies.inputs import choose_site, data_options, find_task, open_model
+from interp_transfer.studies.inputs import check_given_site, choose_sites, data_options, find_task, open_model
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.save import save_run
 from interp_transfer.studies.texts import discard, given_texts, mapper_texts, paired
@@ -57,14 +57,14 @@ def run(
     task = find_task(task, how.edition, max_new_tokens=how.max_new_tokens, **options)
     _check_prompts(task, how)
     folder, given = fresh_folder(out), given_texts(texts)
+    wanted = {"source": how.source_site, "target": how.target_site}
+    for model, site in zip((source, target), wanted.values(), strict=True):
+        check_given_site(model, task, site)
     a, b = (open_model(model, task, how.dtype, how.device) for model in (source, target))
     stage = tqdm(total=6, bar_format="{desc}", disable=not progress, leave=False).set_description_str
 
     stage("sites")
-    sites = {
-        side: choose_site(model, task, site, seed=how.seed, progress=progress)
-        for side, model, site in (("source", a, how.source_site), ("target", b, how.target_site))
-    }
+    sites = choose_sites({"source": a, "target": b}, task, wanted, seed=how.seed, progress=progress)
     s, t = sites["source"].name, sites["target"].name
 
     stage("vectors")

@@ -179,6 +179,30 @@ def test_sites_are_searched_where_none_is_known(models, cats, tmp_path, monkeypa
 
 
 @pytest.mark.usefixtures("registered")
+def test_a_block_that_a_model_lacks_is_refused_before_weights_are_loaded(monkeypatch, cats, checkpoints):
+    def load(*_args: Any, **_kwargs: Any) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("interp_transfer.studies.inputs.load_model", load)
+    for target in ("tiny-b", checkpoints[1]):
+        with pytest.raises(ValueError, match=r"site 'blocks\.40\.hook_resid_pre': this model has 4 blocks, 0 to 3"):
+            it.run(cats, "tiny-a", target, target_site=40, n=2)
+    with pytest.raises(AssertionError, match="weights were loaded"):
+        it.run(cats, "tiny-a", "tiny-b", target_site=3, n=2)
+
+
+def test_a_given_site_is_checked_before_another_is_searched(models, cats, monkeypatch):
+    def search(*_args: Any, **_kwargs: Any) -> None:
+        raise AssertionError("a site was searched")
+
+    monkeypatch.setattr("interp_transfer.studies.inputs.find_site", search)
+    with pytest.raises(ValueError, match="unknown site"):
+        it.run(cats, *models, target_site="blocks.1.hook_resid_pro", n=2)
+    with pytest.raises(AssertionError, match="a site was searched"):
+        it.run(cats, *models, target_site=1, n=2)
+
+
+@pytest.mark.usefixtures("registered")
 def test_mistakes_are_found_before_any_work(cats, tmp_path, monkeypatch):
     def work(*_args: Any, **_kwargs: Any) -> None:
         raise AssertionError("work was begun")
