@@ -26,6 +26,9 @@ from interp_transfer.cli.switch import switch
 from interp_transfer.cli.transfer import transfer
 from interp_transfer.plugins import plugins
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, which typer returns in place of the exception."""
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -53,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = app(args=argv, prog_name="interp-transfer", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("stopped")
+        code = INTERRUPTED
     except (ValueError, OSError) as error:
         return _fail(str(error))
     except Exception as error:
@@ -66,12 +69,14 @@ def main(argv: list[str] | None = None) -> int:
             sys.stderr.write(f"{message}\n")
             return 2
         return _fail(message)
+    if code == INTERRUPTED:
+        return _fail("stopped", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
-    return 2
+    return code
 
 
 def _silence_libraries() -> None:

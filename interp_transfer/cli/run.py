@@ -1,5 +1,6 @@
 """`interp-transfer run`: the whole pipeline."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +41,13 @@ def run_and_show(task: Any, source: str, target: str, out: Path | None, as_json:
     """Run the pipeline and print its result."""
     from interp_transfer.studies.run import run as pipeline
 
-    _print(pipeline(task, source, target, out=out, **options), out, as_json)
+    try:
+        result = pipeline(task, source, target, out=out, **options)
+    except KeyboardInterrupt:
+        resumes = "The same command resumes from what was computed" if out else "With --out FOLDER a stopped run can be resumed"
+        sys.stderr.write(f"\n{resumes}\n")
+        raise
+    _print(result, out, as_json)
 
 
 def repeat_run(file: Path, out: Path | None, as_json: bool) -> None:

@@ -4,8 +4,9 @@ It holds the prompts, the model that answers them, the task that judges the answ
 measured. All conditions of a comparison use one evaluator.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.evaluation.judges.rules import Verdict
+from interp_transfer.evaluation.kept import ROWS, Kept, about_model, setting_key
 from interp_transfer.evaluation.reasoning import prompt_texts, reasoning_lengths, without_reasoning
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate, generate_tokens
@@ -22,6 +24,7 @@ from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.merging import can_share, merged
 from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import Add, MeanAblate
+from interp_transfer.io import hashed
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.prompts.chats import Prompt
@@ -179,12 +182,14 @@ class Evaluator:
         task: its judge decides.
         prompts: answered under every condition.
         clean_kl: measures costs on clean prompts.
+        kept: where completions and costs are kept, if they are.
     """
 
     model: HookedModel
     task: Task
     prompts: tuple[Prompt, ...]
     clean_kl: CleanKL
+    kept: Kept | None = field(default=None, repr=False)
 
     def judge(
         self, setting: Sequence[Intervention], strength: float | int = 0.0, note: str = "", progress: bool = True
@@ -201,7 +206,7 @@ class Evaluator:
     ) -> list[Condition]:
         """Judge several settings, each as for ``judge``; those that add vectors at the same sites share batches."""
         completions = self.completions(settings, progress)
-        costs = self.clean_kl(self.model, settings, progress)
+        costs = self.costs(settings, progress)
         return [
             condition(self.task, self.prompts, texts, kl, strength, note or "; ".join(map(str, setting)))
             for setting, strength, texts, kl in zip(settings, strengths, completions, costs, strict=True)
@@ -221,7 +226,39 @@ class Evaluator:
 
     def completions(self, settings: Sequence[Sequence[Intervention]], progress: bool = True) -> list[list[str]]:
         """Return the completions of the prompts under each setting."""
-        return completions_each(self.model, self.prompts, settings, self.task.max_new_tokens, progress)
+        length = self.task.max_new_tokens
+        return self._each(
+            "completions",
+            settings,
+            lambda part: completions_each(self.model, self.prompts, settings[part], length, progress),
+            list[str],
+        )
+
+    def costs(self, settings: Sequence[Sequence[Intervention]], progress: bool = False) -> list[Float[Tensor, " prompt"]]:
+        """Return the clean KL of each clean prompt under each setting, in nats per token."""
+        each = self._each(
+            "costs",
+            settings,
+            lambda part: [kl.tolist() for kl in self.clean_kl(self.model, settings[part], progress)],
+            list[float],
+        )
+        return list(map(torch.tensor, each))
+
+    def _each(
+        self, what: str, settings: Sequence[Sequence[Intervention]], make: Callable[[slice], list[Any]], kind: Any
+    ) -> list[Any]:
+        """What ``make`` returns for the settings, kept on the way."""
+        if self.kept is None:
+            return make(slice(None))
+        plain = map(setting_key, settings)
+        keys = [None if setting is None else hashed([self._about, setting]) for setting in plain]
+        return self.kept.each(what, keys, make, kind, max(1, ROWS // len(self.prompts)))
+
+    @cached_property
+    def _about(self) -> str:
+        """A hash of what an outcome depends on besides its setting."""
+        ids = tokenize(self.model, self.prompts)
+        return hashed([about_model(self.model), ids, self.task.max_new_tokens, vars(self.clean_kl)])
 
     def few(self, n: int) -> "Evaluator":
         """Return the evaluator of the first prompts, and of as many clean ones."""
@@ -301,7 +338,14 @@ def _batched(settings: Sequence[Sequence[Intervention]]) -> list[list[int]]:
 
 
 def evaluator(
-    model: HookedModel, task: Task, split: str, *, n: int = 200, seed: int = 0, clean_prompts: int | None = None
+    model: HookedModel,
+    task: Task,
+    split: str,
+    *,
+    n: int = 200,
+    seed: int = 0,
+    clean_prompts: int | None = None,
+    kept: Kept | None = None,
 ) -> Evaluator:
     """Draw prompts of a split, and answer clean ones without steering.
 
@@ -313,6 +357,7 @@ def evaluator(
         seed: draws the prompts.
         clean_prompts: number of prompts that costs are measured on, or all if there are fewer; n unless given, but at least
             ``CLEAN_PROMPTS``.
+        kept: where completions and costs are kept; nowhere unless given.
 
     Raises:
         ValueError: for fewer prompts than n, or a thinking model that answers no clean prompt within the task's length.
@@ -321,18 +366,25 @@ def evaluator(
     clean = task.clean(split)
     count = max(n, CLEAN_PROMPTS) if clean_prompts is None else clean_prompts
     drawn = draw(clean, min(count, len(clean)), seed, f"clean {split} prompts of {task.name}")
-    answers = generate_tokens(model, drawn, max_new_tokens=task.max_new_tokens, progress=False)
+    ids = tokenize(model, drawn)
+    key = hashed([about_model(model), ids, task.max_new_tokens])
+    [answers] = (kept or Kept()).each(
+        "answers",
+        [key],
+        lambda _: [generate_tokens(model, drawn, max_new_tokens=task.max_new_tokens, progress=False)],
+        list[list[int]],
+        at_once=1,
+    )
     skip = reasoning_lengths(model, drawn, answers)
-    kept = [i for i, (answer, block) in enumerate(zip(answers, skip, strict=True)) if block < len(answer)]
-    if not kept:
+    ended = [i for i, (answer, block) in enumerate(zip(answers, skip, strict=True)) if block < len(answer)]
+    if not ended:
         raise ValueError(
             f"none of {len(drawn)} clean answers ends its reasoning within {task.max_new_tokens} tokens: give the task a "
             "larger max_new_tokens, or choose a model whose chat template switches reasoning off"
         )
-    ids = tokenize(model, drawn)
-    read, made = (tuple(tuple(rows[i]) for i in kept) for rows in (ids, answers))
-    clean_kl = CleanKL(read, made, tuple(skip[i] for i in kept))
-    return Evaluator(model, task, tuple(prompts), clean_kl)
+    read, made = (tuple(tuple(rows[i]) for i in ended) for rows in (ids, answers))
+    clean_kl = CleanKL(read, made, tuple(skip[i] for i in ended))
+    return Evaluator(model, task, tuple(prompts), clean_kl, kept)
 
 
 def draw(items: Sequence[Any], n: int, seed: int, what: str) -> list[Any]:

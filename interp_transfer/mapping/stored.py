@@ -8,7 +8,7 @@ paired.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,12 @@ class StoredPairs(PairedActivations):
     """
 
     store: Store = field(kw_only=True)
+
+    def in_memory(self) -> PairedActivations:
+        """Return the same pairs with all rows in memory."""
+        plain = {f.name: getattr(self, f.name) for f in fields(PairedActivations)}
+        read = {side: {site: column[:] for site, column in plain[side].items()} for side in ("source", "target")}
+        return PairedActivations(**{**plain, **read, "text_index": self.text_index[:], "target_token": self.target_token[:]})
 
     def shuffled(self, seed: int = 0, *, within_text: bool = False) -> "StoredPairs":
         """See ``PairedActivations.shuffled``."""

@@ -119,7 +119,7 @@ def best_joint(
 
 def _judged(test: Evaluator, sets: Sequence[tuple[Intervention, ...]], budget: float, progress: bool) -> list[Condition | None]:
     """The outcome of each set; None for one beyond the budget, without generating."""
-    costs = test.clean_kl(test.model, sets, progress)
+    costs = test.costs(sets, progress)
     within = [k for k, kl in enumerate(costs) if float(kl.mean()) <= budget]
     judged: list[Condition | None] = [None] * len(sets)
     for k, texts in zip(within, test.completions([sets[k] for k in within], progress), strict=True):

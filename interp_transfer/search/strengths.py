@@ -209,7 +209,7 @@ def largest_within(
         if not todo:
             break
         guesses = [brackets[name].guess() for name in todo]
-        costs = validation.clean_kl(validation.model, [makes[name](x) for name, x in zip(todo, guesses, strict=True)])
+        costs = validation.costs([makes[name](x) for name, x in zip(todo, guesses, strict=True)])
         for name, x, kl in zip(todo, guesses, costs, strict=True):
             brackets[name].add(x, float(kl.double().mean()))
     return {name: Limit(b.low, b.low_cost, b.saturated) for name, b in brackets.items()}

@@ -156,7 +156,7 @@ class _Trials:
 
     def costs(self, settings: Sequence[_Setting]) -> list[float]:
         """Return the clean KL of each setting."""
-        each = self.evaluator.clean_kl(self.evaluator.model, [(self._steer(s),) for s in settings])
+        each = self.evaluator.costs([(self._steer(s),) for s in settings])
         return [float(kl.mean()) for kl in each]
 
     def point(self, s: _Setting, outcomes: Sequence[tuple[bool, bool]], clean_kl: float | None) -> SweepPoint:

@@ -3,9 +3,12 @@
 Every control has the moved vector's length, and its strength is found by the same search.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
@@ -21,23 +24,41 @@ Vectors = Mapping[str, list[SteeringVector]]
 """By condition, its draws: random directions, or one vector for each seed of a mapper."""
 
 
-Models = tuple[HookedModel, HookedModel]
-"""Source and target."""
+@dataclass(frozen=True)
+class Fitter:
+    """Fits mappers on the pairs of a run, or reads what a run that was stopped has fitted.
 
+    Attributes:
+        pairs: what they are fitted on.
+        models: source and target.
+        origin: a hash of what the pairs were collected from.
+        kept: where mappers are kept.
+        progress: show a bar when it takes longer than two seconds.
+    """
 
-def fit_seeds(pairs: PairedActivations, how: RunOptions, models: Models, progress: bool) -> list[Mapper]:
-    """Fit the mapper with each seed, which draws its initial weights and the texts that it is fitted on."""
-    return [fit(pairs, how.mapper, models=models, seed=seed, progress=progress, **how.settings) for seed in how.mapper_seeds]
+    pairs: PairedActivations
+    models: tuple[HookedModel, HookedModel]
+    origin: str
+    kept: Kept
+    progress: bool = True
+
+    def fit(self, kind: str, seed: int, settings: Mapping[str, Any] | None = None, shuffled: str = "") -> Mapper:
+        """Fit a mapper; on pairs whose partners were exchanged across all texts ("all") or within each ("within")."""
+        settings = settings or {}
+
+        def fitted() -> Mapper:
+            pairs = self.pairs.shuffled(seed, within_text=shuffled == "within") if shuffled else self.pairs
+            return fit(pairs, kind, models=self.models, seed=seed, progress=self.progress, **settings)
+
+        return self.kept.mapper([self.origin, kind, seed, dict(settings), shuffled, version("interp-transfer")], fitted)
+
+    def fit_seeds(self, how: RunOptions, shuffled: str = "") -> list[Mapper]:
+        """Fit the run's mapper with each seed, which draws its initial weights and the texts that it is fitted on."""
+        return [self.fit(how.mapper, seed, how.settings, shuffled) for seed in how.mapper_seeds]
 
 
 def moved_and_controls(
-    models: Models,
-    task: Task,
-    pairs: PairedActivations,
-    mappers: list[Mapper],
-    vector: SteeringVector,
-    how: RunOptions,
-    progress: bool = True,
+    fitter: Fitter, task: Task, mappers: list[Mapper], vector: SteeringVector, how: RunOptions
 ) -> dict[str, list[SteeringVector]]:
     """Move the vector through each mapper, and make the controls.
 
@@ -48,7 +69,6 @@ def moved_and_controls(
         whose partners were exchanged across all texts or within each (not for pairs in a store), by another exchange for each
         seed. "untrained": moved by mappers that were not trained.
     """
-    fitting: dict[str, Any] = {"models": models, "progress": progress}
 
     def move(mapper: Mapper, one: SteeringVector) -> SteeringVector:
         return mapper.transfer(one, how.mode, how.norm)
@@ -56,25 +76,21 @@ def moved_and_controls(
     def at_length(one: SteeringVector) -> SteeringVector:
         return one.normalized(moved[0].norm) if one.norm > 0 else one
 
-    def through_shuffled(within_text: bool) -> list[SteeringVector]:
-        shuffled = (pairs.shuffled(k, within_text=within_text) for k in how.mapper_seeds)  # one at a time: each is a copy
-        fitted = [
-            fit(each, how.mapper, seed=k, **fitting, **how.settings) for k, each in zip(how.mapper_seeds, shuffled, strict=True)
-        ]
-        return [at_length(move(mapper, vector)) for mapper in fitted]
+    def through(mappers: Iterable[Mapper]) -> list[SteeringVector]:
+        return [at_length(move(mapper, vector)) for mapper in mappers]
 
     moved = [move(mapper, vector) for mapper in mappers]
     contrast = task.contrast("train")
-    untrained = [fit(pairs, "untrained", seed=k, **fitting) for k in how.mapper_seeds]
-    wrong = [extract(models[0], same_side(contrast, k), vector.site, progress=progress) for k in how.mapper_seeds]
+    wrong = [extract(fitter.models[0], same_side(contrast, k), vector.site, progress=fitter.progress) for k in how.mapper_seeds]
+    within = [] if isinstance(fitter.pairs, StoredPairs) else fitter.fit_seeds(how, "within")
     return {
         "moved": moved,
         "random": random_vectors(moved[0], how.directions, how.seed),
         "random_in_span": span_vectors(moved[0], -(-how.directions // 2), how.seed),
         "wrong_contrast": [at_length(move(mappers[0], one)) for one in wrong],
-        "shuffled": through_shuffled(within_text=False),
-        **({} if isinstance(pairs, StoredPairs) else {"shuffled_within_text": through_shuffled(within_text=True)}),
-        "untrained": [at_length(move(mapper, vector)) for mapper in untrained],
+        "shuffled": through(fitter.fit_seeds(how, "all")),
+        **({"shuffled_within_text": through(within)} if within else {}),
+        "untrained": through(fitter.fit("untrained", k) for k in how.mapper_seeds),
     }
 
 

@@ -1,10 +1,13 @@
 """Output folders of studies: checked before any work, and written whole or not at all."""
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tqdm.auto import tqdm
 
 
 def fresh_folder(out: str | Path | None) -> Path | None:
@@ -20,6 +23,19 @@ def fresh_folder(out: str | Path | None) -> Path | None:
         raise ValueError(f"{str(out)!r} is not an empty folder: choose another one, or remove it first")
     _check_writable(folder.parent)
     return folder
+
+
+def work_folder(folder: Path | None, progress: bool = True) -> Path | None:
+    """The folder beside an output folder in which a study keeps what it has computed so far; None for None.
+
+    One that a stopped study left is announced.
+    """
+    if folder is None:
+        return None
+    work = folder.with_name(f".{folder.name}.resume")
+    if progress and work.is_dir():
+        tqdm.write(f"Resuming: {work} holds what an earlier run into this folder had computed when it was stopped", sys.stderr)
+    return work
 
 
 def fresh_file(path: str | Path) -> Path:

@@ -11,15 +11,16 @@ from tqdm.auto import tqdm
 
 from interp_transfer.evaluation.compare import Result, about
 from interp_transfer.evaluation.evaluator import draw
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import add
-from interp_transfer.studies.controls import at_strength_one, fit_seeds, moved_and_controls
+from interp_transfer.studies.controls import Fitter, at_strength_one, moved_and_controls
 from interp_transfer.studies.details import asked, comparison_details, input_details, mapper_details, vector_details
-from interp_transfer.studies.folders import fresh_folder
+from interp_transfer.studies.folders import fresh_folder, work_folder
 from interp_transfer.studies.inputs import check_given_site, choose_sites, data_options, find_task, open_model
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.save import save_run
-from interp_transfer.studies.texts import discard, given_texts, mapper_texts, paired
+from interp_transfer.studies.texts import discard, given_texts, mapper_texts, paired, pairs_key
 from interp_transfer.studies.trial import Trial
 from interp_transfer.vectors.extract import extract
 
@@ -43,7 +44,8 @@ def run(
         target: model that the vector is moved to, in the same forms.
         texts: what mappers are fitted on: a file or the name of a data set, "task" or "generated" (see
             `studies.options.RunOptions`), or an iterable of texts or chats, see ``prompts.texts.read_texts``.
-        out: folder for result.json, report.html, vectors and mapper; missing or empty.
+        out: folder for result.json, report.html, vectors and mapper; missing or empty. Until it is written, pairs, mappers,
+            completions and costs are kept beside it, in ``.NAME.resume``, from which the same call resumes after a stop.
         progress: show bars for what takes longer than two seconds.
         options: fields of `studies.options.RunOptions`.
 
@@ -61,6 +63,7 @@ def run(
     for model, site in zip((source, target), wanted.values(), strict=True):
         check_given_site(model, task, site)
     a, b = (open_model(model, task, how.dtype, how.device) for model in (source, target))
+    kept = Kept(work_folder(folder, progress))
     stage = tqdm(total=6, bar_format="{desc}", disable=not progress, leave=False).set_description_str
 
     stage("sites")
@@ -73,14 +76,16 @@ def run(
 
     stage("pairs and mappers")
     read = given or mapper_texts(task, (a, b), how.texts, seed=how.seed, progress=progress)
-    pairs = paired((a, b), read.texts, (s, t), how.alignment, progress)
-    mappers = fit_seeds(pairs, how, (a, b), progress)
+    origin = pairs_key((a, b), read.texts, (s, t), how.alignment)
+    pairs = paired((a, b), read.texts, (s, t), how.alignment, progress, kept.folder)
+    fitter = Fitter(pairs, (a, b), origin, kept, progress)
+    mappers = fitter.fit_seeds(how)
     mapper = mappers[0]
-    vectors = {"native": [native], **moved_and_controls((a, b), task, pairs, mappers, vector, how, progress)}
+    vectors = {"native": [native], **moved_and_controls(fitter, task, mappers, vector, how)}
     moved = vectors["moved"][0]
 
     stage("strengths on validation prompts")
-    trial = Trial(b, task, how, progress)
+    trial = Trial(b, task, how, kept, progress)
     searches = trial.search(vectors)
     strengths = {name: [search.strength for search in each] for name, each in searches.items()}
 
@@ -93,7 +98,7 @@ def run(
     recovered = trial.loss_recovered(a, mapper) if how.side_effects else {}
 
     stage("other modes and mappers")
-    variants = trial.variants(pairs, mapper, vector, native, a) if how.variants else []
+    variants = trial.variants(fitter, mapper, vector, native) if how.variants else []
 
     details = request | input_details(task, a, sites, pairs, read) | vector_details(task, vector, moved, native)
     details["mapper"] = mapper_details(mapper, a, b, task, how, trial.test.prompts) | recovered
@@ -102,6 +107,7 @@ def run(
     if folder is not None:
         save_run(folder, result, task, b, vector, moved, mapper)
     discard(pairs)
+    kept.remove()
     return result
 
 

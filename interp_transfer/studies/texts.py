@@ -168,14 +168,20 @@ def _store(file: Path, answers: Sequence[str]) -> None:
         ) from error
 
 
+def pairs_key(models: tuple[HookedModel, HookedModel], texts: Sequence[Prompt], sites: tuple[str, str], strategy: str) -> str:
+    """Return a hash of what pairs are collected from."""
+    return hashed([*(identity(model).fingerprint for model in models), *sites, strategy, list(map(str, texts))])
+
+
 def paired(
     models: tuple[HookedModel, HookedModel],
     texts: Sequence[Prompt],
     sites: tuple[str, str],
     strategy: str,
     progress: bool = True,
+    folder: Path | None = None,
 ) -> PairedActivations:
-    """Collect pairs into memory, or above ``IN_MEMORY`` into a store in the user's cache folder, from which the call resumes.
+    """Collect pairs into memory, or above ``IN_MEMORY`` into a store on disk, from which the call resumes.
 
     Args:
         models: source and target.
@@ -183,15 +189,18 @@ def paired(
         sites: of source and target.
         strategy: how tokens are paired.
         progress: show bars for what takes longer than two seconds.
+        folder: keep pairs of any number in a store there; without it, large ones are in the user's cache folder.
     """
     source, target = models
     options: dict[str, Any] = {"strategy": strategy, "too_long": "drop", "progress": progress}
     tokens = sum(map(len, tokenize(target, texts, any_length=True)))
     bytes_per_token = sum(int(m.cfg.d_model) * torch.finfo(m.cfg.dtype).bits // 8 for m in models)
-    if tokens * bytes_per_token > IN_MEMORY:
-        about = [identity(source).fingerprint, identity(target).fingerprint, *sites, strategy, list(map(str, texts))]
-        options["store"] = cache_folder("pairs") / hashed(about)
-    return collect(source, target, texts, *sites, **options)
+    large = tokens * bytes_per_token > IN_MEMORY
+    if large or folder is not None:
+        key = pairs_key(models, texts, sites, strategy)
+        options["store"] = cache_folder("pairs") / key if folder is None else folder / f"pairs-{key}"
+    pairs = collect(source, target, texts, *sites, **options)
+    return pairs if large or not isinstance(pairs, StoredPairs) else pairs.in_memory()
 
 
 def discard(pairs: PairedActivations) -> None:

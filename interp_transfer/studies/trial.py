@@ -14,18 +14,17 @@ from interp_transfer.evaluation.evaluator import (
     mean_ablation,
     strongest,
 )
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.metrics import loss_recovered
 from interp_transfer.evaluation.side_effects import SideEffects, side_effects
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention, add
-from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import MODES
-from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.search.strengths import StrengthSearch, search_strengths
-from interp_transfer.studies.controls import Vectors
+from interp_transfer.studies.controls import Fitter, Vectors
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.vectors.vector import SteeringVector
 
@@ -59,12 +58,14 @@ class Trial:
         target: the model that is steered.
         task: prompts, positions and judge.
         options: numbers of prompts, strengths, budget and seed.
+        kept: where completions and costs are kept.
         progress: show bars for what takes longer than two seconds.
     """
 
     target: HookedModel
     task: Task
     options: RunOptions
+    kept: Kept
     progress: bool = True
 
     @property
@@ -77,13 +78,13 @@ class Trial:
         """The prompts on which strengths are chosen."""
         count = min(VALIDATION_PROMPTS, self.options.n)
         n = min(count, len(self.task.prompts("validation")))
-        return evaluator(self.target, self.task, "validation", n=n, seed=self.options.seed, clean_prompts=count)
+        return evaluator(self.target, self.task, "validation", n=n, seed=self.options.seed, clean_prompts=count, kept=self.kept)
 
     @cached_property
     def test(self) -> Evaluator:
         """The held-out prompts on which conditions are compared."""
         n, seed = self.options.n, self.options.seed
-        return evaluator(self.target, self.task, "test", n=n, seed=seed)
+        return evaluator(self.target, self.task, "test", n=n, seed=seed, kept=self.kept)
 
     def search(self, vectors: Vectors) -> dict[str, list[StrengthSearch]]:
         """The strength of each draw of each condition, all by the same search on validation prompts."""
@@ -131,18 +132,10 @@ class Trial:
         clean = self.test.clean_kl
         return {"recovered": loss_recovered(self.target, clean.prompts, clean.answers, mapped, ablated).to_dict()}
 
-    def variants(
-        self,
-        pairs: PairedActivations,
-        mapper: Mapper,
-        vector: SteeringVector,
-        native: SteeringVector,
-        source: HookedModel,
-    ) -> list[dict[str, Any]]:
+    def variants(self, fitter: Fitter, mapper: Mapper, vector: SteeringVector, native: SteeringVector) -> list[dict[str, Any]]:
         """The vector moved by the other modes and mappers, each at its fair strength on test prompts."""
         how = self.options
-        fitting: dict[str, Any] = {"models": (source, self.target), "seed": how.seed, "progress": self.progress}
-        mappers = {kind: mapper if kind == how.mapper else fit(pairs, kind, **fitting) for kind in VARIANTS}
+        mappers = {kind: mapper if kind == how.mapper else fitter.fit(kind, how.seed) for kind in VARIANTS}
         mappers[how.mapper] = mapper
         todo = [(kind, mode) for kind in mappers for mode in MODES if (kind, mode) != (how.mapper, how.mode)]
         moved = {f"{kind} {mode}": [mappers[kind].transfer(vector, mode, how.norm)] for kind, mode in todo}

@@ -237,16 +237,6 @@ def test_mistakes_are_found_before_any_work(cats, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.rglob("*")] == ["occupied", "mine.txt"]
 
 
-def test_a_run_that_fails_leaves_nothing(models, cats, tmp_path, monkeypatch):
-    def fail(*_args: Any, **_kwargs: Any) -> None:
-        raise RuntimeError("no paper")
-
-    monkeypatch.setattr("interp_transfer.studies.save.write_report", fail)
-    with pytest.raises(RuntimeError, match="no paper"):
-        it.run(cats, *models, **SITES, **ONE, out=tmp_path / "out")
-    assert not list(tmp_path.iterdir())
-
-
 def test_steered_tokens_are_marked(models, cats):
     prompt = cats.prompts("test")[0]
     (marked,) = marked_tokens(models[0], [prompt], it.substring("dog"))

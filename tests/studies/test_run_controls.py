@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import interp_transfer as it
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.mapping.collect import collect
 from interp_transfer.studies import controls as module
-from interp_transfer.studies.controls import fit_seeds, moved_and_controls
+from interp_transfer.studies.controls import Fitter, moved_and_controls
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.vectors.controls import span_vectors
 from interp_transfer.vectors.vector import evidence_rows
@@ -28,8 +29,8 @@ def made(models, cats):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(pairs), "shuffled", shuffled)
-        mappers = fit_seeds(pairs, how, models, False)
-        return moved_and_controls(models, cats, pairs, mappers, vector, how, False), exchanges
+        fitter = Fitter(pairs, models, "cats", Kept(), progress=False)
+        return moved_and_controls(fitter, cats, fitter.fit_seeds(how), vector, how), exchanges
 
 
 def test_every_control_has_the_moved_vectors_length_and_draws_that_differ(made):
@@ -45,7 +46,7 @@ def test_every_control_has_the_moved_vectors_length_and_draws_that_differ(made):
 
 def test_every_seed_exchanges_partners_anew(made):
     _, exchanges = made
-    assert exchanges == [(k, within) for within in (False, True) for k in range(3)]
+    assert exchanges == [(k, within) for within in (True, False) for k in range(3)]
     assert module.same_side([("a", "b")] * 4, 0) == [("a", "a")] * 2
 
 

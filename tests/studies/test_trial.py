@@ -9,6 +9,7 @@ import pytest
 import interp_transfer as it
 from interp_transfer.evaluation import evaluator as evaluation
 from interp_transfer.evaluation.evaluator import CleanKL, Evaluator, evaluator
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.features.contrast import feature_contrast
 from interp_transfer.interventions.follow import follow
 from interp_transfer.models.hooked_model import HookedModel
@@ -67,7 +68,7 @@ def vectors(models: tuple[HookedModel, HookedModel], cats: it.Task) -> dict[str,
 
 
 def trial_of(model: HookedModel, task: it.Task) -> Trial:
-    return Trial(model, task, RunOptions(n=6, budget=BUDGET, directions=3, seeds=2), progress=False)
+    return Trial(model, task, RunOptions(n=6, budget=BUDGET, directions=3, seeds=2), Kept(), progress=False)
 
 
 def test_strengths_are_chosen_without_any_test_prompt(models, cats, vectors):

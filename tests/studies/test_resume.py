@@ -1,0 +1,83 @@
+"""A run that was stopped resumes from what it had computed, and ends as one that was not."""
+
+import json
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import interp_transfer as it
+from interp_transfer.cli.main import main
+from tests.registered import SITE
+from tests.studies.conftest import QUICK
+
+OPTIONS = {**QUICK, "source_site": SITE, "target_site": SITE}
+STAGES = {
+    "the second fit": ("studies.controls.fit", 2),
+    "the first search": ("search.strengths.choose", 1),
+    "the first completions under an intervention": ("evaluation.evaluator.completions_each", 1),
+    "the held-out prompts": ("studies.trial.Trial.compare", 1),
+    "the report": ("studies.save.write_report", 1),
+}
+
+
+def results(folder: Path) -> list[Any]:
+    return [json.loads((folder / name).read_text()) for name in ("result.json", "completions.json")]
+
+
+def stop_at(patch: pytest.MonkeyPatch, name: str, call: int) -> None:
+    """Interrupt the given call of a function of the package."""
+    owner, _, attribute = f"interp_transfer.{name}".rpartition(".")
+    real, calls = pkgutil.resolve_name(f"{owner}.{attribute}"), []
+
+    def stopped(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    patch.setattr(f"{owner}.{attribute}", stopped)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_that_was_stopped_resumes(stage, run_folder, models, cats, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    options: dict[str, Any] = {**OPTIONS, "side_effects": True, "out": out}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, *STAGES[stage])
+        it.run(cats, *models, **options)
+    assert [path.name for path in tmp_path.iterdir()] == [".out.resume"], "no half-written folder"
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / ".out.resume").rglob("*.json")}
+    assert before
+
+    with monkeypatch.context() as patch:
+        patch.setattr("interp_transfer.evaluation.kept.Kept.remove", lambda _: None)
+        it.run(cats, *models, **{**options, "progress": True})
+    assert all(path.stat().st_mtime_ns == before[path] for path in before if "pairs" not in str(path)), "computed twice"
+    assert "Resuming" in capsys.readouterr().err
+    assert results(out) == results(run_folder)
+
+
+def test_nothing_is_left_when_a_run_ends(run_folder):
+    assert [path.name for path in run_folder.parent.iterdir()] == ["out"]
+
+
+def test_a_stopped_run_of_other_options_is_not_mistaken_for_this_one(run_folder, models, cats, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, *STAGES["the report"])
+        it.run(cats, *models, **{**OPTIONS, "seed": 1, "source_site": 1}, out=out)
+    it.run(cats, *models, **{**OPTIONS, "side_effects": True}, out=out)
+    assert results(out) == results(run_folder)
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("out", [True, False])
+def test_the_command_says_how_to_go_on(out, tmp_path, monkeypatch, capsys):
+    stop_at(monkeypatch, *STAGES["the held-out prompts"])
+    command = ["run", "cats", "--source", "tiny-a", "--target", "tiny-b", "--n", "2", "--directions", "1", "--seeds", "1"]
+    assert main([*command, "--mapper", "affine", *(["--out", str(tmp_path / "out")] if out else [])]) == 130
+    *_, hint, error = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert hint == ("With --out FOLDER a stopped run can be resumed", "The same command resumes from what was computed")[out]
+    assert error == "error: stopped"
