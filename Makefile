@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: .venv demo test test-all test-real mutants lint docs bench size reproduce tables quick clean
+.PHONY: .venv demo demo-real test test-all test-real mutants lint docs bench size reproduce tables quick clean
 
 .venv: .venv/.made
 
@@ -18,6 +18,13 @@ PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 demo: .venv
 	$(BIN)/interp-transfer demo
+
+# Two real models: a trait moves to another family, tokenizer and template. Downloads 570 MB; then about 15 minutes on two cores.
+demo-real: .venv
+	$(BIN)/interp-transfer models get smollm2-135m-instruct
+	$(BIN)/interp-transfer models get qwen2.5-coder-0.5b-instruct
+	$(BIN)/interp-transfer run cheerful --source smollm2-135m-instruct --target qwen2.5-coder-0.5b-instruct \
+		--mapper affine --texts task --max-new-tokens 24 --quick --out runs/demo-real
 
 lint: .venv
 	$(BIN)/ruff check .

@@ -214,6 +214,15 @@ def _spans(ids: tuple[int, ...], tokenizer: Any) -> list[tuple[str, tuple[int, i
     return token_spans(list(ids), tokenizer)
 
 
+def as_positions(text: str) -> Positions:
+    """Return the rule of positions that a word or a number names, such as "last" or "-2".
+
+    Raises:
+        ValueError: for an unknown word, with the closest one.
+    """
+    return check_positions(int(text) if text.lstrip("-").isdigit() else text)
+
+
 def describe(positions: Positions) -> str:
     """Return a short description for reports and file metadata."""
     if isinstance(positions, Tensor):

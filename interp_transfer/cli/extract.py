@@ -1,5 +1,6 @@
 """`interp-transfer extract`: a steering vector from a contrast."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,12 +23,15 @@ def extract(
         str | None, typer.Option(help="Hook point or number of a block; default: the one on the model's card, or a search.")
     ] = None,
     direction: Annotated[str | None, typer.Option(help="Direction of a task that has several.")] = None,
-    positions: Annotated[str, typer.Option(help="Tokens that are read: last, all, an index, ...")] = "last",
+    read: Annotated[
+        str | None, typer.Option(help="Tokens that are read: last, all, an index; default: the task's own.")
+    ] = None,
     method: Annotated[str, typer.Option(help="difference_in_means, pca or probe.")] = "difference_in_means",
     out: Annotated[Path, typer.Option(help="File of the vector.")] = Path("vector.safetensors"),
     as_json: Json = False,
 ) -> None:
     """Extract a steering vector from the training pairs of a task or a file, and save it."""
+    from interp_transfer.activations.positions import as_positions
     from interp_transfer.studies.folders import fresh_file
     from interp_transfer.studies.inputs import AUTO, check_given_site, choose_site, open_model
     from interp_transfer.vectors.extract import extract as extracted
@@ -38,10 +42,11 @@ def extract(
             raise ValueError("pairs without a judge do not say where to steer: give --site, or --judge to search for one")
         judge = "refusal"  # not asked for anything: the site is known
     chosen = task_from(task, pairs, judge, system, options, direction=direction)
+    chosen = chosen if read is None else replace(chosen, read=as_positions(read))
     check_given_site(model, chosen, site)
     hooked = open_model(model, chosen, **options)
-    where = int(positions) if positions.lstrip("-").isdigit() else positions
-    vector = extracted(hooked, chosen.contrast("train"), choose_site(hooked, chosen, site).name, method=method, positions=where)
+    where = choose_site(hooked, chosen, site).name
+    vector = extracted(hooked, chosen.contrast("train"), where, chosen.read, method=method)
     vector.save(file)
     if as_json:
         print_json({"file": str(file), "site": vector.site, "model": vector.model.name, "norm": vector.norm})

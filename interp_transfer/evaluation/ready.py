@@ -17,6 +17,9 @@ from interp_transfer.prompts.traits import REFUSAL_FILE, questions, trait_pairs,
 
 NEW_TOKENS = 48
 """Length of completions."""
+TRAIT_BUDGET = 0.6
+"""Clean KL that a trait may cost, in nats per token. On validation prompts of Qwen2.5-Coder-0.5B-Instruct, "cheerful" succeeds
+most often near 0.6, and less often at 1.0 (``docs/real_models.md``)."""
 
 
 def trait_task(wanted: str, unwanted: str, **options: Any) -> Task:
@@ -24,7 +27,8 @@ def trait_task(wanted: str, unwanted: str, **options: Any) -> Task:
 
     The vector is the difference of two system prompts, see `trait_pairs`. The prompts that are tried are questions without a
     system prompt, of topics that nothing was fitted on: 64 for validation and 208 for tests. Costs are measured where the
-    system prompt demands the trait already. The judge counts words, see ``judges.words.WordsJudge``.
+    system prompt demands the trait already. The judge counts words, see ``judges.words.WordsJudge``. The vector is read from
+    all tokens: at an equal cost it brings out more of the trait than the last token's (validation prompts, both models above).
 
     Args:
         wanted: the trait that answers should have, such as "cheerful".
@@ -37,7 +41,8 @@ def trait_task(wanted: str, unwanted: str, **options: Any) -> Task:
     judge = WordsJudge(*two_traits(wanted, unwanted))
     pairs = {split: trait_pairs(wanted, unwanted, split) for split in SPLITS}
     described = f"Answers that are {wanted} rather than {unwanted}, by the words that they contain."
-    defaults = {"name": f"{wanted}-{unwanted}", "max_new_tokens": NEW_TOKENS, "description": described}
+    defaults: dict[str, Any] = {"name": f"{wanted}-{unwanted}", "max_new_tokens": NEW_TOKENS, "description": described}
+    defaults |= {"read": "all", "budget": TRAIT_BUDGET}
     task = Task.from_pairs(pairs, judge, **(defaults | options))
     return replace(task, prompts=_questions, opposite=partial(trait_task, unwanted, wanted, **options))
 

@@ -40,6 +40,7 @@ class Task:
         answers: ``answers(prompts)`` gives a right answer to each prompt as it continues the prompt, leading space included.
             Without it, what needs right answers is left out of a run.
         positions: where the vector is applied, see ``activations.positions``.
+        read: the tokens of the contrast's prompts that the vector is extracted from.
         max_new_tokens: length of completions.
         budget: clean KL that an intervention may cost, in nats per token.
         description: the task in plain words.
@@ -65,6 +66,7 @@ class Task:
     texts: Callable[[str], list[Any]] = field(repr=False)
     answers: Callable[[Sequence[Any]], list[str]] | None = field(default=None, repr=False)
     positions: Any = "all"
+    read: Any = "last"
     max_new_tokens: int = 64
     budget: float = BUDGET
     description: str = ""
@@ -92,6 +94,7 @@ class Task:
         answers: Mapping[Any, str] | Sequence[str] | None = None,
         name: str = "task",
         positions: Any = "all",
+        read: Any = "last",
         max_new_tokens: int = 64,
         budget: float = BUDGET,
         description: str = "",
@@ -113,6 +116,7 @@ class Task:
                 prompt, or one for each pair of a list of pairs.
             name: as reports call it.
             positions: where the vector is applied.
+            read: the tokens of both prompts that the vector is extracted from.
             max_new_tokens: length of completions.
             budget: clean KL that an intervention may cost, in nats per token.
             description: the task in plain words, for reports.
@@ -155,6 +159,7 @@ class Task:
             answers=right if known else None,
             texts_are_prompts=texts is None and not known,
             positions=positions,
+            read=read,
             max_new_tokens=max_new_tokens,
             budget=budget,
             description=description or f"{name}: {count} contrast pairs, judged by {name_of(judge)}.",

@@ -103,7 +103,7 @@ class OneModel(Setup):
     @cached_property
     def vector(self) -> SteeringVector:
         """The difference in means of the task's contrast on this model."""
-        return extract(self.model, self.task.contrast("train"), self.site, seed=self.seed)
+        return extract(self.model, self.task.contrast("train"), self.site, self.task.read, seed=self.seed)
 
     @cached_property
     def validation(self) -> Evaluator:

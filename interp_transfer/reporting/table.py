@@ -23,7 +23,7 @@ def result_table(result: Result) -> Table:
     look = styles(result.conditions)
     for name, condition in result.conditions.items():
         judged = condition.to_dict()
-        strength = f"{condition.strength:g}" if condition.strength else "-"
+        strength = f"{condition.strength:.3g}" if condition.strength else "-"
         table.add_row(Text(name.replace("_", " "), style=look[name].colour), strength, *_measured(judged))
     table.caption = Text("success: the unwanted behaviour is gone; intact: and the answer is valid; clean KL: nats per token")
     return table
@@ -41,7 +41,7 @@ def features_table(features: Mapping[str, Any]) -> Table:
     for direction, conditions in features["directions"].items():
         for side, model in names.items():
             for name, judged in conditions[side].items():
-                scale = f"{judged['strength']:g}" if judged["strength"] else "-"
+                scale = f"{judged['strength']:.3g}" if judged["strength"] else "-"
                 table.add_row(Text(direction), Text(model), Text(name), scale, *_measured(judged))
             table.add_section()
     return table
@@ -57,7 +57,7 @@ def sweep_table(sweep: Sweep) -> Table:
         if not t.complete:
             success, intact = f"{percent(t.success.value)}, stopped early", percent(t.intact.value)
         cost = "-" if t.clean_kl is None else f"{t.clean_kl:.4f}"
-        table.add_row(Text(site), Text(t.positions), f"{t.strength:g}", success, intact, cost)
+        table.add_row(Text(site), Text(t.positions), f"{t.strength:.3g}", success, intact, cost)
     return table
 
 

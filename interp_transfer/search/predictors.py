@@ -164,7 +164,7 @@ def predict(
     both = [(s, t) for s in here for t in there]
     if len(both) < 2:
         raise ValueError(f"{len(both)} pair of sites leaves nothing to choose from: give more sites")
-    vectors = extract_each(source, task.contrast("train"), here, seed=seed)
+    vectors = extract_each(source, task.contrast("train"), here, task.read, seed=seed)
     pairs = collect(source, target, task.texts("train"), [s for s, _ in both], [t for _, t in both], progress=progress)
     start = time.process_time()
     mappers = {pair: fit(pairs, kind, sites=pair, seed=seed, progress=False) for pair in both}

@@ -98,7 +98,7 @@ def find_site(
     if file is not None and file.is_file():
         return _read(file)
     sites = residual_sites(model)[1:]
-    vectors = extract_each(model, task.contrast("train"), sites, seed=seed, progress=progress)
+    vectors = extract_each(model, task.contrast("train"), sites, task.read, seed=seed, progress=progress)
     count = min(n, len(task.prompts("validation")))
     predicted: dict[str, float] = {}
     if not is_quantized(huggingface_model(model)):
@@ -142,8 +142,8 @@ def _key(model: HookedModel, task: Task, arguments: Mapping[str, int]) -> dict[s
     except (OSError, TypeError):
         return None
     data = [list(map(str, part)) for part in (task.contrast("train"), task.prompts("validation"), task.clean("validation"))]
-    where = describe(task.positions)
-    about = [task.name, judged, data, where, task.max_new_tokens, task.budget]
+    where, read = describe(task.positions), describe(task.read)
+    about = [task.name, judged, data, where, read, task.max_new_tokens, task.budget]
     here = identity(model)
     return {"model": [here.fingerprint, here.processing], "task": task.name, "about": hashed(about), **arguments}
 

@@ -105,7 +105,7 @@ def sweep(
     start = time.monotonic()
     test = evaluator(model, task, split, n=n, seed=seed)
     seconds = (time.monotonic() - start) / max(1, len(test.clean_kl.prompts)) * n * len(pairs) * len(numbers)
-    added = extract_each(model, task.contrast("train"), names) if vectors is None else vectors
+    added = extract_each(model, task.contrast("train"), names, task.read) if vectors is None else vectors
     trials = _Trials(test, added)
     if strengths is None and not store.largest:
         store.largest = trials.largest(pairs, allowed)

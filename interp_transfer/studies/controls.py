@@ -81,7 +81,10 @@ def moved_and_controls(
 
     moved = [move(mapper, vector) for mapper in mappers]
     contrast = task.contrast("train")
-    wrong = [extract(fitter.models[0], same_side(contrast, k), vector.site, progress=fitter.progress) for k in how.mapper_seeds]
+    wrong = [
+        extract(fitter.models[0], same_side(contrast, k), vector.site, task.read, progress=fitter.progress)
+        for k in how.mapper_seeds
+    ]
     within = [] if isinstance(fitter.pairs, StoredPairs) else fitter.fit_seeds(how, "within")
     return {
         "moved": moved,

@@ -327,7 +327,7 @@ class _Trial:
 
     def native_vector(self, site: str) -> Condition:
         """A difference-in-means vector at the strength of the same search."""
-        vector = extract(self.model, self.task.contrast("train"), site, seed=self.seed)
+        vector = extract(self.model, self.task.contrast("train"), site, self.task.read, seed=self.seed)
         options: dict[str, Any] = {"budget": self.budget, "progress": self.progress}
         return judge_searched(self.validation, self.test, {"native": vector}, **options)["native"]
 

@@ -122,12 +122,21 @@ def choose_site(
     """
     if site is not None and site != AUTO:
         return ChosenSite(check_site(model, site), "given")
-    known = known_model(identity(model).name)
-    named = known.site(task) if known is not None and site is None else None
+    named = _on_card(model, task) if site is None else None
     if named is not None:
         return ChosenSite(check_site(model, named), "card")
     search = find_site(model, task, seed=seed, cache=cache_folder("sites"), progress=progress)
     return ChosenSite(search.site, "found", search)
+
+
+def needs_search(model: HookedModel, task: Task, site: str | int | None) -> bool:
+    """Return whether ``choose_site`` would search, or read a search from the cache."""
+    return site == AUTO or (site is None and _on_card(model, task) is None)
+
+
+def _on_card(model: HookedModel, task: Task) -> str | None:
+    known = known_model(identity(model).name)
+    return None if known is None else known.site(task)
 
 
 def choose_sites(

@@ -10,6 +10,9 @@ from typing import Any
 
 from interp_transfer.names import did_you_mean
 
+QUICK = {"n": 16, "directions": 2, "seeds": 1, "variants": False, "side_effects": False}
+"""What ``quick`` changes."""
+
 
 @dataclass(frozen=True)
 class TaskOptions:
@@ -45,11 +48,13 @@ class RunOptions(TaskOptions):
         alignment: how tokens of different tokenizers are paired: last_so_far, same_boundary, mean_in_span, word_ends,
             index_left or index_right.
         texts: what mappers are fitted on: a JSONL or text file, the name of a data set, task (its own training texts) or
-            generated (its training prompts, answered by the target); default: generated, if the task has prompts alone and no
-            plugin knows the target.
+            generated (its training prompts, answered by the target); default: generated, if the task has prompts alone and the
+            target was not made for tasks of a plugin.
         source_site: hook point at which the vector is extracted, or the number of a block for its input; default: the one on
             the source model's card, or else a search. "auto" always searches.
         target_site: hook point at which it is added, in the same forms.
+        read: tokens that the vector is extracted from: last, all, content, post_instruction or an index; default: the task's
+            own.
         direction: direction of a task that has several, such as ablate or induce.
         n: number of held-out prompts.
         seed: seed of everything that is drawn.
@@ -58,6 +63,8 @@ class RunOptions(TaskOptions):
         seeds: number of seeds with which mappers, and mappers for controls, are fitted; the first one's mapper is kept.
         variants: also judge the other modes and mappers.
         side_effects: also measure what the vectors cost elsewhere, and what the mapper recovers of the loss of mean ablation.
+        quick: less of everything, for a first look: n 16, 2 directions, 1 seed, no variants, no side effects; an option that is
+            not at its default stays.
     """
 
     mapper: str = "autoencoder"
@@ -68,6 +75,7 @@ class RunOptions(TaskOptions):
     texts: str | None = None
     source_site: str | None = None
     target_site: str | None = None
+    read: str | None = None
     direction: str | None = None
     n: int = 200
     seed: int = 0
@@ -76,6 +84,7 @@ class RunOptions(TaskOptions):
     seeds: int = 3
     variants: bool = True
     side_effects: bool = True
+    quick: bool = False
 
     def __post_init__(self) -> None:
         from interp_transfer.activations.align import find_strategy
@@ -108,7 +117,11 @@ class RunOptions(TaskOptions):
             if name not in known:
                 raise ValueError(f"unknown option {name!r}: {did_you_mean(name, known)}choose from {', '.join(known)}")
         sites = {name: str(options[name]) for name in ("source_site", "target_site") if isinstance(options.get(name), int)}
-        return cls(**{**options, **sites})
+        plain = {**options, **sites}
+        if plain.get("quick"):
+            defaults = {f.name: f.default for f in fields(cls)}
+            plain |= {name: value for name, value in QUICK.items() if plain.get(name, defaults[name]) == defaults[name]}
+        return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds them."""

@@ -4,11 +4,13 @@ extract -> collect -> fit -> transfer -> add -> compare -> report
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from interp_transfer.activations.positions import as_positions
 from interp_transfer.evaluation.compare import Result, about
 from interp_transfer.evaluation.evaluator import draw
 from interp_transfer.evaluation.kept import Kept
@@ -17,8 +19,15 @@ from interp_transfer.interventions.intervention import add
 from interp_transfer.studies.controls import Fitter, at_strength_one, moved_and_controls
 from interp_transfer.studies.details import asked, comparison_details, input_details, mapper_details, vector_details
 from interp_transfer.studies.folders import fresh_folder, work_folder
-from interp_transfer.studies.inputs import check_given_site, choose_sites, data_options, find_task, open_model
+from interp_transfer.studies.inputs import (
+    check_given_site,
+    choose_sites,
+    data_options,
+    find_task,
+    open_model,
+)
 from interp_transfer.studies.options import RunOptions
+from interp_transfer.studies.plan import announce
 from interp_transfer.studies.save import save_run
 from interp_transfer.studies.texts import discard, given_texts, mapper_texts, paired, pairs_key
 from interp_transfer.studies.trial import Trial
@@ -57,6 +66,7 @@ def run(
     request = asked(task, source, target, how, repeatable=named)
     options = {"direction": how.direction, **data_options(how.data, how.chat)}
     task = find_task(task, how.edition, max_new_tokens=how.max_new_tokens, **options)
+    task = task if how.read is None else replace(task, read=as_positions(how.read))
     _check_prompts(task, how)
     folder, given = fresh_folder(out), given_texts(texts)
     wanted = {"source": how.source_site, "target": how.target_site}
@@ -64,6 +74,8 @@ def run(
         check_given_site(model, task, site)
     a, b = (open_model(model, task, how.dtype, how.device) for model in (source, target))
     kept = Kept(work_folder(folder, progress))
+    if progress:
+        announce(task, (a, b), how, wanted, given)
     stage = tqdm(total=6, bar_format="{desc}", disable=not progress, leave=False).set_description_str
 
     stage("sites")
@@ -71,8 +83,8 @@ def run(
     s, t = sites["source"].name, sites["target"].name
 
     stage("vectors")
-    vector = extract(a, task.contrast("train"), s, seed=how.seed)
-    native = extract(b, task.contrast("train"), t, seed=how.seed)
+    vector = extract(a, task.contrast("train"), s, task.read, seed=how.seed)
+    native = extract(b, task.contrast("train"), t, task.read, seed=how.seed)
 
     stage("pairs and mappers")
     read = given or mapper_texts(task, (a, b), how.texts, seed=how.seed, progress=progress)

@@ -291,7 +291,7 @@ def _merit(judged: Condition) -> tuple[float, float]:
 
 def _vector(host: HookedModel, task: Task, site: str, validation: Evaluator) -> Intervention:
     """The task's own vector at that site, at its fair strength."""
-    vector = extract(host, task.contrast("train"), site)
+    vector = extract(host, task.contrast("train"), site, task.read)
     return add(vector, search_strength(validation, vector, progress=False).strength, task.positions)
 
 

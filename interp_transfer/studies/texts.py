@@ -1,9 +1,9 @@
 """What mappers are fitted on: texts that were given, the task's own, or prompts with answers that the target generates.
 
-A task that has prompts alone says little about the activations of answers. So for models that no plugin knows, the default is
-the task's training prompts, each with the target's own answer. Where these are chats and too few, questions under the
-instructions of all ready traits (``prompts.traits``) are added. Answers are kept in the user's cache folder, under a hash of
-the model and of the prompts as it reads them, portion by portion, so that a killed run resumes.
+A task that has prompts alone says little about the activations of answers. So the default is the task's training prompts, each
+with the target's own answer, but for targets that a plugin made for its tasks. Where these are chats and too few, questions
+under the instructions of all ready traits (``prompts.traits``) are added. Answers are kept in the user's cache folder, under a
+hash of the model and of the prompts as it reads them, portion by portion, so that a killed run resumes.
 """
 
 import json
@@ -81,9 +81,9 @@ def mapper_texts(
         ValueError: for a cache folder that cannot be written.
     """
     _, target = models
-    if which != GENERATED and (which == TASK or not task.texts_are_prompts or known_model(identity(target).name) is not None):
+    if not _generated(task, target, which):
         return MapperTexts(task.texts("train"), "the task's training texts")
-    tokens = max(TOKENS, TOKENS_PER_DIMENSION * max(int(model.cfg.d_model) for model in models))
+    tokens = _tokens(models)
     own = training_prompts(task, seed)
     more = ready_prompts(seed) if all(isinstance(prompt, Chat) for prompt in own) else []
     whole = answered(target, [*own, *more], tokens, min(task.max_new_tokens, ANSWER_TOKENS), progress)
@@ -91,6 +91,30 @@ def mapper_texts(
     if len(whole) > len(own):
         counts.append(f"{len(whole) - len(own)} ready questions")
     return MapperTexts(whole, f"{' and '.join(counts)}, with answers by {identity(target).name}")
+
+
+def tokens_wanted(
+    task: Task, models: tuple[HookedModel, HookedModel], which: str | None, given: MapperTexts | None
+) -> tuple[int, int]:
+    """Return about how many tokens the texts of a run will have, and how many of the texts the target will answer."""
+    _, target = models
+    if given is not None or not _generated(task, target, which):
+        texts = given.texts if given is not None else task.texts("train")
+        return sum(map(len, tokenize(target, texts, any_length=True))), 0
+    prompts = training_prompts(task, 0)
+    length = sum(map(len, tokenize(target, prompts, any_length=True))) / len(prompts)
+    tokens = _tokens(models)
+    return tokens, round(tokens / (length + min(task.max_new_tokens, ANSWER_TOKENS)))
+
+
+def _generated(task: Task, target: HookedModel, which: str | None) -> bool:
+    known = known_model(identity(target).name)
+    own = which == TASK or not task.texts_are_prompts or (known is not None and not known.fetched)
+    return which == GENERATED or not own
+
+
+def _tokens(models: tuple[HookedModel, HookedModel]) -> int:
+    return max(TOKENS, TOKENS_PER_DIMENSION * max(int(model.cfg.d_model) for model in models))
 
 
 def training_prompts(task: Task, seed: int) -> list[Prompt]:

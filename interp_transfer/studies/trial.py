@@ -30,6 +30,8 @@ from interp_transfer.vectors.vector import SteeringVector
 
 VALIDATION_PROMPTS = 40
 """Largest number of validation prompts, and of clean ones, on which strengths are chosen; never more than test prompts."""
+CLEAN_PER_PROMPT = 2
+"""Largest number of clean prompts for each test prompt, where test prompts are few."""
 VARIANTS = ("autoencoder", "affine")
 """Mappers that are compared with the chosen one."""
 
@@ -48,6 +50,16 @@ NOTES = {
 
 Strengths = Mapping[str, Sequence[float]]
 """By condition, the strength of each draw."""
+
+
+def validation_prompts(task: Task, how: RunOptions) -> int:
+    """Return the number of prompts that strengths are chosen on."""
+    return min(VALIDATION_PROMPTS, how.n, len(task.prompts("validation")))
+
+
+def clean_prompts(n: int) -> int:
+    """Return the number of clean prompts that n test prompts go with; all there are, if they are fewer."""
+    return max(n, min(CLEAN_PROMPTS, CLEAN_PER_PROMPT * n))
 
 
 @dataclass(frozen=True)
@@ -77,14 +89,14 @@ class Trial:
     def validation(self) -> Evaluator:
         """The prompts on which strengths are chosen."""
         count = min(VALIDATION_PROMPTS, self.options.n)
-        n = min(count, len(self.task.prompts("validation")))
+        n = validation_prompts(self.task, self.options)
         return evaluator(self.target, self.task, "validation", n=n, seed=self.options.seed, clean_prompts=count, kept=self.kept)
 
     @cached_property
     def test(self) -> Evaluator:
         """The held-out prompts on which conditions are compared."""
         n, seed = self.options.n, self.options.seed
-        return evaluator(self.target, self.task, "test", n=n, seed=seed, kept=self.kept)
+        return evaluator(self.target, self.task, "test", n=n, seed=seed, clean_prompts=clean_prompts(n), kept=self.kept)
 
     def search(self, vectors: Vectors) -> dict[str, list[StrengthSearch]]:
         """The strength of each draw of each condition, all by the same search on validation prompts."""

@@ -64,6 +64,17 @@ def test_a_page_from_a_run_folder(save: Save, result: Json, completions: Json) -
     assert sorted(p.name for p in path.parent.iterdir()) == ["completions.json", "report.html", "result.json"]
 
 
+def test_completions_come_first_where_no_right_answers_are_known(save: Save, result: Json, completions: Json) -> None:
+    def places() -> list[int]:
+        page = write_report(save(result, completions)).read_text(encoding="utf-8")
+        assert page.count('id="completions"') == page.count('href="#completions"') == 1
+        return [page.index(f'{what}completions"') - page.index(f'{what}conditions"') for what in ('id="', 'href="#')]
+
+    assert min(places()) > 0
+    del result["conditions"]["forced_first_token"], completions["conditions"]["forced_first_token"]
+    assert max(places()) < 0
+
+
 def test_the_same_files_give_the_same_page(save: Save, result: Json, completions: Json) -> None:
     folder = save(result, completions)
     first = write_report(folder).read_bytes()

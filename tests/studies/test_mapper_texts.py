@@ -12,6 +12,7 @@ import interp_transfer as it
 from interp_transfer.io import cache_folder
 from interp_transfer.mapping.stored import StoredPairs
 from interp_transfer.models.tokens import tokenize, tokenizer_of
+from interp_transfer.plugins import KnownModel
 from interp_transfer.prompts.chats import Chat
 from interp_transfer.studies import texts
 from interp_transfer.studies.texts import answered, discard, given_texts, mapper_texts, paired, training_prompts
@@ -116,11 +117,14 @@ def test_prompts_alone_get_answers_and_whole_texts_are_left_as_they_are(models: 
 
 
 @pytest.mark.usefixtures("registered")
-def test_models_that_a_plugin_knows_read_the_tasks_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_a_plugin_knows_read_the_tasks_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = it.Task.from_pairs(PAIRS, "lacks:dog")
     known = it.load_model("tiny-b", device="cpu")
     monkeypatch.setattr(texts, "generate", None)
     assert mapper_texts(task, (known, known)).texts == task.texts("train")
+    monkeypatch.setattr(texts, "known_model", lambda _: KnownModel("tiny-b", tmp_path, fetched=True))
+    with pytest.raises(TypeError, match="NoneType"):  # it would generate
+        mapper_texts(task, (known, known))
 
 
 def test_too_few_chats_are_joined_by_ready_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

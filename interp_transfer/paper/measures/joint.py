@@ -34,7 +34,7 @@ def measure(
     """
     target, sites = setup.target, [_site(layer) for layer in target_layers]
     if mapper is None:
-        vectors = extract_each(target.model, setup.task.contrast("train"), sites)
+        vectors = extract_each(target.model, setup.task.contrast("train"), sites, setup.task.read)
     else:
         vectors = _moved(setup, [_site(layer) for layer in source_layers], sites, mapper)
     joint = best_joint(target.validation, vectors, budget=setup.task.budget, progress=False)
@@ -56,7 +56,7 @@ def _site(layer: int) -> str:
 
 def _moved(setup: TwoModels, sources: Sequence[str], targets: Sequence[str], kind: str) -> dict[str, SteeringVector]:
     a, b = setup.source.model, setup.target.model
-    vectors = extract_each(a, setup.task.contrast("train"), list(sources))
+    vectors = extract_each(a, setup.task.contrast("train"), list(sources), setup.task.read)
     sites = [(s, t) for s in sources for t in targets]
     pairs = collect(a, b, setup.task.texts("train"), *map(list, zip(*sites, strict=True)), progress=False)
     mappers = fit_each(pairs, kind, progress=False)

@@ -1,0 +1,114 @@
+"""What a run will take: the work that is counted is the work that is done, and only large models are planned."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import interp_transfer as it
+from interp_transfer.studies import plan as module
+from interp_transfer.studies.options import QUICK, RunOptions
+from interp_transfer.studies.plan import Plan, Step, duration, plan_run, vectors_of
+from tests.registered import SITE
+from tests.studies import conftest
+
+GIVEN = {"source": SITE, "target": SITE}
+OPTIONS = {**conftest.QUICK, "n": 6, "seeds": 2, "directions": 3, "variants": True}
+
+
+@pytest.fixture(scope="module")
+def done(models, cats):
+    """The number of completions by stage of a real run: of the search, and of everything after it."""
+    made: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = module.Evaluator.completions
+
+        def counted(self: Any, settings: Any, progress: bool = True) -> Any:
+            made.append(len(settings) * len(self.prompts))
+            return real(self, settings, progress)
+
+        patch.setattr(module.Evaluator, "completions", counted)
+        result = it.run(cats, *models, **OPTIONS, source_site=SITE, target_site=SITE)
+    return made, result
+
+
+@pytest.fixture(scope="module")
+def planned(models, cats) -> Plan:
+    how = RunOptions.from_dict({k: v for k, v in OPTIONS.items() if k != "progress"})
+    return plan_run(cats, models, how, GIVEN)
+
+
+def test_the_plan_counts_what_a_run_does(planned, done):
+    made, result = done
+    amounts = {step.name: step.amount for step in planned.steps}
+    assert list(amounts) == ["pairs", "mappers", "strengths", "held-out prompts", "other modes and mappers"]
+    searched = made[0]
+    assert amounts["strengths"].startswith(f"{searched} completions of 6 validation prompts for ")
+    variants = sum(made[-2:])
+    held_out = sum(made[1:-2]) + 6  # and the prompts whose first token is forced
+    assert amounts["held-out prompts"] == f"{held_out} completions of 6 prompts"
+    assert variants == 7 * (5 * 6 + 6) and amounts["other modes and mappers"] == "7 vectors"
+    assert amounts["pairs"] == f"{result.details['texts']['tokens']} tokens read by both models"
+    draws = {name: max(1, len(c.draws)) for name, c in result.conditions.items() if c.strength}
+    assert draws == vectors_of(RunOptions(**{k: v for k, v in OPTIONS.items() if k != "progress"}))
+
+
+def test_every_stage_has_a_time_and_the_sum_is_theirs(planned):
+    assert all(step.seconds > 0 for step in planned.steps)
+    assert planned.seconds == pytest.approx(sum(step.seconds for step in planned.steps))
+    assert str(planned).splitlines()[-1] == f"About {duration(planned.seconds)} on this machine"
+
+
+def test_sites_are_planned_where_they_are_searched(models, cats):
+    plain = RunOptions(n=2, directions=1, seeds=1, mapper="affine", variants=False)
+    for sites, expected in ((GIVEN, []), ({"source": None, "target": "auto"}, ["site of the source", "site of the target"])):
+        names = [step.name for step in plan_run(cats, models, plain, sites).steps]
+        assert [name for name in names if name.startswith("site")] == expected
+
+
+def test_texts_that_the_target_answers_are_counted(models, cats):
+    how = RunOptions(n=2, directions=1, seeds=1, mapper="affine", texts="generated")
+    [pairs] = [step for step in plan_run(cats, models, how, GIVEN).steps if step.name == "pairs"]
+    assert "of the texts answered by the target" in pairs.amount
+
+
+def test_a_run_of_large_models_says_what_it_plans(models, cats, monkeypatch, capsys):
+    options: dict[str, Any] = {**conftest.QUICK, "source_site": SITE, "target_site": SITE, "n": 2, "directions": 1, "seeds": 1}
+    it.run(cats, *models, **{**options, "progress": True})
+    assert "Planned" not in capsys.readouterr().err
+    monkeypatch.setattr(module, "LARGE", 1000)
+    it.run(cats, *models, **{**options, "progress": True})
+    error = capsys.readouterr().err
+    assert "Planned: cats" in error and " on this machine" in error
+    it.run(cats, *models, **options)
+    assert "Planned" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.2, "4 s"), (89, "89 s"), (150, "2 min"), (5399, "90 min"), (7200, "2.0 h")])
+def test_durations_are_said_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
+    assert text in str(Plan("a to b", (Step("strengths", "many", seconds),)))
+
+
+def test_quick_is_less_of_everything_and_keeps_what_was_asked_for():
+    plain = RunOptions.from_dict({"quick": True})
+    assert {name: getattr(plain, name) for name in QUICK} == QUICK
+    asked = RunOptions.from_dict({"quick": True, "n": 24, "mapper": "affine", "seeds": 2})
+    assert (asked.n, asked.seeds, asked.directions, asked.mapper) == (24, 2, QUICK["directions"], "affine")
+    assert RunOptions.from_dict(plain.to_dict()) == plain
+    assert RunOptions.from_dict({}).n == 200
+
+
+def test_where_a_vector_is_read_is_the_tasks_or_the_runs(models, cats):
+    options: dict[str, Any] = {**conftest.QUICK, "source_site": SITE, "target_site": SITE, "n": 2, "directions": 1, "seeds": 1}
+
+    def norm(task: it.Task, **more: Any) -> float:
+        return it.run(task, *models, **options, **more).details["vector"]["norm"]
+
+    pairs = cats.contrast("train")
+    expected = {read: it.extract(models[0], pairs, SITE, read).norm for read in ("last", "all", -2)}
+    assert norm(cats) == pytest.approx(expected["last"], rel=1e-4)
+    assert norm(replace(cats, read="all")) == pytest.approx(expected["all"], rel=1e-4) == norm(cats, read="all")
+    assert norm(replace(cats, read="all"), read="-2") == pytest.approx(expected[-2], rel=1e-4)
+    with pytest.raises(ValueError, match="did you mean 'last'"):
+        it.run(cats, *models, **options, read="lst")
