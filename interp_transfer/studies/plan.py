@@ -74,7 +74,7 @@ class Plan:
         return "\n".join([f"Planned: {self.models}", *lines, f"About {duration(self.seconds)} on this machine"])
 
 
-def duration(seconds: float | int) -> str:
+def duration(seconds: float) -> str:
     """Return a time as people say it."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -133,7 +133,7 @@ class Trial:
         """What the native, the moved and one random vector cost elsewhere."""
         names = ("native", "moved", "random")
         steered = {name: (self._steer(vectors[name][0], strengths[name][0]),) for name in names}
-        n = max(CLEAN_PROMPTS, self.options.n)
+        n = clean_prompts(self.options.n)
         conditions = {"unsteered": (), **steered}
         return side_effects(self.target, self.task, conditions, n=n, seed=self.options.seed, progress=self.progress)
 

@@ -32,8 +32,8 @@ def test_a_vector_is_extracted_from_the_training_pairs(vector: Path, models: Any
     assert stored.cosine(expected) == pytest.approx(1.0, abs=1e-5) and stored.norm == pytest.approx(expected.norm, rel=1e-5)
 
 
-def test_extract_takes_a_task_a_site_and_positions(call: Any, tmp_path: Path) -> None:
-    flags = ["--site", "blocks.1.hook_resid_pre", "--positions", "-2", "--direction", "induce", "--out", tmp_path / "v"]
+def test_extract_takes_a_task_a_site_and_the_tokens_to_read(call: Any, tmp_path: Path) -> None:
+    flags = ["--site", "blocks.1.hook_resid_pre", "--read", "-2", "--direction", "induce", "--out", tmp_path / "v"]
     code, out, _ = call("extract", "cats", "--model", "tiny-a", *flags)
     assert code == 0 and "blocks.1.hook_resid_pre" in out and str(tmp_path / "v") in out
     assert it.SteeringVector.load(tmp_path / "v").positions == "-2"

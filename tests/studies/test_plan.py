@@ -84,7 +84,9 @@ def test_a_run_of_large_models_says_what_it_plans(models, cats, monkeypatch, cap
     assert "Planned" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(4.2, "4 s"), (89, "89 s"), (150, "2 min"), (5399, "90 min"), (7200, "2.0 h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.2, "4 s"), (89.0, "89 s"), (150.0, "2 min"), (5399.0, "90 min"), (7200.0, "2.0 h")]
+)
 def test_durations_are_said_as_people_say_them(seconds, text):
     assert duration(seconds) == text
     assert text in str(Plan("a to b", (Step("strengths", "many", seconds),)))
