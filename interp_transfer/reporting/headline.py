@@ -3,7 +3,7 @@
 A moved vector is judged by its intact answers. It is compared with the native vector, which is the best that can be expected,
 and with controls that know nothing of the behaviour. Two outcomes are reported before anything else: a control that does as
 well as the native vector (the task is too easy to conclude anything), and a native vector that fails (there is nothing to
-compare with).
+compare with). Where intervals overlap and rates are apart, the headline says that it cannot tell.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,8 @@ from interp_transfer.reporting.formats import interval, points
 
 AS_GOOD = 0.8
 """A control with at least this share of a vector's intact answers counts as good as it, whatever the intervals are."""
+MIGHT_WORK = 0.5
+"""A vector whose interval ends below this share does not work, unless it is told from the controls."""
 ABOUT_EQUAL = (0.95, 0.9)
 """Shares of native's success and of its intact answers from which a moved vector works about as well."""
 _MEASURES = ("success", "intact")
@@ -128,19 +130,50 @@ def _verdict(result: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:
     if beaten_by:
         than = "no steering at all" if beaten_by[0] == "unsteered" else CONTROLS[beaten_by[0]].rstrip(",")
         return f"A vector found on {source} does not work on {target}: it does no better than {than}."
-    same = [words for name, words in MAPPER_CONTROLS.items() if name in conditions and _as_good(conditions[name], moved)]
+    doubt = next(_doubts({"unsteered": unsteered, **controls}, native, moved), None)
+    if doubt:
+        return f"Cannot tell whether a vector found on {source} works on {target}: {doubt}."
+    through = {words: conditions[name] for name, words in MAPPER_CONTROLS.items() if name in conditions}
+    same = [words for words, c in through.items() if _as_good(c, moved)]
     if same:
         return (
             f"A vector found on {source} works on {target}, but so does one moved by {same[0]}: what the mapper learned is not "
             "the reason."
         )
-    return f"A vector found on {source} works on {target} {relation} the one found there."
+    works = f"A vector found on {source} works on {target} {relation} the one found there"
+    apart = [f"{words} ({_range(c)})" for words, c in through.items() if _undecided(c, moved)]
+    if apart:
+        return f"{works}, but {moved['intact']['n']} prompts do not tell it from one moved by {apart[0]}: take more."
+    return f"{works}."
 
 
 def _as_good(control: Mapping[str, Any], vector: Mapping[str, Any]) -> bool:
-    """Whether a control's intact answers are nearly as many as a vector's, or their intervals overlap."""
+    """Whether a control has nearly as many intact answers as a vector, or the vector hardly works and is not told from it."""
     a, b = control["intact"], vector["intact"]
-    return a["high"] >= b["low"] or a["rate"] >= AS_GOOD * b["rate"]
+    return a["rate"] >= AS_GOOD * b["rate"] or (a["high"] >= b["low"] and b["high"] < MIGHT_WORK)
+
+
+def _undecided(control: Mapping[str, Any], vector: Mapping[str, Any]) -> bool:
+    """Whether a control has fewer intact answers than a vector, in intervals that overlap."""
+    return control["intact"]["high"] >= vector["intact"]["low"] and not _as_good(control, vector)
+
+
+def _doubts(controls: Mapping[str, Mapping[str, Any]], native: Mapping[str, Any], moved: Mapping[str, Any]) -> Iterator[str]:
+    """Of each control that is not told from a vector, a clause."""
+    for which, vector in (("native", native), ("moved", moved)):
+        for name, control in controls.items():
+            if _undecided(control, vector):
+                words = "no steering" if name == "unsteered" else CONTROLS[name].rstrip(",")
+                more = "more prompts" + (" or directions" if name.startswith("random") else "")
+                yield (
+                    f"{vector['intact']['n']} prompts do not tell the {which} vector ({_range(vector)}) from {words} "
+                    f"({_range(control)}); take {more}"
+                )
+
+
+def _range(condition: Mapping[str, Any]) -> str:
+    share = condition["intact"]
+    return f"{percent(share['rate'])}, {percent(share['low'])} to {percent(share['high'])}"
 
 
 def _relation(native: Mapping[str, Any], moved: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ from interp_transfer.stats import paired_difference, rate, share_to_dict
 N = 200
 
 
-def result(**intact: float) -> dict[str, Any]:
-    """Conditions with these shares of intact answers; `NAME_success` gives more successes than that."""
+def result(n: int = N, /, **intact: float) -> dict[str, Any]:
+    """Conditions with these shares of intact answers of n prompts; `NAME_success` gives more successes than that."""
     shares = {
         "unsteered": 0.0, "native": 0.95, "moved": 0.93, "random": 0.02, "shuffled": 0.01, "mean_ablated": 0.0,
         "forced_first_token": 0.04, **intact,
@@ -18,7 +18,7 @@ def result(**intact: float) -> dict[str, Any]:
     for name, share in shares.items():
         if not name.endswith("_success"):
             valid, gone = (
-                share_to_dict(rate([i < round(x * N) for i in range(N)])) for x in (share, shares.get(f"{name}_success", share))
+                share_to_dict(rate([i < round(x * n) for i in range(n)])) for x in (share, shares.get(f"{name}_success", share))
             )
             conditions[name] = {"strength": 1.0, "success": gone, "intact": valid, "clean_kl": 0.05}
     return {"source": {"name": "A"}, "target": {"name": "B"}, "conditions": conditions}
@@ -46,6 +46,41 @@ def result(**intact: float) -> dict[str, Any]:
 )
 def test_every_outcome_is_said(shares: dict[str, float], says: str) -> None:
     assert says in headline(result(**shares))
+
+
+@pytest.mark.parametrize(
+    ("shares", "says"),
+    [
+        (
+            {"native": 0.5, "moved": 0.5, "unsteered": 0.125},
+            "16 prompts do not tell the native vector (50%, 24.7% to 75.3%) from no",
+        ),
+        (
+            {"native": 1.0, "moved": 0.5, "unsteered": 0.125},
+            "do not tell the moved vector (50%, 24.7% to 75.3%) from no steering",
+        ),
+        (
+            {"native": 0.8, "moved": 1.0, "random": 0.4},
+            "the native vector (81.2%, 54.4% to 96%) from a random vector at the same cost",
+        ),
+        ({"native": 0.8, "moved": 1.0, "random": 0.4}, "15.2% to 64.6%); take more prompts or directions."),
+        (
+            {"native": 1.0, "moved": 0.8, "shuffled": 0.4},
+            "works on B less well than the one found there, but 16 prompts do not tell it",
+        ),
+    ],
+)
+def test_what_few_prompts_do_not_decide_is_said(shares: dict[str, float], says: str) -> None:
+    said = headline(result(16, **shares))
+    assert says in said
+    assert said.startswith("Cannot tell whether a vector found on A works on B: ") or "shuffled" in shares
+
+
+def test_more_prompts_decide() -> None:
+    assert "Cannot tell" in headline(result(16, native=0.8, moved=0.8, random=0.4))
+    assert headline(result(200, native=0.8, moved=0.8, random=0.4)).startswith(
+        "A vector found on A works on B about as well as"
+    )
 
 
 def test_numbers_n_intervals_and_baselines_are_there() -> None:
