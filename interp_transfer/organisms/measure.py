@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.evaluation.evaluator import completions_each
+from interp_transfer.evaluation.completions import completions_each
 from interp_transfer.interventions.generation import generate
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.io import write_json

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from interp_transfer.activations.positions import Positions
-from interp_transfer.evaluation.evaluator import completions_each
+from interp_transfer.evaluation.completions import completions_each
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.io import read_tensors
 from interp_transfer.mapping.mappers import Mapper

@@ -7,7 +7,8 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation import evaluator as module
-from interp_transfer.evaluation.evaluator import completions_each, evaluator
+from interp_transfer.evaluation.completions import completions_each
+from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.evaluation.reasoning import reasoning_lengths, without_reasoning
 from interp_transfer.interventions.predictions import teacher_forced, teacher_forced_each
 from interp_transfer.models.tokens import tokenize, tokenizer_of

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 import interp_transfer as it
-from interp_transfer.evaluation import evaluator as evaluation
+from interp_transfer.evaluation import completions
 from interp_transfer.evaluation.evaluator import CleanKL, Condition, Evaluator, evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.transforms import Ablate, Noise
@@ -47,10 +47,10 @@ def test_settings_of_several_share_batches_and_are_what_they_are_alone(validatio
         (it.add(one, x, rule), it.add(two, y)) for x, y, rule in ((0.2, 0.3, "last"), (0.5, 0.1, "last"), (0.3, 0.6, "all"))
     ]
     settings += [(it.add(two, 0.4),), (it.add(two, 0.8),), (), (*settings[0], it.Intervention(SITES[0], Noise(0.1)))]
-    assert evaluation._batched(settings) == [[0, 1], [2], [3, 4], [5], [6]]
+    assert completions._batched(settings) == [[0, 1], [2], [3, 4], [5], [6]]
     alone = [validation.completions([given], progress=False)[0] for given in settings]
-    real, calls = evaluation.generate, []
-    monkeypatch.setattr(evaluation, "generate", lambda *a, **k: calls.append(len(a[1])) or real(*a, **k))
+    real, calls = completions.generate, []
+    monkeypatch.setattr(completions, "generate", lambda *a, **k: calls.append(len(a[1])) or real(*a, **k))
     assert validation.completions(settings, progress=False) == alone
     assert calls == [16, 8, 16, 8, 8]
     assert len({tuple(said) for said in alone}) > 3, "settings that all say the same show nothing"
@@ -131,7 +131,7 @@ def test_bad_input_is_refused_before_any_work(validation, vectors, monkeypatch):
 def test_what_adds_no_vector_shares_no_batch(vectors):
     ablate = it.Intervention(SITES[0], Ablate(vectors[SITES[0]].direction), model=vectors[SITES[0]].model)
     plain = it.add(vectors[SITES[1]], 1.0)
-    assert evaluation._batched([(plain, ablate), (plain, ablate), (plain, plain), (plain, plain)]) == [[0], [1], [2, 3]]
+    assert completions._batched([(plain, ablate), (plain, ablate), (plain, plain), (plain, plain)]) == [[0], [1], [2, 3]]
 
 
 def test_intact_answers_come_before_success_and_success_before_cost(validation, vectors, monkeypatch):
