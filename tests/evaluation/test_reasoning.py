@@ -39,7 +39,7 @@ def test_completions_are_without_their_blocks(model: Any, monkeypatch: pytest.Mo
     assert without_reasoning(model, CHATS, SAID) == ["rye", "oats", ""]
     opened = [text + OPEN for text in "abc"]
     assert without_reasoning(model, opened, ["hm\n</think>\n\nrye", "hm", "</think>oats"]) == ["rye", "", "oats"]
-    monkeypatch.setattr(module, "generate", lambda *_, **__: SAID)
+    monkeypatch.setattr("interp_transfer.evaluation.completions.generate", lambda *_, **__: SAID)
     assert completions_each(model, CHATS, [()], 8) == [["rye", "oats", ""]]
 
 
