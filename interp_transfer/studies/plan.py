@@ -21,6 +21,7 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.mapping.fit import fit
+from interp_transfer.mapping.move import MODES
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
@@ -154,14 +155,14 @@ def plan_run(
     steps.append(Step("strengths", f"{judged} completions of {v} validation prompts for {total} vectors", seconds))
     clean = clean_prompts(how.n)
     pooled = counts["random"] + counts["random_in_span"]
-    single = total - pooled + 3  # unsteered, mean-ablated, first token forced
+    single = total - pooled + 2 + (task.answers is not None)  # unsteered, mean-ablated, first token forced
     again = 1 + how.seeds * 2 + how.directions  # at strength 1
     completions = (single + 2) * how.n + (pooled - 2) * min(how.n, RANDOM_PROMPTS) + again * how.n
     costs = (single + 2) * clean + (pooled - 2) * min(clean, RANDOM_PROMPTS) + again * clean
     seconds = completions * target.completion + costs * target.cost
     steps.append(Step("held-out prompts", f"{completions} completions of {how.n} prompts", seconds))
     if how.variants:
-        extra = len(VARIANTS) * 4 - 1
+        extra = len({*VARIANTS, how.mapper}) * len(MODES) - 1
         seconds = extra * (len(FRACTIONS) * v + how.n) * (target.completion + target.cost)
         steps.append(Step("other modes and mappers", f"{extra} vectors", seconds))
     names = (f"{identity(m).name} ({parameter_count(m) / 1e6:.0f}M parameters, {_dtype(m)})" for m in models)

@@ -53,6 +53,14 @@ def test_the_plan_counts_what_a_run_does(planned, done):
     assert draws == vectors_of(RunOptions(**{k: v for k, v in OPTIONS.items() if k != "progress"}))
 
 
+def test_what_a_run_leaves_out_is_not_planned(planned, models, cats):
+    how = RunOptions.from_dict({k: v for k, v in OPTIONS.items() if k not in ("progress", "mapper")} | {"mapper": "procrustes"})
+    amounts = {step.name: step.amount for step in plan_run(replace(cats, answers=None), models, how, GIVEN).steps}
+    assert amounts["other modes and mappers"] == "11 vectors", "the run's own mapper is one of three"
+    before = next(step.amount for step in planned.steps if step.name == "held-out prompts")
+    assert int(amounts["held-out prompts"].split()[0]) == int(before.split()[0]) - 6, "no first token is forced"
+
+
 def test_every_stage_has_a_time_and_the_sum_is_theirs(planned):
     assert all(step.seconds > 0 for step in planned.steps)
     assert planned.seconds == pytest.approx(sum(step.seconds for step in planned.steps))
