@@ -160,15 +160,18 @@ def answered(
     answers = _stored(file, len(prompts))
     bar = tqdm(total=tokens, desc="answers", unit="token", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False)
     whole: list[Prompt] = []
+    read = 0  # a bar that is off does not count
     with bar:
-        while bar.n < tokens and len(whole) < len(prompts):
+        while read < tokens and len(whole) < len(prompts):
             start = len(whole)
             portion = prompts[start : start + PORTION]
             if len(answers) < start + len(portion):
                 answers = [*answers[:start], *generate(model, portion, max_new_tokens=max_new_tokens, progress=False)]
                 _store(file, answers)
             whole += [with_answer(p, a) for p, a in zip(portion, answers[start:], strict=False)]
-            bar.update(sum(map(len, tokenize(model, whole[start:], any_length=True))))
+            more = sum(map(len, tokenize(model, whole[start:], any_length=True)))
+            read += more
+            bar.update(more)
     return whole
 
 

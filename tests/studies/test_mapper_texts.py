@@ -54,6 +54,7 @@ def test_a_prompt_is_followed_by_the_models_own_answer(models: Any) -> None:
 
 def test_answers_end_with_the_portion_that_reaches_the_tokens(models: Any, asked: list[int]) -> None:
     whole = answered(models[0], PROMPTS, 65 * 5, 2)
+    assert answered(models[0], PROMPTS, 65 * 5, 2, progress=False) == whole, "a bar that is off counts too"
     assert len(whole) == 64 and asked == [64]
     assert sum(map(len, tokenize(models[0], whole))) >= 65 * 5
     assert len(answered(models[0], PROMPTS, 10**6, 2)) == len(PROMPTS) and asked == [64, 64, 22]
