@@ -19,7 +19,7 @@ PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 demo: .venv
 	$(BIN)/interp-transfer demo
 
-# Two real models: a trait moves to another family, tokenizer and template. Downloads 570 MB; then about 15 minutes on two cores.
+# Two real models: a trait moves to another family and tokenizer. Downloads 570 MB; then about 15 minutes on two cores.
 demo-real: .venv
 	$(BIN)/interp-transfer models get smollm2-135m-instruct
 	$(BIN)/interp-transfer models get qwen2.5-coder-0.5b-instruct
