@@ -75,7 +75,10 @@ def test_crossed_rate_counts_draws_and_prompts() -> None:
     few = rate([k % 2 == 0 for k in range(10)])
     assert by_draw.high - by_draw.low == pytest.approx(few.high - few.low, rel=0.2)
     assert crossed_rate([[False] * 200] * 20).high == pytest.approx(rate([False] * 20).high)
-    assert crossed_rate([[True, False, True]]) == rate([True, False, True])
+    once = crossed_rate([[True, False, True]])
+    assert (once.value, once.n) == (2 / 3, 3) and once.high - once.low > 0.95, "one draw says little about others"
+    assert crossed_rate([[False] * 200]).high == pytest.approx(rate([False]).high)
+    assert crossed_rate([[True], [False], [True]]) == rate([True, False, True])
 
 
 def test_crossed_mean_of_one_draw_is_over_prompts() -> None:

@@ -232,6 +232,7 @@ class Evaluator:
             settings,
             lambda part: completions_each(self.model, self.prompts, settings[part], length, progress),
             list[str],
+            len(self.prompts),
         )
 
     def costs(self, settings: Sequence[Sequence[Intervention]], progress: bool = False) -> list[Float[Tensor, " prompt"]]:
@@ -241,18 +242,19 @@ class Evaluator:
             settings,
             lambda part: [kl.tolist() for kl in self.clean_kl(self.model, settings[part], progress)],
             list[float],
+            len(self.clean_kl.prompts),
         )
         return list(map(torch.tensor, each))
 
     def _each(
-        self, what: str, settings: Sequence[Sequence[Intervention]], make: Callable[[slice], list[Any]], kind: Any
+        self, what: str, settings: Sequence[Sequence[Intervention]], make: Callable[[slice], list[Any]], kind: Any, rows: int
     ) -> list[Any]:
-        """What ``make`` returns for the settings, kept on the way."""
+        """What ``make`` returns for the settings, each of so many rows, kept on the way."""
         if self.kept is None:
             return make(slice(None))
         plain = map(setting_key, settings)
         keys = [None if setting is None else hashed([self._about, setting]) for setting in plain]
-        return self.kept.each(what, keys, make, kind, max(1, ROWS // len(self.prompts)))
+        return self.kept.each(what, keys, make, kind, max(1, ROWS // max(rows, 1)))
 
     @cached_property
     def _about(self) -> str:

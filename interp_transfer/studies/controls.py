@@ -89,7 +89,7 @@ def moved_and_controls(
     return {
         "moved": moved,
         "random": random_vectors(moved[0], how.directions, how.seed),
-        "random_in_span": span_vectors(moved[0], -(-how.directions // 2), how.seed),
+        "random_in_span": span_vectors(moved[0], how.span_directions, how.seed),
         "wrong_contrast": [at_length(move(mappers[0], one)) for one in wrong],
         "shuffled": through(fitter.fit_seeds(how, "all")),
         **({"shuffled_within_text": through(within)} if within else {}),

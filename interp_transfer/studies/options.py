@@ -105,6 +105,11 @@ class RunOptions(TaskOptions):
         """The seeds with which mappers are fitted."""
         return range(self.seed, self.seed + self.seeds)
 
+    @property
+    def span_directions(self) -> int:
+        """Number of random directions in the span of the moved evidence."""
+        return -(-self.directions // 2)
+
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "RunOptions":
         """Options by name; a site that is the number of a block becomes text.

@@ -172,8 +172,8 @@ def plan_run(
 def vectors_of(how: RunOptions) -> dict[str, int]:
     """Return the number of draws of each condition of a run that has a vector."""
     each = ("moved", "wrong_contrast", "shuffled", "shuffled_within_text", "untrained")
-    span = -(-how.directions // 2)
-    return {"native": 1, "random": how.directions, "random_in_span": span, **dict.fromkeys(each, how.seeds)}
+    pooled = {"random": how.directions, "random_in_span": how.span_directions}
+    return {"native": 1, **pooled, **dict.fromkeys(each, how.seeds)}
 
 
 def _fit_seconds(models: tuple[HookedModel, HookedModel], how: RunOptions, tokens: int) -> float:
