@@ -184,9 +184,9 @@ def crossed_rate(outcomes: Sequence[Sequence[bool]]) -> Estimate:
     Each draw, such as a random direction, was tried on the same prompts. Trials of one draw resemble each other, and so do
     trials of one prompt, so the interval is the exact one of an effective sample size (Korn and Graubard 1998): the number of
     independent trials that would have the variance of `crossed_mean`, corrected for its degrees of freedom. If all outcomes are
-    equal, it is the number of draws or of prompts, whichever is smaller. A single draw counts as one trial, whatever the number of
-    prompts, because nothing is known of how draws differ. A bootstrap over draws and prompts covers 85% instead of 95% where few
-    of twenty directions work; this covers 91 to 99% in the same simulations (``tests/test_coverage.py``).
+    equal, it is the number of draws or of prompts, whichever is smaller. A single draw counts as one trial, because nothing is
+    known of how draws differ. A bootstrap over draws and prompts covers 85% instead of 95% where few of twenty directions work;
+    this covers 91 to 99% in the same simulations (``tests/test_coverage.py``).
 
     Args:
         outcomes: for each draw, the outcomes of the prompts.
