@@ -67,6 +67,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
                 times = state.asked.count(question)
             try:
                 status, headers, text = state.answer(question, times)
+            finally:  # before the reply: whoever reads it may ask again at once
+                with state.lock:
+                    state.at_once -= 1
+            try:
                 raw = text.encode()
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **headers, "Content-Length": str(len(raw))}.items():
@@ -77,9 +81,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
                     time.sleep(state.pause)
             except (BrokenPipeError, ConnectionResetError):  # whoever asked has left
                 pass
-            finally:
-                with state.lock:
-                    state.at_once -= 1
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
