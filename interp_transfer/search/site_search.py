@@ -33,6 +33,8 @@ PROMPTS = 16
 """Validation prompts, and clean ones, of the trial."""
 MIDDLE = (1 / 3, 2 / 3)
 """Relative depths between which blocks are tried if no gradient ranks them."""
+APART = 6
+"""Blocks that are tried are at least this fraction of the model's depth apart: neighbours do nearly the same."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def find_site(
     """
     if few < 1:
         raise ValueError(f"few={few}: try at least one block")
-    key = _key(model, task, {"few": few, "n": n, "seed": seed}) if cache is not None else None
+    key = _key(model, task, {"few": few, "apart": APART, "n": n, "seed": seed}) if cache is not None else None
     file = Path(cache) / f"{hashed(key)}.json" if cache is not None and key is not None else None
     if file is not None and file.is_file():
         return _read(file)
@@ -105,7 +107,7 @@ def find_site(
         with suppress(NothingToPredict):
             gradient = first_order(model, task, sites, n=count, seed=seed)
             predicted = {site: float(vectors[site].direction.float() @ gradient[site]) for site in sites}
-    short = sorted(sites, key=lambda site: -predicted[site])[:few] if predicted else _spread(sites, few)
+    short = _apart(sites, predicted, few) if predicted else _spread(sites, few)
     validation = evaluator(model, task, "validation", n=count, seed=seed, clean_prompts=count)
     searches = search_strengths(validation, {site: vectors[site] for site in short}, progress=progress)
     best = max(short, key=lambda site: (searches[site].chosen.intact.value, searches[site].chosen.success.value))
@@ -123,6 +125,16 @@ def find_site(
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"format": FORMAT, "key": key, **found.to_dict()})
     return found
+
+
+def _apart(sites: Sequence[str], predicted: Mapping[str, float], few: int) -> list[str]:
+    """The sites with the largest predictions of which no two are neighbours; then the best others, if more are wanted."""
+    ranked = sorted(range(len(sites)), key=lambda k: -predicted[sites[k]])
+    chosen: list[int] = []
+    for k in ranked:
+        if all(abs(k - other) >= len(sites) / APART for other in chosen):
+            chosen.append(k)
+    return [sites[k] for k in (chosen + [k for k in ranked if k not in chosen])[:few]]
 
 
 def _spread(sites: Sequence[str], few: int) -> list[str]:

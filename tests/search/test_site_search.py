@@ -11,7 +11,7 @@ from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.search import site_search as module
 from interp_transfer.search.first_order import NothingToPredict, first_order
-from interp_transfer.search.site_search import find_site
+from interp_transfer.search.site_search import _apart, find_site
 from interp_transfer.search.strengths import search_strength
 
 gradients = importlib.import_module("interp_transfer.search.first_order")
@@ -100,3 +100,11 @@ def test_a_judge_that_cannot_be_told_from_others_is_not_kept(models, cats, tmp_p
 def test_no_block_to_try(models, cats):
     with pytest.raises(ValueError, match="few=0: try at least one block"):
         find_site(models[1], cats, few=0)
+
+
+def test_blocks_that_are_tried_are_apart() -> None:
+    sites = [f"blocks.{k}.hook_resid_pre" for k in range(12)]
+    predicted = dict(zip(sites, map(float, [0, 0, 3, 0, 4, 0, 0, 0, 8, 9, 7, 0]), strict=True))
+    assert _apart(sites, predicted, 3) == [sites[9], sites[4], sites[2]]
+    assert _apart(sites, predicted, 8)[6:] == [sites[8], sites[10]], "when no more are apart, the best of the others"
+    assert _apart(sites[:2], predicted, 3) == [sites[0], sites[1]]
