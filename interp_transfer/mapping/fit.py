@@ -10,6 +10,7 @@ Nothing here holds all rows at once, so pairs in a store are fitted like those i
 rows, training takes one more pass for each epoch, and held-out rows are read once more for the figures.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import reduce
@@ -40,6 +41,8 @@ __all__ = ["KINDS", "check_kind", "fit", "fit_each"]
 
 MASSIVE = 10.0
 """Rows longer than so many times the median length count as massive."""
+ENOUGH = 10
+"""Rows for each dimension of the source from which a regression is trusted without a warning."""
 
 
 def fit(
@@ -58,8 +61,9 @@ def fit(
 ) -> Mapper:
     """Fit a mapper on paired activations.
 
-    Fewer rows than dimensions are enough: the ridge, the rank and the epoch to stop at are chosen on held-out texts, and the
-    card's ``fvu`` is of those texts. Only ``ridge=0`` needs more rows than the source has dimensions.
+    Fewer rows than dimensions can be fitted, with a warning below ten for each dimension of the source: the ridge, the rank and
+    the epoch to stop at are chosen on held-out texts, and the card's ``fvu`` is of those texts. Only ``ridge=0`` needs more
+    rows than the source has dimensions.
 
     Ranks (``distributed``) share the work: each reads its share of the rows for the moments and the errors, and in training its
     share of every batch. All return the mapper that one process returns, up to rounding.
@@ -99,6 +103,12 @@ def fit(
     seen, seen_held = (_Seen(part, apart, (source.d, target.d)) for part in (train, judge))
     _check(seen, seen_held, pair, massive, chosen)
     ordinary, held = seen.part, seen_held.part
+    if known.regression and len(ordinary) < ENOUGH * source.d:
+        warnings.warn(
+            f"{len(ordinary)} pairs of tokens for the {source.d} dimensions of {pair[0]}: with fewer than {ENOUGH} for each "
+            "dimension the map is uncertain; give more texts, or compare seeds",
+            stacklevel=2,
+        )
 
     scales = Scales(seen.moments, known.whiten)
     folder = None if checkpoint is None else Path(checkpoint)

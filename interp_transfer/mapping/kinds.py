@@ -158,6 +158,7 @@ class Kind:
         whiten: whether each source dimension is scaled to unit spread. Otherwise all are scaled by the target's scale, which
             keeps angles and the ratios of lengths.
         needs_models: whether it needs the models themselves.
+        regression: whether it is fitted on all rows, so that it needs several for each dimension of the source.
     """
 
     description: str
@@ -165,6 +166,7 @@ class Kind:
     solve: Callable[[Problem, Any], Solved]
     whiten: bool = True
     needs_models: bool = False
+    regression: bool = True
 
 
 def find_kind(name: str) -> Kind:
@@ -308,9 +310,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             _embeddings,
             whiten=False,
             needs_models=True,
+            regression=False,
         ),
-        "mean_shift": Kind("adds the difference of the means (equal widths)", NoSettings, _shift, whiten=False),
-        "untrained": Kind("control: the autoencoder at its initial weights", NoSettings, _untrained),
+        "mean_shift": Kind(
+            "adds the difference of the means (equal widths)", NoSettings, _shift, whiten=False, regression=False
+        ),
+        "untrained": Kind("control: the autoencoder at its initial weights", NoSettings, _untrained, regression=False),
     }
 )
 """Every kind, by name."""

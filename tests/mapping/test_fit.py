@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -235,3 +236,15 @@ def test_bad_input_is_refused():
     x[5, 2] = float("nan")
     with pytest.raises(ValueError, match="1 of 300 rows"):
         fit(paired(x, y), "affine")
+
+
+def test_few_pairs_are_warned_about_where_a_regression_is_fitted() -> None:
+    x, y, _ = planted(rows=60)
+    with pytest.warns(
+        UserWarning, match="54 pairs of tokens for the 6 dimensions of blocks.1.hook_resid_pre: .* give more texts"
+    ):
+        fit(paired(x, y), "affine", progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(paired(x, y), "untrained", progress=False)
+        fit(paired(*planted(rows=80)[:2]), "affine", progress=False)
