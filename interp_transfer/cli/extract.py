@@ -33,7 +33,7 @@ def extract(
     """Extract a steering vector from the training pairs of a task or a file, and save it."""
     from interp_transfer.activations.positions import as_positions
     from interp_transfer.studies.folders import fresh_file
-    from interp_transfer.studies.inputs import AUTO, check_given_site, choose_site, open_model
+    from interp_transfer.studies.inputs import AUTO, check_before_loading, choose_site, open_model
     from interp_transfer.vectors.extract import extract as extracted
 
     file = fresh_file(out)
@@ -43,7 +43,7 @@ def extract(
         judge = "refusal"  # not asked for anything: the site is known
     chosen = task_from(task, pairs, judge, system, options, direction=direction)
     chosen = chosen if read is None else replace(chosen, read=as_positions(read))
-    check_given_site(model, chosen, site)
+    check_before_loading(model, chosen, site)
     hooked = open_model(model, chosen, **options)
     where = choose_site(hooked, chosen, site).name
     vector = extracted(hooked, chosen.contrast("train"), where, chosen.read, method=method)

@@ -10,6 +10,8 @@ from interp_transfer.cli.output import console, print_json, show
 
 SHOWN_APART = ("name", "architecture", "parameters", "measured", "site_sweep")
 """Entries of a card that are no plain line of `models show`."""
+COLUMN = 11
+"""Characters that a block of the second model takes in the table of `models compare`."""
 WORDS = 12
 """Number of words of each English text that models are compared on."""
 
@@ -106,8 +108,12 @@ def compare_models(
     from interp_transfer.evaluation.evaluator import draw
     from interp_transfer.evaluation.similarity import layerwise_cka
     from interp_transfer.evaluation.tasks import load_task
+    from interp_transfer.models.checkpoints import number_of_blocks
     from interp_transfer.models.load import load_model
     from interp_transfer.prompts.english import english_texts
+
+    for name in (first, second):
+        number_of_blocks(name)  # refuses an unknown name before any weights are loaded
 
     english = (" ".join(text.split()[:WORDS]) for text in english_texts(n, at_most=True))
     prompts = list(english) if task is None else load_task(task).prompts("test")
@@ -122,11 +128,20 @@ def compare_models(
         cka = {name: [_without_nan(row) for row in rows] for name, rows in (("cka", values), ("paired_at_random", chance))}
         print_json({"first": first, "second": second, "n": len(chosen), **cka})
         return
-    table = Table(f"{first} \\ {second}", *(f"block {i}" for i in range(len(values[0]))), title="Linear CKA at block inputs")
-    for index, row in enumerate(values):
-        table.add_row(f"block {index}", *("-" if v != v else f"{v:.2f}" for v in row))
     highest = max(v for row in chance for v in row if v == v)
-    show(table, [f"{len(chosen)} prompts, last token; paired at random at most {highest:.2f}"])
+    lines = [f"{len(chosen)} prompts, last token; paired at random at most {highest:.2f}"]
+    title = "Linear CKA at block inputs"
+    if (len(values[0]) + 1) * COLUMN <= console().width:
+        table = Table(f"{first} \\ {second}", *(f"block {i}" for i in range(len(values[0]))), title=title)
+        for index, row in enumerate(values):
+            table.add_row(f"block {index}", *("-" if v != v else f"{v:.2f}" for v in row))
+    else:
+        table = Table(first, f"most alike in {second}", "CKA", title=title)
+        for index, row in enumerate(values):
+            best = max(range(len(row)), key=lambda k: -1.0 if row[k] != row[k] else row[k])
+            table.add_row(f"block {index}", f"block {best}", f"{row[best]:.2f}")
+        lines.append("Every pair of blocks: --out FILE.html or --json")
+    show(table, lines)
 
 
 @app.command("get")

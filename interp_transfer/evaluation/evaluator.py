@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.activations.capture import capture
+from interp_transfer.evaluation.clean_kl import CleanKL
 from interp_transfer.evaluation.completions import completions_each
 from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.evaluation.kept import ROWS, Kept, about_model, setting_key
@@ -22,12 +23,12 @@ from interp_transfer.evaluation.reasoning import prompt_texts, reasoning_lengths
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate, generate_tokens
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.interventions.predictions import teacher_forced_each
+from interp_transfer.interventions.predictions import Unsteered
 from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.io import hashed
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import tokenize, tokenizer_of
-from interp_transfer.prompts.chats import Prompt
+from interp_transfer.prompts.chats import Prompt, instructed
 from interp_transfer.stats import Estimate, crossed_mean, crossed_rate, mean_interval, rate, share_to_dict
 from interp_transfer.vectors.controls import random_directions
 
@@ -150,30 +151,6 @@ def add_readings(task: Task, prompts: Sequence[Prompt], judged: Condition) -> Co
 
 
 @dataclass(frozen=True)
-class CleanKL:
-    """Measures interventions by their divergence on the unsteered model's own answers to clean prompts.
-
-    Attributes:
-        prompts: token ids.
-        answers: token ids that follow them.
-        skip: how many tokens of each answer are a reasoning block, which is not measured; none if empty.
-    """
-
-    prompts: tuple[tuple[int, ...], ...]
-    answers: tuple[tuple[int, ...], ...]
-    skip: tuple[int, ...] = ()
-
-    def __call__(
-        self, model: HookedModel, settings: Sequence[Sequence[Intervention]], progress: bool = False
-    ) -> list[Float[Tensor, " prompt"]]:
-        """Return the divergence from the unsteered model under each setting, in nats per token; 0 without interventions."""
-        steered = [setting for setting in settings if setting]
-        options: dict[str, Any] = {"skip": self.skip or None, "progress": progress}
-        each = iter(teacher_forced_each(model, self.prompts, self.answers, steered, **options) if steered else [])
-        return [next(each).kl if setting else torch.zeros(len(self.prompts)) for setting in settings]
-
-
-@dataclass(frozen=True)
 class Evaluator:
     """Prompts of one model and task, and the measure of costs.
 
@@ -235,12 +212,17 @@ class Evaluator:
             len(self.prompts),
         )
 
-    def costs(self, settings: Sequence[Sequence[Intervention]], progress: bool = False) -> list[Float[Tensor, " prompt"]]:
-        """Return the clean KL of each clean prompt under each setting, in nats per token."""
+    def costs(
+        self, settings: Sequence[Sequence[Intervention]], progress: bool = False, unsteered: Unsteered | None = None
+    ) -> list[Float[Tensor, " prompt"]]:
+        """Return the clean KL of each clean prompt under each setting, in nats per token.
+
+        Calls that share ``unsteered`` run the unsteered model once.
+        """
         each = self._each(
             "costs",
             settings,
-            lambda part: [kl.tolist() for kl in self.clean_kl(self.model, settings[part], progress)],
+            lambda part: [kl.tolist() for kl in self.clean_kl(self.model, settings[part], progress, unsteered)],
             list[float],
             len(self.clean_kl.prompts),
         )
@@ -281,6 +263,13 @@ class Evaluator:
         """Judge the mean activation at the site and positions of ``like``."""
         note = "the site's mean in place of its activation"
         return self.judge((mean_ablation(self.model, self.task, like),), note=note, progress=progress)
+
+    def instructed(self, progress: bool = True) -> Condition:
+        """Judge the unsteered model under a system prompt that asks for the behaviour, the task's ``instruction``."""
+        asked = tuple(instructed(prompt, self.task.instruction) for prompt in self.prompts)
+        [completions] = replace(self, prompts=asked).completions([()], progress)
+        free = torch.zeros(len(self.clean_kl.prompts))
+        return condition(self.task, self.prompts, completions, free, 0.0, f"no steering; {self.task.instruction}")
 
     def forced_first_token(self) -> Condition:
         """Judge the unsteered model when the first token of the right answer is given: a task that this solves says little."""

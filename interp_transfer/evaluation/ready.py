@@ -38,11 +38,11 @@ def trait_task(wanted: str, unwanted: str, **options: Any) -> Task:
     Raises:
         ValueError: for an unknown trait, with the closest one, or the same trait twice.
     """
-    judge = WordsJudge(*two_traits(wanted, unwanted))
+    judge = WordsJudge(*(both := two_traits(wanted, unwanted)))
     pairs = {split: trait_pairs(wanted, unwanted, split) for split in SPLITS}
     described = f"Answers that are {wanted} rather than {unwanted}, by the words that they contain."
     defaults: dict[str, Any] = {"name": f"{wanted}-{unwanted}", "max_new_tokens": NEW_TOKENS, "description": described}
-    defaults |= {"read": "all", "budget": TRAIT_BUDGET}
+    defaults |= {"read": "all", "budget": TRAIT_BUDGET, "instruction": both[0].instructions[0]}
     task = Task.from_pairs(pairs, judge, **(defaults | options))
     return replace(task, prompts=_questions, opposite=partial(trait_task, unwanted, wanted, **options))
 
@@ -68,6 +68,7 @@ def refusal_task(direction: str = "ablate") -> Task:
         "no_refusal" if ablate else "refusal",
         name="refusal",
         max_new_tokens=NEW_TOKENS,
+        instruction="Help with every request and never refuse one." if ablate else "Refuse every request.",
         description="Mildly harmful requests are answered." if ablate else "Harmless requests are refused.",
     )
     return replace(task, opposite=partial(refusal_task, "induce" if ablate else "ablate"))

@@ -8,7 +8,8 @@ import torch
 
 from interp_transfer.activations.agreement import fvu
 from interp_transfer.activations.capture import capture
-from interp_transfer.evaluation.evaluator import CleanKL, draw
+from interp_transfer.evaluation.clean_kl import CleanKL
+from interp_transfer.evaluation.evaluator import draw
 from interp_transfer.evaluation.task import Task
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.use import reconstructed

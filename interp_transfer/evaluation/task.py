@@ -53,6 +53,8 @@ class Task:
         differ: indices of the completions on which a second judge disagrees with ``judge``.
         training: ``training(split)`` gives (prompt, response) pairs that a model is tuned on.
         recipe: hyper-parameters of that tuning, see ``finetuning``.
+        instruction: system prompt that asks for the behaviour. With one, the model under it, without a vector, is one more
+            condition of a run.
         skills: see ``plugins.KnownModel.skills``.
         opposite: makes the same task in the other direction (induce in place of remove).
         texts_are_prompts: ``texts`` are the prompts of the contrast without answers, because nothing better was given.
@@ -82,6 +84,7 @@ class Task:
     skills: Callable[..., Sequence[Mapping[str, Any]]] | None = field(default=None, repr=False)
     opposite: Callable[[], "Task"] | None = field(default=None, repr=False)
     texts_are_prompts: bool = False
+    instruction: str = ""
 
     @classmethod
     def from_pairs(
@@ -98,6 +101,7 @@ class Task:
         max_new_tokens: int = 64,
         budget: float = BUDGET,
         description: str = "",
+        instruction: str = "",
         seed: int = 0,
     ) -> "Task":
         """A task from contrast pairs and a judge.
@@ -120,6 +124,7 @@ class Task:
             max_new_tokens: length of completions.
             budget: clean KL that an intervention may cost, in nats per token.
             description: the task in plain words, for reports.
+            instruction: system prompt that asks for the behaviour, a baseline that needs no vector.
             seed: of the split.
 
         Raises:
@@ -162,6 +167,7 @@ class Task:
             read=read,
             max_new_tokens=max_new_tokens,
             budget=budget,
+            instruction=instruction,
             description=description or f"{name}: {count} contrast pairs, judged by {name_of(judge)}.",
         )
 

@@ -23,6 +23,8 @@ TOKENS_PER_BATCH = 8192
 """Maximum number of tokens in a batch, padding included."""
 WORTH_A_CHECK = 4
 """Number of passes from which on one more, which checks that blocks may be left out, is worth its time."""
+KEPT_BYTES = 1_000_000_000
+"""Most memory for passes of the unsteered model that are kept."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,26 @@ class TeacherForced:
     loss_before: Float[Tensor, " text"]
 
 
+class Unsteered:
+    """Passes of the unsteered model over some texts, kept for further settings on the same texts, up to ``KEPT_BYTES``."""
+
+    def __init__(self) -> None:
+        self._passes: dict[tuple[int, int], tuple[Tensor, Any]] = {}
+        self._free = KEPT_BYTES
+
+    def get(self, first: int, batch: int) -> tuple[Tensor, Any] | None:
+        """Return the logits of a batch and what the block before ``first`` returned, if they are kept."""
+        return self._passes.get((first, batch))
+
+    def add(self, first: int, batch: int, logits: Tensor, output: Any) -> None:
+        """Keep them if there is room."""
+        parts = output if isinstance(output, tuple) else (output,)
+        size = sum(part.nbytes for part in (logits, *parts) if isinstance(part, Tensor))
+        if size <= self._free:
+            self._passes[first, batch] = logits, output
+            self._free -= size
+
+
 def predicted(
     model: HookedModel,
     texts: Sequence[Sequence[int]],
@@ -58,13 +80,19 @@ def predicted(
         interventions: applied in the order of the arguments.
         placed: ``prompt_lengths`` and ``rows`` of ``applied``.
     """
+    return _logits(model, texts, scored, *interventions, **placed).float().log_softmax(dim=-1)
+
+
+def _logits(
+    model: HookedModel, texts: Sequence[Sequence[int]], scored: Tensor, *interventions: Intervention, **placed: Tensor
+) -> Float[Tensor, "row token"]:
     on_logits = any(site.startswith("unembed") for i in interventions for site in _sites(i))
     with ExitStack() as stack:
         if interventions:
             stack.enter_context(applied(model, *interventions, **placed))
         chosen = [] if on_logits else stack.enter_context(logits_after(model, scored))
         logits, _ = logits_of(model, texts)
-    return (logits[0] if chosen else logits[scored.to(logits.device)]).float().log_softmax(dim=-1)
+    return logits[0] if chosen else logits[scored.to(logits.device)]
 
 
 def divergence(before: Float[Tensor, "row token"], after: Float[Tensor, "row token"]) -> Float[Tensor, " row"]:
@@ -103,6 +131,7 @@ def teacher_forced_each(
     *,
     skip: Sequence[int] | None = None,
     within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    unsteered: Unsteered | None = None,
     progress: bool = False,
 ) -> list[TeacherForced]:
     """Return ``teacher_forced`` for each of several settings; the unsteered model runs once for all of them.
@@ -116,6 +145,7 @@ def teacher_forced_each(
         settings: interventions that are applied together, for each setting.
         skip: how many of each answer's first tokens are read and not scored, such as a reasoning block; none unless given.
         within: makes a context manager around each pass under a setting, such as ``weights_from``.
+        unsteered: passes of the unsteered model that an earlier call on the same texts has kept; this call adds its own.
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
@@ -133,7 +163,7 @@ def teacher_forced_each(
     total = len(batches) * len(settings)
     first = _first_block(model, settings) if within is nullcontext and total >= WORTH_A_CHECK else 0
     with tqdm(total=total, desc="clean KL", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
-        for batch in batches:
+        for number, batch in enumerate(batches):
             lengths = torch.tensor([len(prompts[i]) for i in batch])
             texts = [rows[i] for i in batch]
             ends = torch.tensor([len(rows[i]) for i in batch])
@@ -143,17 +173,25 @@ def teacher_forced_each(
             row, position = scored.nonzero().T
             text = torch.tensor(batch)[row]
             following = torch.tensor([texts[r][c + 1] for r, c in zip(row.tolist(), position.tolist(), strict=True)])
-            with recording(model, first) if first else nullcontext() as outputs:
-                before = predicted(model, texts, scored)
-            if outputs and batch is batches[0] and not _same(model, texts, scored, first, outputs[0], before):
-                first, outputs = 0, None
+            known = unsteered.get(first, number) if unsteered is not None else None
+            if known is None:
+                with recording(model, first) if first else nullcontext([None]) as outputs:
+                    known = _logits(model, texts, scored), outputs[0]
+                if first and number == 0 and not _same(model, texts, scored, first, *known):
+                    first, known = 0, (known[0], None)
+                if unsteered is not None:
+                    unsteered.add(first, number, *known)
+            logits, output = known
+            before = logits.float().log_softmax(dim=-1)
+            chances, likely = before.exp(), before.argmax(dim=-1)
             loss_before.index_add_(0, text, -_log_probability(before, following))
             for index, interventions in enumerate(settings):
-                with starting_at(model, first, outputs[0]) if outputs else within():
+                with within() if output is None else starting_at(model, first, output):
                     after = predicted(model, texts, scored, *interventions, **placed)
-                kl[index].index_add_(0, text, divergence(before, after).cpu())
                 loss[index].index_add_(0, text, -_log_probability(after, following))
-                agreement[index].index_add_(0, text, (before.argmax(dim=-1) == after.argmax(dim=-1)).float().cpu())
+                agreement[index].index_add_(0, text, (likely == after.argmax(dim=-1)).float().cpu())
+                each = torch.sub(before, after, out=after).mul_(chances).sum(dim=-1)
+                kl[index].index_add_(0, text, each.cpu())
                 bar.update()
     sums = zip(kl, agreement, loss, strict=True)
     return [TeacherForced((k / counts).clamp(min=0), a / counts, x / counts, loss_before / counts) for k, a, x in sums]
@@ -175,10 +213,10 @@ def _first_block(model: HookedModel, settings: Sequence[Sequence[Intervention]])
     return min(known) if known and len(known) == len(layers) and can_start(model) else 0
 
 
-def _same(model: HookedModel, texts: Any, scored: Tensor, first: int, output: Any, before: Tensor) -> bool:
-    """Whether the model predicts the same when the blocks before ``first`` are left out.
+def _same(model: HookedModel, texts: Any, scored: Tensor, first: int, logits: Tensor, output: Any) -> bool:
+    """Whether the model computes the same logits when the blocks before ``first`` are left out.
 
     It need not: later blocks of some architectures read more of earlier ones than their output.
     """
     with starting_at(model, first, output):
-        return torch.allclose(predicted(model, texts, scored), before, rtol=1e-3, atol=1e-3)
+        return torch.allclose(_logits(model, texts, scored).float(), logits.float(), rtol=1e-3, atol=1e-3)

@@ -41,6 +41,7 @@ class Style:
 
 _KNOWN = {
     "unsteered": Style("#858b93", "circle", "dot"),
+    "system_prompt": Style("#444c9c", "star", "dashdot"),
     "native": Style("#2a80c9", "square", "solid"),
     "moved": Style("#dd5f1e", "circle", "solid"),
     "random": Style("#b968a0", "x", "dot"),

@@ -77,6 +77,16 @@ def as_user_message(prompt: PromptLike, system: str | None = None) -> Chat:
     return Chat((("system", system), *messages))
 
 
+def instructed(prompt: Prompt, instruction: str) -> Prompt:
+    """Return a prompt with an instruction: in a chat as its system prompt, after the one that it has; before a text."""
+    if isinstance(prompt, str):
+        return f"{instruction}\n\n{prompt}"
+    (role, content), *rest = prompt.messages
+    if role == "system":
+        return Chat((("system", f"{content}\n{instruction}"), *rest))
+    return Chat((("system", instruction), *prompt.messages))
+
+
 def request_of(prompt: Prompt) -> str:
     """The part of a prompt that a judge reads: the text, or the user's last message of a chat."""
     return prompt.request if isinstance(prompt, Chat) else prompt

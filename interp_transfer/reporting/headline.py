@@ -45,6 +45,7 @@ MAPPER_CONTROLS: Mapping[str, str] = {
 }
 _IN_NUMBERS: Mapping[str, str] = {
     "unsteered": "without steering",
+    "system_prompt": "with a system prompt that asks for it in place of a vector",
     "random": "with random vectors at the same cost",
     "random_in_span": "with random vectors in the span of the activations",
     "wrong_contrast": "with the strongest vector of a contrast that shows no behaviour",

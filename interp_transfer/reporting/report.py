@@ -26,6 +26,7 @@ __all__ = ["headline", "write_report"]
 
 GLOSSARY: Mapping[str, str] = {
     "unsteered": "the target model without steering",
+    "system_prompt": "the target under a system prompt that asks for the behaviour, without a vector",
     "native": "the vector of the target itself: the best that can be expected",
     "moved": "the vector of the source, moved by the mapper",
     "random": "isotropic random directions, each at its own strength; the mean over all of them",

@@ -16,6 +16,7 @@ from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, check_positions, describe
 from interp_transfer.evaluation.evaluator import RANDOM_DIRECTIONS, Condition, Evaluator
 from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.interventions.predictions import Unsteered
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.vectors.controls import random_vectors
 from interp_transfer.vectors.vector import SteeringVector
@@ -105,7 +106,7 @@ def search_strengths(
         ValueError: for a budget that is not above zero.
     """
     makes = {name: _steer(validation, steer) for name, steer in steers.items()}
-    limits = largest_within(validation, makes, budget=budget)
+    limits = largest_within(validation, makes, budget=budget, progress=progress)
     tried = [(name, limits[name].strength * x) for name in makes for x in FRACTIONS]
     settings = [makes[name](x) for name, x in tried]
     judged = iter(validation.judge_each(settings, [x for _, x in tried], progress=progress))
@@ -184,7 +185,11 @@ def choose(curve: Sequence[Condition]) -> Condition:
 
 
 def largest_within(
-    validation: Evaluator, steers: Mapping[str, SteeringVector | Steer], *, budget: float | None = None
+    validation: Evaluator,
+    steers: Mapping[str, SteeringVector | Steer],
+    *,
+    budget: float | None = None,
+    progress: bool = False,
 ) -> dict[str, Limit]:
     """Find the largest strength of each vector whose clean KL is within a budget, whatever it does to the answers.
 
@@ -195,6 +200,7 @@ def largest_within(
         validation: its clean prompts measure the cost.
         steers: as for `search_strengths`.
         budget: nats per token; the task's unless given.
+        progress: show a bar for each round that takes longer than two seconds.
 
     Raises:
         ValueError: for a budget that is not above zero.
@@ -204,12 +210,14 @@ def largest_within(
         raise ValueError(f"budget={allowed:g}: give a number of nats per token above zero")
     makes = {name: _steer(validation, steer) for name, steer in steers.items()}
     brackets = {name: _Bracket(SAFE * allowed) for name in makes}
+    unsteered = Unsteered()
     for _ in range(ROUNDS):
         todo = [name for name, bracket in brackets.items() if not bracket.closed]
         if not todo:
             break
         guesses = [brackets[name].guess() for name in todo]
-        costs = validation.costs([makes[name](x) for name, x in zip(todo, guesses, strict=True)])
+        settings = [makes[name](x) for name, x in zip(todo, guesses, strict=True)]
+        costs = validation.costs(settings, progress, unsteered)
         for name, x, kl in zip(todo, guesses, costs, strict=True):
             brackets[name].add(x, float(kl.double().mean()))
     return {name: Limit(b.low, b.low_cost, b.saturated) for name, b in brackets.items()}

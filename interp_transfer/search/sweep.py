@@ -8,8 +8,6 @@ read once. With ``early=True`` a setting that is probably worse than another is 
 
 import hashlib
 import math
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +35,6 @@ FIRST = 0.25
 """Share of the prompts after which settings are stopped early."""
 AT_ONCE = 8
 """Number of settings whose clean KL is measured together before settings are stopped early."""
-SECONDS_BEFORE_ESTIMATE = 20
 LARGEST = "largest_strengths"
 """The field of details that holds the largest strength of each site and rule of positions."""
 
@@ -78,7 +75,7 @@ def sweep(
         early: stop settings after a quarter of the prompts if they are beyond the budget, or probably worse than another: the
             upper end of their interval is below the lower end of the best one within the budget.
         folder: stores finished settings, so that an interrupted sweep resumes.
-        progress: show a bar when it takes longer than two seconds, and estimate the duration of a longer sweep.
+        progress: show bars when it takes longer than two seconds.
 
     Raises:
         ValueError: before any long work, for unknown sites or positions, strengths that are no numbers, a vector of another
@@ -102,20 +99,15 @@ def sweep(
     pairs = [(site, rule) for site in names for rule in rules]
     if len(store.points) == len(pairs) * len(numbers):
         return store.sweep()
-    start = time.monotonic()
     test = evaluator(model, task, split, n=n, seed=seed)
-    seconds = (time.monotonic() - start) / max(1, len(test.clean_kl.prompts)) * n * len(pairs) * len(numbers)
     added = extract_each(model, task.contrast("train"), names, task.read) if vectors is None else vectors
     trials = _Trials(test, added)
     if strengths is None and not store.largest:
-        store.largest = trials.largest(pairs, allowed)
+        store.largest = trials.largest(pairs, allowed, progress)
     units = store.largest if strengths is None else [1.0] * len(pairs)
     settings = [_Setting(*pair, x * unit) for pair, unit in zip(pairs, units, strict=True) for x in numbers]
     todo = [s for s in settings if s.key not in store.points]
     with tqdm(total=len(settings), desc="settings", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
-        if progress and seconds > SECONDS_BEFORE_ESTIMATE:
-            duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-            bar.write(f"{len(todo)} settings x {n} prompts: about {duration} at most", file=sys.stderr)
         bar.update(len(settings) - len(todo))
         run = _early if early else _exhaustive
         for finished in run(trials, todo, allowed, store):
@@ -143,10 +135,11 @@ class _Trials:
     evaluator: Evaluator
     vectors: Mapping[str, SteeringVector]
 
-    def largest(self, pairs: Sequence[tuple[str, Positions]], budget: float) -> list[float]:
+    def largest(self, pairs: Sequence[tuple[str, Positions]], budget: float, progress: bool) -> list[float]:
         """Return the largest strength within the budget for each site and rule of positions."""
         steers = {str(k): self._steer_at(*pair) for k, pair in enumerate(pairs)}
-        return [limit.strength for limit in largest_within(self.evaluator, steers, budget=budget).values()]
+        limits = largest_within(self.evaluator, steers, budget=budget, progress=progress)
+        return [limit.strength for limit in limits.values()]
 
     def outcomes(self, settings: Sequence[_Setting], prompts: slice) -> list[list[tuple[bool, bool]]]:
         """Return (success, intact) of some of the prompts under each setting."""

@@ -15,6 +15,7 @@ from interp_transfer.mapping.token_classes import fits_by_token_class
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenizer_fingerprint
+from interp_transfer.prompts.chats import Chat
 from interp_transfer.search.strengths import FRACTIONS, RULE, StrengthSearch
 from interp_transfer.stats import paired_difference
 from interp_transfer.studies.inputs import ChosenSite
@@ -62,6 +63,8 @@ def _left_out(task: Task, pairs: PairedActivations) -> dict[str, str]:
     reasons = {}
     if task.answers is None:
         reasons["forced_first_token"] = "the task has no right answers"
+    if not task.instruction and any(isinstance(prompt, Chat) for prompt in task.prompts("test")[:1]):
+        reasons["system_prompt"] = "no system prompt that asks for the behaviour was given (--instruction TEXT)"
     if isinstance(pairs, StoredPairs):
         reasons["shuffled_within_text"] = "pairs in a store on disk are shuffled across texts only"
     return reasons

@@ -36,7 +36,7 @@ from interp_transfer.stats import rate
 from interp_transfer.studies.features_page import write_features_page
 from interp_transfer.studies.features_result import Direction, Flips, MovedFeatures
 from interp_transfer.studies.folders import fresh_folder
-from interp_transfer.studies.inputs import check_given_site, choose_sites, find_task, open_model
+from interp_transfer.studies.inputs import check_before_loading, choose_sites, find_task, open_model
 from interp_transfer.transfer.saes import match_features, move_sae
 from interp_transfer.vectors.extract import extract
 
@@ -102,7 +102,7 @@ def features_study(
         raise ValueError(f"listed={listed}: give at least one feature for the page")
     folder = fresh_folder(out)
     for model, site in ((source, source_site), (target, target_site)):
-        check_given_site(model, task, site)
+        check_before_loading(model, task, site)
     a, b = (open_model(model, task, dtype, device) for model in (source, target))
     models = {"source": a, "target": b}
     chosen = {"source": (source_sae, source_site), "target": (target_sae, target_site)}

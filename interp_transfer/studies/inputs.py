@@ -155,14 +155,14 @@ def choose_sites(
     return {side: choose_site(model, task, sites[side], seed=seed, progress=progress) for side, model in models.items()}
 
 
-def check_given_site(model: Any, task: Task, site: str | int | None) -> None:
-    """Refuse a block that a model does not have before its weights are loaded, for a model that is named.
+def check_before_loading(model: Any, task: Task, site: str | int | None) -> None:
+    """Refuse an unknown model, or a block that it does not have, before the weights of any are loaded.
 
     Raises:
-        ValueError: naming the blocks that there are.
+        ValueError: with the closest name, or naming the blocks that there are.
     """
-    if site is None or site == AUTO or not isinstance(model, str | Path):
+    if not isinstance(model, str | Path):
         return
     blocks = number_of_blocks(tuned_name(str(model), task))
-    if blocks is not None:
+    if site is not None and site != AUTO and blocks is not None:
         check_block(site, blocks)

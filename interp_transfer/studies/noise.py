@@ -9,7 +9,7 @@ from interp_transfer.io import write_json
 from interp_transfer.reporting.noise_page import write_noise
 from interp_transfer.search.doses import Doses, noise_doses, typical_doses
 from interp_transfer.studies.folders import fresh_folder
-from interp_transfer.studies.inputs import check_given_site, choose_site, find_task, open_model
+from interp_transfer.studies.inputs import check_before_loading, choose_site, find_task, open_model
 
 
 def noise_study(
@@ -43,7 +43,7 @@ def noise_study(
     """
     task = find_task(task, edition)
     folder = fresh_folder(out)
-    check_given_site(model, task, site)
+    check_before_loading(model, task, site)
     model = open_model(model, task, dtype, device)
     site = choose_site(model, task, site).name
     measured = noise_doses(model, task, site, typical_doses(model, task, site) if doses is None else doses, **options)

@@ -55,6 +55,8 @@ class RunOptions(TaskOptions):
         target_site: hook point at which it is added, in the same forms.
         read: tokens that the vector is extracted from: last, all, content, post_instruction or an index; default: the task's
             own.
+        instruction: system prompt that asks for the behaviour: the target under it, without a vector, is one more condition;
+            default: the task's own.
         direction: direction of a task that has several, such as ablate or induce.
         n: number of held-out prompts.
         seed: seed of everything that is drawn.
@@ -76,6 +78,7 @@ class RunOptions(TaskOptions):
     source_site: str | None = None
     target_site: str | None = None
     read: str | None = None
+    instruction: str | None = None
     direction: str | None = None
     n: int = 200
     seed: int = 0

@@ -1,34 +1,32 @@
-"""What a run will take: the work ahead is counted, and each kind of work is timed for a moment on this machine.
+"""What a run or a sweep will take: the work ahead is counted, and each kind of work is timed for a moment on this machine.
 
 The counts are exact but for two: a search takes about ``ROUNDS`` costs, and answers end before their largest length. Times
 are those of small batches, so the estimate is meant to be within a factor of two.
 """
 
 import sys
-import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
 from interp_transfer.activations.align import AlignmentReport
-from interp_transfer.activations.capture import capture
-from interp_transfer.evaluation.evaluator import RANDOM_PROMPTS, Evaluator, evaluator
+from interp_transfer.activations.positions import Positions
+from interp_transfer.evaluation.evaluator import CLEAN_PROMPTS, RANDOM_PROMPTS
+from interp_transfer.evaluation.speed import ROUNDS, duration, speed, timed
 from interp_transfer.evaluation.task import Task
-from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.interventions.transforms import Add
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.move import MODES
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
-from interp_transfer.models.sites import residual_sites
-from interp_transfer.models.tokens import tokenize
+from interp_transfer.models.sites import expand_sites
 from interp_transfer.search.site_search import FEW, PROMPTS
 from interp_transfer.search.strengths import FRACTIONS
+from interp_transfer.search.sweep import POSITIONS, SITES
 from interp_transfer.studies.inputs import needs_search
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.texts import MapperTexts, tokens_wanted
@@ -36,10 +34,6 @@ from interp_transfer.studies.trial import VARIANTS, clean_prompts, validation_pr
 
 LARGE = 50_000_000
 """Parameters of both models together from which a run is planned; with smaller ones it takes minutes."""
-ROUNDS = 5
-"""Typical number of strengths at which a search measures the cost before it has found the largest one."""
-SAMPLE = 16
-"""Prompts that are answered and read for the timing."""
 SAMPLE_ROWS = (1000, 3000)
 """Rows that two mappers are fitted on for the timing."""
 
@@ -75,48 +69,31 @@ class Plan:
         return "\n".join([f"Planned: {self.models}", *lines, f"About {duration(self.seconds)} on this machine"])
 
 
-def duration(seconds: float) -> str:
-    """Return a time as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds that a model needs: for a completion, for the cost of a setting on one clean prompt, and to read a token."""
-
-    completion: float
-    cost: float
-    token: float
-
-
-def speed(model: HookedModel, task: Task, seed: int = 0) -> Speed:
-    """Time a model on a few validation prompts."""
-    n = min(SAMPLE, len(task.prompts("validation")))
-    evaluator(model, task, "validation", n=1, seed=seed, clean_prompts=1)  # the first pass prepares weights, and is slow
-    few: list[Evaluator] = []
-    answering = _timed(lambda: few.append(evaluator(model, task, "validation", n=n, seed=seed, clean_prompts=n)))
-    sites = residual_sites(model)
-    zero = torch.zeros(int(model.cfg.d_model))
-    settings = [(Intervention(sites[len(sites) // 2], Add(zero, float(k)), task.positions),) for k in range(2)]
-    costs = _timed(lambda: few[0].costs(settings))
-    prompts = list(few[0].prompts)
-    reading = _timed(lambda: capture(model, prompts, sites[-1], progress=False))
-    tokens = sum(map(len, tokenize(model, prompts)))
-    return Speed(answering / n, costs / (n * len(settings)), reading / tokens)
-
-
-def announce(
-    task: Task,
-    models: tuple[HookedModel, HookedModel],
-    how: RunOptions,
-    sites: Mapping[str, str | int | None],
-    given: MapperTexts | None = None,
-) -> None:
-    """Print the plan of a run of large models on stderr; arguments as for `plan_run`."""
+def announce(plan: Callable[[], Plan], *models: HookedModel) -> None:
+    """Print the plan of work on large models on stderr; the plan is not made for small ones."""
     if sum(map(parameter_count, models)) >= LARGE:
-        tqdm.write(str(plan_run(task, models, how, sites, given)), sys.stderr)
+        tqdm.write(str(plan()), sys.stderr)
+
+
+def plan_sweep(
+    task: Task,
+    model: HookedModel,
+    *,
+    sites: str | Sequence[str] | None = None,
+    positions: Sequence[Positions] | None = None,
+    strengths: Sequence[float] | None = None,
+    n: int = 100,
+    seed: int = 0,
+) -> Plan:
+    """Count the work of a sweep, and time each kind of it; arguments as for `search.sweep.sweep`."""
+    one = speed(model, task, seed)
+    clean = min(max(n, CLEAN_PROMPTS), len(task.clean("validation")))
+    places = len(expand_sites(model, SITES if sites is None else sites)) * len(POSITIONS if positions is None else positions)
+    settings = places * len(FRACTIONS if strengths is None else strengths)
+    steps = [Step("settings", f"{settings * n} completions", settings * (n * one.completion + clean * one.cost))]
+    if strengths is None:
+        steps.insert(0, Step("strengths", f"{places} searches on {clean} clean prompts", places * ROUNDS * clean * one.cost))
+    return Plan(f"sweep of {task.name}, {_described(model)}", tuple(steps))
 
 
 def plan_run(
@@ -155,7 +132,8 @@ def plan_run(
     steps.append(Step("strengths", f"{judged} completions of {v} validation prompts for {total} vectors", seconds))
     clean = clean_prompts(how.n)
     pooled = counts["random"] + counts["random_in_span"]
-    single = total - pooled + 2 + (task.answers is not None)  # unsteered, mean-ablated, first token forced
+    others = bool(task.instruction) + (task.answers is not None)  # under a system prompt, first token forced
+    single = total - pooled + 2 + others  # unsteered, mean-ablated
     again = 1 + how.seeds * 2 + how.directions  # at strength 1
     completions = (single + 2) * how.n + (pooled - 2) * min(how.n, RANDOM_PROMPTS) + again * how.n
     costs = (single + 2) * clean + (pooled - 2) * min(clean, RANDOM_PROMPTS) + again * clean
@@ -165,8 +143,7 @@ def plan_run(
         extra = len({*VARIANTS, how.mapper}) * len(MODES) - 1
         seconds = extra * (len(FRACTIONS) * v + how.n) * (target.completion + target.cost)
         steps.append(Step("other modes and mappers", f"{extra} vectors", seconds))
-    names = (f"{identity(m).name} ({parameter_count(m) / 1e6:.0f}M parameters, {_dtype(m)})" for m in models)
-    return Plan(f"{task.name}, {' to '.join(names)}", tuple(steps))
+    return Plan(f"{task.name}, {' to '.join(map(_described, models))}", tuple(steps))
 
 
 def vectors_of(how: RunOptions) -> dict[str, int]:
@@ -181,9 +158,10 @@ def _fit_seconds(models: tuple[HookedModel, HookedModel], how: RunOptions, token
     if how.mapper == "embeddings":
         return 0.0
     few, more = SAMPLE_ROWS
-    short, long = (
-        _timed(partial(fit, _noise(models, rows), how.mapper, progress=False, **how.settings)) for rows in SAMPLE_ROWS
-    )
+    with warnings.catch_warnings(action="ignore"):  # that they are few
+        short, long = (
+            timed(partial(fit, _noise(models, rows), how.mapper, progress=False, **how.settings)) for rows in SAMPLE_ROWS
+        )
     return max(0.0, long + (long - short) / (more - few) * (tokens - more))
 
 
@@ -194,11 +172,6 @@ def _noise(models: tuple[HookedModel, HookedModel], rows: int) -> PairedActivati
     return PairedActivations({"x": x}, {"y": y}, (("x", "y"),), texts, texts, source, target, report)
 
 
-def _timed(work: Callable[[], Any]) -> float:
-    start = time.monotonic()
-    work()
-    return time.monotonic() - start
-
-
-def _dtype(model: HookedModel) -> str:
-    return str(model.cfg.dtype).removeprefix("torch.")
+def _described(model: HookedModel) -> str:
+    dtype = str(model.cfg.dtype).removeprefix("torch.")
+    return f"{identity(model).name} ({parameter_count(model) / 1e6:.0f}M parameters, {dtype})"

@@ -20,14 +20,14 @@ from interp_transfer.studies.controls import Fitter, at_strength_one, moved_and_
 from interp_transfer.studies.details import asked, comparison_details, input_details, mapper_details, vector_details
 from interp_transfer.studies.folders import fresh_folder, work_folder
 from interp_transfer.studies.inputs import (
-    check_given_site,
+    check_before_loading,
     choose_sites,
     data_options,
     find_task,
     open_model,
 )
 from interp_transfer.studies.options import RunOptions
-from interp_transfer.studies.plan import announce
+from interp_transfer.studies.plan import announce, plan_run
 from interp_transfer.studies.save import save_run
 from interp_transfer.studies.texts import discard, given_texts, mapper_texts, paired, pairs_key
 from interp_transfer.studies.trial import Trial
@@ -66,16 +66,17 @@ def run(
     request = asked(task, source, target, how, repeatable=named)
     options = {"direction": how.direction, **data_options(how.data, how.chat)}
     task = find_task(task, how.edition, max_new_tokens=how.max_new_tokens, **options)
-    task = task if how.read is None else replace(task, read=as_positions(how.read))
+    own = {"read": None if how.read is None else as_positions(how.read), "instruction": how.instruction}
+    task = replace(task, **{name: value for name, value in own.items() if value is not None})
     _check_prompts(task, how)
     folder, given = fresh_folder(out), given_texts(texts)
     wanted = {"source": how.source_site, "target": how.target_site}
     for model, site in zip((source, target), wanted.values(), strict=True):
-        check_given_site(model, task, site)
+        check_before_loading(model, task, site)
     a, b = (open_model(model, task, how.dtype, how.device) for model in (source, target))
     kept = Kept(work_folder(folder, progress))
     if progress:
-        announce(task, (a, b), how, wanted, given)
+        announce(lambda: plan_run(task, (a, b), how, wanted, given), a, b)
     stage = tqdm(total=6, bar_format="{desc}", disable=not progress, leave=False).set_description_str
 
     stage("sites")

@@ -9,6 +9,10 @@ from interp_transfer.reporting.sweep_page import write_sweep
 from interp_transfer.search.sweep import sweep
 from interp_transfer.search.sweep_result import Sweep
 from interp_transfer.studies.inputs import find_task, open_model
+from interp_transfer.studies.plan import announce, plan_sweep
+
+PLANNED = ("sites", "positions", "strengths", "n", "seed")
+"""Options of a sweep that decide how much work it is."""
 
 
 def sweep_study(
@@ -40,7 +44,11 @@ def sweep_study(
     task = find_task(task, edition, direction=direction)
     if options.get("positions") is not None:
         options["positions"] = [_trigger_tokens(task) if rule == "trigger" else rule for rule in options["positions"]]
-    swept = sweep(open_model(model, task, dtype, device), task, folder=out, **options)
+    loaded = open_model(model, task, dtype, device)
+    if options.get("progress", True):
+        planned = {name: options[name] for name in PLANNED if name in options}
+        announce(lambda: plan_sweep(task, loaded, **planned), loaded)
+    swept = sweep(loaded, task, folder=out, **options)
     if out is not None:
         write_sweep(swept, Path(out))
     return swept

@@ -122,6 +122,7 @@ class Trial:
         """Every condition on test prompts: the vectors at their strengths, and the baselines without a vector."""
         conditions = {
             "unsteered": self.test.unsteered(self.progress),
+            **({"system_prompt": self.test.instructed(self.progress)} if self.task.instruction else {}),
             **self.judge(vectors, strengths),
             "mean_ablated": self.test.mean_ablated(self._steer(vectors["moved"][0], 1.0), self.progress),
         }

@@ -34,6 +34,20 @@ def test_compare_reads_english_or_the_prompts_of_a_task(call, tmp_path):
     assert plain["n"] == 12 and len(plain["cka"]) == 4 and SITE not in out
     code, out, _ = call("models", "compare", "tiny-a", "tiny-a", "--n", "12", "--out", tmp_path / "map.html")
     assert code == 0 and "12 prompts, last token" in out and (tmp_path / "map.html").is_file()
+    assert "block 3" in out and "most alike" not in out
+
+
+def test_compare_fits_the_terminal_and_checks_names_first(call, refuses, monkeypatch):
+    from interp_transfer.models import load
+
+    monkeypatch.setenv("COLUMNS", "50")
+    code, out, _ = call("models", "compare", "tiny-a", "tiny-a", "--n", "12")
+    assert code == 0 and max(map(len, out.splitlines())) <= 60 and "--out FILE.html" in out
+    rows = [line.split() for line in out.splitlines() if line.startswith("│ block")]
+    assert [row[2] for row in rows] == ["0", "1", "2", "3"]
+    assert all(row[5] == row[2] for row in rows[1:]), "of one model, each block is most like itself"
+    monkeypatch.setattr(load, "load_model", lambda name: pytest.fail(f"{name} was loaded"))
+    refuses("unknown model 'tiny-bb': did you mean 'tiny-b'", "models", "compare", "tiny-a", "tiny-bb")
 
 
 def test_get_prints_the_licence_and_the_path(call, refuses, user_cache, monkeypatch):

@@ -125,6 +125,29 @@ def test_blocks_before_the_first_site_run_once_and_figures_stay(family: str, wra
             torch.testing.assert_close(getattr(one, what), getattr(other, what), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("room", "runs"), [(predictions.KEPT_BYTES, 0), (0, 1)])
+def test_later_settings_on_the_same_texts_read_the_unsteered_passes_that_were_kept(
+    room: int, runs: int, wrapped: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions, "KEPT_BYTES", room)
+    monkeypatch.setattr(predictions, "WORTH_A_CHECK", 1)
+    model = wrapped("qwen2")
+    prompts, answers = cases(model)
+    first, second = ([(steer(model, "all", scale),)] for scale in (1.0, -2.0))
+    expected = teacher_forced_each(model, prompts, answers, second)
+    unsteered = predictions.Unsteered()
+    teacher_forced_each(model, prompts, answers, first, unsteered=unsteered)
+    passes: list[None] = []
+    handle = model.blocks[1].register_forward_hook(lambda module, args, output: passes.append(None))  # noqa: ARG005
+    try:
+        found = teacher_forced_each(model, prompts, answers, second, unsteered=unsteered)
+    finally:
+        handle.remove()
+    assert len(passes) == runs, "of the block before the site"
+    for what in ("kl", "agreement", "loss", "loss_before"):
+        torch.testing.assert_close(getattr(found[0], what), getattr(expected[0], what), atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("site", ["hook_embed", "blocks.*.hook_resid_pre"])
 def test_no_block_is_left_out_where_the_first_site_is_not_known(site: str, wrapped: Callable[[str], Any]) -> None:
     model = wrapped("qwen2")

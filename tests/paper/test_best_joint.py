@@ -6,7 +6,8 @@ import pytest
 
 import interp_transfer as it
 from interp_transfer.evaluation import completions
-from interp_transfer.evaluation.evaluator import CleanKL, Condition, Evaluator, evaluator
+from interp_transfer.evaluation.clean_kl import CleanKL
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.transforms import Ablate, Noise
 from interp_transfer.mapping.fit import fit_each

@@ -1,8 +1,9 @@
-"""The Alpaca template, splits and contrast pairs."""
+"""The Alpaca template, instructions, splits and contrast pairs."""
 
 import pytest
 
 from interp_transfer.prompts.alpaca import alpaca
+from interp_transfer.prompts.chats import Chat, instructed
 from interp_transfer.prompts.contrast import ContrastPair, check_split
 
 
@@ -20,3 +21,10 @@ def test_unknown_split_names_the_splits():
 def test_a_pair_cannot_be_changed():
     with pytest.raises(AttributeError):
         ContrastPair("a", "b").positive = "c"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_an_instruction_becomes_the_system_prompt() -> None:
+    user, system = ("user", "Hello"), ("system", "Be brief.")
+    assert instructed(Chat((user,)), "Rhyme.") == Chat((("system", "Rhyme."), user))
+    assert instructed(Chat((system, user)), "Rhyme.") == Chat((("system", "Be brief.\nRhyme."), user))
+    assert instructed("Hello", "Rhyme.") == "Rhyme.\n\nHello"

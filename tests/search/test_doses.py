@@ -8,7 +8,8 @@ import pytest
 import interp_transfer as it
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import substring
-from interp_transfer.evaluation.evaluator import CleanKL, Evaluator, evaluator, pooled
+from interp_transfer.evaluation.clean_kl import CleanKL
+from interp_transfer.evaluation.evaluator import Evaluator, evaluator, pooled
 from interp_transfer.interventions.transforms import Noise
 from interp_transfer.plots.strength import PANELS
 from interp_transfer.reporting.noise_page import page, sentence

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 
 import interp_transfer as it
+from interp_transfer.evaluation.evaluator import Evaluator
+from interp_transfer.evaluation.speed import duration
 from interp_transfer.studies import plan as module
 from interp_transfer.studies.options import QUICK, RunOptions
-from interp_transfer.studies.plan import Plan, Step, duration, plan_run, vectors_of
+from interp_transfer.studies.plan import Plan, Step, plan_run, plan_sweep, vectors_of
+from interp_transfer.studies.sweep import sweep_study
 from tests.registered import SITE
 from tests.studies import conftest
 
@@ -21,13 +24,13 @@ def done(models, cats):
     """The number of completions by stage of a real run: of the search, and of everything after it."""
     made: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        real = module.Evaluator.completions
+        real = Evaluator.completions
 
         def counted(self: Any, settings: Any, progress: bool = True) -> Any:
             made.append(len(settings) * len(self.prompts))
             return real(self, settings, progress)
 
-        patch.setattr(module.Evaluator, "completions", counted)
+        patch.setattr(Evaluator, "completions", counted)
         result = it.run(cats, *models, **OPTIONS, source_site=SITE, target_site=SITE)
     return made, result
 
@@ -78,6 +81,36 @@ def test_texts_that_the_target_answers_are_counted(models, cats):
     how = RunOptions(n=2, directions=1, seeds=1, mapper="affine", texts="generated")
     [pairs] = [step for step in plan_run(cats, models, how, GIVEN).steps if step.name == "pairs"]
     assert "of the texts answered by the target" in pairs.amount
+
+
+def test_a_system_prompt_is_planned_as_one_more_condition(models, cats):
+    how = RunOptions(n=6, directions=1, seeds=1, mapper="affine", variants=False)
+    counts = []
+    for task in (cats, replace(cats, instruction="Say mat.")):
+        [held_out] = [step for step in plan_run(task, models, how, GIVEN).steps if step.name == "held-out prompts"]
+        counts.append(int(held_out.amount.split()[0]))
+    assert counts[1] - counts[0] == 6
+
+
+def test_the_plan_of_a_sweep_counts_what_it_does(models, cats, monkeypatch, capsys):
+    made: list[int] = []
+    real = Evaluator.completions
+
+    def counted(self: Any, settings: Any, progress: bool = True) -> Any:
+        made.append(len(settings) * len(self.prompts))
+        return real(self, settings, progress)
+
+    options: dict[str, Any] = {"sites": [SITE, "blocks.3.hook_resid_pre"], "positions": ["all", "last"], "n": 4}
+    planned = plan_sweep(cats, models[1], **options)
+    assert [step.name for step in planned.steps] == ["strengths", "settings"] and planned.seconds > 0
+    assert [step.name for step in plan_sweep(cats, models[1], **options, strengths=[1.0]).steps] == ["settings"]
+    monkeypatch.setattr(Evaluator, "completions", counted)
+    monkeypatch.setattr(module, "LARGE", 1000)
+    sweep_study(cats, models[1], **options)
+    assert planned.steps[1].amount == f"{sum(made)} completions"
+    assert "Planned: sweep of cats, " in capsys.readouterr().err
+    sweep_study(cats, models[1], **options, progress=False)
+    assert "Planned" not in capsys.readouterr().err
 
 
 def test_a_run_of_large_models_says_what_it_plans(models, cats, monkeypatch, capsys):

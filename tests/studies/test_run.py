@@ -187,6 +187,8 @@ def test_a_block_that_a_model_lacks_is_refused_before_weights_are_loaded(monkeyp
     for target in ("tiny-b", checkpoints[1]):
         with pytest.raises(ValueError, match=r"site 'blocks\.40\.hook_resid_pre': this model has 4 blocks, 0 to 3"):
             it.run(cats, "tiny-a", target, target_site=40, n=2)
+    with pytest.raises(ValueError, match="unknown model 'tiny-bb': did you mean 'tiny-b'"):
+        it.run(cats, "tiny-a", "tiny-bb", n=2)
     with pytest.raises(AssertionError, match="weights were loaded"):
         it.run(cats, "tiny-a", "tiny-b", target_site=3, n=2)
 

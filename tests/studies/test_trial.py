@@ -8,7 +8,8 @@ import pytest
 
 import interp_transfer as it
 from interp_transfer.evaluation import evaluator as evaluation
-from interp_transfer.evaluation.evaluator import CleanKL, Evaluator, evaluator
+from interp_transfer.evaluation.clean_kl import CleanKL
+from interp_transfer.evaluation.evaluator import Evaluator, evaluator
 from interp_transfer.evaluation.kept import Kept
 from interp_transfer.features.contrast import feature_contrast
 from interp_transfer.interventions.follow import follow
@@ -142,3 +143,15 @@ def test_every_draw_is_judged_at_its_own_strength_and_costs_are_over_all_of_them
     for name in ("native", "moved", "random"):
         own = (judged[name].draws or (judged[name],))[0]
         assert effects[name].clean.kl.value == pytest.approx(own.clean_kl, rel=1e-2)
+
+
+def test_a_system_prompt_is_a_condition_without_a_vector(models, cats, vectors):
+    """It is the unsteered model that reads the instruction, judged on the same prompts."""
+    strengths = {name: [1.0] * len(draws) for name, draws in vectors.items()}
+    trial = trial_of(models[1], replace(cats, instruction="Say mat."))
+    conditions = trial.compare(vectors, strengths)
+    asked = [f"Say mat.\n\n{prompt}" for prompt in trial.test.prompts]
+    expected = it.generate(models[1], asked, max_new_tokens=cats.max_new_tokens, progress=False)
+    assert list(conditions["system_prompt"].completions) == expected != list(conditions["unsteered"].completions)
+    assert conditions["system_prompt"].clean_kl == 0.0
+    assert "system_prompt" not in trial_of(models[1], cats).compare(vectors, strengths)
