@@ -1,7 +1,7 @@
 """Which ready traits a vector can bring out in a model, on validation prompts.
 
 ``python examples/screen_traits.py MODEL BLOCK TRAIT ...`` prints, for each trait, the share of 24 questions that are answered
-with it: under a system prompt that demands it, without anything, with the model's own vector read from the last token or from
+with it: under a system prompt that asks for it, without anything, with the model's own vector read from the last token or from
 all tokens, and with three random directions. Every vector has the largest strength whose clean KL is within BUDGET.
 """
 
@@ -12,7 +12,6 @@ import interp_transfer as it
 from interp_transfer.evaluation.evaluator import evaluator, pooled
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.search.strengths import largest_within
-from interp_transfer.stats import rate
 from interp_transfer.vectors.controls import random_vectors
 
 BUDGET, PROMPTS, CLEAN, TOKENS, RANDOM = 0.5, 24, 16, 24, 3
@@ -24,15 +23,13 @@ def screen(model: HookedModel, trait: str, block: int) -> dict[str, str]:
     pairs = task.contrast("train")
     vectors = {f"native, {read}": it.extract(model, pairs, block, read, progress=False) for read in ("last", "all")}
     vectors |= {f"random {k}": one for k, one in enumerate(random_vectors(vectors["native, all"], RANDOM, seed=0))}
-    limits = largest_within(validation, vectors)
-    settings = [(), *((vector.add(limits[name].strength),) for name, vector in vectors.items())]
-    judged = validation.judge_each(settings, [0.0, *(limits[name].strength for name in vectors)], progress=False)
-    demanded = task.clean("validation")[:PROMPTS]
-    answers = it.generate(model, demanded, max_new_tokens=TOKENS, progress=False)
-    shares = {"system prompt": rate([verdict.success for verdict in task.judge(demanded, answers)])}
-    shares |= {name: one.success for name, one in zip(("unsteered", "native, last", "native, all"), judged[:3], strict=True)}
-    shares["random"] = pooled(judged[3:], "").success
-    return {name: f"{share:.2f}" for name, share in shares.items()}
+    strengths = {name: limit.strength for name, limit in largest_within(validation, vectors).items()}
+    settings = [(vector.add(strengths[name]),) for name, vector in vectors.items()]
+    judged = dict(zip(vectors, validation.judge_each(settings, list(strengths.values()), progress=False), strict=True))
+    shown = {"system prompt": validation.instructed(progress=False), "unsteered": validation.unsteered(progress=False)}
+    shown |= {name: one for name, one in judged.items() if name.startswith("native")}
+    shown["random"] = pooled([one for name, one in judged.items() if name.startswith("random")], "")
+    return {name: f"{one.success:.2f}" for name, one in shown.items()}
 
 
 def main(name: str, block: str, *traits: str) -> None:
