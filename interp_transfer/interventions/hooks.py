@@ -80,8 +80,13 @@ class TokensRead:
 
     def begin(self, tokens: Int[Tensor, "row column"], real: Bool[Tensor, "row column"]) -> None:
         """Record tokens that were read before the block; more tokens of the prompts may follow."""
-        assert self.prompt_lengths is not None
-        self.layout = replace(self._new_layout(tokens, real), prompt_lengths=self.prompt_lengths.to(tokens.device))
+        self.layout = self._new_layout(tokens, real)
+        self.continue_prompts()
+
+    def continue_prompts(self) -> None:
+        """Take the tokens that were read for a part of the prompts, more of which follow."""
+        assert self.layout is not None and self.prompt_lengths is not None
+        self.layout = replace(self.layout, prompt_lengths=self.prompt_lengths.to(self.layout.tokens.device))
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         """Keep some of the rows and drop the others."""

@@ -161,7 +161,7 @@ def teacher_forced_each(
     read = LOGITS_PER_BATCH / int(model.cfg.d_vocab) / int(counts.sum()) * sum(map(len, rows))
     batches = by_length([len(row) for row in rows], max(1, min(int(read), TOKENS_PER_BATCH)))
     total = len(batches) * len(settings)
-    first = _first_block(model, settings) if within is nullcontext and total >= WORTH_A_CHECK else 0
+    first = first_block(model, settings) if within is nullcontext and total >= WORTH_A_CHECK else 0
     with tqdm(total=total, desc="clean KL", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
         for number, batch in enumerate(batches):
             lengths = torch.tensor([len(prompts[i]) for i in batch])
@@ -206,8 +206,8 @@ def _sites(intervention: Intervention) -> Sequence[str]:
     return [intervention.site] if isinstance(intervention.site, str) else intervention.site
 
 
-def _first_block(model: HookedModel, settings: Sequence[Sequence[Intervention]]) -> int:
-    """The first block at which any setting intervenes; 0 if it is not known, or blocks cannot be left out."""
+def first_block(model: HookedModel, settings: Sequence[Sequence[Intervention]]) -> int:
+    """Return the first block at which any setting intervenes; 0 if it is not known, or blocks cannot be left out."""
     layers = [layer_of(site) for setting in settings for intervention in setting for site in _sites(intervention)]
     known = [layer for layer in layers if layer is not None]
     return min(known) if known and len(known) == len(layers) and can_start(model) else 0

@@ -14,6 +14,7 @@ from interp_transfer.activations import positions as rules
 from interp_transfer.interventions.generation import _has_plain_cache, generate_tokens
 from interp_transfer.interventions.hooks import HookNeverFired
 from interp_transfer.interventions.intervention import check_intervention
+from interp_transfer.interventions.merging import merged
 from interp_transfer.interventions.transforms import Add, At
 from interp_transfer.models.hooked_model import huggingface_model
 from interp_transfer.models.tokens import tokenize
@@ -556,6 +557,38 @@ def test_prompts_that_are_the_same_say_the_same_inside_another_block(wrapped: Ca
         with it.applied(model, it.add(vector, 1.0, where)):
             four = generate_tokens(model, [TEXTS[0]] * 4, max_new_tokens=12)
         assert four == one * 4 == generate_tokens(model, [TEXTS[0]] * 4, it.add(vector, 1.0, where), max_new_tokens=12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_before_the_site_read_a_repeated_prompt_once(family: str, wrapped: Callable[[str], Any]) -> None:
+    """Four settings of the same prompts in one batch: completions are those of each setting alone."""
+    model, site, n = wrapped(family), "blocks.2.hook_resid_pre", len(TEXTS)
+    generator = torch.Generator().manual_seed(0)
+    vectors = [it.SteeringVector(3 * torch.randn(16, generator=generator), site, it.identity(model)) for _ in range(4)]
+    settings = [(it.add(vector, 1.0, "all"),) for vector in vectors]
+    alone = [row for setting in settings for row in generate_tokens(model, TEXTS, *setting, max_new_tokens=NEW)]
+    rows: dict[int, list[tuple[int, ...]]] = {1: [], 2: []}
+    original = blocks(huggingface_model(model))
+    handles = [
+        (part.original_component if hasattr(part, "original_component") else part).register_forward_hook(
+            lambda module, args, output, k=k: rows[k].append(tuple(output.shape[:2]))  # noqa: ARG005
+        )
+        for k in rows
+        for part in (original[k],)
+    ]
+    try:
+        with pytest.MonkeyPatch.context() as patch:  # these hooks only listen
+            patch.setattr("interp_transfer.interventions.generation.has_no_hooks", lambda model: True)
+            together = generate_tokens(model, TEXTS * 4, *merged(settings, n), max_new_tokens=NEW)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert together == alone
+    whole = max(length for _, length in rows[2])
+    assert [size for size, length in rows[1] if length == whole] == [n], "once before the site"
+    assert sorted(size for size, length in rows[2] if length == whole) == [n, n, 4 * n], (
+        "and once to check, and for all after it"
+    )
 
 
 def test_what_keeps_more_than_keys_and_values_is_generated_in_one_go(tmp_path: Path) -> None:
