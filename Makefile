@@ -19,11 +19,12 @@ PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 demo: .venv
 	$(BIN)/interp-transfer demo
 
-# Two real models: a trait moves to another family and tokenizer. Downloads 570 MB; then about 15 minutes on two cores.
+# Two real models: a vector of one makes the other, of another family and tokenizer, answer in French. Downloads 570 MB; then about
+# 15 minutes on two cores.
 demo-real: .venv
 	$(BIN)/interp-transfer models get smollm2-135m-instruct
 	$(BIN)/interp-transfer models get qwen2.5-coder-0.5b-instruct
-	$(BIN)/interp-transfer run cheerful --source smollm2-135m-instruct --target qwen2.5-coder-0.5b-instruct \
+	$(BIN)/interp-transfer run french --source smollm2-135m-instruct --target qwen2.5-coder-0.5b-instruct \
 		--mapper affine --texts task --max-new-tokens 24 --quick --out runs/demo-real
 
 lint: .venv

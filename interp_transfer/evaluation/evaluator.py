@@ -160,6 +160,8 @@ class Evaluator:
         prompts: answered under every condition.
         clean_kl: measures costs on clean prompts.
         kept: where completions and costs are kept, if they are.
+        passes: passes of the unsteered model over the clean prompts, kept from call to call; each call runs its own unless
+            given. The model must not change in between.
     """
 
     model: HookedModel
@@ -167,6 +169,7 @@ class Evaluator:
     prompts: tuple[Prompt, ...]
     clean_kl: CleanKL
     kept: Kept | None = field(default=None, repr=False)
+    passes: Unsteered | None = field(default=None, repr=False)
 
     def judge(
         self, setting: Sequence[Intervention], strength: float | int = 0.0, note: str = "", progress: bool = True
@@ -197,6 +200,8 @@ class Evaluator:
         progress: bool = True,
     ) -> Condition:
         """Judge random draws and pool them: the first on all prompts, the others on the first ``RANDOM_PROMPTS``."""
+        if len(self.prompts) <= RANDOM_PROMPTS and len(self.clean_kl.prompts) <= RANDOM_PROMPTS:
+            return pooled(self.judge_each(settings, strengths, progress=progress), note)
         first = self.judge_each(settings[:1], strengths[:1], progress=progress)
         others = self.few(RANDOM_PROMPTS).judge_each(settings[1:], strengths[1:], progress=progress)
         return pooled([*first, *others], note)
@@ -212,17 +217,12 @@ class Evaluator:
             len(self.prompts),
         )
 
-    def costs(
-        self, settings: Sequence[Sequence[Intervention]], progress: bool = False, unsteered: Unsteered | None = None
-    ) -> list[Float[Tensor, " prompt"]]:
-        """Return the clean KL of each clean prompt under each setting, in nats per token.
-
-        Calls that share ``unsteered`` run the unsteered model once.
-        """
+    def costs(self, settings: Sequence[Sequence[Intervention]], progress: bool = False) -> list[Float[Tensor, " prompt"]]:
+        """Return the clean KL of each clean prompt under each setting, in nats per token."""
         each = self._each(
             "costs",
             settings,
-            lambda part: [kl.tolist() for kl in self.clean_kl(self.model, settings[part], progress, unsteered)],
+            lambda part: [kl.tolist() for kl in self.clean_kl(self.model, settings[part], progress, self.passes)],
             list[float],
             len(self.clean_kl.prompts),
         )
@@ -247,7 +247,7 @@ class Evaluator:
     def few(self, n: int) -> "Evaluator":
         """Return the evaluator of the first prompts, and of as many clean ones."""
         clean = CleanKL(self.clean_kl.prompts[:n], self.clean_kl.answers[:n], self.clean_kl.skip[:n])
-        return replace(self, prompts=self.prompts[:n], clean_kl=clean)
+        return replace(self, prompts=self.prompts[:n], clean_kl=clean, passes=None)
 
     def unsteered(self, progress: bool = True) -> Condition:
         """Judge the model without interventions."""

@@ -16,7 +16,7 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.sites import residual_sites
 from interp_transfer.models.tokens import tokenize
 
-SAMPLE = 16
+SAMPLE = 8
 """Prompts that are answered and read for the timing."""
 ROUNDS = 5
 """Typical number of strengths at which a search measures the cost before it has found the largest one."""

@@ -45,22 +45,26 @@ class TeacherForced:
 
 
 class Unsteered:
-    """Passes of the unsteered model over some texts, kept for further settings on the same texts, up to ``KEPT_BYTES``."""
+    """Passes of the unsteered model over batches of texts, kept for further settings, up to ``KEPT_BYTES``.
+
+    One model and the same scored tokens are assumed.
+    """
 
     def __init__(self) -> None:
-        self._passes: dict[tuple[int, int], tuple[Tensor, Any]] = {}
+        self._passes: dict[tuple[int, int], tuple[list[list[int]], Tensor, Any]] = {}
         self._free = KEPT_BYTES
 
-    def get(self, first: int, batch: int) -> tuple[Tensor, Any] | None:
-        """Return the logits of a batch and what the block before ``first`` returned, if they are kept."""
-        return self._passes.get((first, batch))
+    def get(self, first: int, batch: int, texts: list[list[int]]) -> tuple[Tensor, Any] | None:
+        """Return the logits of a batch and what the block before ``first`` returned, if they are kept for these texts."""
+        known, logits, output = self._passes.get((first, batch), (None, None, None))
+        return None if logits is None or known != texts else (logits, output)
 
-    def add(self, first: int, batch: int, logits: Tensor, output: Any) -> None:
+    def add(self, first: int, batch: int, texts: list[list[int]], logits: Tensor, output: Any) -> None:
         """Keep them if there is room."""
         parts = output if isinstance(output, tuple) else (output,)
         size = sum(part.nbytes for part in (logits, *parts) if isinstance(part, Tensor))
-        if size <= self._free:
-            self._passes[first, batch] = logits, output
+        if size <= self._free and (first, batch) not in self._passes:
+            self._passes[first, batch] = texts, logits, output
             self._free -= size
 
 
@@ -173,14 +177,14 @@ def teacher_forced_each(
             row, position = scored.nonzero().T
             text = torch.tensor(batch)[row]
             following = torch.tensor([texts[r][c + 1] for r, c in zip(row.tolist(), position.tolist(), strict=True)])
-            known = unsteered.get(first, number) if unsteered is not None else None
+            known = unsteered.get(first, number, texts) if unsteered is not None else None
             if known is None:
                 with recording(model, first) if first else nullcontext([None]) as outputs:
                     known = _logits(model, texts, scored), outputs[0]
                 if first and number == 0 and not _same(model, texts, scored, first, *known):
                     first, known = 0, (known[0], None)
                 if unsteered is not None:
-                    unsteered.add(first, number, *known)
+                    unsteered.add(first, number, texts, *known)
             logits, output = known
             before = logits.float().log_softmax(dim=-1)
             chances, likely = before.exp(), before.argmax(dim=-1)

@@ -8,7 +8,7 @@ fractions of it, and of these the strength is chosen that leaves most answers in
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -210,14 +210,14 @@ def largest_within(
         raise ValueError(f"budget={allowed:g}: give a number of nats per token above zero")
     makes = {name: _steer(validation, steer) for name, steer in steers.items()}
     brackets = {name: _Bracket(SAFE * allowed) for name in makes}
-    unsteered = Unsteered()
+    validation = replace(validation, passes=validation.passes or Unsteered())
     for _ in range(ROUNDS):
         todo = [name for name, bracket in brackets.items() if not bracket.closed]
         if not todo:
             break
         guesses = [brackets[name].guess() for name in todo]
         settings = [makes[name](x) for name, x in zip(todo, guesses, strict=True)]
-        costs = validation.costs(settings, progress, unsteered)
+        costs = validation.costs(settings, progress)
         for name, x, kl in zip(todo, guesses, costs, strict=True):
             brackets[name].add(x, float(kl.double().mean()))
     return {name: Limit(b.low, b.low_cost, b.saturated) for name, b in brackets.items()}

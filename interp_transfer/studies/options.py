@@ -10,7 +10,7 @@ from typing import Any
 
 from interp_transfer.names import did_you_mean
 
-QUICK = {"n": 16, "directions": 2, "seeds": 1, "variants": False, "side_effects": False}
+QUICK = {"n": 16, "directions": 6, "seeds": 1, "strength_one": False, "variants": False, "side_effects": False}
 """What ``quick`` changes."""
 
 
@@ -63,10 +63,11 @@ class RunOptions(TaskOptions):
         budget: clean KL that a strength may cost, in nats per token; default: the task's own.
         directions: number of isotropic random directions; half as many are drawn in the span of the moved evidence.
         seeds: number of seeds with which mappers, and mappers for controls, are fitted; the first one's mapper is kept.
+        strength_one: also judge vectors at strength 1, as the paper does.
         variants: also judge the other modes and mappers.
         side_effects: also measure what the vectors cost elsewhere, and what the mapper recovers of the loss of mean ablation.
-        quick: less of everything, for a first look: n 16, 2 directions, 1 seed, no variants, no side effects; an option that is
-            not at its default stays.
+        quick: less of everything, for a first look: n 16, 6 directions, 1 seed, nothing at strength 1, no variants, no side
+            effects; an option that is not at its default stays.
     """
 
     mapper: str = "autoencoder"
@@ -85,6 +86,7 @@ class RunOptions(TaskOptions):
     budget: float | None = None
     directions: int = 20
     seeds: int = 3
+    strength_one: bool = True
     variants: bool = True
     side_effects: bool = True
     quick: bool = False

@@ -134,7 +134,7 @@ def plan_run(
     pooled = counts["random"] + counts["random_in_span"]
     others = bool(task.instruction) + (task.answers is not None)  # under a system prompt, first token forced
     single = total - pooled + 2 + others  # unsteered, mean-ablated
-    again = 1 + how.seeds * 2 + how.directions  # at strength 1
+    again = 1 + how.seeds * 2 + how.directions if how.strength_one else 0
     completions = (single + 2) * how.n + (pooled - 2) * min(how.n, RANDOM_PROMPTS) + again * how.n
     costs = (single + 2) * clean + (pooled - 2) * min(clean, RANDOM_PROMPTS) + again * clean
     seconds = completions * target.completion + costs * target.cost

@@ -104,7 +104,7 @@ def run(
 
     stage("held-out prompts")
     conditions = trial.compare(vectors, strengths)
-    at_one = trial.judge(*at_strength_one(vectors))
+    at_one = trial.judge(*at_strength_one(vectors)) if how.strength_one else {}
 
     stage("side effects")
     effects = trial.side_effects(vectors, strengths) if how.side_effects else {}

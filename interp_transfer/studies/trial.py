@@ -20,6 +20,7 @@ from interp_transfer.evaluation.side_effects import SideEffects, side_effects
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.interventions.predictions import Unsteered
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import MODES
 from interp_transfer.models.hooked_model import HookedModel
@@ -90,13 +91,12 @@ class Trial:
         """The prompts on which strengths are chosen."""
         count = min(VALIDATION_PROMPTS, self.options.n)
         n = validation_prompts(self.task, self.options)
-        return evaluator(self.target, self.task, "validation", n=n, seed=self.options.seed, clean_prompts=count, kept=self.kept)
+        return self._evaluator("validation", n, count)
 
     @cached_property
     def test(self) -> Evaluator:
         """The held-out prompts on which conditions are compared."""
-        n, seed = self.options.n, self.options.seed
-        return evaluator(self.target, self.task, "test", n=n, seed=seed, clean_prompts=clean_prompts(n), kept=self.kept)
+        return self._evaluator("test", self.options.n, clean_prompts(self.options.n))
 
     def search(self, vectors: Vectors) -> dict[str, list[StrengthSearch]]:
         """The strength of each draw of each condition, all by the same search on validation prompts."""
@@ -159,6 +159,10 @@ class Trial:
             facts = {"fvu": mappers[kind].card.fvu, "norm": each.norm, "cosine_to_native": each.cosine(native)}
             rows.append({"mapper": kind, "mode": mode, **facts, **judged[name].to_dict()})
         return rows
+
+    def _evaluator(self, split: str, n: int, clean: int) -> Evaluator:
+        one = evaluator(self.target, self.task, split, n=n, seed=self.options.seed, clean_prompts=clean, kept=self.kept)
+        return replace(one, passes=Unsteered())
 
     def _steer(self, vector: SteeringVector, strength: float) -> Intervention:
         return add(vector, strength, self.task.positions)

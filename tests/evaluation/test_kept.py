@@ -112,7 +112,7 @@ def test_an_evaluator_answers_from_the_folder(models, cats, tmp_path, monkeypatc
     def work(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("it was computed again")
 
-    for name in ("completions.generate", "evaluator.generate_tokens", "evaluator.teacher_forced_each"):
+    for name in ("completions.generate", "evaluator.generate_tokens", "clean_kl.teacher_forced_each"):
         monkeypatch.setattr(f"interp_transfer.evaluation.{name}", work)
     assert judged(cats) == first
     for task, n in ((cats, 5), (replace(cats, max_new_tokens=2), 6)):
