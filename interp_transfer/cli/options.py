@@ -28,8 +28,10 @@ Target = Annotated[str, typer.Option(help="Known name, hub name or folder of the
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 
 
-def pairs_task(name: str | None, pairs: Path | None, judge: str | None, system: str | None, options: dict[str, Any]) -> Any:
-    """The task of a file of pairs; None where a task is named. Options that apply to a named task alone are refused.
+def named_task(
+    name: str | None, pairs: Path | None, judge: str | None, system: str | None, options: dict[str, Any]
+) -> str | dict[str, Any]:
+    """The name of a task, or the arguments of ``Task.from_jsonl``. Options that apply to a named task alone are refused.
 
     Args:
         name: of a task.
@@ -45,15 +47,13 @@ def pairs_task(name: str | None, pairs: Path | None, judge: str | None, system: 
         raise ValueError("name a task, or give --pairs FILE.jsonl with --judge NAME")
     if (pairs is None) != (judge is None):
         raise ValueError("--pairs and --judge belong together: give both, or the name of a task")
-    if pairs is None:
+    if name is not None:
         if system is not None:
             raise ValueError(f"--system goes with --pairs: the task {name!r} has its own prompts")
-        return None
-    from interp_transfer.evaluation.task import Task
-
+        return name
     if options.get("data") is not None:
         raise ValueError("--data is for a named task of the paper: with --pairs the data are the pairs, leave it out")
-    task = Task.from_jsonl(pairs, judge, chat=options["chat"], system=system)
+    task = {"path": str(pairs), "judge": judge, "chat": options["chat"], "system": system}
     options["chat"] = False
     return task
 
@@ -67,7 +67,7 @@ def task_from(
     """
     from interp_transfer.studies.inputs import data_options, find_task
 
-    task: Any = pairs_task(name, pairs, judge, system, options) or name
+    task = named_task(name, pairs, judge, system, options)
     data = data_options(options.pop("data"), options.pop("chat"))
     return find_task(task, options.pop("edition"), max_new_tokens=options.pop("max_new_tokens"), **data, **more)
 

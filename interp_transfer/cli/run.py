@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Json, Judge, Out, Pairs, System, TaskName, pairs_task, with_flags
+from interp_transfer.cli.options import Json, Judge, Out, Pairs, System, TaskName, named_task, with_flags
 from interp_transfer.cli.output import print_json, show
 from interp_transfer.studies.options import RunOptions
 
@@ -34,7 +34,7 @@ def run(
         return
     if source is None or target is None or (task is None and pairs is None):
         raise ValueError("name a task, --source and --target (interp-transfer run TASK --source A --target B), or --from FILE")
-    run_and_show(pairs_task(task, pairs, judge, system, options) or task, source, target, out, as_json, **options)
+    run_and_show(named_task(task, pairs, judge, system, options), source, target, out, as_json, **options)
 
 
 def run_and_show(task: Any, source: str, target: str, out: Path | None, as_json: bool, **options: Any) -> None:

@@ -30,7 +30,17 @@ def command(result: ResultJson) -> str:
     if "moved" in result["conditions"]:
         options["n"] = result["conditions"]["moved"]["intact"]["n"]
     flags = [flag for name, value in options.items() if name != "task" for flag in _flags(name, value)]
-    lines = [f"interp-transfer run {shlex.quote(options.get('task', result['task']))}", *flags, "--out FOLDER"]
+    task = options.get("task", result["task"])
+    if isinstance(task, dict):  # of a file of pairs
+        flags = [
+            f"--pairs {shlex.quote(task['path'])}",
+            f"--judge {shlex.quote(task['judge'])}",
+            *(["--chat"] if task["chat"] else []),
+            *_flags("system", task["system"]),
+            *flags,
+        ]
+    first = "interp-transfer run" if isinstance(task, dict) else f"interp-transfer run {shlex.quote(task)}"
+    lines = [first, *flags, "--out FOLDER"]
     again = "\n\ninterp-transfer run --from result.json --out FOLDER" if result.get("asked") else ""
     return " \\\n    ".join(lines) + again
 

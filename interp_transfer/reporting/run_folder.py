@@ -170,9 +170,12 @@ class RuleJson(TypedDict):
 
 
 class AskedJson(TypedDict):
-    """The arguments of ``run`` for a task and models that were named."""
+    """The arguments of ``run`` for a task and models that were named.
 
-    task: str
+    A task of a file of pairs is named by the arguments of ``Task.from_jsonl``.
+    """
+
+    task: str | dict[str, Any]
     direction: str | None
     source: str
     target: str

@@ -12,13 +12,14 @@ from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.stored import StoredPairs
 from interp_transfer.mapping.token_classes import fits_by_token_class
+from interp_transfer.models.gguf import file_hash
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenizer_fingerprint
 from interp_transfer.prompts.chats import Chat
 from interp_transfer.search.strengths import FRACTIONS, RULE, StrengthSearch
 from interp_transfer.stats import paired_difference
-from interp_transfer.studies.inputs import ChosenSite
+from interp_transfer.studies.inputs import DIGEST, ChosenSite
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.texts import MapperTexts
 from interp_transfer.studies.trial import Trial
@@ -28,12 +29,16 @@ CLASS_PROMPTS = 100
 """Number of prompts that show the behaviour, and of clean ones, on which a mapper is measured by class of token."""
 
 
-def asked(task: str | Task, source: Any, target: Any, how: RunOptions, *, repeatable: bool = True) -> dict[str, Any]:
+def asked(
+    task: str | Task | Mapping[str, Any], source: Any, target: Any, how: RunOptions, *, repeatable: bool = True
+) -> dict[str, Any]:
     """The options, and with them the names that a run can be repeated by; None for those if anything is an object.
 
     ``repeatable`` says whether everything else was named, such as texts.
     """
-    by_name = repeatable and isinstance(task, str) and all(isinstance(model, str | Path) for model in (source, target))
+    if isinstance(task, Mapping):
+        task = {**task, "path": str(task["path"]), DIGEST: file_hash(Path(task["path"]).expanduser())}
+    by_name = repeatable and not isinstance(task, Task) and all(isinstance(model, str | Path) for model in (source, target))
     names = {"task": task, "source": str(source), "target": str(target)}
     return {"options": how.to_dict(), "asked": names | how.to_dict() if by_name else None}
 

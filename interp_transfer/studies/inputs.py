@@ -9,6 +9,7 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.io import cache_folder
 from interp_transfer.models.checkpoints import number_of_blocks
+from interp_transfer.models.gguf import file_hash
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model
@@ -16,19 +17,31 @@ from interp_transfer.models.sites import check_block, check_site
 from interp_transfer.plugins import known_model
 from interp_transfer.search.site_search import SiteSearch, find_site
 
+DIGEST = "sha256"
+"""The entry of a task's file that holds the hash of its content."""
 
-def find_task(task: str | Task, edition: str | None = None, *, max_new_tokens: int | None = None, **options: Any) -> Task:
-    """The task of a name, or the task itself.
+
+def find_task(
+    task: str | Task | Mapping[str, Any], edition: str | None = None, *, max_new_tokens: int | None = None, **options: Any
+) -> Task:
+    """The task of a name or of a file, or the task itself.
 
     Args:
-        task: name of a registered task, or a task.
+        task: name of a registered task; or the arguments of `Task.from_jsonl` (path, judge, chat, system), with the file's hash
+            as "sha256" if it must not have changed; or a task.
         edition: plugin that registers it; only with a name.
         max_new_tokens: length of completions; the task's own if None.
         options: options of the task, such as ``direction``; None leaves one out. Only with a name.
 
     Raises:
-        ValueError: for an unknown name, or options that are combined with a task.
+        ValueError: for an unknown name, a file that has changed, or options that are combined with a task.
     """
+    if isinstance(task, Mapping):
+        made = {name: value for name, value in task.items() if name != DIGEST}
+        file = Path(made["path"]).expanduser()
+        if DIGEST in task and file.is_file() and task[DIGEST] != file_hash(file):
+            raise ValueError(f"{file} has changed since the run: restore it, or do the run anew")
+        task = Task.from_jsonl(**made)
     if max_new_tokens is not None:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens}: a completion has at least one token")

@@ -3,7 +3,7 @@
 extract -> collect -> fit -> transfer -> add -> compare -> report
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from interp_transfer.vectors.extract import extract
 
 
 def run(
-    task: str | Task,
+    task: str | Task | Mapping[str, Any],
     source: Any,
     target: Any,
     *,
@@ -47,7 +47,8 @@ def run(
     """Extract a vector from one model, move it to another, and compare what it does there with every baseline.
 
     Args:
-        task: a task, or the name of a registered one.
+        task: a task; or the name of a registered one; or the arguments of `Task.from_jsonl` as a dictionary, so that the run
+            can be repeated from its result.json.
         source: model that the vector is extracted from: a name, a folder, or a model object. The name of a known base model
             stands for its fine-tune for the task.
         target: model that the vector is moved to, in the same forms.
@@ -63,11 +64,11 @@ def run(
     """
     named = texts is None or isinstance(texts, str | Path)
     how = RunOptions.from_dict(options | {"texts": str(texts) if named and texts is not None else None})
-    request = asked(task, source, target, how, repeatable=named)
     options = {"direction": how.direction, **data_options(how.data, how.chat)}
-    task = find_task(task, how.edition, max_new_tokens=how.max_new_tokens, **options)
+    found = find_task(task, how.edition, max_new_tokens=how.max_new_tokens, **options)
+    request = asked(task, source, target, how, repeatable=named)
     own = {"read": None if how.read is None else as_positions(how.read), "instruction": how.instruction}
-    task = replace(task, **{name: value for name, value in own.items() if value is not None})
+    task = replace(found, **{name: value for name, value in own.items() if value is not None})
     _check_prompts(task, how)
     folder, given = fresh_folder(out), given_texts(texts)
     wanted = {"source": how.source_site, "target": how.target_site}

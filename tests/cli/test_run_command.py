@@ -16,6 +16,7 @@ from interp_transfer.cli.options import with_flags
 from interp_transfer.evaluation.evaluator import RANDOM_DIRECTIONS
 from interp_transfer.mapping.kinds import KINDS
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM
+from interp_transfer.studies.inputs import find_task
 from interp_transfer.studies.options import RunOptions
 from tests.registered import SITE
 
@@ -86,14 +87,15 @@ def test_every_flag_arrives(options_of, tmp_path):
 
 
 def test_pairs_take_the_place_of_a_name(options_of, pairs_file):
-    task = options_of("--pairs", pairs_file, "--judge", "lacks:dog", *PAIR)["task"]
+    task = find_task(options_of("--pairs", pairs_file, "--judge", "lacks:dog", *PAIR)["task"])
     assert task.name == "cats" and task.prompts("test")[0].startswith("the dog")
     seen = options_of("--pairs", pairs_file, "--judge", "lacks:dog", *PAIR, "--system", "Be brief.", "--max-new-tokens", "5")
-    assert seen["task"].prompts("test")[0].messages[0] == ("system", "Be brief.")
-    assert seen["task"].texts("train")[0].messages[-1][0] == "assistant", "right answers are messages of the assistant"
+    task = find_task(seen["task"])
+    assert task.prompts("test")[0].messages[0] == ("system", "Be brief.")
+    assert task.texts("train")[0].messages[-1][0] == "assistant", "right answers are messages of the assistant"
     assert (seen["max_new_tokens"], seen["chat"]) == (5, False)
     chat = options_of("--pairs", pairs_file, "--judge", "lacks:dog", *PAIR, "--chat")
-    assert chat["task"].prompts("test")[0].messages[0][0] == "user" and chat["chat"] is False
+    assert find_task(chat["task"]).prompts("test")[0].messages[0][0] == "user" and chat["chat"] is False
 
 
 def test_flags_come_from_any_dataclass_with_documentation():

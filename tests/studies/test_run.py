@@ -10,6 +10,8 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.io import read_tensors
+from interp_transfer.models.gguf import file_hash
+from interp_transfer.reporting.command import command
 from interp_transfer.studies.rerun import rerun
 from interp_transfer.studies.save import marked_tokens
 from tests.checkpoints import raw_model, raw_tokenizer
@@ -304,6 +306,18 @@ class TestRerun:
             file.write_text(json.dumps({**stored, **change}))
             with pytest.raises(ValueError, match=message):
                 rerun(named)
+
+    def test_a_run_of_a_file_of_pairs_is_repeated(self, pairs_file, tmp_path):
+        file, out = Path(shutil.copy(pairs_file, tmp_path / "pairs.jsonl")), tmp_path / "out"
+        task = {"path": file, "judge": "lacks:dog", "chat": False, "system": None}
+        it.run(task, "tiny-a", "tiny-b", **ONE, max_new_tokens=3, out=out)
+        stored = json.loads((out / "result.json").read_text())
+        assert stored["task"] == "pairs" and stored["asked"]["task"] | {"path": file} == task | {"sha256": file_hash(file)}
+        assert f"run \\\n    --pairs {file} \\\n    --judge lacks:dog \\\n    --source tiny-a" in command(stored)
+        assert rerun(out, progress=False)[1] == []
+        file.write_text(file.read_text().replace("far", "near"))
+        with pytest.raises(ValueError, match="pairs.jsonl has changed since the run: restore it"):
+            rerun(out, progress=False)
 
     def test_a_run_of_objects_cannot_be_repeated(self, run_folder):
         with pytest.raises(ValueError, match="only runs of a task and models that were named, not objects, can be repeated"):
