@@ -5,13 +5,15 @@ its feature-space form): 1 if one set of rows is a rotation and a rescaling of t
 Widths and tokenizers may differ, because one row of each text is compared.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import capture
+from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, capture
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.sites import residual_sites
 
@@ -27,17 +29,23 @@ def cka(first: Float[Tensor, "row d_first"], second: Float[Tensor, "other_row d_
     """
     if len(first) != len(second) or len(first) < 2:
         raise ValueError(f"CKA needs as many rows of both, at least two: got {len(first)} and {len(second)}")
-    x, y = (rows.double() - rows.double().mean(0) for rows in (first, second))
-    size = (x.T @ x).norm() * (y.T @ y).norm()
-    if not size > 0:
+    (x, size_x), (y, size_y) = map(_centred, (first, second))
+    if not size_x * size_y > 0:
         raise ValueError("CKA is not defined where all rows are the same")
-    return float((y.T @ x).norm() ** 2 / size)
+    return float((y.T @ x).norm() ** 2 / (size_x * size_y))
+
+
+def _centred(rows: Float[Tensor, "row d"]) -> tuple[Float[Tensor, "row d"], float]:
+    """Rows less their mean, and the norm of their covariance; 0 where all rows are the same."""
+    if bool((rows == rows[:1]).all()):
+        return torch.zeros_like(rows, dtype=torch.float64), 0.0
+    centred = rows.double() - rows.double().mean(0)
+    return centred, float((centred.T @ centred).norm())
 
 
 def shuffled_cka(first: Float[Tensor, "row d_first"], second: Float[Tensor, "row d_second"], seed: int = 0) -> float:
     """Return the CKA of randomly paired rows, the bias that the number of rows causes."""
-    order = torch.randperm(len(second), generator=torch.Generator().manual_seed(seed))
-    return cka(first, second[order])
+    return cka(first, second[_shuffled(len(second), seed)])
 
 
 def layerwise_cka(
@@ -52,15 +60,20 @@ def layerwise_cka(
         progress: show a bar when it takes longer than two seconds.
 
     Returns:
-        CKA at every pair of block inputs, and the same with the texts paired at random.
+        CKA at every pair of block inputs, and the same with the texts paired at random; NaN where all rows are the same.
     """
     acts = [capture(m, list(texts), residual_sites(m), "last", progress=progress) for m in (first, second)]
-    rows = [[a[site].float() for site in residual_sites(m)] for a, m in zip(acts, (first, second), strict=True)]
-    tables = [[[_or_nan(measure, x, y) for y in rows[1]] for x in rows[0]] for measure in (cka, shuffled_cka)]
-    return torch.tensor(tables[0]), torch.tensor(tables[1])
+    blocks = [[_centred(a[site].float()) for site in residual_sites(m)] for a, m in zip(acts, (first, second), strict=True)]
+    order = _shuffled(len(texts))
+    found = torch.full((2, len(blocks[0]), len(blocks[1])), float("nan"))
+    pairs = itertools.product(enumerate(blocks[0]), enumerate(blocks[1]))
+    bar = tqdm(pairs, "CKA", found[0].numel(), False, delay=SECONDS_BEFORE_PROGRESS, disable=not progress)
+    for (i, (x, size_x)), (j, (y, size_y)) in bar:
+        if size_x * size_y > 0:  # at the first block all rows are the same where all prompts end in the same token
+            for k, other in enumerate((y, y[order])):
+                found[k, i, j] = (other.T @ x).norm() ** 2 / (size_x * size_y)
+    return found[0], found[1]
 
 
-def _or_nan(measure: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor) -> float:
-    """A similarity, or NaN where all rows are the same: at the first block, where all prompts end in the same token."""
-    constant = any(bool((rows == rows[:1]).all()) for rows in (x, y))
-    return float("nan") if constant else measure(x, y)
+def _shuffled(n: int, seed: int = 0) -> Int[Tensor, " row"]:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
