@@ -25,7 +25,7 @@ demo-real: .venv
 	$(BIN)/interp-transfer models get smollm2-135m-instruct
 	$(BIN)/interp-transfer models get qwen2.5-coder-0.5b-instruct
 	$(BIN)/interp-transfer run french --source smollm2-135m-instruct --target qwen2.5-coder-0.5b-instruct \
-		--mapper affine --texts task --max-new-tokens 24 --quick --out runs/demo-real
+		--mapper affine --texts task --max-new-tokens 16 --quick --out runs/demo-real
 
 lint: .venv
 	$(BIN)/ruff check .

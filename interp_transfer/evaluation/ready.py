@@ -38,12 +38,12 @@ def trait_task(wanted: str, unwanted: str, **options: Any) -> Task:
     Raises:
         ValueError: for an unknown trait, with the closest one, or the same trait twice.
     """
-    judge = WordsJudge(*(both := two_traits(wanted, unwanted)))
+    both = two_traits(wanted, unwanted)
     pairs = {split: trait_pairs(wanted, unwanted, split) for split in SPLITS}
     described = f"Answers that are {wanted} rather than {unwanted}, by the words that they contain."
     defaults: dict[str, Any] = {"name": f"{wanted}-{unwanted}", "max_new_tokens": NEW_TOKENS, "description": described}
     defaults |= {"read": "all", "budget": TRAIT_BUDGET, "instruction": both[0].instructions[0]}
-    task = Task.from_pairs(pairs, judge, **(defaults | options))
+    task = Task.from_pairs(pairs, WordsJudge(*both), **(defaults | options))
     return replace(task, prompts=_questions, opposite=partial(trait_task, unwanted, wanted, **options))
 
 

@@ -34,7 +34,7 @@ PROMPTS = 16
 MIDDLE = (1 / 3, 2 / 3)
 """Relative depths between which blocks are tried if no gradient ranks them."""
 APART = 6
-"""Blocks that are tried are at least this fraction of the model's depth apart: neighbours do nearly the same."""
+"""The depth divided by this is the smallest distance of two blocks that are tried: neighbours do nearly the same."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from interp_transfer.names import did_you_mean
 
-QUICK = {"n": 16, "directions": 6, "seeds": 1, "strength_one": False, "variants": False, "side_effects": False}
+QUICK = {"n": 16, "directions": 8, "seeds": 1, "strength_one": False, "variants": False, "side_effects": False}
 """What ``quick`` changes."""
 
 
@@ -66,7 +66,7 @@ class RunOptions(TaskOptions):
         strength_one: also judge vectors at strength 1, as the paper does.
         variants: also judge the other modes and mappers.
         side_effects: also measure what the vectors cost elsewhere, and what the mapper recovers of the loss of mean ablation.
-        quick: less of everything, for a first look: n 16, 6 directions, 1 seed, nothing at strength 1, no variants, no side
+        quick: less of everything, for a first look: n 16, 8 directions, 1 seed, nothing at strength 1, no variants, no side
             effects; an option that is not at its default stays.
     """
 
