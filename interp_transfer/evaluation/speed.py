@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from interp_transfer.activations.capture import capture
 from interp_transfer.evaluation.evaluator import Evaluator, evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.interventions.predictions import Unsteered
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.sites import residual_sites
@@ -18,6 +19,8 @@ from interp_transfer.models.tokens import tokenize
 
 SAMPLE = 8
 """Prompts that are answered and read for the timing."""
+SETTINGS = 4
+"""Settings whose cost is measured together for the timing."""
 ROUNDS = 5
 """Typical number of strengths at which a search measures the cost before it has found the largest one."""
 
@@ -39,9 +42,11 @@ def speed(model: HookedModel, task: Task, seed: int = 0) -> Speed:
     answering = timed(lambda: few.append(evaluator(model, task, "validation", n=n, seed=seed, clean_prompts=n)))
     sites = residual_sites(model)
     zero = torch.zeros(int(model.cfg.d_model))
-    settings = [(Intervention(sites[len(sites) // 2], Add(zero, float(k)), task.positions),) for k in range(2)]
-    costs = timed(lambda: few[0].costs(settings))
-    prompts = list(few[0].prompts)
+    settings = [(Intervention(sites[len(sites) // 2], Add(zero, float(k)), task.positions),) for k in range(SETTINGS)]
+    many = replace(few[0], passes=Unsteered())
+    many.costs(settings)  # keeps the passes of the unsteered model, of which a search needs one for all its settings
+    costs = timed(lambda: many.costs(settings))
+    prompts = list(many.prompts)
     reading = timed(lambda: capture(model, prompts, sites[-1], progress=False))
     tokens = sum(map(len, tokenize(model, prompts)))
     return Speed(answering / n, costs / (n * len(settings)), reading / tokens)
