@@ -170,10 +170,7 @@ class RuleJson(TypedDict):
 
 
 class AskedJson(TypedDict):
-    """The arguments of ``run`` for a task and models that were named.
-
-    A task of a file of pairs is named by the arguments of ``Task.from_jsonl``.
-    """
+    """The arguments of ``run`` for a task and models that were named; a file of pairs by those of ``Task.from_jsonl``."""
 
     task: str | dict[str, Any]
     direction: str | None

@@ -241,7 +241,7 @@ def test_bad_input_is_refused():
 def test_few_pairs_are_warned_about_where_a_regression_is_fitted() -> None:
     x, y, _ = planted(rows=60)
     with pytest.warns(
-        UserWarning, match="54 pairs of tokens for the 6 dimensions of blocks.1.hook_resid_pre: .* give more texts"
+        UserWarning, match="50 pairs of tokens for the 6 dimensions of blocks.1.hook_resid_pre: .* give more texts"
     ):
         fit(paired(x, y), "affine", progress=False)
     with warnings.catch_warnings():
