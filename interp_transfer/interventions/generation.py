@@ -263,7 +263,7 @@ class _Below:
     Attributes:
         first: the first block that an intervention changes.
         output: what the block before it returns, for each row.
-        cache: keys and values, for each row.
+        cache: their keys and values, for each row.
     """
 
     first: int
@@ -314,15 +314,17 @@ def _read_below(model: HookedModel, tokens: Tensor, real: Tensor, repeated: _Rep
         rest = _read(hf, *rows)
     if not torch.allclose(whole.logits, rest.logits, rtol=1e-3, atol=1e-3):
         return None
-    whole.past_key_values.batch_select_indices(repeated.distinct)
-    return _Below(first, outputs[0][repeated.distinct.to(outputs[0].device)], whole.past_key_values)
+    cache = whole.past_key_values
+    del cache.layers[first:]
+    cache.batch_select_indices(repeated.distinct)
+    return _Below(first, outputs[0][repeated.distinct.to(outputs[0].device)], cache)
 
 
 def _read_above(model: HookedModel, tokens: Tensor, real: Tensor, below: _Below) -> Any:
     """The KV cache of all but each prompt's last token, with the interventions that are attached."""
     with starting_at(model, below.first, below.output):
         cache = _read(huggingface_model(model), tokens, real).past_key_values
-    cache.layers[: below.first] = below.cache.layers[: below.first]
+    cache.layers[: below.first] = below.cache.layers
     return cache
 
 
