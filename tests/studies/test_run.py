@@ -322,3 +322,10 @@ class TestRerun:
     def test_a_run_of_objects_cannot_be_repeated(self, run_folder):
         with pytest.raises(ValueError, match="only runs of a task and models that were named, not objects, can be repeated"):
             rerun(run_folder)
+
+
+def test_figures_at_strength_one_can_be_left_out(models, cats, run_folder, tmp_path):
+    it.run(cats, *models, **ONE, **SITES, strength_one=False, out=tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["at_strength_one"] == {}
+    pages = [(folder / "report.html").read_text() for folder in (run_folder, tmp_path / "out")]
+    assert ["At strength 1, 95% intervals" in page for page in pages] == [True, False]
