@@ -79,7 +79,7 @@ class Cell:
 
     Attributes:
         rows: the figures.
-        seconds: processor time of the measurement; wall-clock time in cells of the first method.
+        seconds: processor time of the measurement; in cells that were stored before this was so, wall-clock time.
         versions: of the packages it was measured with.
         method: version of the method, see ``METHOD``.
     """

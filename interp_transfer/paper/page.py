@@ -157,8 +157,7 @@ def _measured(result: Reproduction) -> str:
     cells = list(result.cells.values())
     versions = {name: dict.fromkeys(cell.versions.get(name, "?") for cell in cells) for name in cells[0].versions}
     packages = ", ".join(f"{name} {' or '.join(numbers)}" for name, numbers in versions.items())
-    minutes = sum(cell.seconds for cell in cells) / 60
-    return f", {minutes:.0f} minutes of computing, seed {result.jobs[0].seed}, with {packages}"
+    return f", seed {result.jobs[0].seed}, with {packages}"
 
 
 def _section(result: Reproduction, one: Experiment, verdict: Verdict) -> dict[str, Any]:
