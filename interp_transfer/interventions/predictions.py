@@ -99,9 +99,11 @@ def _logits(
     return logits[0] if chosen else logits[scored.to(logits.device)]
 
 
-def divergence(before: Float[Tensor, "row token"], after: Float[Tensor, "row token"]) -> Float[Tensor, " row"]:
-    """Return the KL divergence from one prediction to the other, in nats."""
-    return (before.exp() * (before - after)).sum(dim=-1)
+def divergence(
+    before: Float[Tensor, "row token"], after: Float[Tensor, "row token"], chances: Float[Tensor, "row token"]
+) -> Float[Tensor, " row"]:
+    """Return the KL divergence from one prediction to the other, in nats; ``chances`` is ``before.exp()``."""
+    return (chances * (before - after)).sum(dim=-1)
 
 
 def teacher_forced(
@@ -194,8 +196,7 @@ def teacher_forced_each(
                     after = predicted(model, texts, scored, *interventions, **placed)
                 loss[index].index_add_(0, text, -_log_probability(after, following))
                 agreement[index].index_add_(0, text, (likely == after.argmax(dim=-1)).float().cpu())
-                each = torch.sub(before, after, out=after).mul_(chances).sum(dim=-1)
-                kl[index].index_add_(0, text, each.cpu())
+                kl[index].index_add_(0, text, divergence(before, after, chances).cpu())
                 bar.update()
     sums = zip(kl, agreement, loss, strict=True)
     return [TeacherForced((k / counts).clamp(min=0), a / counts, x / counts, loss_before / counts) for k, a, x in sums]

@@ -71,7 +71,7 @@ class KLLoss:
         real = torch.arange(int(lengths.max())) < lengths[:, None]
         with torch.no_grad():
             before = predicted(self._target, ids, real)
-        return divergence(before, predicted(self._target, ids, real, mapped)).mean()
+        return divergence(before, predicted(self._target, ids, real, mapped), before.exp()).mean()
 
     @torch.no_grad()
     def held_out(self, core: nn.Module, size: int) -> float:
