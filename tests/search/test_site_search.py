@@ -108,3 +108,8 @@ def test_blocks_that_are_tried_are_apart() -> None:
     assert _apart(sites, predicted, 3) == [sites[9], sites[4], sites[2]]
     assert _apart(sites, predicted, 8)[6:] == [sites[8], sites[10]], "when no more are apart, the best of the others"
     assert _apart(sites[:2], predicted, 3) == [sites[0], sites[1]]
+
+
+def test_the_blocks_that_are_apart_are_those_that_are_tried(models, cats, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_apart", lambda sites, predicted, few: sites[:few])
+    assert list(find_site(models[1], cats, few=2, n=4, progress=False).tried) == ALL[:2]
