@@ -86,6 +86,10 @@ def test_crossed_mean_of_one_draw_is_over_prompts() -> None:
     assert crossed_mean([[2.0, 2.0], [2.0, 2.0]]) == Estimate(2.0, 2.0, 2.0, 4)
 
 
+def test_a_share_of_one_mixed_draw_is_one_trial() -> None:
+    assert crossed_rate([[True] + [False] * 15]).high > 0.95, "prompts do not make up for draws"
+
+
 def test_a_perfect_area_is_not_certain() -> None:
     low, high = auroc_interval(1.0, 20, 20)
     assert (0.8 < low < 0.95, high) == (True, 1.0)
