@@ -8,6 +8,8 @@ T = TypeVar("T")
 
 CUTOFF = 0.6
 """How similar a name must be to be suggested, 0 to 1 (difflib's ratio)."""
+SHORTEST = 3
+"""Characters of a beginning for which names that begin so are suggested."""
 
 
 def find(name: str, known: Mapping[str, T], what: str, more: str = "", cutoff: float = CUTOFF) -> T:
@@ -32,5 +34,7 @@ def find(name: str, known: Mapping[str, T], what: str, more: str = "", cutoff: f
 
 def did_you_mean(name: str, known: Iterable[str], n: int = 1, cutoff: float = CUTOFF) -> str:
     """The question "did you mean ...? " with up to ``n`` close names, for an error; empty if none is close."""
-    close = difflib.get_close_matches(name, list(known), n=n, cutoff=cutoff)
+    names = list(known)
+    longer = [one for one in names if len(name) >= SHORTEST and one.startswith(name)]
+    close = [*longer, *(one for one in difflib.get_close_matches(name, names, n=n, cutoff=cutoff) if one not in longer)][:n]
     return f"did you mean {', '.join(map(repr, close))}? " if close else ""

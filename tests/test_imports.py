@@ -15,6 +15,7 @@ ROWS = (
     "io",
     "names",
     "extras",
+    "progress",
     "stats",
     "plugins",
     "plots",

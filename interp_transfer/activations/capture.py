@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp_transfer.activations.finite import all_finite
 from interp_transfer.activations.positions import Layout, Positions, check_positions, select
@@ -22,12 +21,12 @@ from interp_transfer.models.hooked_model import HookedModel, device_of, huggingf
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import hook_points
 from interp_transfer.models.tokens import tokenize, tokenizer_of
+from interp_transfer.progress import progress_bar
 from interp_transfer.prompts.chats import PromptLike
 
 TOKENS_PER_BATCH = 8192
 FULL_BATCH = 1024
 """Number of tokens beyond which a larger batch is hardly faster."""
-SECONDS_BEFORE_PROGRESS = 2.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,9 +108,7 @@ def capture(
     chosen = [_rows_of(i, row, positions, tokenizer_of(model)) for i, row in enumerate(ids, first_text)]
     offsets = torch.tensor([0] + [len(c) for c in chosen]).cumsum(0)
     out: dict[str, Tensor] = {}
-    with tqdm(
-        total=len(ids), desc="capture", unit="text", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False
-    ) as bar:
+    with progress_bar("capture", progress, total=len(ids), unit="text") as bar:
         for batch in by_length([len(row) for row in ids], batch_tokens):
             for part, read in _read_within_memory(model, batch, ids, points):
                 _store(out, read, part, chosen, offsets)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Json, numbers
+from interp_transfer.cli.options import Json, model_option, numbers
 from interp_transfer.cli.output import console, print_json
 
 
@@ -16,7 +16,7 @@ def chat(
     prompts: Annotated[
         list[str] | None, typer.Option("--prompt", help="A prompt; may be repeated. Default: lines of standard input.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model; default: the one that is stored with the first vector.")] = None,
+    model: Annotated[str | None, model_option("Model; default: the one that is stored with the first vector.")] = None,
     mapper: Annotated[Path | None, typer.Option(help="Folder of a mapper that the vectors are moved through first.")] = None,
     strength: Annotated[
         str | None, typer.Option(help="Strengths, joined by commas; default: the one that is stored with a vector, or 1.")

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Edition, Json
+from interp_transfer.cli.options import Edition, Json, model_option
 from interp_transfer.cli.output import print_json
 
 
 def finetune(
-    model: Annotated[str, typer.Option(help="Model to tune: known name, hub name or folder.")],
+    model: Annotated[str, model_option("Model to tune: known name, hub name or folder.")],
     out: Annotated[Path, typer.Option(help="Folder to write; must be missing or empty.")],
     task: Annotated[str | None, typer.Option(help="Tune on this task's training pairs.")] = None,
     edition: Edition = None,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Json
+from interp_transfer.cli.options import Json, model_option
 from interp_transfer.cli.output import console, print_json, show
 
 SHOWN_APART = ("name", "architecture", "parameters", "measured", "site_sweep")
@@ -95,8 +95,8 @@ def _site_table(sweeps: dict[str, Any]) -> Any:
 
 @app.command("compare")
 def compare_models(
-    first: Annotated[str, typer.Argument(help="Model: known name, hub name or folder.")],
-    second: Annotated[str, typer.Argument(help="Another model.")],
+    first: Annotated[str, model_option("Model: known name, hub name or folder.", typer.Argument)],
+    second: Annotated[str, model_option("Another model.", typer.Argument)],
     task: Annotated[str | None, typer.Option(help="Task whose test prompts are read; default: plain English.")] = None,
     n: Annotated[int, typer.Option(help="Largest number of prompts.")] = 1000,
     out: Annotated[Path | None, typer.Option(help="Write a heat map to this HTML file.")] = None,
@@ -108,12 +108,8 @@ def compare_models(
     from interp_transfer.evaluation.evaluator import draw
     from interp_transfer.evaluation.similarity import layerwise_cka
     from interp_transfer.evaluation.tasks import load_task
-    from interp_transfer.models.checkpoints import number_of_blocks
     from interp_transfer.models.load import load_model
     from interp_transfer.prompts.english import english_texts
-
-    for name in (first, second):
-        number_of_blocks(name)  # refuses an unknown name before any weights are loaded
 
     english = (" ".join(text.split()[:WORDS]) for text in english_texts(n, at_most=True))
     prompts = list(english) if task is None else load_task(task).prompts("test")

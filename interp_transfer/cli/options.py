@@ -11,7 +11,6 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results; must be missing or empty.")]
-TaskName = Annotated[str | None, typer.Argument(metavar="TASK", help="Name of a registered task; or give --pairs.")]
 Edition = Annotated[str | None, typer.Option(help="Plugin that registers the task; default: the first that knows its name.")]
 Pairs = Annotated[Path | None, typer.Option(help="JSONL of contrast pairs (positive, negative), instead of a task's name.")]
 Judge = Annotated[
@@ -22,9 +21,38 @@ Judge = Annotated[
     ),
 ]
 System = Annotated[str | None, typer.Option(help="System prompt of all pairs, which are read as chats.")]
-ModelName = Annotated[str, typer.Option(help="Known name, hub name or folder of the model that is steered.")]
-Source = Annotated[str, typer.Option(help="Known name, hub name or folder of the source model.")]
-Target = Annotated[str, typer.Option(help="Known name, hub name or folder of the target model.")]
+
+
+def model_option(text: str, kind: Callable[..., Any] = typer.Option) -> Any:
+    """An option, or an argument, that names a model; an unknown one is refused before the command imports torch."""
+    return kind(callback=_existing, help=text)
+
+
+def task_option(text: str, kind: Callable[..., Any] = typer.Option, **more: Any) -> Any:
+    """An option, or an argument, that names a task; likewise."""
+    return kind(callback=_registered, help=text, **more)
+
+
+def _registered(name: str | None) -> str | None:
+    from interp_transfer.evaluation.tasks import check_registered
+
+    if name is not None:
+        check_registered(name)
+    return name
+
+
+def _existing(name: str | None) -> str | None:
+    from interp_transfer.models.locate import locate
+
+    if name is not None:
+        locate(name)
+    return name
+
+
+TaskName = Annotated[str | None, task_option("Name of a registered task; or give --pairs.", typer.Argument, metavar="TASK")]
+ModelName = Annotated[str, model_option("Known name, hub name or folder of the model that is steered.")]
+Source = Annotated[str, model_option("Known name, hub name or folder of the source model.")]
+Target = Annotated[str, model_option("Known name, hub name or folder of the target model.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 
 

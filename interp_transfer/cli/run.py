@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Json, Judge, Out, Pairs, System, TaskName, named_task, with_flags
+from interp_transfer.cli.options import Json, Judge, Out, Pairs, System, TaskName, model_option, named_task, with_flags
 from interp_transfer.cli.output import print_json, show
 from interp_transfer.studies.options import RunOptions
 
@@ -18,8 +18,8 @@ def run(
     pairs: Pairs = None,
     judge: Judge = None,
     system: System = None,
-    source: Annotated[str | None, typer.Option(help="Model that the vector is extracted from: name or folder.")] = None,
-    target: Annotated[str | None, typer.Option(help="Model that the vector is moved to: name or folder.")] = None,
+    source: Annotated[str | None, model_option("Model that the vector is extracted from: name or folder.")] = None,
+    target: Annotated[str | None, model_option("Model that the vector is moved to: name or folder.")] = None,
     repeat: Annotated[
         Path | None, typer.Option("--from", help="Repeat the run of this result.json; only --out and --json go with it.")
     ] = None,

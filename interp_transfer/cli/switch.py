@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Json, Judge, Out, Pairs, Seed, System, task_from, with_flags
+from interp_transfer.cli.options import Json, Judge, Out, Pairs, Seed, System, model_option, task_from, with_flags
 from interp_transfer.cli.output import print_json, show
 from interp_transfer.studies.options import TaskOptions
 
@@ -12,14 +12,14 @@ from interp_transfer.studies.options import TaskOptions
 @with_flags(TaskOptions)
 def switch(
     options: dict[str, Any],
-    base: Annotated[str, typer.Option(help="Base model: known name, hub name or folder.")],
+    base: Annotated[str, model_option("Base model: known name, hub name or folder.")],
     subject: Annotated[
         str | None, typer.Argument(help="What fine-tuning brought: subject of the task that is registered as switch.")
     ] = None,
     pairs: Pairs = None,
     judge: Judge = None,
     system: System = None,
-    tuned: Annotated[str | None, typer.Option(help="Its fine-tune; default: the one that is known for the subject.")] = None,
+    tuned: Annotated[str | None, model_option("Its fine-tune; default: the one that is known for the subject.")] = None,
     direction: Annotated[str, typer.Option(help="to_base or to_tuned.")] = "to_base",
     lora: Annotated[int | None, typer.Option(help="Rank of a LoRA that is trained for comparison; default: none.")] = None,
     n: Annotated[int, typer.Option(help="Number of held-out prompts, and of prompts of each skill.")] = 200,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from interp_transfer.cli.options import Json
+from interp_transfer.cli.options import Json, model_option
 from interp_transfer.cli.output import print_json, show
 
 
@@ -14,8 +14,8 @@ def transfer(
     mapper: Annotated[
         Path, typer.Option(help="Folder of a mapper; with --target, the new folder of one that is fitted for this vector.")
     ],
-    target: Annotated[str | None, typer.Option(help="Model that the vector is moved to, to fit a mapper.")] = None,
-    source: Annotated[str | None, typer.Option(help="Model of the vector; default: the one that is stored with it.")] = None,
+    target: Annotated[str | None, model_option("Model that the vector is moved to, to fit a mapper.")] = None,
+    source: Annotated[str | None, model_option("Model of the vector; default: the one that is stored with it.")] = None,
     target_site: Annotated[str | None, typer.Option(help="Hook point of the target, to fit a mapper.")] = None,
     texts: Annotated[
         str | None, typer.Option(help="Texts to fit a mapper on: a JSONL or text file, or the name of a data set.")

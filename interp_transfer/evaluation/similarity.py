@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, capture
+from interp_transfer.activations.capture import capture
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.sites import residual_sites
+from interp_transfer.progress import progress_bar
 
 
 def cka(first: Float[Tensor, "row d_first"], second: Float[Tensor, "other_row d_second"]) -> float:
@@ -67,7 +67,7 @@ def layerwise_cka(
     order = _shuffled(len(texts))
     found = torch.full((2, len(blocks[0]), len(blocks[1])), float("nan"))
     pairs = itertools.product(enumerate(blocks[0]), enumerate(blocks[1]))
-    bar = tqdm(pairs, "CKA", found[0].numel(), False, delay=SECONDS_BEFORE_PROGRESS, disable=not progress)
+    bar = progress_bar("CKA", progress, items=pairs, total=found[0].numel())
     for (i, (x, size_x)), (j, (y, size_y)) in bar:
         if size_x * size_y > 0:  # at the first block all rows are the same where all prompts end in the same token
             for k, other in enumerate((y, y[order])):

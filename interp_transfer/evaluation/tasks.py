@@ -32,11 +32,8 @@ def load_task(name: str, edition: str | None = None, **options: Any) -> Task:
     Raises:
         ValueError: for an unknown name, edition or option, with the closest one.
     """
-    make = next((there[name] for _, plugin in _editions(edition) if name in (there := plugin.tasks())), None)
-    if make is None:
-        there = list_tasks(edition)
-        which = f"the tasks of the edition {edition!r} are" if edition else "the registered tasks are"
-        raise ValueError(f"unknown task {name!r}: {did_you_mean(name, there)}{which} {', '.join(there) or 'none'}")
+    check_registered(name, edition)
+    make = next(there[name] for _, plugin in _editions(edition) if name in (there := plugin.tasks()))
     known = inspect.signature(make).parameters
     if unknown := sorted(set(options) - set(known)):
         there = f"it has {', '.join(known)}" if known else "it has none"
@@ -44,6 +41,18 @@ def load_task(name: str, edition: str | None = None, **options: Any) -> Task:
     if "data_files" in options or not all(isinstance(value, Hashable) for value in options.values()):
         return _made(make, options)  # files may change, so a task that reads them is not kept
     return _kept(make, tuple(sorted(options.items())))
+
+
+def check_registered(name: str, edition: str | None = None) -> None:
+    """Refuse a name that no task has; torch is not imported.
+
+    Raises:
+        ValueError: for an unknown name or edition, with the closest one.
+    """
+    there = list_tasks(edition)
+    if name not in there:
+        which = f"the tasks of the edition {edition!r} are" if edition else "the registered tasks are"
+        raise ValueError(f"unknown task {name!r}: {did_you_mean(name, there)}{which} {', '.join(there) or 'none'}")
 
 
 def _editions(edition: str | None) -> list[tuple[str, Plugin]]:

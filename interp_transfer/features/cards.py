@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, capture
+from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, token_spans
 from interp_transfer.features.sae import Sae
 from interp_transfer.interventions.generation import generate
@@ -23,6 +22,7 @@ from interp_transfer.interventions.merging import merged
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.models.unembedding import direct_logits, writes_to_residual
+from interp_transfer.progress import progress_bar
 
 TOKENS_AT_ONCE = 8192
 NUMBERS_AT_ONCE = 2**24
@@ -129,8 +129,7 @@ def feature_cards(
     wanted = _wanted(chosen, also or {}, len(texts))
     seen = _Seen(len(chosen), examples, bins)
     repeated = _repeated(ids)
-    bar: dict[str, Any] = {"unit": "text", "delay": SECONDS_BEFORE_PROGRESS, "disable": not progress, "leave": False}
-    with tqdm(total=len(ids), desc="feature cards", **bar) as shown:
+    with progress_bar("feature cards", progress, total=len(ids), unit="text") as shown:
         for part in _portions([len(row) for row in ids], sae.n_features):
             acts = capture(
                 model, [texts[i] for i in part], sae.site, ids=[ids[i] for i in part], first_text=part[0], progress=False

@@ -14,14 +14,14 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, Activations
+from interp_transfer.activations.capture import Activations
 from interp_transfer.activations.finite import all_finite
 from interp_transfer.features.resume import Checkpoints
 from interp_transfer.features.sae import Sae, quiet_sae_lens
 from interp_transfer.models.identity import ModelIdentity, weights_fingerprint
 from interp_transfer.names import did_you_mean
+from interp_transfer.progress import progress_bar
 
 ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu", "gated", "abstopk", "matching_pursuit")
 MASSIVE = 10.0
@@ -267,10 +267,9 @@ def _fit(
     done = checkpoints.resume()
     for _ in range(done):  # the same batches in the same order
         next(batches)
-    bar: dict[str, Any] = {"initial": done, "total": steps, "unit": "step", "leave": False}
-    bar |= {"delay": SECONDS_BEFORE_PROGRESS, "disable": not progress}
+    bar = progress_bar("train SAE", progress, items=range(done, steps), initial=done, total=steps, unit="step")
     loss = torch.zeros(())
-    for _ in tqdm(range(done, steps), desc="train SAE", **bar):
+    for _ in bar:
         loss = trainer.step(next(batches)).loss
         trainer.n_training_steps += 1
         checkpoints.after_step()

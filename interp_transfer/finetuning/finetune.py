@@ -8,7 +8,7 @@ model from scratch and tune an existing one. Users call `tuning`.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,51 +16,17 @@ from typing import TYPE_CHECKING, Any
 from interp_transfer.finetuning.attention import attention_in_float32
 from interp_transfer.finetuning.checkpoints import discard, resume
 from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for
+from interp_transfer.finetuning.recipe import Recipe
 from interp_transfer.io import hashed
 from interp_transfer.models.checkpoints import no_progress_bars
 from interp_transfer.models.identity import weights_fingerprint
+from interp_transfer.progress import progress_bar
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Pack", "Pad", "Recipe", "encode", "finetune", "save", "train"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of a training.
-
-    Attributes:
-        epochs: passes over the examples.
-        learning_rate: peak of the cosine schedule.
-        batch_size: sequences in a step.
-        weight_decay: AdamW's, on matrices alone. Large (1.0) for small models from scratch: with little decay they
-            memorise every prompt and fail on held-out wordings.
-        beta2: AdamW's.
-        warmup: share of the steps in which the rate rises.
-        max_length: longer sequences are refused, not truncated: a truncated response would teach unfinished answers.
-        seed: of the order of the examples (and of the weights of a model from scratch).
-        checkpoint_every: steps between two checkpoints.
-    """
-
-    epochs: float = 3.0
-    learning_rate: float = 1e-3
-    batch_size: int = 64
-    weight_decay: float = 0.05
-    beta2: float = 0.99
-    warmup: float = 0.05
-    max_length: int = 256
-    seed: int = 0
-    checkpoint_every: int = 500
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        for name in ("epochs", "learning_rate", "batch_size", "max_length", "checkpoint_every"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is a share of the steps, in [0, 1), not {self.warmup}")
+__all__ = ["Pack", "Pad", "encode", "finetune", "save", "train"]
 
 
 def finetune(
@@ -136,7 +102,6 @@ def train(
     Returns:
         The mean training loss (nats per token) at about a hundred steps.
     """
-    from tqdm.auto import tqdm
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     if recipe.batch_size % accumulate or accumulate < 1:
@@ -205,7 +170,7 @@ def train(
     trainer = Penalised(model=model, args=arguments, train_dataset=dataset, data_collator=batches)
     trainer.remove_callback(PrinterCallback)
     kernels = attention_in_float32(model) if autocast and arguments.use_cpu else nullcontext()
-    with tqdm(desc="training", unit="step", delay=2, disable=not progress) as bar, no_progress_bars(), kernels:
+    with progress_bar("training", progress, unit="step") as bar, no_progress_bars(), kernels:
         trainer.add_callback(Bar())
         trainer.train(resume_from_checkpoint=last)
     model.eval()

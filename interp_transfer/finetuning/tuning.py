@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from interp_transfer.evaluation.task import Task
-from interp_transfer.finetuning.finetune import Recipe, save, train
+from interp_transfer.finetuning.finetune import save, train
 from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for, padding_token, response_tokens
+from interp_transfer.finetuning.recipe import Recipe
 from interp_transfer.io import hashed, write_json
 from interp_transfer.models.adapters import Lora, adapt, require_peft, save_adapter
 from interp_transfer.models.chat_templates import has_chat_template, render_chat

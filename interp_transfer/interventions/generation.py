@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, out_of_memory, pad, pad_token
+from interp_transfer.activations.capture import out_of_memory, pad, pad_token
 from interp_transfer.activations.positions import from_last
 from interp_transfer.interventions.hooks import TokensRead, attached
 from interp_transfer.interventions.intervention import Intervention, check_intervention
@@ -28,6 +27,7 @@ from interp_transfer.models.hooked_model import HookedModel, context_length, dev
 from interp_transfer.models.sites import hook_points
 from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.names import did_you_mean
+from interp_transfer.progress import progress_bar
 from interp_transfer.prompts.chats import PromptLike
 
 TOKENS_PER_GENERATION = 32768
@@ -108,9 +108,7 @@ def generate_tokens(
     completions: list[list[int]] = [[] for _ in ids]
     ends = _end_tokens(model)
     batches = _batches(model, [len(row) for row in ids], max_new_tokens, batch_tokens)
-    with tqdm(
-        total=len(ids), desc="generate", unit="prompt", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False
-    ) as bar:
+    with progress_bar("generate", progress, total=len(ids), unit="prompt") as bar:
         while batches:
             batch = batches.pop(0)
             try:

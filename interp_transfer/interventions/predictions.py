@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, by_length, logits_of
+from interp_transfer.activations.capture import by_length, logits_of
 from interp_transfer.interventions.hooks import applied
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.models.blocks import can_start, logits_after, recording, starting_at
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.sites import layer_of
+from interp_transfer.progress import progress_bar
 
 LOGITS_PER_BATCH = 50_000_000
 """Maximum number of logits that are read in a batch."""
@@ -168,7 +168,7 @@ def teacher_forced_each(
     batches = by_length([len(row) for row in rows], max(1, min(int(read), TOKENS_PER_BATCH)))
     total = len(batches) * len(settings)
     first = first_block(model, settings) if within is nullcontext and total >= WORTH_A_CHECK else 0
-    with tqdm(total=total, desc="clean KL", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
+    with progress_bar("clean KL", progress, total=total) as bar:
         for number, batch in enumerate(batches):
             lengths = torch.tensor([len(prompts[i]) for i in batch])
             texts = [rows[i] for i in batch]

@@ -20,10 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY, AlignmentReport, find_strategy
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.activations.store.manifest import MANIFEST, Column, columns_like, read_manifest
 from interp_transfer.activations.store.writer import ROWS_PER_SHARD, StoreWriter, as_stored
 from interp_transfer.mapping.distributed import check_same, gathered, rank_and_size
@@ -43,6 +41,7 @@ from interp_transfer.mapping.texts import Text, TextHash, portions, texts_of
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import site_name
+from interp_transfer.progress import progress_bar
 from interp_transfer.prompts.texts import read_texts
 
 __all__ = ["PairedActivations", "collect"]
@@ -210,7 +209,7 @@ def _opened(sink: StoreWriter | _Memory) -> AbstractContextManager[Any]:
 def _bar(texts: Iterable[Any], most: int | None, size: int, progress: bool) -> Any:
     counts = [n for n in (len(texts) if isinstance(texts, Sized) else None, most) if n is not None]
     total = -(-min(counts) // size) if counts else None
-    return tqdm(desc="collect", total=total, unit="text", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False)
+    return progress_bar("collect", progress, total=total, unit="text")
 
 
 def _skip(texts: Iterator[Text], folder: Path, stored: int, state: Mapping[str, Any], seen: TextHash, bar: Any) -> None:

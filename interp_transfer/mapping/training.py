@@ -13,13 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.io import write_json, write_tensors
 from interp_transfer.mapping.distributed import data_parallel, rank_and_size, summed
 from interp_transfer.mapping.row_blocks import Part
 from interp_transfer.models.identity import weights_fingerprint
+from interp_transfer.progress import progress_bar
 
 _WARM_UP = 0.1  # share of the steps
 
@@ -110,9 +109,8 @@ def train_by_gradient(
     state = _State(core, optimizer, schedule, {**asdict(settings), "seed": seed, "rows": len(train)}, checkpoint)
     state.resume()
     rank, size = rank_and_size()
-    model, visible = data_parallel(core), progress and rank == 0
-    bar: dict[str, Any] = {"unit": "epoch", "delay": SECONDS_BEFORE_PROGRESS, "disable": not visible, "leave": False}
-    epochs = tqdm(range(len(state.curve), settings.epochs), desc="fit", **bar)
+    model = data_parallel(core)
+    epochs = progress_bar("fit", progress and rank == 0, items=range(len(state.curve), settings.epochs), unit="epoch")
     for epoch in epochs:
         if _waited(state.curve) >= settings.patience:
             break

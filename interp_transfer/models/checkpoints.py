@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from interp_transfer.models.adapters import adapter_folder, base_of, is_adapter, merge_adapter
-from interp_transfer.models.gguf import SUFFIX, dequantized
+from interp_transfer.models.gguf import dequantized
 from interp_transfer.models.identity import ModelIdentity, checkpoint_identity
+from interp_transfer.models.locate import locate
 from interp_transfer.models.supported import LOADABLE, check_supported, language_config
-from interp_transfer.names import did_you_mean
-from interp_transfer.plugins import known_model, known_models
 
 BAR_FROM_BYTES = 200_000_000
 """Local weights from this size on are loaded with a progress bar."""
@@ -127,57 +126,19 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def _resolve(name: str, options: LoadOptions) -> _Place:
-    """The folder or hub name to load ``name`` from."""
-    known = known_model(name)
-    path = Path(name).expanduser() if known is None else known.path
-    if known is not None and not (path.is_file() or (path / "config.json").is_file()):
-        raise ValueError(f"the model {name!r} is not in {str(path)!r}: {known.remedy}")
-    file = path if options.gguf_file is None else path / options.gguf_file
-    if file.is_file() and file.suffix == SUFFIX:
-        folder, digest = dequantized(file)
+    """The folder or hub name to load ``name`` from; a GGUF file is de-quantized into a folder."""
+    path = locate(name, gguf_file=options.gguf_file, revision=options.revision)
+    if path is None and options.gguf_file is not None:
+        from huggingface_hub import hf_hub_download
+
+        with _readable(name, local=False):
+            path = Path(hf_hub_download(name, options.gguf_file, revision=options.revision))
+    if path is None:
+        return _Place(name, False)
+    if path.is_file():
+        folder, digest = dequantized(path)
         return _Place(str(folder), True, digest)
-    if path.is_dir() and options.gguf_file is not None:
-        files = [found.name for found in path.glob(f"*{SUFFIX}")]
-        raise ValueError(
-            f"{name!r} holds no {options.gguf_file!r}: {did_you_mean(options.gguf_file, files)}"
-            f"its GGUF files are {', '.join(files) or 'none'}"
-        )
-    if path.is_dir():
-        if not (path / "config.json").exists() and not is_adapter(path):
-            raise ValueError(
-                f"{name!r} holds no config.json: it is not the folder of a Hugging Face model; name a GGUF file with gguf_file="
-            )
-        return _Place(str(path), True)
-    if path.exists():
-        raise ValueError(f"{name!r} is no folder and no {SUFFIX} file: give the folder of a Hugging Face model, or a GGUF file")
-    if name.startswith((".", "/", "~")) or name.endswith(SUFFIX):
-        raise ValueError(
-            f"there is no folder {name!r}: {_similar_folder(path)}give the folder of a Hugging Face model, a hub name or a "
-            "known model"
-        )
-    hint = did_you_mean(name, known_models(), n=3)
-    if hint and "/" not in name:
-        raise ValueError(f"unknown model {name!r}: {hint.strip()}")
-    if options.gguf_file is not None:
-        return _from_hub(name, options.gguf_file, options.revision)
-    return _Place(name, False)
-
-
-def _from_hub(name: str, gguf_file: str, revision: str | None) -> _Place:
-    from huggingface_hub import hf_hub_download
-
-    with _readable(name, local=False):
-        file = hf_hub_download(name, gguf_file, revision=revision)
-    folder, digest = dequantized(Path(file))
-    return _Place(str(folder), True, digest)
-
-
-def _similar_folder(path: Path) -> str:
-    """A question about a sibling folder with a similar name, for an error; empty if there is none."""
-    try:
-        return did_you_mean(path.name, [folder.name for folder in path.parent.iterdir() if folder.is_dir()])
-    except OSError:
-        return ""
+    return _Place(str(path), True)
 
 
 @contextmanager
@@ -197,10 +158,7 @@ def _readable(name: str, local: bool) -> Iterator[None]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if local:
             raise ValueError(f"cannot load the model in {name!r}: {reason}") from error
-        raise ValueError(
-            f"cannot load {name!r}: it is no known model and no local folder, and the hub did not provide it ({reason}): "
-            f"{_similar_folder(Path(name))}if there is no network, give the path of a downloaded copy"
-        ) from error
+        raise ValueError(f"cannot load {name!r} from the hub: {reason}") from error
 
 
 def _load_pretrained(name: str, place: _Place, options: LoadOptions, device: Any, tokenizer: Any) -> tuple[Any, Any]:

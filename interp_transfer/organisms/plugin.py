@@ -1,6 +1,10 @@
-"""What the organisms add to the toolkit: models, tasks, and a judge."""
+"""What the organisms add to the toolkit: models, tasks, and a judge.
+
+It is imported for every name that is looked up, so each function imports what it needs.
+"""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from interp_transfer.organisms.command import demo
@@ -15,16 +19,20 @@ def _models() -> dict[str, KnownModel]:
 
 
 def _known(name: str) -> KnownModel:
-    from interp_transfer.organisms.capability import FOLDER, instructions, songs
     from interp_transfer.organisms.catalogue import ZOO, is_shipped, list_organisms, read_card
-    from interp_transfer.organisms.measure import skills_each
-    from interp_transfer.organisms.tasks.registry import card_key, tuned_suffix
 
     card = read_card(name) if is_shipped(name) else {}
     names = {organism.name for organism in list_organisms()}
     sites = card.get("sites", {})
 
+    def site(task: Any) -> str | None:
+        from interp_transfer.organisms.tasks.registry import card_key
+
+        return sites.get(card_key(task), sites.get(task.name))
+
     def variant(task: Any) -> str:
+        from interp_transfer.organisms.tasks.registry import tuned_suffix
+
         tuned = f"{name}-{tuned_suffix(task)}"
         return tuned if tuned in names else name
 
@@ -32,13 +40,32 @@ def _known(name: str) -> KnownModel:
         name,
         ZOO / name,
         card,
-        site=lambda task: sites.get(card_key(task), sites.get(task.name)),
+        site=site,
         variant=variant,
         sae=sae if (sae := ZOO / "saes" / name).is_dir() else None,
-        skills=skills_each,
-        checks={"instructions": instructions, "songs": songs},
-        harness=FOLDER,
+        skills=skills,
+        checks={"instructions": _instructions, "songs": _songs},
+        harness=Path(__file__).parent / "harness",
     )
+
+
+def skills(*args: Any, **options: Any) -> Any:
+    """What a model of the micro-world can do besides its task, see ``measure.skills_each``."""
+    from interp_transfer.organisms.measure import skills_each
+
+    return skills_each(*args, **options)
+
+
+def _instructions(*args: Any, **options: Any) -> Any:
+    from interp_transfer.organisms.capability import instructions
+
+    return instructions(*args, **options)
+
+
+def _songs(*args: Any, **options: Any) -> Any:
+    from interp_transfer.organisms.capability import songs
+
+    return songs(*args, **options)
 
 
 @cache

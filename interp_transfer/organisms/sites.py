@@ -7,7 +7,7 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
-from interp_transfer.organisms.catalogue import build
+from interp_transfer.organisms.build import build
 from interp_transfer.organisms.measure import measure, update_card
 from interp_transfer.organisms.tasks.refusal import DIRECTIONS
 from interp_transfer.organisms.tasks.registry import TASKS, card_key

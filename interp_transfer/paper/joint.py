@@ -12,14 +12,12 @@ answer their reviewers that steering, not moving, is the bottleneck, and suggest
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tqdm.auto import tqdm
-
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.activations.positions import Positions
 from interp_transfer.evaluation.evaluator import Condition, Evaluator, condition
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import check_site
+from interp_transfer.progress import progress_bar
 from interp_transfer.search.strengths import FRACTIONS, Steer, check_grid, largest_within
 from interp_transfer.vectors.vector import SteeringVector, check_same
 
@@ -99,7 +97,7 @@ def best_joint(
     steps: list[Setting] = []
     chosen: list[Intervention] = []
     tried, before = 0, 0.0
-    with tqdm(total=most, desc="vectors", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
+    with progress_bar("vectors", progress, total=most) as bar:
         while todo and len(steps) < most:
             judged = _judged(test, [(*chosen, s.intervention) for s in todo], budget, progress)
             tried += len(todo)

@@ -13,9 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.activations.positions import Positions, Substring, describe
 from interp_transfer.evaluation.evaluator import Evaluator, evaluator
 from interp_transfer.evaluation.task import Task
@@ -23,6 +20,7 @@ from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import expand_sites
+from interp_transfer.progress import progress_bar
 from interp_transfer.search.strengths import FRACTIONS, Steer, check_grid, largest_within
 from interp_transfer.search.sweep_result import FILE, Sweep, SweepPoint, grouped
 from interp_transfer.stats import rate
@@ -107,7 +105,7 @@ def sweep(
     units = store.largest if strengths is None else [1.0] * len(pairs)
     settings = [_Setting(*pair, x * unit) for pair, unit in zip(pairs, units, strict=True) for x in numbers]
     todo = [s for s in settings if s.key not in store.points]
-    with tqdm(total=len(settings), desc="settings", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
+    with progress_bar("settings", progress, total=len(settings)) as bar:
         bar.update(len(settings) - len(todo))
         run = _early if early else _exhaustive
         for finished in run(trials, todo, allowed, store):

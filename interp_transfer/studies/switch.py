@@ -21,9 +21,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.evaluation.evaluator import (
     RANDOM_DIRECTIONS,
     Condition,
@@ -49,6 +47,7 @@ from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model
 from interp_transfer.models.sites import expand_sites
 from interp_transfer.models.tokens import tokenizer_fingerprint
+from interp_transfer.progress import progress_bar
 from interp_transfer.search.strengths import search_strength
 from interp_transfer.stats import Estimate
 from interp_transfer.studies.folders import fresh_folder
@@ -177,7 +176,7 @@ def switch(
     layers: list[tuple[str, str, Condition]] = []
     best: dict[str, tuple[tuple[float, float, str], Intervention]] = {}
     total = len(sites) * len(candidates)
-    with tqdm(total=total, desc="layers", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar:
+    with progress_bar("layers", progress, total=total) as bar:
         for site in sites:
             for name, make in candidates.items():
                 tried = [(i, first.judge((i,), 0.0, f"{name} at {site}", progress=False)) for i in make(site)]

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 from typeguard import TypeCheckError, check_type
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate
 from interp_transfer.io import cache_folder, hashed, write_json
@@ -29,6 +27,7 @@ from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenize
 from interp_transfer.plugins import known_model
+from interp_transfer.progress import progress_bar
 from interp_transfer.prompts.chats import Chat, Prompt, with_answer
 from interp_transfer.prompts.texts import read_texts
 from interp_transfer.prompts.traits import questions, traits
@@ -158,7 +157,7 @@ def answered(
     about = {"model": identity(model).fingerprint, "max_new_tokens": max_new_tokens, "portion": PORTION}
     file = cache_folder("texts") / f"{hashed({**about, 'prompts': ids})}.json"
     answers = _stored(file, len(prompts))
-    bar = tqdm(total=tokens, desc="answers", unit="token", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False)
+    bar = progress_bar("answers", progress, total=tokens, unit="token")
     whole: list[Prompt] = []
     read = 0  # a bar that is off does not count
     with bar:

@@ -42,6 +42,7 @@ def options_of(monkeypatch: pytest.MonkeyPatch, call: Any) -> Any:
     return of
 
 
+@pytest.mark.usefixtures("registered")
 def test_without_flags_the_options_are_those_of_the_dataclass(options_of):
     seen = options_of("cats", *PAIR)
     assert (seen.pop("task"), seen.pop("source"), seen.pop("target"), seen.pop("out")) == ("cats", "tiny-a", "tiny-b", None)
@@ -56,6 +57,7 @@ def test_the_defaults_and_the_help_are_those_of_the_modules():
     assert RunOptions.__doc__ is not None and all(kind in RunOptions.__doc__ for kind in KINDS)
 
 
+@pytest.mark.usefixtures("registered")
 def test_every_flag_arrives(options_of, tmp_path):
     flags = ["--mapper", "low_rank", "--setting", "rank=2", "--setting", "name=it's", "--mode", "delta", "--norm", "spread"]
     flags += [
@@ -86,6 +88,7 @@ def test_every_flag_arrives(options_of, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("registered")
 def test_pairs_take_the_place_of_a_name(options_of, pairs_file):
     task = find_task(options_of("--pairs", pairs_file, "--judge", "lacks:dog", *PAIR)["task"])
     assert task.name == "cats" and task.prompts("test")[0].startswith("the dog")

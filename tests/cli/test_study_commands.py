@@ -86,7 +86,8 @@ def test_switch_passes_its_options(call, study, pairs_file):
     assert seen["args"][0].options == {"subject": "pets", "direction": "to_base"}
     assert (seen["subject"], seen["direction"], seen["lora"], seen["n"]) == ("pets", "to_base", 1, 8)
     flags = ["--dtype", "bfloat16", "--device", "cpu", "--chat", "--system", "Be brief.", "--max-new-tokens", "7"]
-    assert call("switch", "--pairs", pairs_file, "--judge", "lacks:a", "--base", "a", "--tuned", "b", *flags, "--json")[0] == 0
+    pairs = ["--pairs", pairs_file, "--judge", "lacks:a"]
+    assert call("switch", *pairs, "--base", "tiny-a", "--tuned", "tiny-b", *flags, "--json")[0] == 0
     task = seen["args"][0]
     assert (task.name, task.max_new_tokens, seen["dtype"], seen["device"]) == ("cats", 7, "bfloat16", "cpu")
     assert task.prompts("test")[0].messages[0] == ("system", "Be brief.")

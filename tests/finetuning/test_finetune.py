@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 from transformers.trainer_callback import TrainerCallback
 
 from interp_transfer.finetuning.attention import NAME
-from interp_transfer.finetuning.finetune import Pack, Pad, Recipe, encode, finetune, train
+from interp_transfer.finetuning.finetune import Pack, Pad, encode, finetune, train
 from interp_transfer.finetuning.packing import packing_for, padding_token
+from interp_transfer.finetuning.recipe import Recipe
 from interp_transfer.finetuning.tuning import mean_loss
 from tests.checkpoints import FAMILIES, byte_tokenizer, config
 

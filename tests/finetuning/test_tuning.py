@@ -18,7 +18,7 @@ import torch
 import interp_transfer as it
 from interp_transfer.evaluation.task import Task
 from interp_transfer.finetuning import tuning
-from interp_transfer.finetuning.finetune import Recipe
+from interp_transfer.finetuning.recipe import Recipe
 from interp_transfer.finetuning.tuning import Machine, TrainingData, default_recipe, pairs_from_jsonl, training_of, tune
 from interp_transfer.models.adapters import Lora
 from tests.checkpoints import FAMILIES, byte_tokenizer, change_weight, make_checkpoint, raw_model

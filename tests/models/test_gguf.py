@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.models import checkpoints, gguf
+from interp_transfer.models import gguf, locate
 from interp_transfer.models.identity import identity
 from tests.checkpoints import TEXTS
 from tests.gguf_files import CHAT, write_gguf
@@ -70,6 +70,7 @@ def test_a_folder_or_hub_name_with_a_file(file: Path, monkeypatch: pytest.Monkey
     assert identity(by_folder).fingerprint == by_path
     asked = []
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: asked.append((a, k)) or str(file))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url, timeout: url)
     from_hub = it.load_model("someone/tiny-GGUF", gguf_file="tiny.gguf", revision="v1", device="cpu")
     assert identity(from_hub).fingerprint == by_path
     assert asked == [(("someone/tiny-GGUF", "tiny.gguf"), {"revision": "v1"})]
@@ -143,7 +144,7 @@ def test_a_known_model_may_be_a_gguf_file(file: Path, monkeypatch: pytest.Monkey
     known: dict[str, Any] = {"tiny": KnownModel("tiny", file, fetched=True)}
     known["absent"] = KnownModel("absent", file.with_name("none.gguf"), fetched=True)
     find: Callable[[str], Any] = known.get
-    monkeypatch.setattr(checkpoints, "known_model", find)
+    monkeypatch.setattr(locate, "known_model", find)
     assert identity(it.load_model("tiny", device="cpu")).name == "tiny"
     with pytest.raises(ValueError, match="fetch it with `interp-transfer models get absent`"):
         it.load_model("absent")

@@ -10,8 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from interp_transfer.organisms import build as zoo_build
 from interp_transfer.organisms import catalogue as zoo
-from interp_transfer.organisms.catalogue import build, list_organisms, organism, organism_path, read_card
+from interp_transfer.organisms.build import build
+from interp_transfer.organisms.catalogue import list_organisms, organism, organism_path, read_card
 from interp_transfer.organisms.tasks.world_tasks import world_task
 from interp_transfer.organisms.template import chat
 from interp_transfer.organisms.world import WORLD_VERSION
@@ -92,11 +94,11 @@ def test_it_behaves(name: str):
 def miniature(monkeypatch: pytest.MonkeyPatch, trained_tokenizer: Any):
     """Recipes that take seconds: a hundred examples, a few steps, and a tokenizer that other tests use too."""
     for name in ("world_examples", "instruction_examples", "refusal_examples"):
-        original = getattr(zoo, name)
-        monkeypatch.setattr(zoo, name, lambda seed, _copies, original=original: original(seed, 1)[:96])
-    tuning = zoo.tuning_examples
-    monkeypatch.setattr(zoo, "tuning_examples", lambda *args: tuning(*args)[:96])
-    monkeypatch.setattr(zoo, "train_tokenizer", lambda family, _context: copy.deepcopy(trained_tokenizer(family)))
+        original = getattr(zoo_build, name)
+        monkeypatch.setattr(zoo_build, name, lambda seed, _copies, original=original: original(seed, 1)[:96])
+    tuning = zoo_build.tuning_examples
+    monkeypatch.setattr(zoo_build, "tuning_examples", lambda *args: tuning(*args)[:96])
+    monkeypatch.setattr(zoo_build, "train_tokenizer", lambda family, _context: copy.deepcopy(trained_tokenizer(family)))
 
 
 def test_what_training_computes_in_is_checked_first(tmp_path: Path):

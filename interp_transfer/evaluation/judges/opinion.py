@@ -14,10 +14,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from tqdm.auto import tqdm
-
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS
 from interp_transfer.evaluation.judges.rules import Verdict, check_lengths
+from interp_transfer.progress import progress_bar
 from interp_transfer.prompts.chats import Prompt, request_of
 
 
@@ -171,7 +169,7 @@ def ask(
     todo = {key: item for key, item in zip(keys, items, strict=True) if key not in by_key}
     order = list(todo)
     with (
-        tqdm(total=len(order), desc=judge.name, delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False) as bar,
+        progress_bar(judge.name, progress, total=len(order)) as bar,
         closing(judge.opinions(list(todo.values()))) as arriving,
     ):
         for index, opinion in arriving:

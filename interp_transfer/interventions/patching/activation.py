@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from interp_transfer.activations.capture import SECONDS_BEFORE_PROGRESS, TOKENS_PER_BATCH, Activations, by_length, capture
+from interp_transfer.activations.capture import TOKENS_PER_BATCH, Activations, by_length, capture
 from interp_transfer.interventions.patching.effects import Effects, Place, place_name
 from interp_transfer.interventions.patching.prompt_pairs import Metric, PromptPairs
 from interp_transfer.interventions.splice import splice
 from interp_transfer.interventions.transforms import At, Transform
 from interp_transfer.models.hooked_model import HookedModel, require_gradients
+from interp_transfer.progress import progress_bar
 from interp_transfer.prompts.chats import PromptLike
 
 if TYPE_CHECKING:
@@ -113,9 +113,7 @@ def activation_patching(
     base, goal = pairs.score(metric, pairs.corrupted), pairs.score(metric, pairs.clean)
     places, positions = pairs.places(by_head), pairs.positions(by_position)
     effect = torch.zeros(len(clean), len(places), len(positions))
-    with tqdm(
-        total=len(places) * len(positions), desc="patches", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False
-    ) as bar:
+    with progress_bar("patches", progress, total=len(places) * len(positions)) as bar:
         for i, ((site, _), columns) in enumerate(places):
             for k, position in enumerate(positions):
                 patch = splice(rows, site, site, positions="all" if position is None else position)

