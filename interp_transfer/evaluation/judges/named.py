@@ -1,6 +1,7 @@
 """Judges by name.
 
-``no_refusal`` and ``refusal`` look for the phrases of ``judges.refusal``; ``contains:TEXT`` and ``lacks:TEXT`` for a text;
+``no_refusal`` and ``refusal`` read sentences (``judges.refusal``), ``no_refusal_phrase`` and ``refusal_phrase`` look for the
+phrases of Arditi et al.; ``contains:TEXT`` and ``lacks:TEXT`` look for a text;
 ``trait:WANTED/UNWANTED`` counts words of two traits; ``classifier:FOLDER#LABEL`` is a model for sequence classification;
 ``module:function`` is a function of one prompt and one completion. Plugins register others (``plugins.Plugin.judges``).
 """
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES
+from interp_transfer.evaluation.judges.refusal import REFUSAL_PHRASES, RefusalJudge
 from interp_transfer.evaluation.judges.rules import Judge, OneByOne, SubstringJudge
 from interp_transfer.names import did_you_mean
 from interp_transfer.plugins import plugins
@@ -35,8 +36,10 @@ def _classifier(argument: str) -> Judge:
 
 _PLAIN: Mapping[str, Judge] = MappingProxyType(
     {
-        "no_refusal": SubstringJudge(REFUSAL_PHRASES, ignore_case=True),
-        "refusal": SubstringJudge(REFUSAL_PHRASES, absent=False, ignore_case=True),
+        "no_refusal": RefusalJudge(),
+        "refusal": RefusalJudge(refused=True),
+        "no_refusal_phrase": SubstringJudge(REFUSAL_PHRASES, ignore_case=True),
+        "refusal_phrase": SubstringJudge(REFUSAL_PHRASES, absent=False, ignore_case=True),
     }
 )
 _WITH_ARGUMENT: Mapping[str, tuple[str, Callable[[str], Judge]]] = MappingProxyType(

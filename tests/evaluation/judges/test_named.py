@@ -34,7 +34,10 @@ def test_a_judge_by_name(name: str, completion: str, success: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("refusl", r"unknown judge 'refusl': did you mean 'refusal'\? choose one of no_refusal, refusal, contains:TEXT"),
+        (
+            "refusl",
+            r"unknown judge 'refusl': did you mean 'refusal'\? choose one of no_refusal, refusal, no_refusal_phrase, refusal_phrase, con",
+        ),
         ("contains:", "needs an argument: write contains:TEXT"),
         ("lacks", "needs an argument: write lacks:TEXT"),
         ("trait:cheerfull", "unknown trait 'cheerfull': did you mean 'cheerful'"),
