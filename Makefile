@@ -22,10 +22,7 @@ demo: .venv
 # Two real models: a vector of one makes the other, of another family and tokenizer, answer in French. Downloads 570 MB; then about
 # 15 minutes on two cores.
 demo-real: .venv
-	$(BIN)/interp-transfer models get smollm2-135m-instruct
-	$(BIN)/interp-transfer models get qwen2.5-coder-0.5b-instruct
-	$(BIN)/interp-transfer run french --source smollm2-135m-instruct --target qwen2.5-coder-0.5b-instruct \
-		--mapper affine --texts task --max-new-tokens 16 --quick --out runs/demo-real
+	$(BIN)/interp-transfer demo-real
 
 lint: .venv
 	$(BIN)/ruff check .

@@ -41,7 +41,7 @@ def extract(
         if site in (None, AUTO):
             raise ValueError("pairs without a judge do not say where to steer: give --site, or --judge to search for one")
         judge = "refusal"  # not asked for anything: the site is known
-    chosen = task_from(task, pairs, judge, system, options, direction=direction)
+    chosen = task_from(task, pairs, judge, system, options, (model,), direction=direction)
     chosen = chosen if read is None else replace(chosen, read=as_positions(read))
     check_before_loading(model, chosen, site)
     hooked = open_model(model, chosen, **options)

@@ -52,7 +52,7 @@ def features(
 
     saes = {"source_sae": source_sae, "target_sae": target_sae, "source_site": source_site, "target_site": target_site}
     sizes = {"candidates": candidates, "listed": listed, "n": n, "seed": seed}
-    chosen = task_from(task, pairs, judge, system, options)
+    chosen = task_from(task, pairs, judge, system, options, (source, target))
     result = features_study(chosen, source, target, mapper=mapper, out=out, **saes, **sizes, **options)
     if as_json:
         print_json(result.to_dict())

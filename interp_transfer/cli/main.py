@@ -14,6 +14,7 @@ import typer
 
 from interp_transfer.cli import models
 from interp_transfer.cli.chat import chat
+from interp_transfer.cli.demo_real import demo_real
 from interp_transfer.cli.extract import extract
 from interp_transfer.cli.features import features
 from interp_transfer.cli.finetune import finetune
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 for command in (run, extract, transfer, chat, sweep, switch, noise, features, report, judge, finetune):
     app.command()(command)
+app.command("demo-real")(demo_real)
 for plugin in plugins().values():
     for name, command in plugin.commands.items():
         app.command(name)(command)

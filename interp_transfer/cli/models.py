@@ -25,8 +25,10 @@ def list_models(as_json: Json = False) -> None:
 
     from interp_transfer.plugins import known_models
 
-    rows = []
+    rows, absent = [], []
     for name, known in known_models().items():
+        if known.fetched and not known.path.exists():
+            absent.append(name)
         if known.path.exists():
             facts = {key: known.card.get(key) for key in ("architecture", "parameters", "base", "tasks")}
             rows.append({"name": name, **facts, "path": str(known.path)})
@@ -38,8 +40,15 @@ def list_models(as_json: Json = False) -> None:
         table.add_column(column, no_wrap=column == "name")  # names are what people copy
     for row in rows:
         tasks = ", ".join(row["tasks"] or []) or "-"
-        table.add_row(row["name"], row["architecture"], f"{row['parameters']:,}", tasks, row["base"] or "-")
-    show(table)
+        architecture = row["architecture"].removesuffix("ForCausalLM")
+        table.add_row(row["name"], architecture, _short(row["parameters"]), tasks, row["base"] or "-")
+    show(table, [f"`interp-transfer models get NAME` fetches {', '.join(absent)}"] if absent else [])
+
+
+def _short(parameters: int) -> str:
+    """A number of parameters as 256k, 135M or 1.8B."""
+    size, letter = next((s, x) for s, x in ((1e9, "B"), (1e6, "M"), (1e3, "k"), (1, "")) if parameters >= s or s == 1)
+    return f"{parameters / size:.3g}{letter}"
 
 
 @app.command("show")

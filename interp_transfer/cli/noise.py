@@ -45,7 +45,7 @@ def noise(
     from interp_transfer.studies.noise import noise_json, noise_study
 
     sizes = {"n": n, "draws": draws, "seed": seed, "replace": replace}
-    chosen = task_from(task, pairs, judge, system, options)
+    chosen = task_from(task, pairs, judge, system, options, (model,))
     measured = noise_study(chosen, model, site=site, doses=numbers(doses, "--doses"), out=out, **sizes, **options)
     if as_json:
         print_json(noise_json(measured))

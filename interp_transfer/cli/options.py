@@ -87,17 +87,26 @@ def named_task(
 
 
 def task_from(
-    name: str | None, pairs: Path | None, judge: str | None, system: str | None, options: dict[str, Any], **more: Any
+    name: str | None,
+    pairs: Path | None,
+    judge: str | None,
+    system: str | None,
+    options: dict[str, Any],
+    models: Sequence[str] = (),
+    **more: Any,
 ) -> Any:
-    """The task of a name or of a file of pairs; ``options`` are `TaskOptions`, and more options are the task's own.
+    """The task of a name or of a file of pairs, for models; ``options`` are `TaskOptions`, and more options the task's own.
 
     What `TaskOptions` says of the task is removed from ``options``, so that what loads models is left.
     """
-    from interp_transfer.studies.inputs import data_options, find_task
+    from interp_transfer.studies.inputs import data_options, edition_of, find_task
 
     task = named_task(name, pairs, judge, system, options)
-    data = data_options(options.pop("data"), options.pop("chat"))
-    return find_task(task, options.pop("edition"), max_new_tokens=options.pop("max_new_tokens"), **data, **more)
+    files, chat, edition = (options.pop(field) for field in ("data", "chat", "edition"))
+    if edition is None and files is None and models:
+        edition = edition_of(task, models)
+    data = data_options(files, chat)
+    return find_task(task, edition, max_new_tokens=options.pop("max_new_tokens"), **data, **more)
 
 
 def with_flags(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:

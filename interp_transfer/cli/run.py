@@ -23,6 +23,7 @@ def run(
     repeat: Annotated[
         Path | None, typer.Option("--from", help="Repeat the run of this result.json; only --out and --json go with it.")
     ] = None,
+    sites: Annotated[str | None, typer.Option(help="Site of both models: a hook point, a block's number, or auto.")] = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -34,6 +35,8 @@ def run(
         return
     if source is None or target is None or (task is None and pairs is None):
         raise ValueError("name a task, --source and --target (interp-transfer run TASK --source A --target B), or --from FILE")
+    for side in ("source_site", "target_site"):
+        options[side] = options[side] or sites
     run_and_show(named_task(task, pairs, judge, system, options), source, target, out, as_json, **options)
 
 

@@ -57,7 +57,7 @@ def sweep(
     from interp_transfer.reporting.table import sweep_table
     from interp_transfer.studies.sweep import sweep_study
 
-    chosen = task_from(task, pairs, judge, system, options, direction=direction)
+    chosen = task_from(task, pairs, judge, system, options, (model,), direction=direction)
     options |= {"n": n, "split": split, "seed": seed, "budget": budget, "early": early}
     if positions is not None:
         options["positions"] = [int(p) if p.lstrip("-").isdigit() else p for p in parts(positions) or []]

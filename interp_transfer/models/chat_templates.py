@@ -175,7 +175,7 @@ def _rendered(tokenizer: Any, messages: Messages, chat: Chat, takes_system: bool
     if not has_chat_template(tokenizer):
         raise ValueError(
             "this model's tokenizer has no chat template, so it cannot read a chat: give the prompt as a text, or name a "
-            "template, such as load_model(..., chat_template='alpaca')"
+            "template, such as load_model(..., chat_template='alpaca') or --chat-template alpaca"
         )
     if not takes_system:
         system, user, *rest = messages

@@ -97,7 +97,7 @@ def number_of_blocks(model: str | Path) -> int | None:
     if place.local and is_adapter(place.path):
         return None
     try:
-        config = AutoConfig.from_pretrained(place.path, local_files_only=place.local)
+        config = AutoConfig.from_pretrained(place.path, local_files_only=place.local, trust_remote_code=False)  # or it asks
     except (OSError, ValueError, KeyError):
         return None  # loading says what is wrong
     return getattr(language_config(config), "num_hidden_layers", None)

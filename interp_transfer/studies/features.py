@@ -69,6 +69,7 @@ def features_study(
     listed: int = LISTED,
     dtype: str = "auto",
     device: str | None = None,
+    chat_template: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
@@ -89,6 +90,7 @@ def features_study(
         listed: number of features on the page; those that differ most between the two sides of the contrast come first.
         dtype: dtype of models that are loaded by name.
         device: their device; default: a GPU if there is one.
+        chat_template: template of chats for a model that has none.
         seed: seed of everything that is drawn.
         out: folder for ``features.json``, ``features.html`` and the moved SAE; missing or empty.
         progress: show bars for what takes longer than two seconds.
@@ -103,7 +105,7 @@ def features_study(
     folder = fresh_folder(out)
     for model, site in ((source, source_site), (target, target_site)):
         check_before_loading(model, task, site)
-    a, b = (open_model(model, task, dtype, device) for model in (source, target))
+    a, b = (open_model(model, task, dtype, device, chat_template) for model in (source, target))
     models = {"source": a, "target": b}
     chosen = {"source": (source_sae, source_site), "target": (target_sae, target_site)}
     stored = {side: _stored_sae(models[side], *chosen[side]) for side in models}

@@ -1,20 +1,23 @@
 """The inputs of a study: a task, models and sites, each by name or as an object."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from interp_transfer.evaluation.ready import ready_tasks
 from interp_transfer.evaluation.task import Task
-from interp_transfer.evaluation.tasks import load_task
+from interp_transfer.evaluation.tasks import READY, load_task
 from interp_transfer.io import cache_folder
+from interp_transfer.models.chat_templates import has_chat_template, use_chat_template
 from interp_transfer.models.checkpoints import number_of_blocks
 from interp_transfer.models.gguf import file_hash
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model
 from interp_transfer.models.sites import check_block, check_site
-from interp_transfer.plugins import known_model
+from interp_transfer.models.tokens import tokenizer_of
+from interp_transfer.plugins import known_model, plugin_of_model
 from interp_transfer.search.site_search import SiteSearch, find_site
 
 DIGEST = "sha256"
@@ -56,6 +59,18 @@ def find_task(
     return task
 
 
+def edition_of(task: str | Task | Mapping[str, Any], models: Sequence[Any]) -> str | None:
+    """The edition of a task's name that suits some models: "ready", unless a plugin made one of them for a task of this name.
+
+    None where "ready" has no such task: then the first plugin that knows the name has it.
+    """
+    if not isinstance(task, str) or task not in ready_tasks():
+        return None
+    names = [str(model) if isinstance(model, str | Path) else getattr(model, "name_or_path", "") for model in models]
+    makers = [plugin_of_model(name) for name in names]
+    return None if any(maker is not None and task in maker.tasks() for maker in makers) else READY
+
+
 def data_options(data: str | None, chat: bool = False) -> dict[str, Any]:
     """The options of a task for a local copy of its data, and for prompts in each model's own chat template.
 
@@ -86,11 +101,20 @@ def tuned_name(name: str, task: Task) -> str:
     return name if known is None or known.variant is None else known.variant(task)
 
 
-def open_model(model: Any, task: Task, dtype: str = "auto", device: str | None = None) -> HookedModel:
+def open_model(
+    model: Any, task: Task, dtype: str = "auto", device: str | None = None, chat_template: str | None = None
+) -> HookedModel:
     """Load a model by name (of a known model, its fine-tune for the task), or take a model object, which stays as it is."""
-    if isinstance(model, str | Path):
-        return load_model(tuned_name(str(model), task), dtype=dtype, device=device)
-    return load_model(model)
+    name = tuned_name(str(model), task) if isinstance(model, str | Path) else model
+    return open_exactly(name, dtype, device, chat_template)
+
+
+def open_exactly(model: Any, dtype: str = "auto", device: str | None = None, chat_template: str | None = None) -> HookedModel:
+    """Load the model of a name, or take a model object; a model that has no chat template gets ``chat_template``."""
+    loaded = load_model(model, dtype=dtype, device=device) if isinstance(model, str | Path) else load_model(model)
+    if chat_template is not None and not has_chat_template(tokenizer_of(loaded)):
+        use_chat_template(tokenizer_of(loaded), chat_template)
+    return loaded
 
 
 AUTO = "auto"

@@ -21,6 +21,7 @@ def noise_study(
     doses: Sequence[float | int] | None = None,
     dtype: str = "auto",
     device: str | None = None,
+    chat_template: str | None = None,
     out: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Doses]:
@@ -35,6 +36,7 @@ def noise_study(
         doses: standard deviations of each coordinate; default: multiples of the typical coordinate.
         dtype: dtype of a model that is loaded by name.
         device: its device; default: a GPU if there is one.
+        chat_template: template of chats for a model that has none.
         out: folder for ``noise.json`` and ``noise.html``; missing or empty.
         options: of ``search.doses.noise_doses``.
 
@@ -44,7 +46,7 @@ def noise_study(
     task = find_task(task, edition)
     folder = fresh_folder(out)
     check_before_loading(model, task, site)
-    model = open_model(model, task, dtype, device)
+    model = open_model(model, task, dtype, device, chat_template)
     site = choose_site(model, task, site).name
     measured = noise_doses(model, task, site, typical_doses(model, task, site) if doses is None else doses, **options)
     if folder is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from interp_transfer.names import did_you_mean
 
+DEFAULT_N = 200
 QUICK = {"n": 16, "directions": 8, "seeds": 1, "strength_one": False, "variants": False, "side_effects": False}
 """What ``quick`` changes."""
 
@@ -19,12 +20,14 @@ class TaskOptions:
     """How a study takes a task and loads models.
 
     Attributes:
-        edition: plugin that registers the task; default: the first one that knows its name.
+        edition: plugin that registers the task; default: ready, where that has the name and no model was made for the task of
+            a plugin, or else the first one that knows the name.
         data: local copy of the data of a task of the paper: a file or folder, or KEY=PATH of several, joined by commas.
         chat: render prompts by each model's own chat template: the texts of a file of pairs, or those of a task of the paper.
         max_new_tokens: length of completions; default: the task's own.
         dtype: dtype of models that are loaded by name: auto (the checkpoint's), float32, bfloat16 or float16.
         device: device of models that are loaded by name, such as cpu or cuda:1; default: a GPU if there is one.
+        chat_template: template of chats for a model that has none: alpaca, or a Jinja template; default: chats are refused.
     """
 
     edition: str | None = None
@@ -33,6 +36,7 @@ class TaskOptions:
     max_new_tokens: int | None = None
     dtype: str = "auto"
     device: str | None = None
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class RunOptions(TaskOptions):
         instruction: system prompt that asks for the behaviour: the target under it, without a vector, is one more condition;
             default: the task's own.
         direction: direction of a task that has several, such as ablate or induce.
-        n: number of held-out prompts.
+        n: number of held-out prompts; by default 200, or all there are.
         seed: seed of everything that is drawn.
         budget: clean KL that a strength may cost, in nats per token; default: the task's own.
         directions: number of isotropic random directions; half as many are drawn in the span of the moved evidence.
@@ -81,7 +85,7 @@ class RunOptions(TaskOptions):
     read: str | None = None
     instruction: str | None = None
     direction: str | None = None
-    n: int = 200
+    n: int = DEFAULT_N
     seed: int = 0
     budget: float | None = None
     directions: int = 20

@@ -23,10 +23,11 @@ from interp_transfer.studies.inputs import (
     check_before_loading,
     choose_sites,
     data_options,
+    edition_of,
     find_task,
     open_model,
 )
-from interp_transfer.studies.options import RunOptions
+from interp_transfer.studies.options import DEFAULT_N, RunOptions
 from interp_transfer.studies.plan import announce, plan_run
 from interp_transfer.studies.save import save_run
 from interp_transfer.studies.texts import discard, given_texts, mapper_texts, paired, pairs_key
@@ -64,8 +65,10 @@ def run(
     """
     named = texts is None or isinstance(texts, str | Path)
     how = RunOptions.from_dict(options | {"texts": str(texts) if named and texts is not None else None})
+    how = replace(how, edition=how.edition or (None if how.data else edition_of(task, (source, target))))
     options = {"direction": how.direction, **data_options(how.data, how.chat)}
     found = find_task(task, how.edition, max_new_tokens=how.max_new_tokens, **options)
+    how = replace(how, n=how.n if how.n != DEFAULT_N else min(how.n, len(found.prompts("test"))))
     request = asked(task, source, target, how, repeatable=named)
     own = {"read": None if how.read is None else as_positions(how.read), "instruction": how.instruction}
     task = replace(found, **{name: value for name, value in own.items() if value is not None})
@@ -74,7 +77,7 @@ def run(
     wanted = {"source": how.source_site, "target": how.target_site}
     for model, site in zip((source, target), wanted.values(), strict=True):
         check_before_loading(model, task, site)
-    a, b = (open_model(model, task, how.dtype, how.device) for model in (source, target))
+    a, b = (open_model(model, task, how.dtype, how.device, how.chat_template) for model in (source, target))
     kept = Kept(work_folder(folder, progress))
     if progress:
         announce(lambda: plan_run(task, (a, b), how, wanted, given), a, b)

@@ -23,6 +23,7 @@ def sweep_study(
     direction: str | None = None,
     dtype: str = "auto",
     device: str | None = None,
+    chat_template: str | None = None,
     out: str | Path | None = None,
     **options: Any,
 ) -> Sweep:
@@ -35,6 +36,7 @@ def sweep_study(
         direction: direction of a task that has several.
         dtype: dtype of a model that is loaded by name.
         device: its device; default: a GPU if there is one.
+        chat_template: template of chats for a model that has none.
         out: folder for ``sweep.json`` and ``sweep.html``; an interrupted sweep resumes from what the folder holds.
         options: of ``search.sweep.sweep``; "trigger" among ``positions`` means the tokens of the task's trigger.
 
@@ -44,7 +46,7 @@ def sweep_study(
     task = find_task(task, edition, direction=direction)
     if options.get("positions") is not None:
         options["positions"] = [_trigger_tokens(task) if rule == "trigger" else rule for rule in options["positions"]]
-    loaded = open_model(model, task, dtype, device)
+    loaded = open_model(model, task, dtype, device, chat_template)
     if options.get("progress", True):
         planned = {name: options[name] for name in PLANNED if name in options}
         announce(lambda: plan_sweep(task, loaded, **planned), loaded)

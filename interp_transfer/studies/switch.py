@@ -51,7 +51,7 @@ from interp_transfer.progress import progress_bar
 from interp_transfer.search.strengths import search_strength
 from interp_transfer.stats import Estimate
 from interp_transfer.studies.folders import fresh_folder
-from interp_transfer.studies.inputs import find_task, tuned_name
+from interp_transfer.studies.inputs import find_task, open_exactly, tuned_name
 from interp_transfer.studies.switch_page import write_switch
 from interp_transfer.studies.switch_result import AUTOENCODER, DIRECT, MAPPED, Switch, Way
 from interp_transfer.vectors.extract import extract
@@ -76,6 +76,7 @@ def switch_study(
     lora: int | None = None,
     dtype: str = "auto",
     device: str | None = None,
+    chat_template: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
@@ -93,6 +94,7 @@ def switch_study(
         lora: rank of a LoRA that is trained on as many prompts, for comparison; none by default.
         dtype: dtype of the two models.
         device: their device; default: a GPU if there is one.
+        chat_template: template of chats for models that have none.
         seed: seed of everything that is drawn.
         out: folder for ``switch.json`` and ``switch.html``; missing or empty.
         progress: show bars for what takes longer than two seconds.
@@ -112,7 +114,7 @@ def switch_study(
     host, donor = names if direction == "to_tuned" else reversed(names)
     if lora is not None:
         options["others"] = {f"LoRA of rank {lora}": _with_lora(host, task, lora, seed, progress, dtype, device)}
-    first, second = (load_model(name, dtype=dtype, device=device) for name in (host, donor))
+    first, second = (open_exactly(name, dtype, device, chat_template) for name in (host, donor))
     result = switch(first, second, task, seed=seed, progress=progress, **options)
     if folder is not None:
         folder.mkdir(exist_ok=True)

@@ -36,7 +36,7 @@ def test_a_judge_by_name(name: str, completion: str, success: bool) -> None:
     [
         (
             "refusl",
-            r"unknown judge 'refusl': did you mean 'refusal'\? choose one of no_refusal, refusal, no_refusal_phrase, refusal_phrase, con",
+            r"unknown judge 'refusl': did you mean 'refusal'\? choose one of no_refusal, refusal, no_refusal_phrase, r",
         ),
         ("contains:", "needs an argument: write contains:TEXT"),
         ("lacks", "needs an argument: write lacks:TEXT"),
