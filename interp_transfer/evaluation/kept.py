@@ -61,19 +61,23 @@ class Kept:
             outcomes += self._one(file, list[kind], lambda part=part: list(make(part)))
         return outcomes
 
-    def mapper(self, about: Any, fit: Callable[[], Mapper]) -> Mapper:
+    def mapper(self, about: Any, fit: Callable[[Path | None], Mapper]) -> Mapper:
         """Return the mapper that was fitted from what ``about`` describes, or else fit it.
+
+        ``fit`` gets a folder for the state of a training, from which it resumes.
 
         Raises:
             ValueError: for a damaged mapper, with its folder.
         """
         if self.folder is None:
-            return fit()
+            return fit(None)
         folder = self.folder / f"mapper-{hashed(about)}"
         if (folder / "mapper.json").is_file():  # written last
             return Mapper.load(folder)
-        mapper = fit()
+        state = folder.with_suffix(".training")
+        mapper = fit(state)
         mapper.save(folder)
+        shutil.rmtree(state, ignore_errors=True)
         return mapper
 
     def remove(self) -> None:

@@ -63,6 +63,19 @@ class Card:
     alignment: str = "same_tokens"
     massive_rows: int = 0
 
+    @property
+    def training(self) -> str:
+        """How a training ended, and what more epochs could gain, in a sentence; empty for kinds without a training."""
+        if not self.curve:
+            return ""
+        epochs, most = len(self.curve), self.settings.get("epochs", len(self.curve))
+        best = self.curve.index(min(self.curve)) + 1
+        if epochs < most:
+            return f"Stopped after {epochs} of {most} epochs: the held-out error had not fallen since epoch {best}."
+        quarter = -(-epochs // 4)
+        gained = 1 - min(self.curve) / min(self.curve[:-quarter] or self.curve[:1])
+        return f"All {most} epochs: the last {quarter} lowered the held-out error by {gained:.1%}; more may gain as much."
+
 
 def model_card(source: Space, target: Space, card: Card, data: ModelCardData, name: str) -> ModelCard:
     """Return the model card of a mapper.
@@ -97,7 +110,8 @@ def model_card(source: Space, target: Space, card: Card, data: ModelCardData, na
         last, best = len(card.curve) - 1, card.curve.index(min(card.curve))
         shown = sorted({best, *(round(i * last / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS))})
         epochs = [(i + 1, f"{card.curve[i]:.5g}") for i in shown]
-        curve = f"## Training\n\nThe weights of epoch {best + 1} were kept.\n\n{_table(('epoch', 'held-out loss'), epochs)}"
+        kept = f"{card.training} The weights of epoch {best + 1} were kept."
+        curve = f"## Training\n\n{kept}\n\n{_table(('epoch', 'held-out loss'), epochs)}"
     return ModelCard(
         f"""---
 {data.to_yaml()}

@@ -145,6 +145,7 @@ class MapperJson(TypedDict):
     recovered: NotRequired[RecoveredJson]
     by_place: NotRequired[dict[str, dict[str, ClassFitJson]]]
     settings: NotRequired[dict[str, Any]]
+    training: NotRequired[str]
 
 
 class VectorJson(TypedDict):

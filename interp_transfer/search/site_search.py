@@ -17,10 +17,10 @@ from typing import Any
 from interp_transfer.activations.positions import describe
 from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.evaluation.judges.rules import OneByOne
+from interp_transfer.evaluation.kept import Kept, about_model
 from interp_transfer.evaluation.task import Task
 from interp_transfer.io import checked, hashed, write_json
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model, is_quantized
-from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import residual_sites
 from interp_transfer.search.first_order import NothingToPredict, first_order
 from interp_transfer.search.strengths import search_strengths
@@ -86,7 +86,8 @@ def find_site(
         few: number of blocks to try.
         n: number of validation prompts, and of clean ones; all if there are fewer.
         seed: draws the prompts.
-        cache: folder in which choices are kept, by model, task and the arguments above. A task whose judge is a function
+        cache: folder in which choices are kept, by model, version of the package, task and the arguments above; a search that
+            was stopped resumes from it. A task whose judge is a function
             without source code, or a closure, is not kept.
         progress: show bars when it takes longer than two seconds.
 
@@ -108,7 +109,8 @@ def find_site(
             gradient = first_order(model, task, sites, n=count, seed=seed)
             predicted = {site: float(vectors[site].direction.float() @ gradient[site]) for site in sites}
     short = _apart(sites, predicted, few) if predicted else _spread(sites, few)
-    validation = evaluator(model, task, "validation", n=count, seed=seed, clean_prompts=count)
+    kept = Kept(file.with_suffix(".resume") if file is not None else None)
+    validation = evaluator(model, task, "validation", n=count, seed=seed, clean_prompts=count, kept=kept)
     searches = search_strengths(validation, {site: vectors[site] for site in short}, progress=progress)
     best = max(short, key=lambda site: (searches[site].chosen.intact.value, searches[site].chosen.success.value))
     tried = {
@@ -124,6 +126,7 @@ def find_site(
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"format": FORMAT, "key": key, **found.to_dict()})
+        kept.remove()
     return found
 
 
@@ -156,8 +159,7 @@ def _key(model: HookedModel, task: Task, arguments: Mapping[str, int]) -> dict[s
     data = [list(map(str, part)) for part in (task.contrast("train"), task.prompts("validation"), task.clean("validation"))]
     where, read = describe(task.positions), describe(task.read)
     about = [task.name, judged, data, where, read, task.max_new_tokens, task.budget]
-    here = identity(model)
-    return {"model": [here.fingerprint, here.processing], "task": task.name, "about": hashed(about), **arguments}
+    return {"model": about_model(model), "task": task.name, "about": hashed(about), **arguments}
 
 
 def _read(file: Path) -> SiteSearch:

@@ -6,6 +6,7 @@ Every control has the moved vector's length, and its strength is found by the sa
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from interp_transfer.evaluation.kept import Kept
@@ -46,9 +47,9 @@ class Fitter:
         """Fit a mapper; on pairs whose partners were exchanged across all texts ("all") or within each ("within")."""
         settings = settings or {}
 
-        def fitted() -> Mapper:
+        def fitted(state: Path | None) -> Mapper:
             pairs = self.pairs.shuffled(seed, within_text=shuffled == "within") if shuffled else self.pairs
-            return fit(pairs, kind, models=self.models, seed=seed, progress=self.progress, **settings)
+            return fit(pairs, kind, models=self.models, seed=seed, checkpoint=state, progress=self.progress, **settings)
 
         return self.kept.mapper([self.origin, kind, seed, dict(settings), shuffled, version("interp-transfer")], fitted)
 

@@ -98,7 +98,7 @@ def mapper_details(
     Tokens correspond one to one only where both models have the same tokenizer, so classes are left out otherwise.
     """
     card = mapper.card
-    names = ("kind", "parameters", "fvu", "cosine", "norm_ratio", "rows", "held_out_rows", "settings")
+    names = ("kind", "parameters", "fvu", "cosine", "norm_ratio", "rows", "held_out_rows", "settings", "training")
     details = {name: getattr(card, name) for name in names}
     details |= {"fraction_of_target": card.parameters / parameter_count(target), "mode": how.mode, "norm": how.norm}
     if tokenizer_fingerprint(source) == tokenizer_fingerprint(target):

@@ -10,6 +10,7 @@ instead of added, without what the SAE misses, and compared with the reconstruct
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +38,15 @@ from interp_transfer.studies.features_page import write_features_page
 from interp_transfer.studies.features_result import Direction, Flips, MovedFeatures
 from interp_transfer.studies.folders import fresh_folder
 from interp_transfer.studies.inputs import check_before_loading, choose_sites, find_task, open_model
+from interp_transfer.studies.plan import announce, plan_features
 from interp_transfer.transfer.saes import match_features, move_sae
 from interp_transfer.vectors.extract import extract
 
 if TYPE_CHECKING:
     import pandas as pd
 
+N, N_VALIDATION = 200, 50
+"""Numbers of test and of validation prompts."""
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
 """Scales of the paper's protocol, at which a feature is set in a reconstruction."""
 CANDIDATES = 20
@@ -110,6 +114,11 @@ def features_study(
     chosen = {"source": (source_sae, source_site), "target": (target_sae, target_site)}
     stored = {side: _stored_sae(models[side], *chosen[side]) for side in models}
     untrained = {side: model for side, model in models.items() if stored[side] is None}
+    if progress:
+        sizes = {"candidates": CANDIDATES, "n": N, "n_validation": N_VALIDATION}
+        sizes |= {name: options[name] for name in sizes if name in options}
+        planned = partial(plan_features, list(_directions(task).values()), (a, b), list(untrained.values()), **sizes, seed=seed)
+        announce(planned, a, b)
     sites = choose_sites(untrained, task, {"source": source_site, "target": target_site}, seed=seed, progress=progress)
     trained = {side: _train(models[side], task, site.name, seed, progress) for side, site in sites.items()}
     sae, own = (stored[side] or trained[side] for side in models)
@@ -157,8 +166,8 @@ def move_features(
     scales: Sequence[float] = SCALES,
     budget: float | None = None,
     texts: Sequence[str] | None = None,
-    n: int = 200,
-    n_validation: int = 50,
+    n: int = N,
+    n_validation: int = N_VALIDATION,
     seed: int = 0,
     progress: bool = True,
 ) -> MovedFeatures:

@@ -1,7 +1,8 @@
-"""What a run or a sweep will take: the work ahead is counted, and each kind of work is timed for a moment on this machine.
+"""What a run, a sweep or the moving of features will take.
 
-The counts are exact but for two: a search takes about ``ROUNDS`` costs, and answers end before their largest length. Times
-are those of small batches, so the estimate is meant to be within a factor of two.
+The work ahead is counted, and each kind of work is timed for a moment on this machine. The counts are exact but for two: a
+search takes about ``ROUNDS`` costs, and answers end before their largest length. Times are those of small batches, so the
+estimate is meant to be within a factor of two.
 """
 
 import sys
@@ -15,15 +16,18 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.align import AlignmentReport
 from interp_transfer.activations.positions import Positions
-from interp_transfer.evaluation.evaluator import CLEAN_PROMPTS, RANDOM_PROMPTS
-from interp_transfer.evaluation.speed import ROUNDS, duration, speed, timed
+from interp_transfer.evaluation.evaluator import CLEAN_PROMPTS, RANDOM_DIRECTIONS, RANDOM_PROMPTS
+from interp_transfer.evaluation.speed import ROUNDS, Speed, duration, speed, timed
 from interp_transfer.evaluation.task import Task
+from interp_transfer.features.train import SMALL_MODEL, train_sae
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.move import MODES
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import expand_sites
+from interp_transfer.models.tokens import tokenize
+from interp_transfer.prompts.contrast import sides as sides_of
 from interp_transfer.search.site_search import FEW, PROMPTS
 from interp_transfer.search.strengths import FRACTIONS
 from interp_transfer.search.sweep import POSITIONS, SITES
@@ -34,6 +38,11 @@ from interp_transfer.studies.trial import VARIANTS, clean_prompts, validation_pr
 
 LARGE = 50_000_000
 """Parameters of both models together from which a run is planned; with smaller ones it takes minutes."""
+EFFECT_CONDITIONS = 4
+"""Conditions whose side effects are measured."""
+FEATURE_CONDITIONS = 10
+"""Conditions of a direction in which features are judged, besides random directions: about so many in either model."""
+PAIRS_TIMED, SAE_STEPS = 8, 8
 SAMPLE_ROWS = (1000, 3000)
 """Rows that two mappers are fitted on for the timing."""
 
@@ -84,13 +93,15 @@ def plan_sweep(
     strengths: Sequence[float] | None = None,
     n: int = 100,
     seed: int = 0,
+    early: bool = False,
 ) -> Plan:
-    """Count the work of a sweep, and time each kind of it; arguments as for `search.sweep.sweep`."""
+    """Count the work of a sweep, at most, and time each kind of it; arguments as for `search.sweep.sweep`."""
     one = speed(model, task, seed)
     clean = min(max(n, CLEAN_PROMPTS), len(task.clean("validation")))
     places = len(expand_sites(model, SITES if sites is None else sites)) * len(POSITIONS if positions is None else positions)
     settings = places * len(FRACTIONS if strengths is None else strengths)
-    steps = [Step("settings", f"{settings * n} completions", settings * (n * one.completion + clean * one.cost))]
+    at_most = "at most " if early else ""
+    steps = [Step("settings", f"{at_most}{settings * n} completions", settings * (n * one.completion + clean * one.cost))]
     if strengths is None:
         steps.insert(0, Step("strengths", f"{places} searches on {clean} clean prompts", places * ROUNDS * clean * one.cost))
     return Plan(f"sweep of {task.name}, {_described(model)}", tuple(steps))
@@ -114,11 +125,16 @@ def plan_run(
     """
     source, target = (speed(model, task, how.seed) for model in models)
     steps: list[Step] = []
-    for side, model, one in zip(("source", "target"), models, (source, target), strict=True):
+    measured = {"source": (models[0], source), "target": (models[1], target)}
+    for side, (model, one) in measured.items():
         if needs_search(model, task, sites[side]):
             settings = FEW * len(FRACTIONS)
             seconds = PROMPTS * (settings * (one.completion + one.cost) + FEW * ROUNDS * one.cost)
             steps.append(Step(f"site of the {side}", f"{settings * PROMPTS} completions for {FEW} blocks", seconds))
+    sides = 2 * len(task.contrast("train"))
+    shares = {"source": 1 + how.seeds, "target": 1}  # the vector, and a wrong contrast for each seed
+    extracting = sum(shares[side] * sides * _pair_seconds(task, *both) for side, both in measured.items())
+    steps.append(Step("vectors", f"{sides * sum(shares.values())} prompts read", extracting))
     tokens, answers = tokens_wanted(task, models, how.texts, given)
     reading = tokens * (source.token + target.token) + answers * target.completion
     fits = how.seeds * 4 + (len(VARIANTS) if how.variants else 0)
@@ -139,11 +155,67 @@ def plan_run(
     costs = (single + 2) * clean + (pooled - 2) * min(clean, RANDOM_PROMPTS) + again * clean
     seconds = completions * target.completion + costs * target.cost
     steps.append(Step("held-out prompts", f"{completions} completions of {how.n} prompts", seconds))
+    if how.side_effects:
+        texts = EFFECT_CONDITIONS * 3 * clean  # clean ones, English ones and those that show the behaviour
+        seconds = EFFECT_CONDITIONS * clean * target.completion + texts * target.cost
+        steps.append(Step("side effects", f"{EFFECT_CONDITIONS * clean} completions, {texts} texts read", seconds))
     if how.variants:
         extra = len({*VARIANTS, how.mapper}) * len(MODES) - 1
         seconds = extra * (len(FRACTIONS) * v + how.n) * (target.completion + target.cost)
         steps.append(Step("other modes and mappers", f"{extra} vectors", seconds))
     return Plan(f"{task.name}, {' to '.join(map(_described, models))}", tuple(steps))
+
+
+def plan_features(
+    directions: Sequence[Task],
+    models: tuple[HookedModel, HookedModel],
+    untrained: Sequence[HookedModel],
+    *,
+    candidates: int,
+    n: int,
+    n_validation: int,
+    seed: int = 0,
+) -> Plan:
+    """Count the work of moving features, and time each kind of it.
+
+    Args:
+        directions: the task, and its opposite if it has one.
+        models: source and target.
+        untrained: those of which an SAE is trained first.
+        candidates: number of features that are tried.
+        n: number of test prompts.
+        n_validation: number of validation prompts.
+        seed: draws the prompts.
+    """
+    task = directions[0]
+    source, target = speeds = [speed(model, task, seed) for model in models]
+    length = sum(map(len, tokenize(models[1], task.texts("train"), any_length=True)))
+    steps = [Step("pairs", f"{length} tokens read by both models", length * (source.token + target.token))]
+    for model in untrained:
+        count = SMALL_MODEL.epochs * -(-length // SMALL_MODEL.batch_size)
+        steps.append(Step(f"SAE of {identity(model).name}", f"{count} steps", count * _sae_step(model)))
+    one = sum(each.completion for each in speeds), sum(each.cost for each in speeds)
+    searched = n_validation * (len(FRACTIONS) * (one[0] + one[1]) + ROUNDS * one[1])
+    tried = len(directions) * candidates
+    words = f"{2 * tried * len(FRACTIONS) * n_validation} completions for {candidates} features in both models"
+    steps.append(Step("features", words, tried * searched))
+    judged = len(directions) * (RANDOM_DIRECTIONS * min(n, RANDOM_PROMPTS) + FEATURE_CONDITIONS * n)
+    seconds = judged * (one[0] + one[1]) + len(directions) * (RANDOM_DIRECTIONS + FEATURE_CONDITIONS) * searched
+    steps.append(Step("held-out prompts", f"{2 * judged} completions of {n} prompts, and their searches", seconds))
+    return Plan(f"features of {task.name}, {' to '.join(map(_described, models))}", tuple(steps))
+
+
+def _sae_step(model: HookedModel) -> float:
+    """Seconds of a step of training an SAE, from a short training."""
+    rows = torch.randn(2 * SMALL_MODEL.batch_size, int(model.cfg.d_model))
+    return timed(partial(train_sae, rows, "x", SMALL_MODEL, model=identity(model), steps=SAE_STEPS, progress=False)) / SAE_STEPS
+
+
+def _pair_seconds(task: Task, model: HookedModel, one: Speed) -> float:
+    """Seconds to read one side of a contrast pair, from the length of a few."""
+    some = sides_of(task.contrast("train")[:PAIRS_TIMED])
+    tokens = [len(ids) for side in some for ids in tokenize(model, side, any_length=True)]
+    return one.token * sum(tokens) / len(tokens)
 
 
 def vectors_of(how: RunOptions) -> dict[str, int]:

@@ -11,7 +11,7 @@ from interp_transfer.search.sweep_result import Sweep
 from interp_transfer.studies.inputs import find_task, open_model
 from interp_transfer.studies.plan import announce, plan_sweep
 
-PLANNED = ("sites", "positions", "strengths", "n", "seed")
+PLANNED = ("sites", "positions", "strengths", "n", "seed", "early")
 """Options of a sweep that decide how much work it is."""
 
 

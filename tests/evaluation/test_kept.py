@@ -1,6 +1,8 @@
 """Outcomes that are kept in a folder, and read back instead of being computed again."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,14 +67,35 @@ def test_a_damaged_mapper_is_named(tmp_path, models, cats):
     source, target = models
     pairs = it.collect(source, target, cats.texts("train"), SITE, SITE, progress=False)
     kept = Kept(tmp_path)
-    fitted = [kept.mapper("about", lambda: it.fit(pairs, "affine")) for _ in range(2)]
+    fitted = [kept.mapper("about", lambda _: it.fit(pairs, "affine")) for _ in range(2)]
     row = pairs.source[SITE][:1]
     torch.testing.assert_close(fitted[0](row), fitted[1](row), rtol=0, atol=0)
     assert fitted[1].card == fitted[0].card
     [folder] = tmp_path.iterdir()
     (folder / "mapper.json").write_text("{")
     with pytest.raises(ValueError, match=folder.name):
-        kept.mapper("about", lambda: it.fit(pairs, "affine"))
+        kept.mapper("about", lambda _: it.fit(pairs, "affine"))
+
+
+def test_a_training_that_was_stopped_resumes(tmp_path, models, cats):
+    source, target = models
+    pairs = it.collect(source, target, cats.texts("train"), SITE, SITE, progress=False)
+    kept, states = Kept(tmp_path), []
+
+    def stopped(state: Path | None) -> Any:
+        it.fit(pairs, "autoencoder", epochs=2, checkpoint=state, progress=False)
+        states.append(state)
+        raise KeyboardInterrupt
+
+    def resumed(state: Path | None) -> Any:
+        assert state is not None and state == states[0] and state.is_dir()
+        return it.fit(pairs, "autoencoder", epochs=2, checkpoint=state, progress=False)
+
+    with pytest.raises(KeyboardInterrupt):
+        kept.mapper("about", stopped)
+    assert len(kept.mapper("about", resumed).card.curve) == 2
+    assert not states[0].exists(), "the state goes once the mapper is written"
+    assert kept.mapper("about", lambda _: pytest.fail("fitted again")).card.kind == "autoencoder"
 
 
 def test_interventions_that_differ_have_keys_that_differ(models, cats):

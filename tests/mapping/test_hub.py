@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard, ModelHubMixin
 from huggingface_hub.errors import HfHubHTTPError
 
-from interp_transfer.mapping.card import CURVE_ROWS
+from interp_transfer.mapping.card import CURVE_ROWS, Card
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
 from tests.mapping.test_fit import paired, planted
@@ -259,3 +259,17 @@ def test_what_a_file_says_is_checked(key: str, value: Any, tmp_path: Path) -> No
     (tmp_path / "mapper.json").write_text(json.dumps(plain))
     with pytest.raises(ValueError, match="is damaged"):
         Mapper.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("curve", "most", "sentence"),
+    [
+        ([], 20, ""),
+        ([0.5, 0.4, 0.41, 0.42], 20, "Stopped after 4 of 20 epochs: the held-out error had not fallen since epoch 2."),
+        ([0.8, 0.5, 0.42, 0.4], 4, "All 4 epochs: the last 1 lowered the held-out error by 4.8%; more may gain as much."),
+        ([0.5], 1, "All 1 epochs: the last 1 lowered the held-out error by 0.0%; more may gain as much."),
+    ],
+)
+def test_the_card_says_how_training_ended(curve: list[float], most: int, sentence: str) -> None:
+    settings = {"epochs": most}
+    assert Card("autoencoder", 1, 0.0, 0.0, 0.0, 1, 1, 0, settings=settings, curve=curve).training == sentence

@@ -88,6 +88,25 @@ def test_a_choice_is_kept_by_model_task_and_arguments(models, cats, tmp_path, mo
         find_site(models[1], named, few=1, n=4, cache=tmp_path, progress=False)
 
 
+def test_a_search_that_was_stopped_resumes(models, cats, tmp_path, monkeypatch):
+    named = replace(cats, judge=it.judges.load("lacks:a"))
+    options = {"few": 1, "n": 4, "cache": tmp_path, "progress": False}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "write_json", interrupted)
+        find_site(models[1], named, **options)
+    [work] = tmp_path.iterdir()
+    assert list(work.glob("completions-*.json")), "what was computed is there"
+    with monkeypatch.context() as patch:
+        patch.setattr("interp_transfer.evaluation.evaluator.completions_each", None)
+        found = find_site(models[1], named, **options)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".json"], "and goes when the choice is written"
+    assert found == find_site(models[1], named, few=1, n=4, progress=False)
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_judge_that_cannot_be_told_from_others_is_not_kept(models, cats, tmp_path):
     without_source = eval("lambda prompts, completions: judge(prompts, completions)", {"judge": it.judges.load("lacks:a")})
     word = "a"

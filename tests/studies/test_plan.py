@@ -10,7 +10,7 @@ from interp_transfer.evaluation.evaluator import Evaluator
 from interp_transfer.evaluation.speed import duration
 from interp_transfer.studies import plan as module
 from interp_transfer.studies.options import QUICK, RunOptions
-from interp_transfer.studies.plan import Plan, Step, plan_run, plan_sweep, vectors_of
+from interp_transfer.studies.plan import Plan, Step, plan_features, plan_run, plan_sweep, vectors_of
 from interp_transfer.studies.sweep import sweep_study
 from tests.registered import SITE
 from tests.studies import conftest
@@ -44,7 +44,7 @@ def planned(models, cats) -> Plan:
 def test_the_plan_counts_what_a_run_does(planned, done):
     made, result = done
     amounts = {step.name: step.amount for step in planned.steps}
-    assert list(amounts) == ["pairs", "mappers", "strengths", "held-out prompts", "other modes and mappers"]
+    assert list(amounts) == ["vectors", "pairs", "mappers", "strengths", "held-out prompts", "other modes and mappers"]
     searched = made[0]
     assert amounts["strengths"].startswith(f"{searched} completions of 6 validation prompts for ")
     variants = sum(made[-2:])
@@ -62,6 +62,23 @@ def test_what_a_run_leaves_out_is_not_planned(planned, models, cats):
     assert amounts["other modes and mappers"] == "11 vectors", "the run's own mapper is one of three"
     before = next(step.amount for step in planned.steps if step.name == "held-out prompts")
     assert int(amounts["held-out prompts"].split()[0]) == int(before.split()[0]) - 6, "no first token is forced"
+
+
+def test_side_effects_are_planned_where_they_are_measured(models, cats):
+    how = RunOptions(n=6, directions=1, seeds=1, mapper="affine", variants=False)
+    step = next(step for step in plan_run(cats, models, how, GIVEN).steps if step.name == "side effects")
+    assert step.seconds > 0 and step.amount.endswith("texts read")
+
+
+def test_features_are_planned(models, cats):
+    sizes = {"candidates": 2, "n": 5, "n_validation": 3}
+    one = plan_features([cats], models, [], **sizes)
+    assert [step.name for step in one.steps] == ["pairs", "features", "held-out prompts"]
+    both = plan_features([cats, cats], models, [models[0]], **sizes)
+    assert [step.name for step in both.steps][1].startswith("SAE of ")
+    assert all(step.seconds > 0 for step in both.steps)
+    completions = [int(plan.steps[-1].amount.split()[0]) for plan in (one, both)]
+    assert completions[1] == 2 * completions[0]
 
 
 def test_every_stage_has_a_time_and_the_sum_is_theirs(planned):
