@@ -45,7 +45,7 @@ BENCHMARKS: dict[str, Callable[[Options], list[Result]]] = {
     "generation": lambda options: generation.run(options.folder, N),
     "costs": lambda options: costs.run(options.folder),
     "clean-kl": lambda options: clean_kl.run(options.folder),
-    "sweep": lambda _: sweep.run(),
+    "sweep": lambda options: sweep.run(options.folder),
     "collection": lambda options: collection.run(options.folder),
     "store": lambda options: store.run(options.folder, options.gigabytes),
     "mapping-ridge": lambda _: ridge.run(),

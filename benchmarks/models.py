@@ -28,6 +28,18 @@ SHAPES: dict[str, dict[str, Any]] = {
         "intermediate_size": 4864,
     },
 }
+CASES = (
+    ("d256 x 6 layers", torch.float32, VOCABULARY),
+    ("the shape of Qwen2.5-0.5B", torch.float32, QWEN_VOCABULARY),
+    ("the shape of Qwen2.5-0.5B", torch.bfloat16, QWEN_VOCABULARY),
+)
+"""Shape, dtype and vocabulary of what is timed on both sides."""
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 0.05}
+"""Largest difference of activations of both sides: a bfloat16 number has three digits."""
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def make(folder: Path, shape: str, dtype: torch.dtype = torch.float32, vocabulary: int = VOCABULARY) -> Path:

@@ -1,8 +1,8 @@
 """Contrast pairs for refusal, from the data of Arditi et al. (2024).
 
-``python examples/refusal_pairs.py FOLDER pairs.jsonl`` reads the folder ``dataset/splits`` of GitHub andyrdt/refusal_direction,
-and writes pairs of a harmless and a harmful instruction, paired at random: 128 for training, 32 for validation, 200 for testing,
-as far as there are so many. Then::
+``python examples/refusal_pairs.py FOLDER pairs.jsonl`` reads the folder ``dataset/splits`` of GitHub andyrdt/refusal_direction
+and writes pairs of a harmless and a harmful instruction, paired at random: 128 for training, 32 for validation, 200 for
+testing, as far as there are so many. Then::
 
     interp-transfer run --pairs pairs.jsonl --judge no_refusal --chat --source qwen2.5-coder-0.5b-instruct \\
         --target qwen2.5-coder-1.5b-instruct --sites 16 --mapper affine --n 100

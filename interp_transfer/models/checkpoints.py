@@ -1,5 +1,6 @@
 """Read checkpoints with transformers: from known names, folders, GGUF files, adapters and the hub. ``load`` wraps them."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -235,6 +236,12 @@ def _load_adapter(name: str, place: _Place, options: LoadOptions, tokenizer: Any
         raise ValueError(
             f"the adapter in {path!r} was made for {own_base} [{fingerprint}], but {base!r} {verb} another model "
             f"[{known.fingerprint}]: restore that one, or tune again"
+        )
+    if options.adapter is not None and fingerprint is None and Path(own_base).name != Path(base).name:
+        warnings.warn(
+            f"the adapter in {path!r} names {own_base!r} as its base and is merged into {base!r}: if these are not the same "
+            "weights, the result means nothing",
+            stacklevel=4,
         )
     cast(hf, torch.float32)
     if tokenizer is None and (Path(path) / "tokenizer_config.json").is_file():

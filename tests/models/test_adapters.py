@@ -1,5 +1,6 @@
 """Adapters of peft from anywhere: in a folder, named next to a base, and in memory; each with its own base only."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,12 @@ def test_a_tuned_prompt_cannot_be_merged(folder: Callable[[str], Path], tmp_path
     model.save_pretrained(str(tmp_path))
     with pytest.raises(ValueError, match="an adapter of type PROMPT_TUNING changes no weights"):
         it.load_model(tmp_path)
+
+
+def test_another_base_of_the_same_shape_is_named(saved: Path, folder: Callable[[str], Path], tmp_path: Path) -> None:
+    other = make_checkpoint(tmp_path / "another", "qwen2", seed=5)
+    with pytest.warns(UserWarning, match=r"names '.*qwen2' as its base and is merged into '.*another'"):
+        it.load_model(other, adapter=saved, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        it.load_model(folder("qwen2"), adapter=saved, device="cpu")
