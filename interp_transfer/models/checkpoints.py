@@ -237,13 +237,14 @@ def _load_adapter(name: str, place: _Place, options: LoadOptions, tokenizer: Any
             f"the adapter in {path!r} was made for {own_base} [{fingerprint}], but {base!r} {verb} another model "
             f"[{known.fingerprint}]: restore that one, or tune again"
         )
+    cast(hf, torch.float32)
+    if tokenizer is None and (Path(path) / "tokenizer_config.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    merged = merge_adapter(hf, path).eval()
     if options.adapter is not None and fingerprint is None and Path(own_base).name != Path(base).name:
         warnings.warn(
             f"the adapter in {path!r} names {own_base!r} as its base and is merged into {base!r}: if these are not the same "
             "weights, the result means nothing",
             stacklevel=4,
         )
-    cast(hf, torch.float32)
-    if tokenizer is None and (Path(path) / "tokenizer_config.json").is_file():
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    return merge_adapter(hf, path).eval(), tokenizer if tokenizer is not None else base_tokenizer
+    return merged, tokenizer if tokenizer is not None else base_tokenizer
