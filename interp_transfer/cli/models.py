@@ -119,11 +119,14 @@ def compare_models(
     from interp_transfer.evaluation.tasks import load_task
     from interp_transfer.models.load import load_model
     from interp_transfer.prompts.english import english_texts
+    from interp_transfer.studies.plan import announce, plan_comparison
 
     english = (" ".join(text.split()[:WORDS]) for text in english_texts(n, at_most=True))
     prompts = list(english) if task is None else load_task(task).prompts("test")
     chosen = draw(prompts, min(n, len(prompts)), 0, "test prompts")
-    values, chance = (t.tolist() for t in layerwise_cka(load_model(first), load_model(second), chosen))
+    both = load_model(first), load_model(second)
+    announce(lambda: plan_comparison(both, chosen), *both)
+    values, chance = (t.tolist() for t in layerwise_cka(*both, chosen))
     if out is not None:
         from interp_transfer.plots.heatmap import layer_heatmap
 

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from interp_transfer.activations.align import AlignmentReport
 from interp_transfer.activations.positions import Positions
 from interp_transfer.evaluation.evaluator import CLEAN_PROMPTS, RANDOM_DIRECTIONS, RANDOM_PROMPTS
+from interp_transfer.evaluation.similarity import layerwise_cka
 from interp_transfer.evaluation.speed import ROUNDS, Speed, duration, speed, timed
 from interp_transfer.evaluation.task import Task
 from interp_transfer.features.train import SMALL_MODEL, train_sae
@@ -27,6 +28,7 @@ from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import expand_sites
 from interp_transfer.models.tokens import tokenize
+from interp_transfer.prompts.chats import Prompt
 from interp_transfer.prompts.contrast import sides as sides_of
 from interp_transfer.search.site_search import FEW, PROMPTS
 from interp_transfer.search.strengths import FRACTIONS
@@ -43,6 +45,8 @@ EFFECT_CONDITIONS = 4
 FEATURE_CONDITIONS = 10
 """Conditions of a direction in which features are judged, besides random directions: about so many in either model."""
 PAIRS_TIMED, SAE_STEPS = 8, 8
+COMPARED = (16, 48)
+"""Numbers of prompts on which two comparisons are timed."""
 SAMPLE_ROWS = (1000, 3000)
 """Rows that two mappers are fitted on for the timing."""
 
@@ -203,6 +207,16 @@ def plan_features(
     seconds = judged * (one[0] + one[1]) + len(directions) * (RANDOM_DIRECTIONS + FEATURE_CONDITIONS) * searched
     steps.append(Step("held-out prompts", f"{2 * judged} completions of {n} prompts, and their searches", seconds))
     return Plan(f"features of {task.name}, {' to '.join(map(_described, models))}", tuple(steps))
+
+
+def plan_comparison(models: tuple[HookedModel, HookedModel], prompts: Sequence[Prompt]) -> Plan:
+    """Time the comparison of two models, block by block, on a few prompts."""
+    few, more = (prompts[:count] for count in COMPARED)
+    short, long = (timed(partial(layerwise_cka, *models, part, progress=False)) for part in (few, more))
+    seconds = long + max(0.0, long - short) / max(len(more) - len(few), 1) * (len(prompts) - len(more))
+    blocks = " x ".join(str(model.cfg.n_layers) for model in models)
+    step = Step("CKA", f"{len(prompts)} prompts, {blocks} blocks", seconds)
+    return Plan(" and ".join(map(_described, models)), (step,))
 
 
 def _sae_step(model: HookedModel) -> float:

@@ -10,7 +10,7 @@ from interp_transfer.evaluation.evaluator import Evaluator
 from interp_transfer.evaluation.speed import duration
 from interp_transfer.studies import plan as module
 from interp_transfer.studies.options import QUICK, RunOptions
-from interp_transfer.studies.plan import Plan, Step, plan_features, plan_run, plan_sweep, vectors_of
+from interp_transfer.studies.plan import Plan, Step, plan_comparison, plan_features, plan_run, plan_sweep, vectors_of
 from interp_transfer.studies.sweep import sweep_study
 from tests.registered import SITE
 from tests.studies import conftest
@@ -79,6 +79,12 @@ def test_features_are_planned(models, cats):
     assert all(step.seconds > 0 for step in both.steps)
     completions = [int(plan.steps[-1].amount.split()[0]) for plan in (one, both)]
     assert completions[1] == 2 * completions[0]
+
+
+@pytest.mark.parametrize("count", [4, 60])
+def test_a_comparison_is_planned(models, count):
+    [step] = plan_comparison(models, [f"the cat {k} sat" for k in range(count)]).steps
+    assert step.seconds > 0 and step.amount == f"{count} prompts, 4 x 4 blocks"
 
 
 def test_every_stage_has_a_time_and_the_sum_is_theirs(planned):
