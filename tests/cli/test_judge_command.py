@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from interp_transfer.cli.main import main
+from interp_transfer.evaluation.compare import digests
 from interp_transfer.evaluation.judges import endpoint
 from interp_transfer.evaluation.judges.rubric import Answer
 from interp_transfer.studies.judge import OPINIONS
@@ -24,7 +25,8 @@ def run(tmp_path: Path) -> Path:
     share = {"rate": 0.5, "low": 0.1, "high": 0.9, "n": 3}
     judged = {"strength": 1.0, "success": share, "intact": share, "clean_kl": 0.0}
     result = {"schema": 1, "task": "t", "seed": 0, "versions": {}, "target": {"name": "m"}}
-    (tmp_path / "result.json").write_text(json.dumps({**result, "conditions": {name: judged for name in SAID}}))
+    result |= {"conditions": dict.fromkeys(SAID, judged)}
+    (tmp_path / "result.json").write_text(json.dumps({**result, "digests": digests(result)}))
     conditions = {
         name: [{"completion": text, "success": True, "intact": True, "reason": ""} for text in texts]
         for name, texts in SAID.items()

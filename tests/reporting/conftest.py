@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from interp_transfer.evaluation.compare import digests
 from interp_transfer.reporting.png_export import BROWSERS
 from interp_transfer.stats import rate, share_to_dict
 
@@ -192,6 +193,14 @@ def make_completions() -> dict[str, Any]:
     return {"prompts": prompts, "conditions": said, "tokens": tokens}
 
 
+def sealed(result: dict[str, Any]) -> dict[str, Any]:
+    """The content of a result.json with a digest of every field, as `Result.to_dict` writes it."""
+    plain = {name: field for name, field in result.items() if name != "digests"}
+    # Halves of surrogate pairs are replaced when the file is read, before digests are checked.
+    whole = json.dumps(plain, ensure_ascii=False).encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return {**plain, "digests": digests(json.loads(whole))}
+
+
 @pytest.fixture
 def result() -> dict[str, Any]:
     return make_result()
@@ -205,7 +214,7 @@ def completions() -> dict[str, Any]:
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[[dict[str, Any], dict[str, Any]], Path]:
     def write(result: dict[str, Any], completions: dict[str, Any]) -> Path:
-        (tmp_path / "result.json").write_text(json.dumps(result))
+        (tmp_path / "result.json").write_text(json.dumps(sealed(result)))
         (tmp_path / "completions.json").write_text(json.dumps(completions))
         return tmp_path
 

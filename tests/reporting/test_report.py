@@ -14,6 +14,7 @@ from interp_transfer.evaluation import compare
 from interp_transfer.reporting import run_folder
 from interp_transfer.reporting.render import visible
 from interp_transfer.reporting.report import GLOSSARY, headline, write_report
+from tests.reporting.conftest import sealed
 
 Save = Callable[[dict[str, Any], dict[str, Any]], Path]
 Json = dict[str, Any]
@@ -128,9 +129,6 @@ def test_second_readings_and_where_judges_differ(save: Save, result: Json, compl
     for there in ("success, theft", "12.3%", "45.6%", "5% to 25%", "they differ on 3", "they differ on 5"):
         assert there in page.text
     assert "they differ on 7" not in page.text.split("not selected, with the answer")[0], "two of each condition are enough"
-    result["conditions"]["moved"]["readings"]["success, theft"]["n"] = "33"
-    with pytest.raises(ValueError, match=r"conditions.moved.readings.success, theft.n"):
-        write_report(save(result, completions))
 
 
 def test_effect_and_cost_stand_side_by_side(save: Save, result: Json, completions: Json) -> None:
@@ -263,41 +261,57 @@ def _set(data: Json, path: str, value: Any) -> None:
     inner: Any = data
     for key in way:
         inner = inner[int(key)] if isinstance(inner, list) else inner[key]
-    inner[last] = value
+    inner[int(last) if isinstance(inner, list) else last] = value
 
 
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
         ("schema", 3, "schema 3, expected 1 or 2"),
-        ("seed", "0", "field 'seed': str is not an instance of int"),
-        ("conditions", {}, "field 'conditions' is empty"),
-        ("conditions", [1], "field 'conditions'"),
-        ("conditions/native/success", {"rate": 1.0}, "field 'conditions.native.success.low' is missing"),
-        ("conditions/moved/intact/n", "many", "field 'conditions.moved.intact.n'"),
+        ("seed", "0", "field 'seed' was changed after the run"),
+        ("conditions", {}, "field 'conditions' was changed"),
+        ("conditions/moved/intact/n", 201, "field 'conditions' was changed"),
         ("conditions/moved/clean_kl", float("nan"), "NaN is not a number"),
-        ("sweep/3/strength", None, r"field 'sweep\[3\].strength'"),
-        ("mapper/settings", 3, "field 'mapper.settings'"),
-        ("mapper/by_place/place/first/cosine", 0.9, r"field 'mapper.by_place.place.first.cosine'"),
-        ("side_effects/moved/skills/questions/low", "0", r"field 'side_effects.moved.skills.questions.low'"),
-        ("side_effects/moved/english", {}, r"field 'side_effects.moved.english.kl' is missing"),
-        ("side_effects/moved/logit_difference", {}, r"field 'side_effects.moved.logit_difference.low' is missing"),
-        ("versions", {"torch": 2}, "field 'versions.torch'"),
+        ("sweep/3/strength", None, "field 'sweep' was changed"),
+        ("digests/seed", 1, "field 'seed' was changed"),
+        ("digests/sites", "0" * 16, "field 'sites' was changed"),
+        ("later", 1, "field 'later' has no digest, so it may have been changed after the run: do the run again"),
+        ("digests", {}, "field 'schema' has no digest"),
+        ("digests", [], "field 'digests' is missing or no object"),
     ],
 )
-def test_a_wrong_field_of_the_result_is_named(
+def test_a_field_of_the_result_that_was_changed_is_named(
     save: Save, result: Json, completions: Json, path: str, value: Any, says: str
 ) -> None:
-    _set(result, path, value)
+    changed = sealed(result)
+    _set(changed, path, value)
+    folder = save(result, completions)
+    (folder / "result.json").write_text(json.dumps(changed))
     with pytest.raises(ValueError, match=f"result.json.*{says}"):
-        write_report(save(result, completions))
+        write_report(folder)
+
+
+def test_a_result_without_conditions_or_other_fields(save: Save, result: Json, completions: Json) -> None:
+    with pytest.raises(ValueError, match=r"result.json: field 'conditions' is empty"):
+        write_report(save({**result, "conditions": {}}, completions))
+    for name in run_folder.REQUIRED:
+        with pytest.raises(ValueError, match=f"result.json: field '{name}' is missing"):
+            write_report(save({key: value for key, value in result.items() if key != name}, completions))
+    folder = save(result, completions)
+    (folder / "result.json").write_text(json.dumps(result))
+    with pytest.raises(ValueError, match="field 'digests' is missing or no object"):
+        write_report(folder)
 
 
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
         ("prompts", ["one"], "200 completions for 1 prompts"),
-        ("conditions/native/0/intact", 1, r"field 'conditions.native\[0\].intact'"),
+        ("conditions/native/0/intact", 1, "'intact' of item 0 of value of key 'native' .* not an instance of bool: read it"),
+        ("conditions/native/199", {"completion": "yes"}, "item 199 .* missing required key"),
+        ("conditions/native", None, "value of key 'native' of value of key 'conditions' of dict is not a list"),
+        ("conditions/native/0/a\nb", 1, 'unexpected extra key.*"a b": read it'),
+        ("tokens/2", {"pieces": []}, "item 2 of value of key 'tokens' .* missing required key"),
         ("tokens/2/steered", [True], r"field 'tokens\[2\]' has unequal numbers"),
         ("tokens", [{"pieces": [], "steered": [], "generated_steered": False}] * 201, "201 entries for 200 prompts"),
     ],
@@ -351,11 +365,8 @@ def test_what_a_later_version_asks_for_is_no_damage(result: dict[str, Any], tmp_
         "norm": "mapped",
     }
     asked |= {"alignment": "last_so_far", "source_site": None, "target_site": None, "n": 9, "seed": 0, "budget": None}
-    path.write_text(json.dumps({**result, "asked": {**asked, "strengths": [1.0], "variants": True, "later": 1}}))
+    path.write_text(json.dumps(sealed({**result, "asked": {**asked, "strengths": [1.0], "variants": True, "later": 1}})))
     assert run_folder.read_result(path).get("asked") is not None
-    path.write_text(json.dumps({**result, "asked": {**asked, "strengths": "1", "variants": True}}))
-    with pytest.raises(ValueError, match=r"asked\.strengths"):
-        run_folder.read_result(path)
 
 
 def test_the_command_holds_settings_and_strengths(result: dict[str, Any], completions: dict[str, Any], save: Save) -> None:

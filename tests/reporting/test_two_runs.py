@@ -13,7 +13,7 @@ from interp_transfer.reporting.run_folder import read_run
 from interp_transfer.reporting.two_runs import LEAST, common_prompts, compare_runs, fisher, holm, mcnemar, unpaired_difference
 from interp_transfer.reporting.two_runs_page import names, write_two_runs
 from interp_transfer.stats import paired_difference
-from tests.reporting.conftest import make_completions, make_result, share
+from tests.reporting.conftest import make_completions, make_result, sealed, share
 from tests.reporting.test_report import HOSTILE, Reader
 
 Json = dict[str, Any]
@@ -30,7 +30,7 @@ class Pair:
     def write(self) -> tuple[Path, Path]:
         for folder, result, said in zip(self.folders, self.results, self.said, strict=True):
             folder.mkdir(exist_ok=True)
-            (folder / "result.json").write_text(json.dumps(result))
+            (folder / "result.json").write_text(json.dumps(sealed(result)))
             (folder / "completions.json").write_text(json.dumps(said))
         return self.folders
 
