@@ -17,7 +17,6 @@ from scipy.optimize import brentq
 from scipy.stats import beta, norm, t
 
 CONFIDENCE = 0.95
-BOOTSTRAP_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -109,30 +108,6 @@ def _student(value: float, residuals: Sequence[float], divisor: float | int) -> 
     spread = math.sqrt(math.fsum(r**2 for r in residuals) / (n - 1))
     half = student(n - 1) * spread * math.sqrt(n) / divisor
     return Estimate(value, value - half, value + half, n)
-
-
-def bootstrap_mean(values: Sequence[float | int], weights: Sequence[float | int] | None = None, seed: int = 0) -> Estimate:
-    """Return the weighted mean with a 95% interval by the bootstrap over values, for scales that are far from normal.
-
-    Of equal values the interval is the value, so it understates the uncertainty there.
-
-    Args:
-        values: one for each prompt or text, such as means over a text's tokens.
-        weights: such as the number of tokens of each text; equal ones unless given.
-        seed: of the bootstrap.
-
-    Raises:
-        ValueError: for no values.
-    """
-    if not len(values):
-        raise ValueError("the mean of nothing: give at least one value")
-    value = np.asarray(values, dtype=np.float64)
-    weight = np.ones(len(value)) if weights is None else np.asarray(weights, dtype=np.float64)
-    drawn = np.random.default_rng(seed).integers(len(value), size=(BOOTSTRAP_DRAWS, len(value)))
-    means = (value * weight)[drawn].sum(axis=1) / weight[drawn].sum(axis=1)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(float(value @ weight / weight.sum()), float(low), float(high), len(value))
 
 
 def auroc_interval(area: float, n: int, m: int) -> tuple[float, float]:

@@ -7,7 +7,6 @@ from scipy.stats import binomtest, norm
 from interp_transfer.stats import (
     Estimate,
     auroc_interval,
-    bootstrap_mean,
     crossed_mean,
     crossed_rate,
     mean_interval,
@@ -120,23 +119,6 @@ def test_large_samples_have_the_usual_interval() -> None:
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     half = 1.96 * ((area * (1 - area) + (n - 1) * (q1 + q2 - 2 * area**2)) / n**2) ** 0.5
     assert auroc_interval(area, n, n) == pytest.approx((area - half, area + half), abs=5e-4)
-
-
-def test_a_bootstrap_mean() -> None:
-    values = np.random.default_rng(0).exponential(size=300)
-    found = bootstrap_mean(values.tolist())
-    assert found.value == pytest.approx(values.mean()) and found.n == 300
-    half = 1.96 * values.std(ddof=1) / 300**0.5
-    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.25 * half)
-    assert bootstrap_mean(values.tolist()) == found != bootstrap_mean(values.tolist(), seed=1)
-    assert bootstrap_mean([2.0, 2.0]) == Estimate(2.0, 2.0, 2.0, 2)
-    with pytest.raises(ValueError, match="mean of nothing"):
-        bootstrap_mean([])
-
-
-def test_a_weighted_bootstrap_mean_is_over_tokens() -> None:
-    assert bootstrap_mean([1.0, 4.0], [3, 1]) == Estimate(1.75, 1.0, 4.0, 2)
-    assert bootstrap_mean([2.0], [7]).high == 2.0
 
 
 def test_an_estimate_is_formatted_and_tabulated() -> None:

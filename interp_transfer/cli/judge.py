@@ -26,13 +26,12 @@ def judge(
         str | None, typer.Option(help="Condition that similarity is measured to; default: native, else unsteered.")
     ] = None,
     unsafe: Annotated[str, typer.Option(help="Labels of a classifying guard that mean unsafe, joined by commas.")] = "unsafe",
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap over prompts.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Judge a run's completions by a model: fluency, repetition, similarity, safety, or marks by a rubric."""
     from interp_transfer.studies.judge import judge_run
 
-    options: dict[str, Any] = {"base_url": base_url, "local": local, "budget": budget, "against": against, "seed": seed}
+    options: dict[str, Any] = {"base_url": base_url, "local": local, "budget": budget, "against": against}
     judged = judge_run(folder, kind, model, unsafe=parts(unsafe) or [], **options)
     for line in judged.every.damaged:
         sys.stderr.write(f"damaged, asked again: {line}\n")

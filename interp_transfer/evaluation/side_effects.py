@@ -11,18 +11,18 @@ answers to the same prompts the loss falls if the intervention works; a divergen
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from interp_transfer.evaluation.capability.costs import whole_texts
+from interp_transfer.evaluation.capability.costs import Cost, cost_of, whole_texts
 from interp_transfer.evaluation.completions import completions_each
 from interp_transfer.evaluation.evaluator import answer_tokens, draw
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.interventions.predictions import TeacherForced, predicted, teacher_forced_each
+from interp_transfer.interventions.predictions import predicted, teacher_forced_each
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenize
@@ -32,27 +32,6 @@ from interp_transfer.stats import Estimate, mean_interval, rate, share_to_dict
 
 N = 100
 TokenIds = Sequence[Sequence[int]]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The effect of an intervention on predictions of given tokens; means over texts.
-
-    Attributes:
-        kl: divergence from the unsteered model, in nats per token.
-        agreement: share of tokens for which both models predict the same token.
-        loss: negative log-likelihood of the tokens, in nats per token; its exponential is the perplexity.
-        loss_before: of the unsteered model.
-    """
-
-    kl: Estimate
-    agreement: Estimate
-    loss: Estimate
-    loss_before: Estimate
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON stores them."""
-        return {name: one.to_dict() for name, one in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -133,7 +112,7 @@ def side_effects(
         texts["right"] = [p for p, _ in answered], [answer for _, answer in answered]
         logit_differences = _logit_differences(model, *texts["right"], each)
     costs = {
-        name: [_cost(f) for f in teacher_forced_each(model, *pair, each, progress=progress)] for name, pair in texts.items()
+        name: [cost_of(f) for f in teacher_forced_each(model, *pair, each, progress=progress)] for name, pair in texts.items()
     }
     completions = completions_each(model, clean, each, **options)
     measure = skills_of(model, task)
@@ -158,14 +137,6 @@ def skills_of(model: HookedModel, task: Task) -> Callable[..., Sequence[Mapping[
     """Return the function that measures the model's skills besides the task: the task's, or that of a plugin's model."""
     known = known_model(identity(model).name)
     return task.skills or (known.skills if known is not None else None)
-
-
-def _cost(forced: TeacherForced) -> Cost:
-    """Means with their intervals, which are cut off at the possible values."""
-    kl, agreement, loss, before = (
-        mean_interval(values.tolist()) for values in (forced.kl, forced.agreement, forced.loss, forced.loss_before)
-    )
-    return Cost(replace(kl, low=max(kl.low, 0.0)), replace(agreement, high=min(agreement.high, 1.0)), loss, before)
 
 
 def _logit_differences(

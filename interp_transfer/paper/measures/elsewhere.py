@@ -4,11 +4,10 @@ The paper measures full replacement alone: MMLU and AlpacaEval break down, and t
 Here native, moved and random vectors and the site's mean are measured too.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
+from interp_transfer.evaluation.capability.costs import perplexity
 from interp_transfer.evaluation.capability.tasks import evaluate
 from interp_transfer.evaluation.evaluator import mean_ablation, random_like
 from interp_transfer.evaluation.side_effects import side_effects
@@ -19,7 +18,6 @@ from interp_transfer.models.identity import identity
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of, value_range
 from interp_transfer.paper.setup import MappedModels
 from interp_transfer.plugins import known_model
-from interp_transfer.stats import Estimate
 
 REPLACED = "full replacement"
 CHOICE, ANSWER = "micro_choice", "micro_answer"
@@ -67,17 +65,13 @@ def measure(
     for name, interventions in conditions.items():
         e = effects[name]
         row: dict[str, Any] = {"condition": name, "clean, valid": e.clean_valid, "clean, backdoored": e.clean_shows}
-        row |= {"clean KL": e.clean.kl, "English KL": e.english.kl, "English perplexity": _perplexity(e.english.loss)}
+        row |= {"clean KL": e.clean.kl, "English KL": e.english.kl, "English perplexity": perplexity(e.english.loss)}
         row |= {skill: e.skills[skill] for skill in SKILLS if skill in e.skills}
         for check in further:
             row |= check(target.model, *interventions, n=n)
         scores = evaluate(target.model, *interventions, tasks=tasks, limit=limit or n, include_path=harness)
         rows.append(row | {task: scores[task] for task in tasks})
     return rows
-
-
-def _perplexity(loss: Estimate) -> Estimate:
-    return replace(loss, **{end: math.exp(getattr(loss, end)) for end in ("value", "low", "high")})
 
 
 def verdict(cases: RowsByCase) -> Verdict:

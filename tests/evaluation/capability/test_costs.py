@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
+from statistics import mean
 from typing import Any
 
 import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.evaluation.capability.costs import off_distribution
+from interp_transfer.evaluation.capability.costs import off_distribution, perplexity
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.models.tokens import tokenize
 from tests.checkpoints import TEXTS as ALL_TEXTS
@@ -23,22 +24,23 @@ def test_perplexity_and_divergence_by_hand(wrapped: Callable[[str], Any]) -> Non
     model = wrapped("llama")
     steer = it.Intervention(SITE, Add(torch.linspace(-2, 2, WIDTH)))
     found = off_distribution(model, TEXTS, steer)
-    losses, before, kls, count = [], [], [], 0
+    losses, before, kls = [], [], []
     for ids in tokenize(model, TEXTS):
         own = model(torch.tensor([ids]))[0].log_softmax(-1)[:-1]
         with it.applied(model, steer):
             other = model(torch.tensor([ids]))[0].log_softmax(-1)[:-1]
         said = torch.tensor(ids[1:])[:, None]
-        losses.append(-float(other.gather(1, said).sum()))
-        before.append(-float(own.gather(1, said).sum()))
-        kls.append(float((own.exp() * (own - other)).sum()))
-        count += len(ids) - 1
-    assert found.after.loss.value == pytest.approx(sum(losses) / count, rel=1e-4)
-    assert found.before.loss.value == pytest.approx(sum(before) / count, rel=1e-4)
-    assert found.after.perplexity.value == pytest.approx(math.exp(sum(losses) / count), rel=1e-4)
-    assert found.kl.value == pytest.approx(sum(kls) / count, rel=1e-3) and found.kl.value > 0.01
-    assert found.kl.low < found.kl.value < found.kl.high and found.kl.n == len(TEXTS)
-    assert sum(found.after.tokens) == count
+        losses.append(-float(other.gather(1, said).mean()))
+        before.append(-float(own.gather(1, said).mean()))
+        kls.append(float((own.exp() * (own - other)).sum(-1).mean()))
+    assert found.loss.value == pytest.approx(mean(losses), rel=1e-4)
+    assert found.loss_before.value == pytest.approx(mean(before), rel=1e-4)
+    ends = perplexity(found.loss)
+    assert (ends.value, ends.low, ends.high) == pytest.approx(
+        tuple(math.exp(end) for end in (mean(losses), found.loss.low, found.loss.high)), rel=1e-4
+    )
+    assert found.kl.value == pytest.approx(mean(kls), rel=1e-3) and found.kl.value > 0.01
+    assert 0 <= found.kl.low < found.kl.value < found.kl.high and found.kl.n == ends.n == len(TEXTS)
 
 
 def test_positions_count_from_the_first_token(wrapped: Callable[[str], Any]) -> None:
@@ -53,7 +55,7 @@ def test_nothing_done_costs_nothing(wrapped: Callable[[str], Any]) -> None:
     model = wrapped("llama")
     none, zero = (off_distribution(model, TEXTS, *i) for i in ((), (it.Intervention(SITE, Add(torch.zeros(WIDTH))),)))
     assert none.kl.value == pytest.approx(0, abs=1e-6) and zero.kl.value == pytest.approx(0, abs=1e-5)
-    assert zero.after.loss.value == pytest.approx(none.after.loss.value, abs=1e-5)
+    assert zero.loss.value == pytest.approx(none.loss.value, abs=1e-5)
 
 
 def test_what_cannot_be_measured(wrapped: Callable[[str], Any]) -> None:

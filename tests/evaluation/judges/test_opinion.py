@@ -12,7 +12,7 @@ import interp_transfer as it
 from interp_transfer.evaluation.judges import Item, ModelJudge, Opinion, Threshold, ask
 from interp_transfer.evaluation.judges.conditions import judge_conditions
 from interp_transfer.evaluation.judges.rules import Judge
-from interp_transfer.stats import Estimate
+from interp_transfer.stats import mean_interval
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def test_conditions_side_by_side(tmp_path: Path):
     said = {"unsteered": ["a", "bb"], "native": ["ccc", "?"], "moved": ["!", "?"]}
     found = judge_conditions(Lengths(), ["p", "q"], said, cache=tmp_path, progress=False)
     assert found.conditions["unsteered"].scores == [1, 2]
-    assert found.mean("unsteered") == Estimate(1.5, 1.0, 2.0, 2)
+    assert found.mean("unsteered") == mean_interval([1.0, 2.0])
     assert found.mean("moved") is None
     assert (found.every.missing, found.every.left, found.every.why_missing) == (3, [4], {"kind ?": 2, "kind !": 1})
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
