@@ -17,9 +17,8 @@ import torch
 from interp_transfer.activations.capture import TOKENS_PER_BATCH, by_length
 from interp_transfer.evaluation.judges.local import answered
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
-from interp_transfer.evaluation.judges.weights import weights_digest
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.identity import identity
+from interp_transfer.models.identity import identity, weights_fingerprint
 from interp_transfer.models.load import load_model
 from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.plugins import known_model
@@ -141,7 +140,7 @@ class ClassifierGuard:
     @property
     def identity(self) -> Mapping[str, Any]:
         """The classifier, its labels and the form."""
-        known = {"judge": "classifier guard/1", "model": self.source, "weights": weights_digest(self.model)}
+        known = {"judge": "classifier guard/1", "model": self.source, "weights": weights_fingerprint(self.model)}
         return {**known, "unsafe": list(self.unsafe), "form": _name(self.form)}
 
     @torch.no_grad()

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
-from interp_transfer.evaluation.judges.weights import weights_digest
 from interp_transfer.extras import require
+from interp_transfer.models.identity import weights_fingerprint
 
 PORTION = 256
 """Number of pairs after which opinions are yielded, and stored."""
@@ -36,7 +36,7 @@ class SimilarityJudge:
     @property
     def identity(self) -> Mapping[str, Any]:
         """The encoder: its name and a hash of its weights."""
-        return {"judge": "similarity/1", "model": self.model, "weights": weights_digest(self.encoder)}
+        return {"judge": "similarity/1", "model": self.model, "weights": weights_fingerprint(self.encoder)}
 
     def opinions(self, items: Sequence[Item]) -> Generator[tuple[int, Opinion], None, None]:
         """Yield opinions in portions. Both texts of a pair are embedded without the prompt."""
