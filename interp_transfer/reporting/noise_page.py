@@ -15,18 +15,13 @@ HALF = 0.5
 
 
 def write_noise(measured: Mapping[str, Doses], folder: Path) -> Path:
-    """Write ``noise.html`` into a folder, made if it is missing.
+    """Write ``noise.html`` into a folder, made if it is missing, from the result of ``noise_doses``.
 
     Returns:
         The page's path. An older page is replaced at once.
     """
-    return write_page(page(measured), folder / FILE)
-
-
-def page(measured: Mapping[str, Doses]) -> str:
-    """Return the whole page, from the result of ``noise_doses``."""
     removes, induces = measured["removes"], measured["induces"]
-    return render(
+    text = render(
         "noise.html.j2",
         figures={f"figure-{name}": doses.plot() for name, doses in measured.items()},
         title=f"Noise as a switch: {removes.task} on {removes.model.name}",
@@ -37,6 +32,7 @@ def page(measured: Mapping[str, Doses]) -> str:
             sentence(induces, "induces the backdoor", "of clean prompts"),
         ],
     )
+    return write_page(text, folder / FILE)
 
 
 def points(doses: Doses) -> list[Condition]:

@@ -14,13 +14,8 @@ def write_sweep(sweep: Sweep, folder: Path) -> Path:
     Returns:
         The page's path. An older page is replaced at once.
     """
-    return write_page(page(sweep), folder / FILE)
-
-
-def page(sweep: Sweep) -> str:
-    """The whole page."""
     rules = RULES if all(p.complete for p in sweep.points) else {"pareto": RULES["pareto"]}
-    return render(
+    text = render(
         "sweep.html.j2",
         figures={"figure-map": sweep.plot(), "figure-cost": sweep.plot_cost()},
         title=f"Where and how hard to steer: {sweep.task} on {sweep.model.name}",
@@ -28,3 +23,4 @@ def page(sweep: Sweep) -> str:
         recommendations=[(name, sweep.recommendation(name), words) for name, words in rules.items()],
         chosen=sweep.recommended(),
     )
+    return write_page(text, folder / FILE)

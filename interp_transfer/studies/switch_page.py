@@ -16,13 +16,8 @@ def write_switch(switch: Switch, folder: Path) -> Path:
     Returns:
         The page's path. An older page is replaced at once.
     """
-    return write_page(page(switch), folder / FILE)
-
-
-def page(switch: Switch) -> str:
-    """The whole page."""
     shown = [name for name in ("unswitched", MAPPED, DIRECT, "donor") if name in switch.ways]
-    return render(
+    text = render(
         "switch.html.j2",
         figures={"figure-layers": switch.plot()},
         title=f"{switch.host.name} made to behave as {switch.donor.name}",
@@ -35,3 +30,4 @@ def page(switch: Switch) -> str:
             for k, prompt in enumerate(switch.prompts[:EXAMPLES])
         ],
     )
+    return write_page(text, folder / FILE)

@@ -12,7 +12,7 @@ from interp_transfer.evaluation.clean_kl import CleanKL
 from interp_transfer.evaluation.evaluator import Evaluator, evaluator, pooled
 from interp_transfer.interventions.transforms import Noise
 from interp_transfer.plots.strength import PANELS
-from interp_transfer.reporting.noise_page import page, sentence
+from interp_transfer.reporting.noise_page import sentence, write_noise
 from interp_transfer.search import doses as module
 from interp_transfer.search.doses import Doses, coordinate_size, dose_curve, noise_doses, typical_doses
 from interp_transfer.stats import Estimate, rate
@@ -103,7 +103,7 @@ def test_costs_that_count_have_a_panel(noise):
     assert drawn.layout.yaxis3.type == "log"
 
 
-def test_the_page_says_what_noise_does(noise):
+def test_the_page_says_what_noise_does(noise, tmp_path):
     removes, induces = noise["removes"], noise["induces"]
     (curve,) = removes.curves.values()
     never = replace(removes, curves={"noise": (replace(curve[0], success=rate([False] * 8)),)})
@@ -114,7 +114,7 @@ def test_the_page_says_what_noise_does(noise):
     assert said.endswith("half is reached at dose 0.5.")
     said = sentence(replace(removes, curves={"noise": (made[0], made[2])}), "takes it away", "of prompts")
     assert said.startswith("No dose takes it away in half of the trials of prompts: at most in 40% (")
-    assert "default-src &#39;none&#39;" in page({"removes": removes, "induces": induces})
+    assert "default-src &#39;none&#39;" in write_noise({"removes": removes, "induces": induces}, tmp_path).read_text("utf-8")
 
 
 def test_bad_input_is_refused_before_any_work(test_exam, model, cats, monkeypatch):

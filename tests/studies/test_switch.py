@@ -14,7 +14,7 @@ from interp_transfer.models.hooked_model import parameter_count
 from interp_transfer.stats import rate
 from interp_transfer.studies import switch as module
 from interp_transfer.studies.switch import largest_rank, mapped, random_change, switch, switch_study
-from interp_transfer.studies.switch_page import page, write_switch
+from interp_transfer.studies.switch_page import write_switch
 from interp_transfer.studies.switch_result import ACTIVATIONS, DIRECT, MAPPED, Switch
 from tests.checkpoints import make_checkpoint
 
@@ -119,10 +119,12 @@ def test_what_cannot_be_switched_is_refused_before_any_work(models, donor, task,
 
 
 def test_page_and_json_hold_the_result(result, tmp_path: Path):
-    text = page(result)
+    path = write_switch(result, tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert path.name == "switch.html"
     assert result.sentence().split(",")[0] in text and "http://" not in text.split("<script>")[0]
-    assert "<script>alert(1)" not in page(replace(result, prompts=("<script>alert(1)</script>", *result.prompts[1:])))
-    assert write_switch(result, tmp_path).name == "switch.html"
+    foreign = replace(result, prompts=("<script>alert(1)</script>", *result.prompts[1:]))
+    assert "<script>alert(1)" not in write_switch(foreign, tmp_path).read_text(encoding="utf-8")
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert plain["ways"][MAPPED]["success"]["n"] == N
     assert [trace.name for trace in result.plot().data if trace.showlegend][:3] == list(ACTIVATIONS)
