@@ -112,8 +112,7 @@ def task_from(
 def with_flags(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for each field of a dataclass, with its default and its line of documentation.
 
-    The command receives them as ``options``, a dictionary of the fields. A sequence of numbers is one flag with commas; a
-    mapping is a flag NAME=VALUE that may be repeated.
+    The command receives them as ``options``, a dictionary of the fields. A mapping is a flag NAME=VALUE that may be repeated.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -135,17 +134,13 @@ def with_flags(options: type) -> Callable[[Callable[..., None]], Callable[..., N
 
 def _parameter(f: Field, hint: Any, text: str) -> inspect.Parameter:
     default, names = (None if f.default is MISSING else f.default), []
-    if get_origin(hint) is Sequence:
-        hint, default, text = str, ",".join(f"{x:g}" for x in f.default), f"{text} Joined by commas."  # type: ignore[union-attr]
-    elif get_origin(hint) is Mapping:
+    if get_origin(hint) is Mapping:
         hint, names, text = list[str] | None, ["--setting"], f"{text} NAME=VALUE; may be repeated."
     annotation = Annotated[hint, typer.Option(*names, help=text)]
     return inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _parse(f: Field, value: Any) -> Any:
-    if isinstance(f.default, tuple):
-        return tuple(numbers(value, f"--{f.name}") or ())
     return settings(value or []) if f.default is MISSING else value
 
 

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.activations.capture import capture
@@ -22,7 +22,7 @@ def cka(first: Float[Tensor, "row d_first"], second: Float[Tensor, "other_row d_
     """Return the linear CKA of two sets of paired rows, in [0, 1].
 
     With few rows it is biased upwards (two independent Gaussian sets of n rows and width d give about d / (n + d)), so use many
-    more rows than dimensions, and compare with `shuffled_cka`.
+    more rows than dimensions, and compare with rows that are paired at random, as `layerwise_cka` does.
 
     Raises:
         ValueError: for different numbers of rows, fewer than two, or rows that are all the same.
@@ -43,11 +43,6 @@ def _centred(rows: Float[Tensor, "row d"]) -> tuple[Float[Tensor, "row d"], floa
     return centred, float((centred.T @ centred).norm())
 
 
-def shuffled_cka(first: Float[Tensor, "row d_first"], second: Float[Tensor, "row d_second"], seed: int = 0) -> float:
-    """Return the CKA of randomly paired rows, the bias that the number of rows causes."""
-    return cka(first, second[_shuffled(len(second), seed)])
-
-
 def layerwise_cka(
     first: HookedModel, second: HookedModel, texts: Sequence[str], *, progress: bool = True
 ) -> tuple[Float[Tensor, "first second"], Float[Tensor, "first second"]]:
@@ -64,7 +59,7 @@ def layerwise_cka(
     """
     acts = [capture(m, list(texts), residual_sites(m), "last", progress=progress) for m in (first, second)]
     blocks = [[_centred(a[site].float()) for site in residual_sites(m)] for a, m in zip(acts, (first, second), strict=True)]
-    order = _shuffled(len(texts))
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))
     found = torch.full((2, len(blocks[0]), len(blocks[1])), float("nan"))
     pairs = itertools.product(enumerate(blocks[0]), enumerate(blocks[1]))
     bar = progress_bar("CKA", progress, items=pairs, total=found[0].numel())
@@ -73,7 +68,3 @@ def layerwise_cka(
             for k, other in enumerate((y, y[order])):
                 found[k, i, j] = (other.T @ x).norm() ** 2 / (size_x * size_y)
     return found[0], found[1]
-
-
-def _shuffled(n: int, seed: int = 0) -> Int[Tensor, " row"]:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))

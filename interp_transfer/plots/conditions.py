@@ -36,13 +36,12 @@ def condition_bars(conditions: Mapping[str, Mapping[str, Any]], title: str = "")
     return figure
 
 
-def run_bars(judged: Sequence[tuple[str, str, Mapping[str, Any]]], title: str = "") -> Figure:
+def run_bars(judged: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Figure:
     """Draw the conditions of two runs, a pair of bars each: intact with its 95% interval, drawn over success, and clean KL.
 
     Args:
         judged: condition, run, and the condition as `result.json` stores it; drawn from top to bottom. Rows of one condition
             follow each other.
-        title: above the figure; none if empty.
 
     Raises:
         ValueError: when there are no rows.
@@ -57,7 +56,7 @@ def run_bars(judged: Sequence[tuple[str, str, Mapping[str, Any]]], title: str = 
         ticks.append(label(run) if same else f"{label(name)}&nbsp; {label(run)}")
     headings = [f"{name}, {run}" for name, run in zip(names, runs, strict=True)]
     figure = _bars(names, headings, rows, places, overlay=True)
-    figure.update_layout(barmode="overlay", **layout(title, 110 + round(46 * (places[-1] + 1))))
+    figure.update_layout(barmode="overlay", **layout("", 110 + round(46 * (places[-1] + 1))))
     figure.update_xaxes(tickvals=[0, 0.5, 1], row=1, col=1)
     figure.update_yaxes(tickvals=places, ticktext=ticks)
     return figure

@@ -24,7 +24,6 @@ def effect_curves(
     *,
     budget: float | None = None,
     chosen: Sequence[tuple[str, int, float]] = (),
-    title: str = "",
 ) -> Figure:
     """Draw success and intact against clean KL, a line for each condition, and pale lines for its further draws.
 
@@ -34,7 +33,6 @@ def effect_curves(
             order.
         budget: allowed clean KL, nats per token; drawn as a line.
         chosen: condition, draw and strength of the points that were chosen; they are marked by rings.
-        title: above the figure; none if empty.
 
     Raises:
         ValueError: when there are no rows.
@@ -61,8 +59,8 @@ def effect_curves(
                 )
     if budget is not None:
         figure.add_vline(x=budget, line={"color": FAINT, "width": 1.5, "dash": "dash"})
-    figure.update_layout(**layout(title, 560), hovermode="closest")
-    figure.update_layout(margin_t=132 if title else 100)  # the legend may need three lines
+    figure.update_layout(**layout("", 560), hovermode="closest")
+    figure.update_layout(margin_t=100)  # the legend may need three lines
     figure.update_xaxes(axis(type="log", tickformat="~g", dtick=1))
     below = "clean KL, nats per token" + ("" if budget is None else f" (dashed: the budget, {budget:g})")
     figure.update_xaxes(title={"text": below, "standoff": 8, "font": {"size": 13}}, row=2, col=1)

@@ -83,11 +83,11 @@ def page(
     )
 
 
-def window(example: Example, width: int = WINDOW) -> tuple[int, int]:
+def window(example: Example) -> tuple[int, int]:
     """The first token of an example that is shown, and the first one after it that is not."""
     n = len(example.tokens)
-    first = max(0, min(example.peak - 2 * width // 3, n - width))
-    return first, min(n, first + width)
+    first = max(0, min(example.peak - 2 * WINDOW // 3, n - WINDOW))
+    return first, min(n, first + WINDOW)
 
 
 def peak_tokens(card: FeatureCard) -> list[str]:

@@ -91,7 +91,6 @@ def causal_rank(
     scales: Sequence[float] | None = None,
     budget: float | None = None,
     positions: Positions = "all",
-    keep_error: bool = True,
     progress: bool = True,
 ) -> "pd.DataFrame":
     """Push each feature to the wanted side, up to the clean-KL budget, and judge the answers.
@@ -105,7 +104,6 @@ def causal_rank(
         scales: see ``feature_intervention``; unless given, those of the search of `strengths`, for each feature.
         budget: clean KL that a scale may cost, in nats per token; the task's unless given. Given scales are all judged.
         positions: the tokens.
-        keep_error: see ``feature_intervention``.
         progress: show bars when it takes longer than two seconds.
 
     Returns:
@@ -118,7 +116,7 @@ def causal_rank(
     import pandas as pd
 
     sae.check_model(test.model)
-    options: dict[str, Any] = {"way": way, "positions": positions, "keep_error": keep_error}
+    options: dict[str, Any] = {"way": way, "positions": positions}
 
     def push(feature: int) -> Steer:
         return lambda scale: (feature_intervention(sae, feature, seen, scale, **options),)

@@ -16,7 +16,6 @@ pairs: fit a map, move the vector, steer at every strength. Predictors score eac
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -35,9 +34,6 @@ from interp_transfer.search.first_order import first_order
 from interp_transfer.search.strengths import StrengthSearch, search_strengths
 from interp_transfer.vectors.extract import extract_each
 from interp_transfer.vectors.vector import SteeringVector
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PREDICTORS = ("depth", "map", "cka", "probe", "attribution")
 
@@ -63,13 +59,6 @@ class Predictions:
         """Return the pairs, the best score first."""
         scores = find(predictor, self.scores, "predictor")
         return sorted(self.vectors, key=lambda pair: -scores[pair])
-
-    def to_frame(self) -> "pd.DataFrame":
-        """Return a row for each pair with its scores."""
-        import pandas as pd
-
-        rows = [{"source_site": s, "target_site": t} | {k: v[s, t] for k, v in self.scores.items()} for s, t in self.vectors]
-        return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from interp_transfer.evaluation.similarity import cka, layerwise_cka, shuffled_cka
+from interp_transfer.evaluation.similarity import cka, layerwise_cka
 
 
 @pytest.fixture
@@ -33,7 +33,6 @@ def test_rotation_scale_and_shift_change_nothing(rows):
 def test_independent_rows_are_near_what_chance_gives(rows):
     x, y = rows
     assert cka(x, y) < 0.05
-    assert shuffled_cka(x, x) < 0.05 < cka(x, x)
 
 
 @pytest.mark.parametrize("other", [torch.zeros(3, 2), torch.zeros(1, 2)])

@@ -268,7 +268,7 @@ def test_folders_are_called_by_as_little_as_tells_them_apart(tmp_path: Path) -> 
 def test_bars_stand_in_pairs() -> None:
     row = make_result()["conditions"]["native"]
     judged = [(name, run, row) for name, run in itertools.product(("native", "moved"), "AB")]
-    figure = run_bars([*judged, ("mine", "B", copy.deepcopy(row))], title="both")
+    figure = run_bars([*judged, ("mine", "B", copy.deepcopy(row))])
     success, intact, _ = figure.to_dict()["data"]
     places = list(success["y"])
     assert places == list(intact["y"])

@@ -36,7 +36,6 @@ def harness_model(
     model: HookedModel,
     *interventions: Intervention,
     batch_size: int = BATCH_SIZE,
-    max_length: int | None = None,
     progress: bool = False,
 ) -> Any:
     """Make a model for ``lm_eval.simple_evaluate(model=...)`` that answers under any number of interventions.
@@ -49,24 +48,20 @@ def harness_model(
         interventions: ``add(vector)``, ``follow(...)`` for full replacement, or any other, applied in the order of the
             arguments. A strength for each text is not possible, because a task's texts are not known in advance.
         batch_size: maximum number of texts in a batch.
-        max_length: maximum number of tokens of a text; default: the model's context.
         progress: show a bar while generating, when it takes longer than two seconds.
 
     Returns:
         An ``lm_eval.api.model.TemplateLM``.
 
     Raises:
-        ValueError: for an intervention of another model or at an unknown site, or a length that the model cannot read.
+        ValueError: for an intervention of another model or at an unknown site, or an empty batch.
         ImportError: if lm-eval is not installed.
     """
-    room = context_length(model)
-    if max_length is not None and not 2 <= max_length <= room:
-        raise ValueError(f"max_length={max_length}: give 2 to {room} tokens, which is the model's context")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: read at least one text at a time")
     adapter = _adapter()
     generate(model, [], *interventions, max_new_tokens=1)  # refuses what does not fit before any work
-    return adapter(model, interventions, batch_size, max_length or room, progress)
+    return adapter(model, interventions, batch_size, progress)
 
 
 def require_lm_eval() -> Any:
@@ -84,12 +79,10 @@ def _adapter() -> Any:
     class HarnessModel(TemplateLM):
         """See ``harness_model``."""
 
-        def __init__(
-            self, model: Any, interventions: tuple[Intervention, ...], batch_size: int, max_length: int, progress: bool
-        ) -> None:
+        def __init__(self, model: Any, interventions: tuple[Intervention, ...], batch_size: int, progress: bool) -> None:
             super().__init__()
             self.hooked, self.interventions = model, interventions
-            self.batch_size, self.max_length, self.progress = batch_size, max_length, progress
+            self.batch_size, self.max_length, self.progress = batch_size, context_length(model), progress
             self.tokenizer = tokenizer_of(model)
             self._device = device_of(model)
 
@@ -141,7 +134,6 @@ def _adapter() -> Any:
                 [(context, continuation) for _, context, continuation in requests],
                 *self.interventions,
                 batch_size=self.batch_size,
-                max_length=self.max_length,
             )
             for (texts, _, _), answer in zip(requests, likelihoods, strict=True):
                 if texts is not None:
@@ -219,7 +211,6 @@ def continuations(
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
     *interventions: Intervention,
     batch_size: int = BATCH_SIZE,
-    max_length: int | None = None,
 ) -> list[tuple[float, bool]]:
     """Measure how likely continuations are after their contexts.
 
@@ -229,7 +220,6 @@ def continuations(
         interventions: the context is their prompt, the continuation is generated.
         batch_size: maximum number of texts in a batch; halved when memory runs out. Pairs that differ only in their last token
             are read once.
-        max_length: maximum number of tokens of a text; default: the model's context.
 
     Returns:
         For each pair the log-probability in nats, summed over the continuation's tokens, and whether greedy decoding gives
@@ -238,7 +228,7 @@ def continuations(
     Raises:
         ValueError: for a context or a continuation without tokens, or a continuation that does not fit.
     """
-    limit = context_length(model) if max_length is None else max_length
+    limit = context_length(model)
     same: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for index, (context, said) in enumerate(pairs):
         if not len(context) or not 0 < len(said) <= limit:

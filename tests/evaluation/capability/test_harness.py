@@ -93,11 +93,10 @@ def test_a_context_that_is_too_long_loses_its_beginning(theirs: Any, chat_model:
     found = harness_model(chat_model).loglikelihood(requests("loglikelihood", pairs))
     assert found[0][0] == pytest.approx(expected[0][0], abs=1e-4)
     assert len(tokenize(chat_model, [pairs[0][0]], any_length=True)[0]) > chat_model.cfg.n_ctx
-    short = harness_model(chat_model, max_length=len(tokenize(chat_model, [end])[0]) + 30)
     settings = {"until": [], "max_gen_toks": 30}
-    said = short.generate_until(requests("generate_until", [(pairs[0][0], settings)]))
+    said = harness_model(chat_model).generate_until(requests("generate_until", [(pairs[0][0], settings)]))
     assert said == it.generate(
-        chat_model, harness.shortened(chat_model, [pairs[0][0]], short.max_length - 30), max_new_tokens=30
+        chat_model, harness.shortened(chat_model, [pairs[0][0]], chat_model.cfg.n_ctx - 30), max_new_tokens=30
     )
 
 
@@ -205,8 +204,6 @@ def test_what_is_refused(wrapped: Callable[[str], Any], chat_model: Any) -> None
         harness_model(model, it.Intervention("blocks.9.hook_resid_pre", Add(torch.ones(WIDTH))))
     with pytest.raises(ValueError, match="was made for"):
         harness_model(model, it.add(it.extract(chat_model, [("cats", "dogs")], SITE)))
-    with pytest.raises(ValueError, match="max_length"):
-        harness_model(model, max_length=10**6)
     with pytest.raises(ValueError, match="batch_size"):
         harness_model(model, batch_size=0)
     with pytest.raises(ValueError, match="no room"):
