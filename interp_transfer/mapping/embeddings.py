@@ -1,4 +1,4 @@
-"""Pair the embeddings of two models: a row for each token that is in both vocabularies.
+"""Pair the unembeddings of two models: a row for each token that is in both vocabularies.
 
 Lee et al. (COLM 2025, arXiv:2503.21073) move steering vectors by a linear map that is fitted on unembeddings only; no text is
 read. It assumes that both models write the same tokens along related directions, and that these directions have the same
@@ -15,28 +15,28 @@ from interp_transfer.mapping.moments import Block
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 from interp_transfer.models.tokens import tokenizer_fingerprint, tokenizer_of
 
-TABLES = ("unembedding", "embedding")
 MIN_TOKENS = 10
 """Minimum number of shared tokens for a map; some of them are held out to choose its ridge."""
 
 _UNFINISHED = "\ufffd"
 
 
-def embedding_rows(source: HookedModel, target: HookedModel, table: str = TABLES[0]) -> Block:
-    """Return both models' rows for each token that they share, in the order of the source's vocabulary, in float32.
+def embedding_rows(source: HookedModel, target: HookedModel) -> Block:
+    """Return both models' unembeddings of each token that they share, in the order of the source's vocabulary, in float32.
 
     Args:
         source: the source model.
         target: the target model.
-        table: one of ``TABLES``: "unembedding" (which reads the logits; the paper's choice) or "embedding".
 
     Raises:
         ValueError: if the vocabularies share too few tokens.
     """
     ids = shared_tokens(source, target)
     if len(ids[0]) < MIN_TOKENS:
-        raise ValueError(f"the two vocabularies share {len(ids[0])} tokens, too few to compare embeddings: choose another kind")
-    x, y = (_table(model, table)[chosen].float() for model, chosen in zip((source, target), ids, strict=True))
+        raise ValueError(
+            f"the two vocabularies share {len(ids[0])} tokens, too few to compare: choose another kind"
+        )
+    x, y = (_unembeddings(model)[chosen].float() for model, chosen in zip((source, target), ids, strict=True))
     return x, y
 
 
@@ -55,7 +55,7 @@ def _texts(model: HookedModel) -> dict[str, int]:
     """Id of each token's text, as it is inside a text; the first id if several tokens have the same text."""
     tokenizer: Any = tokenizer_of(model)
     special = set(tokenizer.all_special_ids)
-    rows = len(_table(model, "embedding"))  # the table may be shorter, or padded
+    rows = len(_unembeddings(model))  # the table may be shorter, or padded
     ids: dict[str, int] = {}
     decoder = tokenizer.backend_tokenizer.decoder
     for piece, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
@@ -67,10 +67,7 @@ def _texts(model: HookedModel) -> dict[str, int]:
     return ids
 
 
-def _table(model: HookedModel, table: str) -> Tensor:
+def _unembeddings(model: HookedModel) -> Tensor:
     hf: Any = huggingface_model(model)
-    if hf is not None:
-        layer = hf.get_output_embeddings() if table == "unembedding" else hf.get_input_embeddings()
-        return layer.weight.detach().cpu()
     wrapped: Any = model
-    return (wrapped.W_U.T if table == "unembedding" else wrapped.W_E).detach().cpu()
+    return (wrapped.W_U.T if hf is None else hf.get_output_embeddings().weight).detach().cpu()

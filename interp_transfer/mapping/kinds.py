@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from interp_transfer.mapping import closed_form
-from interp_transfer.mapping.embeddings import MIN_TOKENS, TABLES, embedding_rows
+from interp_transfer.mapping.embeddings import embedding_rows
 from interp_transfer.mapping.moments import Moments, RunningMoments
 from interp_transfer.mapping.networks import Residual, Width, make_core
 from interp_transfer.mapping.row_blocks import Part
@@ -91,26 +91,6 @@ class LowRankSettings(AffineSettings):
     """
 
     rank: int | None = None
-
-
-@dataclass(frozen=True)
-class EmbeddingsSettings(AffineSettings):
-    """Settings of the map between embeddings.
-
-    Attributes:
-        table: "unembedding" or "embedding".
-        tokens: maximum number of shared tokens, drawn at random; all if None.
-    """
-
-    table: str = TABLES[0]
-    tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.table not in TABLES:
-            raise ValueError(f"table={self.table!r}: choose one of {', '.join(TABLES)}")
-        if self.tokens is not None and self.tokens < MIN_TOKENS:
-            raise ValueError(f"tokens={self.tokens}: give at least {MIN_TOKENS}, or None for all that are shared")
 
 
 @dataclass(frozen=True)
@@ -257,16 +237,16 @@ def _untrained(problem: Problem, settings: NoSettings) -> Solved:
     return make_core("untrained", problem.widths, {}), settings, []
 
 
-def _embeddings(problem: Problem, settings: EmbeddingsSettings) -> Solved:
+def _embeddings(problem: Problem, settings: AffineSettings) -> Solved:
     assert problem.models is not None
-    x, y = embedding_rows(*problem.models, settings.table)
+    x, y = embedding_rows(*problem.models)
     if problem.widths != (x.shape[1], y.shape[1]):
         raise ValueError(
             f"the embeddings are {x.shape[1]} and {y.shape[1]} wide and the rows {problem.widths[0]} and {problem.widths[1]}: "
             "this map is for sites of the residual stream"
         )
     generator = torch.Generator().manual_seed(problem.seed)
-    chosen = torch.randperm(len(x), generator=generator)[: settings.tokens]
+    chosen = torch.randperm(len(x), generator=generator)
     x, y = x[chosen], y[chosen[torch.randperm(len(chosen), generator=generator)] if problem.shuffled else chosen]
     held = max(1, round(_TOKENS_HELD_OUT * len(x)))
     fitted, judged = RunningMoments(*problem.widths), RunningMoments(*problem.widths)
@@ -274,7 +254,7 @@ def _embeddings(problem: Problem, settings: EmbeddingsSettings) -> Solved:
     judged.update(x[:held], y[:held])
     (weight, _), ridge = _ridge_by(fitted.result(), judged.result(), settings.ridge)
     core = _filled(make_core("embeddings", problem.widths, {}), weight.T, torch.zeros(weight.shape[1]))
-    return core, replace(settings, ridge=ridge, tokens=len(x)), []
+    return core, replace(settings, ridge=ridge), []
 
 
 def _ridge_by(fitted: Moments, judged: Moments, penalty: float | None) -> tuple[closed_form.Affine, float]:
@@ -305,8 +285,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "residual": Kind("affine plus a small MLP, trained on the residual", ResidualSettings, _residual),
         "embeddings": Kind(
-            "closed-form ridge regression between the embeddings of shared tokens; reads no text",
-            EmbeddingsSettings,
+            "closed-form ridge regression between the unembeddings of shared tokens; reads no text",
+            AffineSettings,
             _embeddings,
             whiten=False,
             needs_models=True,
