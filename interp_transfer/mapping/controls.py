@@ -1,4 +1,4 @@
-"""Controls for mappers: the target's mean activation for each token, and the error of a map and back."""
+"""A control for mappers: the target's mean activation for each token."""
 
 from dataclasses import dataclass, replace
 
@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp_transfer.activations.agreement import Agreement, fvu
+from interp_transfer.activations.agreement import Agreement
 from interp_transfer.interventions.transforms import At
-from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.pairs import PairedActivations
 
 
@@ -72,21 +71,3 @@ def token_means(
     for tokens, rows in pairs.target_rows(judged, sites):
         agreement.update(rows, means.of(tokens))
     return replace(means, fvu=agreement.fvu)
-
-
-def cycle_error(there: Mapper, back: Mapper, rows: Float[Tensor, "row d"]) -> float:
-    """Return the fraction of the rows' variance that is lost by mapping them there and back.
-
-    Args:
-        there: mapper from the rows' space to another.
-        back: mapper from there to the rows' space.
-        rows: activations of ``there``'s source that neither mapper was fitted on.
-
-    Raises:
-        ValueError: if the second mapper does not lead back.
-    """
-    if (there.target, there.source) != (back.source, back.target):
-        raise ValueError(
-            "the second mapper does not lead from the first one's target back to its source: fit it on the reverse"
-        )
-    return fvu(rows, back(there(rows)))

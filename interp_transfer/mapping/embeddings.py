@@ -33,9 +33,7 @@ def embedding_rows(source: HookedModel, target: HookedModel) -> Block:
     """
     ids = shared_tokens(source, target)
     if len(ids[0]) < MIN_TOKENS:
-        raise ValueError(
-            f"the two vocabularies share {len(ids[0])} tokens, too few to compare: choose another kind"
-        )
+        raise ValueError(f"the two vocabularies share {len(ids[0])} tokens, too few to compare: choose another kind")
     x, y = (_unembeddings(model)[chosen].float() for model, chosen in zip((source, target), ids, strict=True))
     return x, y
 
