@@ -122,9 +122,9 @@ def fit(
             mapper.massive_out.copy_(seen.opposite / seen.long)
         return mapper
 
-    extra_loss = None
+    kl_loss = None
     if uses_kl and models is not None and texts is not None:
-        extra_loss = KLLoss(models, assemble, texts, judged, pairs.alignment.strategy)
+        kl_loss = KLLoss(models, assemble, texts, judged, pairs.alignment.strategy)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         problem = Problem(
@@ -137,7 +137,7 @@ def fit(
             progress,
             pairs.is_shuffled,
             models,
-            extra_loss,
+            kl_loss,
         )
         core, used, curve = from_first(known.solve(problem, chosen))
     mapper = assemble(core).eval().requires_grad_(False)

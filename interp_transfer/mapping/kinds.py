@@ -15,10 +15,11 @@ from torch import nn
 
 from interp_transfer.mapping import closed_form
 from interp_transfer.mapping.embeddings import embedding_rows
+from interp_transfer.mapping.kl_loss import KLLoss
 from interp_transfer.mapping.moments import Moments, RunningMoments
 from interp_transfer.mapping.networks import Residual, Width, make_core
 from interp_transfer.mapping.row_blocks import Part
-from interp_transfer.mapping.training import ExtraLoss, Training, train_by_gradient
+from interp_transfer.mapping.training import Training, train_by_gradient
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.names import find
 
@@ -41,7 +42,7 @@ class Problem:
         progress: show bars.
         shuffled: whether partners were exchanged, as a control.
         models: source and target, for kinds that need them.
-        extra_loss: a loss that is added to the squared error, if any.
+        kl_loss: a loss that is added to the squared error, if any.
     """
 
     train: Part
@@ -53,7 +54,7 @@ class Problem:
     progress: bool
     shuffled: bool = False
     models: tuple[HookedModel, HookedModel] | None = None
-    extra_loss: ExtraLoss | None = None
+    kl_loss: KLLoss | None = None
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -229,7 +230,7 @@ def _residual(problem: Problem, settings: ResidualSettings) -> Solved:
 
 
 def _trained(core: nn.Module, problem: Problem, settings: Training) -> list[float]:
-    how: dict[str, Any] = {"checkpoint": problem.checkpoint, "extra_loss": problem.extra_loss, "progress": problem.progress}
+    how: dict[str, Any] = {"checkpoint": problem.checkpoint, "kl_loss": problem.kl_loss, "progress": problem.progress}
     return train_by_gradient(core, problem.train, problem.judge, settings, problem.seed, **how)
 
 

@@ -19,10 +19,11 @@ from interp_transfer.models.tokens import tokenize
 
 HELD_OUT_TEXTS = 64
 """Maximum number of held-out texts after each epoch."""
+TEXTS_PER_STEP = 4
 
 
 class KLLoss:
-    """The KL loss of a mapper on texts, for `training.ExtraLoss`."""
+    """The KL loss of a mapper on texts."""
 
     def __init__(
         self,
@@ -55,13 +56,13 @@ class KLLoss:
         self._strategy = None if strategy == SAME_TOKENS else strategy
         self._train, self._judge = ((judged == held).nonzero()[:, 0].tolist() for held in (False, True))
 
-    def batches(self, size: int, seed: int) -> Iterator[list[int]]:
-        """Yield numbers of texts to fit on, without end, in random order."""
+    def batches(self, seed: int) -> Iterator[list[int]]:
+        """Yield the numbers of the texts of each step, without end, in random order."""
         generator = torch.Generator().manual_seed(seed)
         while True:
             order = torch.randperm(len(self._train), generator=generator).tolist()
-            for start in range(0, len(order), size):
-                yield [self._train[i] for i in order[start : start + size]]
+            for start in range(0, len(order), TEXTS_PER_STEP):
+                yield [self._train[i] for i in order[start : start + TEXTS_PER_STEP]]
 
     def loss(self, core: nn.Module, texts: Sequence[int]) -> Float[Tensor, ""]:
         """Return the divergence on some texts in nats per token; gradients flow into the core's parameters."""
@@ -74,10 +75,10 @@ class KLLoss:
         return divergence(before, predicted(self._target, ids, real, mapped), before.exp()).mean()
 
     @torch.no_grad()
-    def held_out(self, core: nn.Module, size: int) -> float:
+    def held_out(self, core: nn.Module) -> float:
         """Return the divergence on the held-out texts."""
         chosen = self._judge[:HELD_OUT_TEXTS]
-        batches = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+        batches = [chosen[start : start + TEXTS_PER_STEP] for start in range(0, len(chosen), TEXTS_PER_STEP)]
         weights = [sum(len(self._ids[i]) for i in batch) for batch in batches]
         losses = [float(self.loss(core, batch)) * weight for batch, weight in zip(batches, weights, strict=True)]
         return sum(losses) / sum(weights)

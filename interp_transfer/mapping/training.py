@@ -6,16 +6,16 @@ it was in. Each rank takes its share of every batch, and gradients are averaged 
 """
 
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from interp_transfer.io import write_json, write_tensors
 from interp_transfer.mapping.distributed import data_parallel, rank_and_size, summed
+from interp_transfer.mapping.kl_loss import KLLoss
 from interp_transfer.mapping.row_blocks import Part
 from interp_transfer.models.identity import weights_fingerprint
 from interp_transfer.progress import progress_bar
@@ -38,7 +38,6 @@ class Training:
         patience: epochs without a better held-out error before training stops.
         kl: weight of the KL loss of the target (`kl_loss`), in nats per token, relative to the mean squared error of
             standardised rows; needs ``models`` and ``texts`` of ``fit``.
-        kl_texts: texts of the KL loss in a step.
     """
 
     epochs: int = 20
@@ -47,31 +46,13 @@ class Training:
     batch_size: int = 256
     patience: int = 6
     kl: float = 0.0
-    kl_texts: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate", "batch_size", "patience", "kl_texts"):
+        for name in ("epochs", "learning_rate", "batch_size", "patience"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: give a number above zero")
         if not self.kl >= 0:
             raise ValueError(f"kl={self.kl}: give a weight of zero or more")
-
-
-@runtime_checkable
-class ExtraLoss(Protocol):
-    """A loss of the whole map on texts, added to the squared error of its rows."""
-
-    def batches(self, size: int, seed: int) -> Iterator[list[int]]:
-        """Yield numbers of texts to fit on, without end."""
-        ...
-
-    def loss(self, core: nn.Module, texts: Sequence[int]) -> Tensor:
-        """Return the loss on some texts."""
-        ...
-
-    def held_out(self, core: nn.Module, size: int) -> float:
-        """Return the loss on the held-out texts, so many at a time."""
-        ...
 
 
 def train_by_gradient(
@@ -82,7 +63,7 @@ def train_by_gradient(
     seed: int,
     *,
     checkpoint: Path | None = None,
-    extra_loss: ExtraLoss | None = None,
+    kl_loss: KLLoss | None = None,
     progress: bool = True,
 ) -> list[float]:
     """Train a network in place, keep the best weights, and return the held-out error after each epoch.
@@ -94,7 +75,7 @@ def train_by_gradient(
         settings: of the training.
         seed: of the order of batches.
         checkpoint: folder that holds the state between epochs; training resumes from it.
-        extra_loss: a second loss, with the weight ``settings.kl``.
+        kl_loss: a second loss, with the weight ``settings.kl``.
         progress: show a bar when it takes longer than two seconds.
 
     Raises:
@@ -116,19 +97,19 @@ def train_by_gradient(
             break
         core.train()
         order = seed * 10_007 + epoch
-        texts = None if extra_loss is None else extra_loss.batches(settings.kl_texts, order)
+        texts = None if kl_loss is None else kl_loss.batches(order)
         for batch in train.batches(settings.batch_size, order):
             x, y = (rows[rank::size] for rows in batch)
             # The mean over ranks of these losses is the mean over the batch, though the ranks' shares may differ in length.
             loss = (model(x) - y).square().sum() / (batch[1].numel() / size)
-            if extra_loss is not None and texts is not None:
-                loss = loss + settings.kl * extra_loss.loss(core, next(texts))
+            if kl_loss is not None and texts is not None:
+                loss = loss + settings.kl * kl_loss.loss(core, next(texts))
             optimizer.zero_grad()
-            torch.autograd.backward(loss, inputs=parameters)  # not those of the models in the extra loss
+            torch.autograd.backward(loss, inputs=parameters)  # not those of the models in the KL loss
             optimizer.step()
             schedule.step()
         core.eval()
-        extra = 0.0 if extra_loss is None else settings.kl * extra_loss.held_out(core, settings.kl_texts)
+        extra = 0.0 if kl_loss is None else settings.kl * kl_loss.held_out(core)
         state.keep(_error(core, judge) + extra)
         epochs.set_postfix(held_out=f"{state.curve[-1]:.4f}")
     if not state.best:
