@@ -22,7 +22,7 @@ from interp_transfer.activations.capture import capture
 from interp_transfer.evaluation.rouge import ROUGE, rouge
 from interp_transfer.interventions.generation import generate, generate_tokens
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.interventions.predictions import teacher_forced
+from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import MeanAblate, Transform
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import tokenize, tokenizer_of
@@ -197,7 +197,8 @@ def validate_replacement(
     completions = {TARGET: own} | {name: generate(target, prompts, what, **options) for name, what in replaced.items()}
     completions[SOURCE] = generate(source, prompts, **options)
     ids = tokenize(target, prompts)
-    forced = {name: teacher_forced(target, ids, answers, what) for name, what in replaced.items()}
+    each = teacher_forced_each(target, ids, answers, [(what,) for what in replaced.values()])
+    forced = dict(zip(replaced, each, strict=True))
     valid = oracle and {n: [oracle(p, x) for p, x in zip(prompts, out, strict=True)] for n, out in completions.items()}
     measured = _Measured(
         completions,

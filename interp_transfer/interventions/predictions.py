@@ -106,28 +106,6 @@ def divergence(
     return (chances * (before - after)).sum(dim=-1)
 
 
-def teacher_forced(
-    model: HookedModel,
-    prompts: Sequence[Sequence[int]],
-    answers: Sequence[Sequence[int]],
-    *interventions: Intervention,
-) -> TeacherForced:
-    """Compare the predictions of the unsteered model and of the model under interventions.
-
-    Both read the same tokens, prompt and answer. The figures are means over the predictions of the answer's tokens.
-
-    Args:
-        model: any hooked model.
-        prompts: token ids.
-        answers: token ids that follow them.
-        interventions: their positions count the answer's tokens as generated.
-
-    Raises:
-        ValueError: for no texts, or an empty answer.
-    """
-    return teacher_forced_each(model, prompts, answers, [interventions])[0]
-
-
 @torch.no_grad()
 def teacher_forced_each(
     model: HookedModel,
@@ -140,15 +118,18 @@ def teacher_forced_each(
     unsteered: Unsteered | None = None,
     progress: bool = False,
 ) -> list[TeacherForced]:
-    """Return ``teacher_forced`` for each of several settings; the unsteered model runs once for all of them.
+    """Compare the predictions of the unsteered model with those under interventions, for each of several settings.
 
-    So do the blocks before the first one at which any setting intervenes, unless ``within`` changes the model.
+    All read the same tokens, prompt and answer. The figures are means over the predictions of the answer's tokens. The
+    unsteered model runs once for all settings. So do the blocks before the first one at which any setting intervenes, unless
+    ``within`` changes the model.
 
     Args:
         model: any hooked model.
         prompts: token ids.
         answers: token ids that follow them.
-        settings: interventions that are applied together, for each setting.
+        settings: interventions that are applied together, for each setting; their positions count the answer's tokens as
+            generated.
         skip: how many of each answer's first tokens are read and not scored, such as a reasoning block; none unless given.
         within: makes a context manager around each pass under a setting, such as ``weights_from``.
         unsteered: passes of the unsteered model that an earlier call on the same texts has kept; this call adds its own.

@@ -6,7 +6,7 @@ import torch
 import interp_transfer as it
 from interp_transfer.evaluation.metrics import Recovered, loss_recovered
 from interp_transfer.interventions.generation import generate_tokens
-from interp_transfer.interventions.predictions import teacher_forced
+from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.models.tokens import tokenize
 from tests.registered import SITE
@@ -26,7 +26,7 @@ def test_losses_are_those_under_each_replacement(models, cats) -> None:
     ablation, push = (it.Intervention(SITE, what) for what in (MeanAblate(rows.mean(dim=0)), Add(2 * rows.std(dim=0))))
     given = tokenize(model, prompts), generate_tokens(model, prompts, max_new_tokens=6, progress=False)
     found = loss_recovered(model, *given, push, ablation)
-    pushed, ablated = (teacher_forced(model, *given, one) for one in (push, ablation))
+    pushed, ablated = (teacher_forced_each(model, *given, [(one,)])[0] for one in (push, ablation))
     expected = [float(loss.mean()) for loss in (pushed.loss, pushed.loss_before, ablated.loss)]
     assert [found.loss, found.plain, found.ablated] == pytest.approx(expected, rel=1e-5)
     assert found.plain < min(found.loss, found.ablated), "the model's own greedy answers are its likeliest"

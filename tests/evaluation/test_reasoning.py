@@ -10,7 +10,7 @@ from interp_transfer.evaluation import evaluator as module
 from interp_transfer.evaluation.completions import completions_each
 from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.evaluation.reasoning import reasoning_lengths, without_reasoning
-from interp_transfer.interventions.predictions import teacher_forced, teacher_forced_each
+from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.prompts.chats import Chat
 from tests.chat_styles import chat_tokenizer
@@ -58,7 +58,8 @@ def test_skipped_tokens_are_read_and_not_scored(model: Any) -> None:
     steer = it.Intervention(SITE, lambda a: a + 1, "all")
     skip = reasoning_lengths(model, CHATS[:2], answers)
     (found,) = teacher_forced_each(model, prompts, answers, [(steer,)], skip=skip)
-    moved = teacher_forced(model, [prompts[0] + answers[0][: skip[0]], prompts[1]], [answers[0][skip[0] :], answers[1]], steer)
+    longer, rest = [prompts[0] + answers[0][: skip[0]], prompts[1]], [answers[0][skip[0] :], answers[1]]
+    (moved,) = teacher_forced_each(model, longer, rest, [(steer,)])
     for name in ("kl", "agreement", "loss", "loss_before"):
         torch.testing.assert_close(getattr(found, name), getattr(moved, name))
     (whole,) = teacher_forced_each(model, prompts, answers, [(steer,)])

@@ -14,7 +14,7 @@ from interp_transfer.evaluation import replacement
 from interp_transfer.evaluation.replacement import closer, validate_replacement
 from interp_transfer.evaluation.rouge import rouge
 from interp_transfer.interventions.follow import follow
-from interp_transfer.interventions.predictions import teacher_forced
+from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.models.tokens import tokenize
 from tests.checkpoints import TEXTS, WIDTH
@@ -53,7 +53,7 @@ def test_agreement_and_divergence_by_hand(wrapped: Callable[[str], Any]) -> None
     model = wrapped("qwen2")
     prompts, answers = tokenize(model, TEXTS), [[7, 8, 9], [10], [11, 12], [13, 14, 15, 16]]
     shift = it.Intervention(SITE, MeanAblate(torch.ones(WIDTH)), "generated")
-    found = teacher_forced(model, prompts, answers, shift)
+    [found] = teacher_forced_each(model, prompts, answers, [(shift,)])
     assert 0 < float(found.agreement.mean()) < 1 and float(found.kl[0]) > 0
     for i, (p, a) in enumerate(zip(prompts, answers, strict=True)):
         plain = model(torch.tensor([[*p, *a]]))[0].log_softmax(-1)[len(p) - 1 : -1]

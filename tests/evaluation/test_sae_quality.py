@@ -9,7 +9,7 @@ from interp_transfer.evaluation.sae_quality import fit_of, measure_sae, with_qua
 from interp_transfer.features.sae import Sae, quiet_sae_lens
 from interp_transfer.features.use import reconstructed
 from interp_transfer.interventions.generation import generate_tokens
-from interp_transfer.interventions.predictions import teacher_forced
+from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.tokens import tokenize
 from tests.tiny_sae import SITE
@@ -23,7 +23,7 @@ def test_measured_quality(sae, models, cats):
     assert held.explained_variance == pytest.approx(1 - fvu(rows, sae.reconstruct(rows)), abs=1e-5)
     assert held.tokens == len(rows)
     answers = generate_tokens(model, prompts, max_new_tokens=cats.max_new_tokens, progress=False)
-    spliced = teacher_forced(model, tokenize(model, prompts), answers, reconstructed(sae))
+    [spliced] = teacher_forced_each(model, tokenize(model, prompts), answers, [(reconstructed(sae),)])
     assert found.spliced_kl == pytest.approx(float(spliced.kl.mean()), rel=1e-3)
     assert found.mean_ablated_kl > 0
     verdicts = cats.judge(prompts, it.generate(model, prompts, max_new_tokens=cats.max_new_tokens, progress=False))

@@ -9,7 +9,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.interventions import predictions
-from interp_transfer.interventions.predictions import teacher_forced, teacher_forced_each
+from interp_transfer.interventions.predictions import TeacherForced, teacher_forced_each
 from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.models.tokens import tokenize
 from tests.checkpoints import FAMILIES, TEXTS, WIDTH, hooked_transformer
@@ -26,6 +26,11 @@ def cases(model: Any) -> tuple[list[list[int]], list[list[int]]]:
     prompts = tokenize(model, TEXTS)
     answers = tokenize(model, [" home, they", "y", " in it: 12 + 7 and more", " a"])
     return prompts, answers
+
+
+def forced(model: Any, prompts: list[list[int]], answers: list[list[int]], *interventions: it.Intervention) -> TeacherForced:
+    [one] = teacher_forced_each(model, prompts, answers, [interventions])
+    return one
 
 
 def by_hand(model: Any, prompt: list[int], answer: list[int], *interventions: it.Intervention) -> float:
@@ -46,7 +51,7 @@ def by_hand(model: Any, prompt: list[int], answer: list[int], *interventions: it
 def test_kl_is_that_computed_by_hand(family: str, positions: str, wrapped: Callable[[str], Any]) -> None:
     model = wrapped(family)
     prompts, answers = cases(model)
-    found = teacher_forced(model, prompts, answers, steer(model, positions)).kl
+    found = forced(model, prompts, answers, steer(model, positions)).kl
     expected = [by_hand(model, p, a, steer(model, positions)) for p, a in zip(prompts, answers, strict=True)]
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=1e-3)
     if positions == "generated":
@@ -61,7 +66,7 @@ def test_kl_is_that_computed_by_hand(family: str, positions: str, wrapped: Calla
 def test_loss_is_that_of_transformers(positions: str, wrapped: Callable[[str], Any]) -> None:
     model = wrapped("qwen2")
     prompts, answers = cases(model)
-    found = teacher_forced(model, prompts, answers, steer(model, positions))
+    found = forced(model, prompts, answers, steer(model, positions))
     for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         tokens = torch.tensor([[*prompt, *answer]])
         with torch.no_grad():
@@ -76,11 +81,11 @@ def test_loss_is_that_of_transformers(positions: str, wrapped: Callable[[str], A
 def test_no_effect_is_no_divergence(wrapped: Callable[[str], Any], folder: Callable[[str], Path]) -> None:
     model = wrapped("qwen2")
     prompts, answers = cases(model)
-    assert float(teacher_forced(model, prompts, answers, steer(model, scale=0.0)).kl.max()) == pytest.approx(0.0, abs=1e-6)
+    assert float(forced(model, prompts, answers, steer(model, scale=0.0)).kl.max()) == pytest.approx(0.0, abs=1e-6)
     other = it.load_model(hooked_transformer(folder("qwen2")), tokenizer=model.tokenizer)
     torch.testing.assert_close(
-        teacher_forced(other, prompts, answers, steer(other)).kl,
-        teacher_forced(model, prompts, answers, steer(model)).kl,
+        forced(other, prompts, answers, steer(other)).kl,
+        forced(model, prompts, answers, steer(model)).kl,
         atol=1e-4,
         rtol=1e-3,
     )
@@ -89,18 +94,16 @@ def test_no_effect_is_no_divergence(wrapped: Callable[[str], Any], folder: Calla
 def test_small_batches_give_the_same(wrapped: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model = wrapped("gpt2")
     prompts, answers = cases(model)
-    found = teacher_forced(model, prompts, answers, steer(model, "generated")).kl
+    found = forced(model, prompts, answers, steer(model, "generated")).kl
     monkeypatch.setattr("interp_transfer.interventions.predictions.LOGITS_PER_BATCH", 1)
-    torch.testing.assert_close(
-        teacher_forced(model, prompts, answers, steer(model, "generated")).kl, found, atol=1e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(forced(model, prompts, answers, steer(model, "generated")).kl, found, atol=1e-5, rtol=1e-4)
 
 
 def test_empty_answers_are_refused(wrapped: Callable[[str], Any]) -> None:
     model = wrapped("qwen2")
     for prompts, answers in (([], []), ([[1, 2]], [[]])):
         with pytest.raises(ValueError, match="at least one text, and a token in each answer"):
-            teacher_forced(model, prompts, answers)
+            forced(model, prompts, answers)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -108,7 +111,7 @@ def test_blocks_before_the_first_site_run_once_and_figures_stay(family: str, wra
     model = wrapped(family)
     prompts, answers = cases(model)
     settings = [(steer(model, where, scale),) for where in ("all", "generated") for scale in (1.0, -2.0)]
-    alone = [teacher_forced(model, prompts, answers, *setting) for setting in settings]
+    alone = [forced(model, prompts, answers, *setting) for setting in settings]
     passes: list[int] = []
     handles = [
         model.blocks[k].register_forward_hook(lambda module, args, output, k=k: passes.append(k))  # noqa: ARG005
@@ -163,7 +166,7 @@ def test_a_model_whose_blocks_cannot_be_left_out_runs_whole(wrapped: Callable[[s
     model = wrapped("qwen2")
     prompts, answers = cases(model)
     settings = [(steer(model, "all", scale),) for scale in (1.0, 2.0, 3.0, 4.0)]
-    whole = [teacher_forced(model, prompts, answers, *setting).kl for setting in settings]
+    whole = [forced(model, prompts, answers, *setting).kl for setting in settings]
     real, tried = predictions.starting_at, []
 
     def wrong(model: Any, block: int, output: Any) -> Any:
@@ -184,12 +187,12 @@ def test_logits_are_computed_after_the_answers_tokens_alone(wrapped: Callable[[s
     head = model.original_model.get_output_embeddings()._modules["_original_component"]
     handle = head.register_forward_hook(lambda module, args, output: seen.append(output.shape[:-1].numel()))  # noqa: ARG005
     try:
-        found = teacher_forced(model, prompts, answers, steer(model)).kl
+        found = forced(model, prompts, answers, steer(model)).kl
     finally:
         handle.remove()
     assert seen == [sum(map(len, answers))] * 2
     ending = it.Intervention("unembed.hook_out", lambda a: a + 0.0, "all")  # at the logits themselves: all are computed
-    both = teacher_forced(model, prompts, answers, steer(model), ending).kl
+    both = forced(model, prompts, answers, steer(model), ending).kl
     torch.testing.assert_close(both, found, atol=1e-5, rtol=1e-4)
 
 
@@ -198,7 +201,7 @@ def test_a_model_that_does_not_call_its_unembedding_computes_all_logits(
 ) -> None:
     model = wrapped("qwen2")
     prompts, answers = cases(model)
-    expected = teacher_forced(model, prompts, answers, steer(model)).kl
+    expected = forced(model, prompts, answers, steer(model)).kl
     elsewhere = torch.nn.Linear(WIDTH, 3)  # as if the logits were computed from the weights without a call of the module
     monkeypatch.setattr(model.original_model, "get_output_embeddings", lambda: elsewhere)
-    torch.testing.assert_close(teacher_forced(model, prompts, answers, steer(model)).kl, expected)
+    torch.testing.assert_close(forced(model, prompts, answers, steer(model)).kl, expected)

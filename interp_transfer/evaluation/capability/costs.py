@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.interventions.predictions import TeacherForced, teacher_forced
+from interp_transfer.interventions.predictions import TeacherForced, teacher_forced_each
 from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.tokens import tokenize
 from interp_transfer.stats import Estimate, mean_interval
@@ -66,7 +66,8 @@ def off_distribution(model: HookedModel, texts: Sequence[str], *interventions: I
     """
     if isinstance(texts, str) or not texts:
         raise ValueError("no texts to predict: give a list of strings")
-    return cost_of(teacher_forced(model, *whole_texts(model, texts), *interventions))
+    [forced] = teacher_forced_each(model, *whole_texts(model, texts), [interventions])
+    return cost_of(forced)
 
 
 def whole_texts(model: HookedModel, texts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:

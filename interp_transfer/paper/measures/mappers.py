@@ -14,7 +14,7 @@ from interp_transfer.evaluation.replacement import MAPPED, validate_replacement
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.interventions.predictions import teacher_forced
+from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.mapping.controls import token_means
 from interp_transfer.mapping.mappers import Mapper
@@ -123,7 +123,7 @@ def _replacement(setup: TwoModels, detailed: bool) -> Callable[[Intervention | N
             if put is None:
                 row |= {f"KL{name}": None, f"agreement{name}": None}
                 continue
-            left = teacher_forced(target.model, tokens[name], answers[name], put)
+            [left] = teacher_forced_each(target.model, tokens[name], answers[name], [(put,)])
             row |= {f"KL{name}": mean_interval(left.kl.tolist()), f"agreement{name}": mean_interval(left.agreement.tolist())}
         if detailed:
             row["MvA"] = _closer(setup, put, next(iter(prompts.values()))) if put is not None else None
