@@ -24,8 +24,7 @@ from interp_transfer.activations.store.reader import Runs, Store, open_store
 from interp_transfer.io import checked, hashed, write_json
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.row_blocks import StoredPart, side_by_side
-from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.identity import ModelIdentity
 
 FORMAT = "interp_transfer.pairs/1"
 SOURCE, TARGET = "source:", "target:"
@@ -152,21 +151,15 @@ class StoredPairs(PairedActivations):
         return f", {self.store.dtype} in {str(self.store.folder)!r}"
 
 
-def open_pairs(
-    folder: str | Path, source: HookedModel | None = None, target: HookedModel | None = None, *, check: bool = True
-) -> StoredPairs:
+def open_pairs(folder: str | Path) -> StoredPairs:
     """Open the pairs that ``collect(..., store=folder)`` has written so far, without the models.
 
-    Args:
-        folder: the store's folder.
-        source: refuse pairs of another source model.
-        target: refuse pairs of another target model.
-        check: compare the checksum of each shard before its first row is read, once in a process.
+    The checksum of each shard is compared before its first row is read, once in a process.
 
     Raises:
-        ValueError: for a folder without such a store, a damaged one, or another model's.
+        ValueError: for a folder without such a store, or a damaged one.
     """
-    store = open_store(folder, check=check)
+    store = open_store(folder)
     if store.meta.get("holds") != FORMAT:
         raise ValueError(f"the store in {str(folder)!r} holds no pairs of this package: give the store= of a collect(...)")
     try:
@@ -175,12 +168,6 @@ def open_pairs(
         report = report_of(check_type(store.meta["strategy"], str), store.manifest.state)
     except (KeyError, TypeError, TypeCheckError) as error:
         raise ValueError(f"the store in {str(folder)!r} is damaged: its manifest does not describe pairs ({error})") from error
-    for side, model, known in zip(("source", "target"), (source, target), models, strict=True):
-        if model is not None and identity(model).fingerprint != known.fingerprint:
-            raise ValueError(
-                f"the pairs in {str(folder)!r} have the {side} {known}, and {identity(model)} was given: load that model, or "
-                "collect anew into another folder"
-            )
     return StoredPairs(
         {s: StoredColumn(store, (SOURCE + s,)) for s, _ in sites},
         {t: StoredColumn(store, (TARGET + t,)) for _, t in sites},
