@@ -218,8 +218,6 @@ def align(
         ValueError: for an unknown strategy, a tokenizer without offsets, or a chat that a template changes.
     """
     find_strategy(strategy)
-    if isinstance(texts, str):
-        raise ValueError("texts is one string: give a list of strings")
     return align_spans(spans_of(source, texts), spans_of(target, texts), strategy)
 
 

@@ -96,8 +96,6 @@ def capture(
     Raises:
         ValueError: for unknown sites, texts beyond the context, positions that a text lacks, NaN in the activations.
     """
-    if isinstance(texts, str):
-        raise ValueError("texts is one string: give a list of strings")
     points = hook_points(model, sites)
     check_positions(positions)
     if positions in ("generated", "response"):

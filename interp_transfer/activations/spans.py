@@ -98,8 +98,10 @@ def spans_of(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str | Chat | 
     """Return the spans of the tokens of texts and chats, as the model reads them.
 
     Raises:
-        ValueError: as ``token_spans`` and ``chat_spans``.
+        ValueError: for one string instead of a list, and as ``token_spans`` and ``chat_spans``.
     """
+    if isinstance(texts, str):
+        raise ValueError(f"one string was given, {texts[:60]!r}: give a list of strings")
     prompts = [as_prompt(text) for text in texts]
     spans = iter(token_spans(tokenizer, [prompt for prompt in prompts if isinstance(prompt, str)]))
     chats = iter(chat_spans(tokenizer, [prompt for prompt in prompts if isinstance(prompt, Chat)]))

@@ -115,9 +115,8 @@ def feature_cards(
     Raises:
         ValueError: for an SAE of another model, an index out of range, no texts, or texts that the model cannot read.
     """
-    if isinstance(texts, str) or not len(texts):
-        what = "one string" if isinstance(texts, str) else "empty"
-        raise ValueError(f"texts is {what}: give a list of at least one string")
+    if not len(texts):
+        raise ValueError("texts is empty: give a list of at least one string")
     for name, number in (("examples", examples), ("logits", logits), ("bins", bins)):
         if number < 1:
             raise ValueError(f"{name}={number}: give a number of at least 1")

@@ -90,8 +90,6 @@ def generate_tokens(
     **options: Any,
 ) -> list[list[int]]:
     """Return completions as token ids, see ``generate``; each includes the token that ended it."""
-    if isinstance(prompts, str):
-        raise ValueError("prompts is one string: give a list of strings")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens}: generate at least one token")
     ids = tokenize(model, prompts)

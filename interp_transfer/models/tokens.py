@@ -56,9 +56,11 @@ def tokenize(
         any_length: return prompts that exceed the model's context too, instead of refusing them.
 
     Raises:
-        ValueError: for a prompt that is neither text nor chat or has no tokens, a chat that ``render_chat`` refuses, or (as
-            `TextTooLong`) a prompt that exceeds the model's context.
+        ValueError: for one string instead of a list, a prompt that is neither text nor chat or has no tokens, a chat that
+            ``render_chat`` refuses, or (as `TextTooLong`) a prompt that exceeds the model's context.
     """
+    if isinstance(prompts, str):
+        raise ValueError(f"one string was given, {prompts[:60]!r}: give a list of strings")
     tokenizer = tokenizer_of(model)
     texts: dict[int, str] = {}
     chats: dict[int, Chat] = {}

@@ -48,8 +48,6 @@ def mapped_activations(
         ValueError: for mappers of other models, two mappers to one site, mappers that were fitted on differently paired tokens,
             or texts that one of the models cannot read.
     """
-    if isinstance(texts, str):
-        raise ValueError("texts is one string: give a list of strings")
     mappers = [mapper] if isinstance(mapper, Mapper) else list(mapper)
     strategy = _checked(mappers, source, target)
     ids, theirs = tokenize(source, texts), tokenize(target, texts)

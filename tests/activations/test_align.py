@@ -206,6 +206,8 @@ def test_bad_input_is_named(tokenizers):
     a = tokenizers["qwen"]
     with pytest.raises(ValueError, match="unknown strategy 'last'"):
         align(a, a, ["x"], "last")
+    with pytest.raises(ValueError, match="one string was given, 'xy': give a list of strings"):
+        align(a, a, "xy")
     assert align(a, a, []).coverage == 0.0
     assert len(align(a, a, ["x", CHAT])) == len(align(a, a, ["x"])) + len(align(a, a, [CHAT]))
 

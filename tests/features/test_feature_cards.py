@@ -158,7 +158,7 @@ def test_completions_are_those_of_each_strength_alone(cards: list[module.Feature
 
 def test_refusals(sae: Sae, model: Any, models: Any, texts: list[str]) -> None:
     few = texts[:2]
-    with pytest.raises(ValueError, match="texts is one string"):
+    with pytest.raises(ValueError, match="one string was given"):
         feature_cards(sae, model, "text")
     with pytest.raises(ValueError, match="texts is empty"):
         feature_cards(sae, model, [])

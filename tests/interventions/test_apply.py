@@ -442,7 +442,7 @@ def test_refusals_of_arguments(wrapped: Callable[[str], Any]) -> None:
         with pytest.raises(ValueError, match=match):
             it.generate(model, TEXTS, **options)
     text: Any = TEXTS[0]
-    with pytest.raises(ValueError, match="prompts is one string"):
+    with pytest.raises(ValueError, match="one string was given"):
         it.generate(model, text)
     with pytest.raises(ValueError, match="position 7 does not exist in prompt 0, which has 5 tokens"):
         it.generate(model, TEXTS[:1], it.Intervention(SITE, lambda a: a, 7))
