@@ -1,4 +1,4 @@
-"""Look up by name, and suggest the closest name in errors."""
+"""Texts of errors: look up by name and suggest the closest name, and quote the first line of another error."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -38,3 +38,8 @@ def did_you_mean(name: str, known: Iterable[str], n: int = 1, cutoff: float = CU
     longer = [one for one in names if len(name) >= SHORTEST and one.startswith(name)]
     close = [*longer, *(one for one in difflib.get_close_matches(name, names, n=n, cutoff=cutoff) if one not in longer)][:n]
     return f"did you mean {', '.join(map(repr, close))}? " if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or the name of its type if it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -26,6 +26,7 @@ from interp_transfer.io import write_json
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site
+from interp_transfer.names import first_line
 from interp_transfer.plugins import known_models
 from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
 
@@ -293,7 +294,7 @@ def _read(folder: Path, device: str) -> Any:
         try:
             return SAE.load_from_disk(folder, device=device).eval()
         except (OSError, KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
-            raise ValueError(f"{str(folder)!r} holds no whole SAE of sae-lens: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{str(folder)!r} holds no whole SAE of sae-lens: {first_line(error)}") from error
 
 
 def _released(release: str, sae_id: str, device: str) -> Any:
@@ -304,7 +305,7 @@ def _released(release: str, sae_id: str, device: str) -> Any:
             return SAE.from_pretrained(release, sae_id, device=device).eval()
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(
-                f"cannot load {sae_id!r} of {release!r}: {str(error).splitlines()[0]} (a release needs the network, or a copy "
+                f"cannot load {sae_id!r} of {release!r}: {first_line(error)} (a release needs the network, or a copy "
                 "in the hub's cache)"
             ) from error
 

@@ -19,6 +19,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from interp_transfer.names import first_line
+
 FILES = ("mapper.json", "mapper.safetensors")
 
 # They include the HTTP client's own error, which is httpx's or httpx2's, depending on huggingface-hub's version.
@@ -83,11 +85,12 @@ def _remedy(error: Exception, repo_id: str, revision: str | None) -> str:
         return "this is not a valid repository name; give 'user/name', or the path of a folder"
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
     if isinstance(error, HfHubHTTPError):
-        return f"the hub answered {str(error).strip().splitlines()[0]}; try again later"
+        return f"the hub answered {first_line(error)}; try again later"
     if cause is None or isinstance(cause, OfflineModeIsEnabled):
         return (
             "the network is turned off and the hub's cache has no complete copy; unset HF_HUB_OFFLINE and local_files_only, or "
             "give the path of a downloaded folder"
         )
-    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-    return f"the hub could not be reached ({first}); try again with a network, or give the path of a downloaded folder"
+    return (
+        f"the hub could not be reached ({first_line(cause)}); try again with a network, or give the path of a downloaded folder"
+    )

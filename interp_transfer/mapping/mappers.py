@@ -25,6 +25,7 @@ from interp_transfer.mapping.hub import fetch, hub_errors, local_folder
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, applicable_mode, find_mode, find_norm, move
 from interp_transfer.mapping.networks import make_core
 from interp_transfer.models.identity import ModelIdentity, Space
+from interp_transfer.names import first_line
 from interp_transfer.vectors.vector import SteeringVector, check_same
 
 FORMAT = "interp_transfer.mapper/1"
@@ -277,7 +278,7 @@ class Mapper(
             mapper = cls(make_core(card.kind, (source.d, target.d), card.settings), source, target, card)
             mapper.load_state_dict(weights)
         except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, TypeCheckError) as error:
-            raise ValueError(f"the mapper in {str(where)!r} is damaged: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"the mapper in {str(where)!r} is damaged: {first_line(error)}") from error
         return mapper.eval().requires_grad_(False)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.extras import require
+from interp_transfer.names import first_line
 
 _CONFIG = "adapter_config.json"
 # What an adapter's file may hold besides corrections.
@@ -105,9 +106,9 @@ def adapter_folder(adapter: str | Path) -> Path:
         try:
             folder = Path(snapshot_download(str(adapter), allow_patterns=["adapter_*", "tokenizer*", "special_tokens*"]))
         except (OSError, HfHubHTTPError, HFValidationError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise ValueError(
-                f"the adapter {str(adapter)!r} is no folder, and the hub did not provide it ({reason}): give the folder of one"
+                f"the adapter {str(adapter)!r} is no folder, and the hub did not provide it ({first_line(error)}): give the "
+                "folder of one"
             ) from error
     if not is_adapter(folder):
         raise ValueError(f"{str(adapter)!r} holds no {_CONFIG}: give the folder that peft's save_pretrained wrote")
@@ -155,8 +156,7 @@ def merge_adapter(model: Any, folder: str | Path) -> Any:
                 )
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot load the adapter in {str(folder)!r}: {first}") from error
+        raise ValueError(f"cannot load the adapter in {str(folder)!r}: {first_line(error)}") from error
     if stored != own:
         raise ValueError(
             f"the adapter in {str(folder)!r} was made for another base: {min(stored ^ own)!r} is in only one of the two; load "

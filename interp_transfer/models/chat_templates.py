@@ -14,7 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from interp_transfer.io import hashed
-from interp_transfer.names import find
+from interp_transfer.names import find, first_line
 from interp_transfer.prompts.alpaca import alpaca
 from interp_transfer.prompts.chats import Chat
 from interp_transfer.prompts.reasoning import split_reasoning
@@ -191,10 +191,9 @@ def _rendered(tokenizer: Any, messages: Messages, chat: Chat, takes_system: bool
         if not isinstance(text, str):
             raise TypeError(f"it returned a {type(text).__name__}, not a text")
     except Exception as error:  # a template is foreign code and raises what it likes
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         shown = str(chat.to_list())
         raise ValueError(
-            f"the model's chat template rejects the chat {shown[:160]}{'...' if len(shown) > 160 else ''}: {reason} "  # noqa: PLR2004
+            f"the model's chat template rejects the chat {shown[:160]}{'...' if len(shown) > 160 else ''}: {first_line(error)} "  # noqa: PLR2004
             f"(its roles are {', '.join(role for role, _ in chat.messages)}): change the messages, or give the prompt as a text"
         ) from error
     bos = tokenizer.bos_token if _adds_bos(tokenizer) else ""

@@ -15,6 +15,7 @@ from interp_transfer.models.gguf import dequantized
 from interp_transfer.models.identity import ModelIdentity, checkpoint_identity
 from interp_transfer.models.locate import locate
 from interp_transfer.models.supported import LOADABLE, check_supported, language_config
+from interp_transfer.names import first_line
 
 BAR_FROM_BYTES = 200_000_000
 """Local weights from this size on are loaded with a progress bar."""
@@ -156,7 +157,7 @@ def _readable(name: str, local: bool) -> Iterator[None]:
         *(OSError, ValueError, KeyError, RuntimeError, ImportError),
         *(SafetensorError, StrictDataclassError, HFValidationError, HfHubHTTPError),
     ) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         if local:
             raise ValueError(f"cannot load the model in {name!r}: {reason}") from error
         raise ValueError(f"cannot load {name!r} from the hub: {reason}") from error
@@ -173,8 +174,7 @@ def _load_pretrained(name: str, place: _Place, options: LoadOptions, device: Any
         try:
             config = AutoConfig.from_pretrained(path, **source)
         except (ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"{reason} {LOADABLE}") from error
+            raise ValueError(f"{first_line(error)} {LOADABLE}") from error
     check_supported(name, config)
     how: dict[str, Any] = {
         key: value

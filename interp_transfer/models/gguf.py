@@ -11,6 +11,7 @@ from typing import Any
 
 from interp_transfer.extras import require
 from interp_transfer.io import atomic_folder, cache_folder
+from interp_transfer.names import first_line
 
 SUFFIX = ".gguf"
 _TOKENIZER_BYTES = 100_000_000  # more than any tokenizer has
@@ -52,8 +53,7 @@ def _check(file: Path) -> int:
     try:
         tensors = reader.GGUFReader(file).tensors
     except _BAD_FILE as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{str(file)!r} is cut or no GGUF file ({reason}): fetch it again") from error
+        raise ValueError(f"{str(file)!r} is cut or no GGUF file ({first_line(error)}): fetch it again") from error
     return sum(int(tensor.n_elements) for tensor in tensors)
 
 
@@ -69,9 +69,8 @@ def _convert(file: Path, out: Path) -> None:
         check_supported(str(file), hf.config)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
     except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"transformers cannot convert {str(file)!r} ({reason}): load the checkpoint that it was made from"
+            f"transformers cannot convert {str(file)!r} ({first_line(error)}): load the checkpoint that it was made from"
         ) from error
     # The weights are ordinary by now; transformers refuses to save a model that is marked as quantized.
     hf.hf_quantizer, hf.is_quantized = None, False

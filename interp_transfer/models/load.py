@@ -21,7 +21,7 @@ from interp_transfer.models.hooked_model import HookedModel, huggingface_model, 
 from interp_transfer.models.identity import checkpoint_identity, is_unprocessed, register, wrapped_identity
 from interp_transfer.models.supported import LOADABLE, check_supported
 from interp_transfer.models.tokens import tokenizer_of
-from interp_transfer.names import did_you_mean
+from interp_transfer.names import did_you_mean, first_line
 
 WRAPPERS = ("bridge", "hooked_transformer")
 
@@ -167,10 +167,9 @@ def _checked_dtype(dtype: str | torch.dtype, device: str | torch.device | None) 
             one = torch.ones(1, 1, dtype=named, device=device)
             nn.functional.linear(one, one).softmax(dim=-1)
         except (RuntimeError, TypeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise ValueError(
-                f"device={str(device)!r} is missing or does not compute in {named} ({reason}): give another device=, or dtype= "
-                "'float32', 'bfloat16' or 'float16'"
+                f"device={str(device)!r} is missing or does not compute in {named} ({first_line(error)}): give another "
+                "device=, or dtype= 'float32', 'bfloat16' or 'float16'"
             ) from error
     return named
 
@@ -199,9 +198,8 @@ def _wrap(hf: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> HookedModel
                 hf, architecture, hf_config=hf.config, tokenizer=tokenizer, dtype=dtype, model_name=Path(name).name
             )
     except (ValueError, KeyError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"transformer-lens cannot wrap the architecture {architecture!r} of {name!r}: {reason}: {LOADABLE}"
+            f"transformer-lens cannot wrap the architecture {architecture!r} of {name!r}: {first_line(error)}: {LOADABLE}"
         ) from error
     for module in offloaded:  # the bridge added a bias of zeros, which accelerate does not have in its store
         module.register_parameter("bias", None)

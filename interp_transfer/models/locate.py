@@ -4,7 +4,7 @@ from pathlib import Path
 
 from interp_transfer.models.adapters import is_adapter
 from interp_transfer.models.gguf import SUFFIX
-from interp_transfer.names import did_you_mean
+from interp_transfer.names import did_you_mean, first_line
 from interp_transfer.plugins import known_model, known_models
 
 HUB_SECONDS = 5
@@ -61,10 +61,9 @@ def _ask_hub(name: str, file: str, revision: str | None) -> None:
         if not isinstance(try_to_load_from_cache(name, file, revision=revision), str):
             get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=HUB_SECONDS)
     except Exception as error:  # noqa: BLE001 - each version of huggingface-hub has other classes for a missing network
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"cannot load {name!r}: it is no known model and no local folder, and the hub did not provide it ({reason}): "
-            f"{_similar_folder(Path(name))}if there is no network, give the path of a downloaded copy"
+            f"cannot load {name!r}: it is no known model and no local folder, and the hub did not provide it "
+            f"({first_line(error)}): {_similar_folder(Path(name))}if there is no network, give the path of a downloaded copy"
         ) from error
 
 

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from interp_transfer.names import first_line
 from interp_transfer.prompts.chats import Prompt, as_prompt, as_user_message, with_answer
 
 COLUMNS = ("text", "messages", "prompt")
@@ -76,10 +77,9 @@ def _rows(name: str, most: int) -> Iterator[tuple[str, Any]]:
         stream = load(dataset, split=split or "train", streaming=True)
         yield from ((f"{name}, row {index}", row) for index, row in enumerate(islice(stream, most)))
     except (OSError, ImportError, ValueError, DatasetsError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"cannot read the texts {name!r}: it is no file, and no data set that can be loaded ({reason}): give a JSONL or "
-            "text file"
+            f"cannot read the texts {name!r}: it is no file, and no data set that can be loaded ({first_line(error)}): give a "
+            "JSONL or text file"
         ) from error
 
 

@@ -18,7 +18,7 @@ from interp_transfer.evaluation.capability.harness import BATCH_SIZE, harness_mo
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
-from interp_transfer.names import did_you_mean
+from interp_transfer.names import did_you_mean, first_line
 from interp_transfer.stats import Estimate, mean_interval, rate
 
 LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
@@ -165,8 +165,8 @@ def _having_data(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # ConnectionError, FileNotFoundError and the hub's own errors are kinds of it
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"the data of task {name!r} cannot be loaded: {first}. Run it once with a network") from error
+        reason = first_line(error)
+        raise ValueError(f"the data of task {name!r} cannot be loaded: {reason}. Run it once with a network") from error
 
 
 def _scores(result: Mapping[str, Any], parts: Sequence[str]) -> tuple[Scores, Mapping[str, float]]:

@@ -18,6 +18,7 @@ from typing import Any
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
+from interp_transfer.names import first_line
 
 FORMAT = "interp_transfer.opinions/1"
 
@@ -65,7 +66,7 @@ class OpinionCache:
             try:
                 known.update(_read(line))
             except (ValueError, RecursionError, TypeCheckError) as error:
-                damaged.append(f"{file}, line {number}: {str(error).splitlines()[0]}")
+                damaged.append(f"{file}, line {number}: {first_line(error)}")
         return cls(file, known, tuple(damaged))
 
     def add(self, key: str, opinion: Opinion) -> None:

@@ -21,6 +21,7 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity, weights_fingerprint
 from interp_transfer.models.load import load_model
 from interp_transfer.models.tokens import tokenizer_of
+from interp_transfer.names import first_line
 from interp_transfer.plugins import known_model
 
 Form = Callable[[Any, str, str], str]
@@ -221,8 +222,7 @@ def load_classifier(model: str, device: str | None = None) -> tuple[Any, Any] | 
         tok = AutoTokenizer.from_pretrained(model)
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(model)
     except (OSError, KeyError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot load the judge {model!r}: {first}; give its hub name or folder") from error
+        raise ValueError(f"cannot load the judge {model!r}: {first_line(error)}; give its hub name or folder") from error
     if tok.pad_token is None:
         tok.pad_token = tok.eos_token or tok.unk_token
     loaded.config.pad_token_id = tok.pad_token_id

@@ -11,6 +11,7 @@ from typing import Any
 from interp_transfer.evaluation.judges.opinion import Item, Opinion
 from interp_transfer.extras import require
 from interp_transfer.models.identity import weights_fingerprint
+from interp_transfer.names import first_line
 
 PORTION = 256
 """Number of pairs after which opinions are yielded, and stored."""
@@ -73,5 +74,5 @@ def similarity_judge(model: str, *, device: str | None = None) -> SimilarityJudg
     try:
         return SimilarityJudge(library.SentenceTransformer(model, device=device), model)
     except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot load the sentence-transformers model {model!r}: {first}; give its name or folder") from error
+        reason = first_line(error)
+        raise ValueError(f"cannot load the sentence-transformers model {model!r}: {reason}; give its name or folder") from error
