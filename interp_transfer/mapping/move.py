@@ -18,10 +18,9 @@ target.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.names import find
@@ -72,22 +71,14 @@ def raw(f: Map, vector: SteeringVector) -> Float[Tensor, " d_target"]:
 MODES: dict[str, Mode] = {"difference": difference, "delta": delta, "jacobian": jacobian, "raw": raw}
 
 
-@runtime_checkable
-class SetsRowsApart(Protocol):
-    """A map that sends massive rows to one row of the target, so that it has no derivative there."""
-
-    def is_massive(self, rows: Float[Tensor, "n d_source"]) -> Bool[Tensor, " n"]:
-        """Which rows are set apart."""
-        ...
-
-
 def ordinary_rows(f: Map, rows: Float[Tensor, "n d_source"]) -> Float[Tensor, "m d_source"]:
-    """The rows that a map does not set apart as massive.
+    """The rows that a map does not set apart as massive: a mapper sends those to one row, so it has no derivative there.
 
     Raises:
         ValueError: if it sets all of them apart.
     """
-    kept = rows[~f.is_massive(rows)] if isinstance(f, SetsRowsApart) else rows
+    is_massive = getattr(f, "is_massive", None)
+    kept = rows if is_massive is None else rows[~is_massive(rows)]
     if not len(kept):
         raise ValueError(f"all {len(rows)} activations are massive for this mapper, which maps those to one row: give others")
     return kept

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from interp_transfer.features.sae import Sae
 from interp_transfer.mapping.mappers import Mapper
@@ -138,7 +139,7 @@ def match_features(moved: Sae, own: Sae, rows: Float[Tensor, "n d_model"]) -> "p
     check_same(moved.model, own.model, "these SAEs are")
     if moved.site != own.site:
         raise ValueError(f"the SAEs are of {moved.site!r} and {own.site!r}: compare two of one site")
-    cosines = _unit(moved.decoder) @ _unit(own.decoder).T
+    cosines = normalize(moved.decoder.float()) @ normalize(own.decoder.float()).T
     best, match = cosines.max(dim=1)
     mutual = cosines.argmax(dim=0)[match] == torch.arange(len(match))
     a, b = moved.encode(rows), own.encode(rows)[:, match]
@@ -149,10 +150,6 @@ def match_features(moved: Sae, own: Sae, rows: Float[Tensor, "n d_model"]) -> "p
     columns = {"match": match.tolist(), "cosine": best.tolist(), "mutual": mutual.tolist()}
     columns["correlation"] = torch.where(fires, correlation, torch.nan).tolist()
     return pd.DataFrame({**columns, "overlap": overlap}).rename_axis("feature")
-
-
-def _unit(rows: Tensor) -> Tensor:
-    return rows.float() / rows.float().norm(dim=1, keepdim=True).clamp(min=1e-12)
 
 
 def _overlap(one: Tensor, other: Tensor) -> float:
