@@ -6,9 +6,8 @@ from torch import Tensor
 
 import interp_transfer as it
 from benchmarks.measure import Result, ratio
-from benchmarks.pairs import made
+from benchmarks.pairs import made, moments
 from interp_transfer.mapping.closed_form import ridge
-from interp_transfer.mapping.moments import moments
 from interp_transfer.mapping.row_blocks import BLOCK_ROWS
 
 ROWS, WIDTHS, PENALTY = 22_220, (896, 1536), 1e-3  # a tenth of the texts is held out: 20,000 rows are fitted
@@ -23,7 +22,8 @@ def run() -> list[Result]:
     standard = (x - x.mean(dim=0)) / x.std(dim=0)
     alpha = PENALTY * (len(x) - 1)  # a share of the mean variance, summed over rows, where every variance is one
 
-    weight, bias = ridge(moments(zip(standard.split(BLOCK_ROWS), y.split(BLOCK_ROWS), strict=True)), PENALTY)
+    blocks = zip(standard.split(BLOCK_ROWS), y.split(BLOCK_ROWS), strict=True)
+    weight, bias = ridge(moments(blocks, WIDTHS), PENALTY)
     by_rows = least_squares(standard, y, alpha)
     sklearn = Ridge(alpha=alpha).fit(standard.numpy(), y.numpy())
     by_sklearn = torch.from_numpy(sklearn.coef_.T)

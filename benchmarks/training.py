@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import Result, ratio
-from benchmarks.pairs import made
+from benchmarks.pairs import made, moments
 from interp_transfer.mapping.fit import Scales
-from interp_transfer.mapping.moments import Block, moments
+from interp_transfer.mapping.moments import Block
 from interp_transfer.mapping.networks import make_core
 from interp_transfer.mapping.row_blocks import BLOCK_ROWS, MemoryPart, Transformed
 from interp_transfer.mapping.training import Training, train_by_gradient
@@ -29,7 +29,7 @@ def run() -> list[Result]:
 def measure(name: str, widths: tuple[int, int], rows: int, n: int) -> Result:
     pairs = made(rows, widths)
     _, x, y = pairs.rows()
-    found = moments([(x, y)])
+    found = moments([(x, y)], widths)
     standard = Scales(found, whiten=True).into
     judged = pairs.held_out(0.1, SEED)
     train, judge = (pairs.part(which) for which in (~judged, judged))

@@ -5,7 +5,6 @@ centred by its own mean before its products are taken, and blocks are merged by 
 (1983), so means that are large compared with the spread, as in residual streams, cost no digits.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -85,16 +84,15 @@ class RunningMoments:
     Args:
         d_source: width of source rows.
         d_target: width of target rows.
-        device: device of the sums.
     """
 
-    def __init__(self, d_source: int, d_target: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, d_source: int, d_target: int) -> None:
         both = d_source + d_target
         self._rows, self._d = 0, d_source
-        self._mean = torch.zeros(both, dtype=torch.float64, device=device)
-        self._products = torch.zeros(d_source, both, dtype=torch.float64, device=device)  # xx, and xy to its right
-        self._yy = torch.zeros(d_target, dtype=torch.float64, device=device)
-        self._work = torch.empty(WORK_ROWS, both, dtype=torch.float64, device=device)
+        self._mean = torch.zeros(both, dtype=torch.float64)
+        self._products = torch.zeros(d_source, both, dtype=torch.float64)  # xx, and xy to its right
+        self._yy = torch.zeros(d_target, dtype=torch.float64)
+        self._work = torch.empty(WORK_ROWS, both, dtype=torch.float64)
 
     def update(self, x: Float[Tensor, "row d_source"], y: Float[Tensor, "row d_target"]) -> None:
         """Add rows."""
@@ -147,19 +145,3 @@ def all_reduced(own: Moments) -> Moments:
         summed(own.xy + own.rows * off_x[:, None] * off_y),
         summed(own.yy + own.rows * off_y.square()),
     )
-
-
-def moments(blocks: Iterable[Block]) -> Moments:
-    """Return the moments of all rows of some blocks.
-
-    Raises:
-        ValueError: for no rows.
-    """
-    running: RunningMoments | None = None
-    for x, y in blocks:
-        running = running or RunningMoments(x.shape[1], y.shape[1], x.device)
-        running.update(x, y)
-    total = running.result() if running is not None else None
-    if total is None or not total.rows:
-        raise ValueError("no rows to take moments of: give at least one block with rows in it")
-    return total

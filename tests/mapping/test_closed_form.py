@@ -6,7 +6,7 @@ from scipy.linalg import orthogonal_procrustes
 from sklearn.linear_model import LinearRegression, Ridge
 
 from interp_transfer.mapping.closed_form import low_rank, procrustes, ridge
-from interp_transfer.mapping.moments import Moments, moments
+from interp_transfer.mapping.moments import Moments, RunningMoments
 
 
 def rows(d_source: int, d_target: int, *, noise: float = 0.1, n: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
@@ -16,8 +16,11 @@ def rows(d_source: int, d_target: int, *, noise: float = 0.1, n: int = 400) -> t
     return x, x @ matrix + 1 + noise * torch.randn(n, d_target, generator=generator, dtype=torch.float64)
 
 
-def of(x: torch.Tensor, y: torch.Tensor) -> Moments:
-    return moments(zip(x.split(97), y.split(97), strict=True))
+def of(x: torch.Tensor, y: torch.Tensor, block: int = 97) -> Moments:
+    running = RunningMoments(x.shape[1], y.shape[1])
+    for a, b in zip(x.split(block), y.split(block), strict=True):
+        running.update(a, b)
+    return running.result()
 
 
 def error(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> float:
@@ -45,7 +48,7 @@ def test_no_penalty_is_least_squares_even_where_a_dimension_is_constant() -> Non
 @pytest.mark.parametrize("penalty", [1e-3, 1e-1])
 def test_ridge_streamed_over_many_float32_rows_is_that_of_solvers_that_see_them_all(penalty: float) -> None:
     x, y = (side.float() for side in rows(48, 32, n=20_000))
-    m = moments(zip(x.split(1777), y.split(1777), strict=True))
+    m = of(x, y, 1777)
     weight, bias = ridge(m, penalty)
     x, y = x.double(), y.double()
     a, b = x - x.mean(0), y - y.mean(0)
