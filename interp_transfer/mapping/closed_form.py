@@ -23,9 +23,12 @@ def ridge(m: Moments, penalty: float) -> Affine:
             their scale.
     """
     gram = m.xx + penalty * m.xx.diagonal().mean() * torch.eye(len(m.xx), dtype=m.xx.dtype, device=m.xx.device)
-    # lstsq, not solve: constant dimensions make the matrix singular when there is no penalty. gelsd is not on GPUs.
-    driver = "gelsd" if gram.device.type == "cpu" else None
-    weight = torch.linalg.lstsq(gram, m.xy, driver=driver).solution
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if penalty > 0 and not failed:
+        weight = torch.cholesky_solve(m.xy, factor)
+    else:  # constant dimensions make the matrix singular when there is no penalty; gelsd is not on GPUs
+        driver = "gelsd" if gram.device.type == "cpu" else None
+        weight = torch.linalg.lstsq(gram, m.xy, driver=driver).solution
     return weight, m.mean_y - m.mean_x @ weight
 
 
