@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
 from plotly.graph_objects import Figure
 
+from interp_transfer.names import first_line
 from interp_transfer.plots.conditions import condition_bars
 from interp_transfer.plots.effect import effect_curves
 from interp_transfer.plots.sites import site_bars
@@ -64,7 +66,14 @@ def write_report(folder: Path) -> Path:
     """
     folder = Path(folder)
     run = read_run(folder)
-    return write_page(page(run.result, run.completions), folder / "report.html")
+    try:
+        drawn = page(run.result, run.completions)
+    except (KeyError, TypeError, AttributeError, UndefinedError) as error:
+        raise ValueError(
+            f"{folder / 'result.json'} holds something else than this version writes ({first_line(error)}): draw it with the "
+            "version that wrote it, or do the run again"
+        ) from error
+    return write_page(drawn, folder / "report.html")
 
 
 def page(result: ResultJson, completions: CompletionsJson) -> str:

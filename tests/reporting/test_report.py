@@ -291,6 +291,21 @@ def test_a_field_of_the_result_that_was_changed_is_named(
         write_report(folder)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("mapper", 3), ("sites", {"source": 1}), ("conditions", {"native": {}}), ("target", ["x"])],
+)
+def test_content_of_another_kind_with_its_digest_is_one_line(
+    save: Save, result: Json, completions: Json, field: str, value: Any
+) -> None:
+    folder = save(result, completions)
+    (folder / "result.json").write_text(json.dumps(sealed({**result, field: value})))
+    with pytest.raises(ValueError, match=r"result.json") as error:
+        write_report(folder)
+    assert "\n" not in str(error.value)
+    assert not (folder / "report.html").exists()
+
+
 def test_a_result_without_conditions_or_other_fields(save: Save, result: Json, completions: Json) -> None:
     with pytest.raises(ValueError, match=r"result.json: field 'conditions' is empty"):
         write_report(save({**result, "conditions": {}}, completions))
