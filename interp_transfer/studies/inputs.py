@@ -66,9 +66,15 @@ def edition_of(task: str | Task | Mapping[str, Any], models: Sequence[Any]) -> s
     """
     if not isinstance(task, str) or task not in ready_tasks():
         return None
-    names = [str(model) if isinstance(model, str | Path) else getattr(model, "name_or_path", "") for model in models]
-    makers = [plugin_of_model(name) for name in names]
+    makers = [plugin_of_model(_name(model)) for model in models]
     return None if any(maker is not None and task in maker.tasks() for maker in makers) else READY
+
+
+def _name(model: Any) -> str:
+    """The name of a model, which need not be loaded."""
+    if isinstance(model, HookedModel):
+        return identity(model).name
+    return str(model) if isinstance(model, str | Path) else str(getattr(model, "name_or_path", ""))
 
 
 def data_options(data: str | None, chat: bool = False) -> dict[str, Any]:

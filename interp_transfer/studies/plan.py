@@ -99,7 +99,7 @@ def plan_sweep(
     seed: int = 0,
     early: bool = False,
 ) -> Plan:
-    """Count the work of a sweep, at most, and time each kind of it; arguments as for `search.sweep.sweep`."""
+    """Count the work of a sweep (with ``early`` the most), and time each kind of it; arguments of `search.sweep.sweep`."""
     one = speed(model, task, seed)
     clean = min(max(n, CLEAN_PROMPTS), len(task.clean("validation")))
     places = len(expand_sites(model, SITES if sites is None else sites)) * len(POSITIONS if positions is None else positions)

@@ -41,6 +41,7 @@ def test_a_name_that_a_plugin_also_has_means_the_ready_task_for_other_models():
 def test_refusal_on_a_real_model_is_not_that_of_the_micro_world():
     assert edition_of("refusal", ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")) == "ready"
     assert edition_of("refusal", ("micro-qwen-s", "micro-qwen-m")) is None
+    assert edition_of("refusal", (it.load_model("micro-qwen-s"),) * 2) is None, "nor where it is loaded already"
 
 
 def test_by_default_a_run_takes_all_prompts_if_there_are_fewer_than_200(cats: it.Task, models: Any):
