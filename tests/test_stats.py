@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, sem, t
 
 from interp_transfer.stats import (
     Estimate,
@@ -20,6 +20,13 @@ def test_a_ratio_over_ones_is_a_mean() -> None:
     values = [0.2, 0.9, 0.4, 0.7, 0.1]
     ratio, mean = ratio_interval(values, [1.0] * 5), mean_interval(values)
     assert (ratio.value, ratio.low, ratio.high, ratio.n) == pytest.approx((mean.value, mean.low, mean.high, mean.n))
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    values = [0.2, 0.9, 0.4, 0.7, 0.1]
+    low, high = t.interval(0.95, len(values) - 1, np.mean(values), sem(values))
+    found = mean_interval(values)
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
 
 
 def test_a_ratio_that_is_the_same_in_every_text_is_sure() -> None:

@@ -6,7 +6,7 @@ from interp_transfer.activations.agreement import fvu, mean_cosine, norm_ratio
 
 
 def test_fvu_is_one_minus_r2_over_all_dimensions() -> None:
-    truth = torch.randn(50, 8) * torch.arange(1, 9) + 5
+    truth = torch.randn(50, 8) * torch.arange(1, 9) + 5 * torch.arange(8)  # each dimension has its own mean
     guess = truth + torch.randn(50, 8)
     expected = 1 - r2_score(truth.numpy(), guess.numpy(), multioutput="variance_weighted")
     assert fvu(truth, guess) == pytest.approx(expected, rel=1e-5)

@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.compare import SCHEMA, Result
-from interp_transfer.evaluation.evaluator import Condition, evaluator, pooled, random_like
+from interp_transfer.evaluation.evaluator import Condition, evaluator, pooled, random_like, strongest
 from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.stats import Estimate, share_to_dict
@@ -123,3 +124,17 @@ def test_bad_comparisons_are_refused(model, cats, native):
         it.compare(model, cats, {"native": steer}, n=10**6)
     with pytest.raises(ValueError, match="adds a vector"):
         it.compare(model, cats, {"gone": it.ablate(native)}, n=5)
+
+
+def test_all_random_draws_are_pooled_the_first_one_on_all_prompts(model, cats, native, monkeypatch):
+    monkeypatch.setattr("interp_transfer.evaluation.evaluator.RANDOM_PROMPTS", 3)
+    settings = [(one,) for one in random_like(it.add(native, 1.0), seed=0, draws=4)]
+    judged = evaluator(model, cats, "test", n=6).judge_draws(settings, [1.0] * 4)
+    assert [len(draw.verdicts) for draw in judged.draws] == [6, 3, 3, 3]
+    assert judged.success.n == 4 * 3
+
+
+def test_the_strongest_draw_is_that_with_most_intact_answers(result):
+    draws = [replace(result.conditions["native"], intact=Estimate(value, 0.0, 1.0, 10)) for value in (0.1, 0.7, 0.3)]
+    found = strongest(draws, "the strongest of 3")
+    assert (found.intact.value, found.note, found.draws) == (0.7, "the strongest of 3", tuple(draws))

@@ -19,6 +19,17 @@ def paired(x: torch.Tensor, y: torch.Tensor, tokens: torch.Tensor) -> PairedActi
     return PairedActivations({SITES[0]: x}, {SITES[1]: y}, (SITES,), texts, tokens, *MODELS, same_tokens(len(x)))
 
 
+def test_partners_shuffled_within_texts_stay_in_their_text():
+    numbers = torch.arange(60.0)[:, None]
+    pairs = paired(numbers, numbers.clone(), torch.arange(60))
+    texts = pairs.text_index
+    within = pairs.shuffled(1, within_text=True).target[SITES[1]][:, 0].long()
+    assert torch.equal(texts[within], texts) and not torch.equal(within, torch.arange(60))
+    assert sorted(within.tolist()) == list(range(60)), "every row keeps a partner, and each partner is used once"
+    across = pairs.shuffled(1).target[SITES[1]][:, 0].long()
+    assert not torch.equal(texts[across], texts)
+
+
 def test_token_means_are_the_means_of_each_token():
     torch.manual_seed(0)
     tokens = torch.randint(3, 8, (1000,)) * 10
