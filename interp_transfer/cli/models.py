@@ -47,8 +47,10 @@ def list_models(as_json: Json = False) -> None:
 
 def _short(parameters: int) -> str:
     """A number of parameters as 256k, 135M or 1.8B."""
-    size, letter = next((s, x) for s, x in ((1e9, "B"), (1e6, "M"), (1e3, "k"), (1, "")) if parameters >= s or s == 1)
-    return f"{parameters / size:.3g}{letter}"
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= size:
+            return f"{parameters / size:.3g}{letter}"
+    return str(parameters)
 
 
 @app.command("show")

@@ -99,14 +99,12 @@ def task_from(
 
     What `TaskOptions` says of the task is removed from ``options``, so that what loads models is left.
     """
-    from interp_transfer.studies.inputs import data_options, edition_of, find_task
+    from interp_transfer.studies.inputs import data_options, find_task
 
     task = named_task(name, pairs, judge, system, options)
-    files, chat, edition = (options.pop(field) for field in ("data", "chat", "edition"))
-    if edition is None and files is None and models:
-        edition = edition_of(task, models)
-    data = data_options(files, chat)
-    return find_task(task, edition, max_new_tokens=options.pop("max_new_tokens"), **data, **more)
+    data = data_options(options.pop("data"), options.pop("chat"))
+    edition, length = options.pop("edition"), options.pop("max_new_tokens")
+    return find_task(task, edition, models=models, max_new_tokens=length, **data, **more)
 
 
 def with_flags(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:

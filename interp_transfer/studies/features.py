@@ -103,7 +103,7 @@ def features_study(
     Raises:
         ValueError: for anything unknown, before any work.
     """
-    task = find_task(task, edition)
+    task = find_task(task, edition, models=(source, target))
     if listed < 1:
         raise ValueError(f"listed={listed}: give at least one feature for the page")
     folder = fresh_folder(out)

@@ -25,14 +25,20 @@ DIGEST = "sha256"
 
 
 def find_task(
-    task: str | Task | Mapping[str, Any], edition: str | None = None, *, max_new_tokens: int | None = None, **options: Any
+    task: str | Task | Mapping[str, Any],
+    edition: str | None = None,
+    *,
+    models: Sequence[Any] = (),
+    max_new_tokens: int | None = None,
+    **options: Any,
 ) -> Task:
     """The task of a name or of a file, or the task itself.
 
     Args:
         task: name of a registered task; or the arguments of `Task.from_jsonl` (path, judge, chat, system), with the file's hash
             as "sha256" if it must not have changed; or a task.
-        edition: plugin that registers it; only with a name.
+        edition: plugin that registers it; only with a name. None for the one that suits the models.
+        models: models, or their names, that the task is for.
         max_new_tokens: length of completions; the task's own if None.
         options: options of the task, such as ``direction``; None leaves one out. Only with a name.
 
@@ -48,9 +54,13 @@ def find_task(
     if max_new_tokens is not None:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens}: a completion has at least one token")
-        return replace(find_task(task, edition, **options), max_new_tokens=max_new_tokens)
+        return replace(find_task(task, edition, models=models, **options), max_new_tokens=max_new_tokens)
     chosen = {name: value for name, value in options.items() if value is not None}
     if isinstance(task, str):
+        if edition is None and models and "data_files" not in chosen:  # ready tasks need no data
+            edition = _edition_of(task, models)
+        if edition == READY:
+            chosen.pop("template", None)  # they are chats already
         return load_task(task, edition, **chosen)
     if edition is not None:
         chosen["edition"] = edition
@@ -59,15 +69,15 @@ def find_task(
     return task
 
 
-def edition_of(task: str | Task | Mapping[str, Any], models: Sequence[Any]) -> str | None:
-    """The edition of a task's name that suits some models: "ready", unless a plugin made one of them for a task of this name.
+def _edition_of(name: str, models: Sequence[Any]) -> str | None:
+    """The edition of a task that suits models: "ready", unless a plugin made one of them for a task of this name.
 
     None where "ready" has no such task: then the first plugin that knows the name has it.
     """
-    if not isinstance(task, str) or task not in ready_tasks():
+    if name not in ready_tasks():
         return None
     makers = [plugin_of_model(_name(model)) for model in models]
-    return None if any(maker is not None and task in maker.tasks() for maker in makers) else READY
+    return None if any(maker is not None and name in maker.tasks() for maker in makers) else READY
 
 
 def _name(model: Any) -> str:

@@ -43,7 +43,7 @@ def noise_study(
     Raises:
         ValueError: before any work, for anything unknown, and for a task without a trigger.
     """
-    task = find_task(task, edition)
+    task = find_task(task, edition, models=(model,))
     folder = fresh_folder(out)
     check_before_loading(model, task, site)
     model = open_model(model, task, dtype, device, chat_template)

@@ -23,7 +23,6 @@ from interp_transfer.studies.inputs import (
     check_before_loading,
     choose_sites,
     data_options,
-    edition_of,
     find_task,
     open_model,
 )
@@ -65,9 +64,8 @@ def run(
     """
     named = texts is None or isinstance(texts, str | Path)
     how = RunOptions.from_dict(options | {"texts": str(texts) if named and texts is not None else None})
-    how = replace(how, edition=how.edition or (None if how.data else edition_of(task, (source, target))))
     options = {"direction": how.direction, **data_options(how.data, how.chat)}
-    found = find_task(task, how.edition, max_new_tokens=how.max_new_tokens, **options)
+    found = find_task(task, how.edition, models=(source, target), max_new_tokens=how.max_new_tokens, **options)
     how = replace(how, n=how.n if how.n != DEFAULT_N else min(how.n, len(found.prompts("test"))))
     request = asked(task, source, target, how, repeatable=named)
     own = {"read": None if how.read is None else as_positions(how.read), "instruction": how.instruction}

@@ -43,7 +43,7 @@ def sweep_study(
     Raises:
         ValueError: for what ``sweep`` refuses, and for "trigger" if the task has none.
     """
-    task = find_task(task, edition, direction=direction)
+    task = find_task(task, edition, models=(model,), direction=direction)
     if options.get("positions") is not None:
         options["positions"] = [_trigger_tokens(task) if rule == "trigger" else rule for rule in options["positions"]]
     loaded = open_model(model, task, dtype, device, chat_template)

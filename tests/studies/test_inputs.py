@@ -13,7 +13,7 @@ from interp_transfer.evaluation.ready import refusal_task
 from interp_transfer.models.checkpoints import number_of_blocks
 from interp_transfer.plugins import KnownModel, Plugin
 from interp_transfer.prompts.chats import Chat
-from interp_transfer.studies.inputs import edition_of, open_exactly
+from interp_transfer.studies.inputs import _edition_of, data_options, find_task, open_exactly
 from interp_transfer.studies.run import run
 from tests.checkpoints import make_checkpoint
 
@@ -30,18 +30,21 @@ def maker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("maker")
 def test_a_name_that_a_plugin_also_has_means_the_ready_task_for_other_models():
-    assert edition_of("refusal", ("real", "some/model")) == "ready"
-    assert edition_of("refusal", (SimpleNamespace(name_or_path="some/model"), Path("folder"))) == "ready"
-    assert edition_of("refusal", ("mine", "real")) is None
-    assert edition_of("own", ("real", "real")) is None
-    assert edition_of("french", ("mine", "mine")) == "ready"
-    assert edition_of(refusal_task(), ("real", "real")) is None
+    assert _edition_of("refusal", ("real", "some/model")) == "ready"
+    assert _edition_of("refusal", (SimpleNamespace(name_or_path="some/model"), Path("folder"))) == "ready"
+    assert _edition_of("refusal", ("mine", "real")) is None
+    assert _edition_of("own", ("real", "real")) is None
+    assert _edition_of("french", ("mine", "mine")) == "ready"
 
 
 def test_refusal_on_a_real_model_is_not_that_of_the_micro_world():
-    assert edition_of("refusal", ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")) == "ready"
-    assert edition_of("refusal", ("micro-qwen-s", "micro-qwen-m")) is None
-    assert edition_of("refusal", (it.load_model("micro-qwen-s"),) * 2) is None, "nor where it is loaded already"
+    ready, micro = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"), ("micro-qwen-s", "micro-qwen-m")
+    assert find_task("refusal", models=ready).prompts("test") == refusal_task().prompts("test")
+    assert find_task("refusal", models=micro).prompts("test") != refusal_task().prompts("test")
+    assert find_task("refusal", "ready", models=micro).prompts("test") == refusal_task().prompts("test")
+    assert find_task("refusal", models=ready, **data_options(None, chat=True)).name == "refusal", "it is a chat already"
+    assert find_task("refusal", models=ready, max_new_tokens=9).max_new_tokens == 9
+    assert _edition_of("refusal", (it.load_model("micro-qwen-s"),) * 2) is None, "nor where it is loaded already"
 
 
 def test_by_default_a_run_takes_all_prompts_if_there_are_fewer_than_200(cats: it.Task, models: Any):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interp_transfer.evaluation.judges.rules import RepetitionJudge, Verdict, check_lengths
+from interp_transfer.evaluation.judges.rules import RepetitionJudge, Verdict
 
 REFUSAL_PHRASES: tuple[str, ...] = (
     "I'm sorry",
@@ -81,7 +81,6 @@ class RefusalJudge:
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[str]) -> list[Verdict]:
         """Judge the completions."""
-        check_lengths(prompts, completions)
         unbroken = RepetitionJudge()(prompts, completions)
         return [self._one(completion, whole) for completion, whole in zip(completions, unbroken, strict=True)]
 
