@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp_transfer.activations.capture import by_length, logits_of
+from interp_transfer.activations.capture import by_length, logits_of, out_of_memory
 from interp_transfer.interventions.hooks import applied
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.models.blocks import can_start, logits_after, recording, starting_at
@@ -18,7 +18,7 @@ from interp_transfer.models.sites import layer_of
 from interp_transfer.progress import progress_bar
 
 LOGITS_PER_BATCH = 50_000_000
-"""Maximum number of logits that are read in a batch."""
+"""Maximum number of logits that are read in a batch, which is halved when memory runs out."""
 TOKENS_PER_BATCH = 8192
 """Maximum number of tokens in a batch, padding included."""
 WORTH_A_CHECK = 4
@@ -51,20 +51,20 @@ class Unsteered:
     """
 
     def __init__(self) -> None:
-        self._passes: dict[tuple[int, int], tuple[list[list[int]], Tensor, Any]] = {}
+        self._passes: dict[tuple[int, ...], tuple[list[list[int]], Tensor, Any]] = {}
         self._free = KEPT_BYTES
 
-    def get(self, first: int, batch: int, texts: list[list[int]]) -> tuple[Tensor, Any] | None:
+    def get(self, first: int, batch: Sequence[int], texts: list[list[int]]) -> tuple[Tensor, Any] | None:
         """Return the logits of a batch and what the block before ``first`` returned, if they are kept for these texts."""
-        known, logits, output = self._passes.get((first, batch), (None, None, None))
+        known, logits, output = self._passes.get((first, *batch), (None, None, None))
         return None if logits is None or known != texts else (logits, output)
 
-    def add(self, first: int, batch: int, texts: list[list[int]], logits: Tensor, output: Any) -> None:
+    def add(self, first: int, batch: Sequence[int], texts: list[list[int]], logits: Tensor, output: Any) -> None:
         """Keep them if there is room."""
         parts = output if isinstance(output, tuple) else (output,)
         size = sum(part.nbytes for part in (logits, *parts) if isinstance(part, Tensor))
-        if size <= self._free and (first, batch) not in self._passes:
-            self._passes[first, batch] = texts, logits, output
+        if size <= self._free and (first, *batch) not in self._passes:
+            self._passes[first, *batch] = texts, logits, output
             self._free -= size
 
 
@@ -142,45 +142,83 @@ def teacher_forced_each(
     counts = torch.tensor([len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]) - starts
     if not len(prompts) or bool((counts < 1).any()):
         raise ValueError("the divergence needs at least one text, and a token in each answer")
-    kl, agreement, loss = torch.zeros(3, len(settings), len(prompts)).unbind()
-    loss_before = torch.zeros(len(prompts))
     rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
     read = LOGITS_PER_BATCH / int(model.cfg.d_vocab) / int(counts.sum()) * sum(map(len, rows))
     batches = by_length([len(row) for row in rows], max(1, min(int(read), TOKENS_PER_BATCH)))
     total = len(batches) * len(settings)
     first = first_block(model, settings) if within is nullcontext and total >= WORTH_A_CHECK else 0
+    forced = _Forced(model, rows, [len(prompt) for prompt in prompts], starts, settings, first, within, unsteered)
+    sums = torch.zeros(4, len(settings), len(prompts))
     with progress_bar("clean KL", progress, total=total) as bar:
-        for number, batch in enumerate(batches):
-            lengths = torch.tensor([len(prompts[i]) for i in batch])
-            texts = [rows[i] for i in batch]
-            ends = torch.tensor([len(rows[i]) for i in batch])
-            column = torch.arange(int(ends.max()))
-            scored = (column >= starts[batch][:, None] - 1) & (column < ends[:, None] - 1)  # column t predicts token t + 1
-            placed = {"prompt_lengths": lengths, "rows": torch.tensor(batch)}
-            row, position = scored.nonzero().T
-            text = torch.tensor(batch)[row]
-            following = torch.tensor([texts[r][c + 1] for r, c in zip(row.tolist(), position.tolist(), strict=True)])
-            known = unsteered.get(first, number, texts) if unsteered is not None else None
-            if known is None:
-                with recording(model, first) if first else nullcontext([None]) as outputs:
-                    known = _logits(model, texts, scored), outputs[0]
-                if first and number == 0 and not _same(model, texts, scored, first, *known):
-                    first, known = 0, (known[0], None)
-                if unsteered is not None:
-                    unsteered.add(first, number, texts, *known)
-            logits, output = known
-            before = logits.float().log_softmax(dim=-1)
-            chances, likely = before.exp(), before.argmax(dim=-1)
-            loss_before.index_add_(0, text, -_log_probability(before, following))
-            for index, interventions in enumerate(settings):
-                with within() if output is None else starting_at(model, first, output):
-                    after = predicted(model, texts, scored, *interventions, **placed)
-                loss[index].index_add_(0, text, -_log_probability(after, following))
-                agreement[index].index_add_(0, text, (likely == after.argmax(dim=-1)).float().cpu())
-                kl[index].index_add_(0, text, divergence(before, after, chances).cpu())
-                bar.update()
-    sums = zip(kl, agreement, loss, strict=True)
-    return [TeacherForced((k / counts).clamp(min=0), a / counts, x / counts, loss_before / counts) for k, a, x in sums]
+        while batches:
+            batch = batches.pop(0)
+            before = bar.n
+            try:
+                sums[:, :, batch] = forced.measure(batch, bar.update)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or len(batch) == 1:
+                    raise
+                batches = [batch[: len(batch) // 2], batch[len(batch) // 2 :], *batches]
+                bar.n, bar.total = before, total + len(settings)
+    means = (sums / counts).unbind(dim=1)
+    return [TeacherForced(kl.clamp(min=0), agreement, loss, loss_before) for kl, agreement, loss, loss_before in means]
+
+
+@dataclass
+class _Forced:
+    """Texts whose answers are predicted, batch by batch; fields as the arguments of `teacher_forced_each`.
+
+    Attributes:
+        first: the first block that a setting changes; 0 if all blocks are run for each setting.
+        checked: whether it is known that blocks before ``first`` may be left out.
+    """
+
+    model: HookedModel
+    rows: list[list[int]]
+    prompt_lengths: list[int]
+    starts: Int[Tensor, " text"]
+    settings: Sequence[Sequence[Intervention]]
+    first: int
+    within: Callable[[], AbstractContextManager[Any]]
+    unsteered: Unsteered | None
+    checked: bool = False
+
+    def measure(self, batch: list[int], done: Callable[[], Any]) -> Float[Tensor, "figure setting text"]:
+        """Return sums over the answers' tokens: divergence, agreements, loss, and loss of the unsteered model."""
+        texts = [self.rows[i] for i in batch]
+        ends = torch.tensor([len(text) for text in texts])
+        column = torch.arange(int(ends.max()))
+        # Column t predicts token t + 1.
+        scored = (column >= self.starts[batch][:, None] - 1) & (column < ends[:, None] - 1)
+        placed = {"prompt_lengths": torch.tensor([self.prompt_lengths[i] for i in batch]), "rows": torch.tensor(batch)}
+        text, position = scored.nonzero().T
+        following = torch.tensor([texts[r][c + 1] for r, c in zip(text.tolist(), position.tolist(), strict=True)])
+        logits, output = self._unsteered(batch, texts, scored)
+        before = logits.float().log_softmax(dim=-1)
+        chances, likely = before.exp(), before.argmax(dim=-1)
+        loss_before = -_log_probability(before, following)
+        sums = torch.zeros(4, len(self.settings), len(batch))
+        for index, interventions in enumerate(self.settings):
+            with self.within() if output is None else starting_at(self.model, self.first, output):
+                after = predicted(self.model, texts, scored, *interventions, **placed)
+            agreement = (likely == after.argmax(dim=-1)).float().cpu()
+            figures = divergence(before, after, chances).cpu(), agreement, -_log_probability(after, following), loss_before
+            sums[:, index].index_add_(1, text, torch.stack(figures))
+            done()
+        return sums
+
+    def _unsteered(self, batch: list[int], texts: list[list[int]], scored: Tensor) -> tuple[Tensor, Any]:
+        """The unsteered model's logits, and what the block before the first one that is changed returned, if it is used."""
+        known = self.unsteered.get(self.first, batch, texts) if self.unsteered is not None else None
+        if known is None:
+            with recording(self.model, self.first) if self.first else nullcontext([None]) as outputs:
+                known = _logits(self.model, texts, scored), outputs[0]
+            if self.first and not self.checked and not _same(self.model, texts, scored, self.first, *known):
+                self.first, known = 0, (known[0], None)
+            self.checked = True
+            if self.unsteered is not None:
+                self.unsteered.add(self.first, batch, texts, *known)
+        return known
 
 
 def _log_probability(predictions: Float[Tensor, "row token"], tokens: Int[Tensor, " row"]) -> Float[Tensor, " row"]:

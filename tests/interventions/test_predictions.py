@@ -99,6 +99,36 @@ def test_small_batches_give_the_same(wrapped: Callable[[str], Any], monkeypatch:
     torch.testing.assert_close(forced(model, prompts, answers, steer(model, "generated")).kl, found, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("positions", ["all", "generated"])
+def test_batches_are_halved_when_memory_runs_out(
+    positions: str, wrapped: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = wrapped("qwen2")
+    prompts, answers = cases(model)
+    settings = [(steer(model, positions, scale),) for scale in (1.0, -2.0, 0.5, 3.0)]
+    expected = teacher_forced_each(model, prompts, answers, settings)
+    real, sizes, room = predictions.predicted, [], [0]
+
+    def short_of_memory(model: Any, texts: Any, *args: Any, **options: Any) -> Any:
+        sizes.append(len(texts))
+        if len(texts) > room[0] or len(sizes) == 2:  # the second: after a setting of the batch was measured
+            raise torch.OutOfMemoryError
+        return real(model, texts, *args, **options)
+
+    monkeypatch.setattr(predictions, "predicted", short_of_memory)
+    for rows, seen in ((4, [4] * 2 + [2] * 8), (1, [4, 2] + [1] * 8 + [2] + [1] * 8)):
+        room[0] = rows
+        sizes.clear()
+        found = teacher_forced_each(model, prompts, answers, settings, unsteered=predictions.Unsteered())
+        assert sizes == seen
+        for one, other in zip(found, expected, strict=True):
+            for what in ("kl", "agreement", "loss", "loss_before"):
+                torch.testing.assert_close(getattr(one, what), getattr(other, what), atol=1e-6, rtol=1e-5)
+    room[0] = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        teacher_forced_each(model, prompts, answers, settings)
+
+
 def test_empty_answers_are_refused(wrapped: Callable[[str], Any]) -> None:
     model = wrapped("qwen2")
     for prompts, answers in (([], []), ([[1, 2]], [[]])):
