@@ -2,54 +2,91 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from interp_transfer.activations.capture import capture
-from interp_transfer.evaluation.evaluator import Evaluator, evaluator
+from interp_transfer.evaluation.clean_kl import CleanKL
+from interp_transfer.evaluation.evaluator import draw
 from interp_transfer.evaluation.task import Task
+from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.interventions.merging import merged
 from interp_transfer.interventions.predictions import Unsteered
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.sites import residual_sites
 from interp_transfer.models.tokens import tokenize
+from interp_transfer.prompts.chats import Prompt
 
-SAMPLE = 8
-"""Prompts that are answered and read for the timing."""
+ANSWERED, COSTED = 8, 4
+"""Clean validation prompts that are answered, and those on whose answers costs are measured."""
 SETTINGS = 4
-"""Settings whose cost is measured together for the timing."""
+"""Settings that share a batch."""
 ROUNDS = 5
 """Typical number of strengths at which a search measures the cost before it has found the largest one."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that a model needs: for a completion, for the cost of a setting on one clean prompt, and to read a token."""
+    """Seconds that a model needs, each timed when it is first asked for.
 
-    completion: float
-    cost: float
-    token: float
+    Attributes:
+        model: any hooked model.
+        task: its clean validation prompts are read and answered.
+        seed: draws the prompts.
+    """
 
+    model: HookedModel
+    task: Task
+    seed: int = 0
 
-def speed(model: HookedModel, task: Task, seed: int = 0) -> Speed:
-    """Time a model on a few validation prompts."""
-    n = min(SAMPLE, len(task.prompts("validation")))
-    evaluator(model, task, "validation", n=1, seed=seed, clean_prompts=1)  # the first pass prepares weights, and is slow
-    few: list[Evaluator] = []
-    answering = timed(lambda: few.append(evaluator(model, task, "validation", n=n, seed=seed, clean_prompts=n)))
-    sites = residual_sites(model)
-    zero = torch.zeros(int(model.cfg.d_model))
-    settings = [(Intervention(sites[len(sites) // 2], Add(zero, float(k)), task.positions),) for k in range(SETTINGS)]
-    many = replace(few[0], passes=Unsteered())
-    many.costs(settings)  # keeps the passes of the unsteered model, of which a search needs one for all its settings
-    costs = timed(lambda: many.costs(settings))
-    prompts = list(many.prompts)
-    reading = timed(lambda: capture(model, prompts, sites[-1], progress=False))
-    tokens = sum(map(len, tokenize(model, prompts)))
-    return Speed(answering / n, costs / (n * len(settings)), reading / tokens)
+    @cached_property
+    def token(self) -> float:
+        """To read a token."""
+        site = residual_sites(self.model)[-1]
+        capture(self.model, self._prompts[:1], site, progress=False)  # the first pass prepares weights, and is slow
+        seconds = timed(lambda: capture(self.model, self._prompts, site, progress=False))
+        return seconds / sum(map(len, tokenize(self.model, self._prompts)))
+
+    @property
+    def completion(self) -> float:
+        """For a completion under a setting, when several settings share a batch."""
+        return self._answered[0]
+
+    @cached_property
+    def cost(self) -> float:
+        """For the cost of a setting on one clean prompt."""
+        answers = self._answered[1][:COSTED]
+        ids = tokenize(self.model, self._prompts[:COSTED])
+        clean, passes = CleanKL(tuple(map(tuple, ids)), tuple(map(tuple, answers))), Unsteered()
+        clean(self.model, self._settings, unsteered=passes)  # keeps what a search computes once for all its settings
+        return timed(lambda: clean(self.model, self._settings, unsteered=passes)) / (len(ids) * SETTINGS)
+
+    @cached_property
+    def _prompts(self) -> list[Prompt]:
+        clean = self.task.clean("validation")
+        return draw(clean, min(ANSWERED, len(clean)), self.seed, f"clean validation prompts of {self.task.name}")
+
+    @cached_property
+    def _settings(self) -> list[tuple[Intervention, ...]]:
+        """Additions of nothing in the middle of the model."""
+        sites, zero = residual_sites(self.model), torch.zeros(int(self.model.cfg.d_model))
+        return [(Intervention(sites[len(sites) // 2], Add(zero, float(k)), self.task.positions),) for k in range(SETTINGS)]
+
+    @cached_property
+    def _answered(self) -> tuple[float, list[list[int]]]:
+        """Seconds of a completion, and the completions."""
+        rows, steer = self._prompts * SETTINGS, merged(self._settings, len(self._prompts))
+        made: list[list[int]] = []
+
+        def answer() -> None:
+            made.extend(generate_tokens(self.model, rows, *steer, max_new_tokens=self.task.max_new_tokens, progress=False))
+
+        return timed(answer) / len(rows), made
 
 
 def duration(seconds: float) -> str:

@@ -18,7 +18,7 @@ from interp_transfer.activations.align import AlignmentReport
 from interp_transfer.activations.positions import Positions
 from interp_transfer.evaluation.evaluator import CLEAN_PROMPTS, RANDOM_DIRECTIONS, RANDOM_PROMPTS
 from interp_transfer.evaluation.similarity import layerwise_cka
-from interp_transfer.evaluation.speed import ROUNDS, Speed, duration, speed, timed
+from interp_transfer.evaluation.speed import ROUNDS, Speed, duration, timed
 from interp_transfer.evaluation.task import Task
 from interp_transfer.features.train import SMALL_MODEL, train_sae
 from interp_transfer.mapping.fit import fit
@@ -100,7 +100,7 @@ def plan_sweep(
     early: bool = False,
 ) -> Plan:
     """Count the work of a sweep (with ``early`` the most), and time each kind of it; arguments of `search.sweep.sweep`."""
-    one = speed(model, task, seed)
+    one = Speed(model, task, seed)
     clean = min(max(n, CLEAN_PROMPTS), len(task.clean("validation")))
     places = len(expand_sites(model, SITES if sites is None else sites)) * len(POSITIONS if positions is None else positions)
     settings = places * len(FRACTIONS if strengths is None else strengths)
@@ -127,7 +127,7 @@ def plan_run(
         sites: of "source" and of "target", as far as they were given.
         given: texts that mappers are fitted on, if they were passed.
     """
-    source, target = (speed(model, task, how.seed) for model in models)
+    source, target = (Speed(model, task, how.seed) for model in models)
     steps: list[Step] = []
     measured = {"source": (models[0], source), "target": (models[1], target)}
     for side, (model, one) in measured.items():
@@ -192,7 +192,7 @@ def plan_features(
         seed: draws the prompts.
     """
     task = directions[0]
-    source, target = speeds = [speed(model, task, seed) for model in models]
+    source, target = speeds = [Speed(model, task, seed) for model in models]
     length = sum(map(len, tokenize(models[1], task.texts("train"), any_length=True)))
     steps = [Step("pairs", f"{length} tokens read by both models", length * (source.token + target.token))]
     for model in untrained:
