@@ -208,14 +208,15 @@ def choose_sites(
     return {side: choose_site(model, task, sites[side], seed=seed, progress=progress) for side, model in models.items()}
 
 
-def check_before_loading(model: Any, task: Task, site: str | int | None) -> None:
-    """Refuse an unknown model, or a block that it does not have, before the weights of any are loaded.
+def check_before_loading(model: Any, task: Task | None, *sites: str | int | None) -> None:
+    """Refuse an unknown model, or blocks that it does not have, before the weights of any are loaded.
 
     Raises:
         ValueError: with the closest name, or naming the blocks that there are.
     """
     if not isinstance(model, str | Path):
         return
-    blocks = number_of_blocks(tuned_name(str(model), task))
-    if site is not None and site != AUTO and blocks is not None:
-        check_block(site, blocks)
+    blocks = number_of_blocks(str(model) if task is None else tuned_name(str(model), task))
+    for site in sites:
+        if site is not None and site != AUTO and blocks is not None:
+            check_block(site, blocks)

@@ -9,6 +9,7 @@ from interp_transfer.models.load import load_model
 from interp_transfer.models.sites import check_site
 from interp_transfer.prompts.texts import read_texts
 from interp_transfer.studies.folders import fresh_folder
+from interp_transfer.studies.inputs import check_before_loading
 from interp_transfer.vectors.vector import SteeringVector
 
 
@@ -41,6 +42,8 @@ def fit_for(
         ValueError: before any long work, for anything unknown.
     """
     check_kind(kind)
+    for name, site in zip(models, (vector.site, target_site), strict=True):
+        check_before_loading(name, None, site)
     where, read = fresh_folder(folder), read_texts(texts)
     source, target = (load_model(name, dtype=dtype, device=device) for name in models)
     sites = vector.site, check_site(target, target_site)

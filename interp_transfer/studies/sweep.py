@@ -8,7 +8,7 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.reporting.sweep_page import write_sweep
 from interp_transfer.search.sweep import sweep
 from interp_transfer.search.sweep_result import Sweep
-from interp_transfer.studies.inputs import find_task, open_model
+from interp_transfer.studies.inputs import check_before_loading, find_task, open_model
 from interp_transfer.studies.plan import announce, plan_sweep
 
 PLANNED = ("sites", "positions", "strengths", "n", "seed", "early")
@@ -46,6 +46,8 @@ def sweep_study(
     task = find_task(task, edition, models=(model,), direction=direction)
     if options.get("positions") is not None:
         options["positions"] = [_trigger_tokens(task) if rule == "trigger" else rule for rule in options["positions"]]
+    sites = options.get("sites")
+    check_before_loading(model, task, *([sites] if isinstance(sites, str | int) else sites or ()))
     loaded = open_model(model, task, dtype, device, chat_template)
     if options.get("progress", True):
         planned = {name: options[name] for name in PLANNED if name in options}

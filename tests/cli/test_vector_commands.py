@@ -120,6 +120,7 @@ def test_vectors_are_moved_before_they_steer(call: Any, vector: Path, models: An
         (("transfer", "VECTOR", "--mapper", "no-mapper"), "there is no mapper in 'no-mapper'"),
         (("transfer", "VECTOR", "--mapper", "m", "--texts", "x.txt"), "name its --target too"),
         (("transfer", "VECTOR", "--mapper", "m", "--target", "tiny-b"), "give --target-site and --texts"),
+        (("transfer", "VECTOR", "--mapper", "m", "--target", "tiny-b", "--target-site", "9", "--texts", "x.txt"), "4 blocks"),
         (
             ("transfer", "VECTOR", "--mapper", "m", "--target", "tiny-b", "--target-site", SITE, "--texts", "x.txt"),
             "there is no file 'x.txt'",

@@ -15,6 +15,7 @@ from interp_transfer.models.gguf import file_hash
 from interp_transfer.reporting.command import command
 from interp_transfer.studies.rerun import rerun
 from interp_transfer.studies.save import marked_tokens
+from interp_transfer.studies.sweep import sweep_study
 from tests.checkpoints import raw_model, raw_tokenizer
 from tests.registered import SITE, register
 from tests.studies.conftest import QUICK
@@ -194,6 +195,11 @@ def test_a_block_that_a_model_lacks_is_refused_before_weights_are_loaded(monkeyp
         it.run(cats, "tiny-a", "tiny-bb", n=2)
     with pytest.raises(AssertionError, match="weights were loaded"):
         it.run(cats, "tiny-a", "tiny-b", target_site=3, n=2)
+    for sites in (40, ["blocks.0.hook_resid_pre", 40]):
+        with pytest.raises(ValueError, match=r"blocks\.40\.hook_resid_pre': this model has 4 blocks"):
+            sweep_study(cats, checkpoints[1], sites=sites)
+    with pytest.raises(AssertionError, match="weights were loaded"):
+        sweep_study(cats, checkpoints[1], sites="blocks.*.hook_resid_pre")
 
 
 def test_a_given_site_is_checked_before_another_is_searched(models, cats, monkeypatch):
