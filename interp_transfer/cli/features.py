@@ -17,7 +17,7 @@ from interp_transfer.cli.options import (
     task_from,
     with_flags,
 )
-from interp_transfer.cli.output import print_json, show
+from interp_transfer.cli.output import print_json, resumable, show
 from interp_transfer.studies.options import TaskOptions
 
 
@@ -53,7 +53,8 @@ def features(
     saes = {"source_sae": source_sae, "target_sae": target_sae, "source_site": source_site, "target_site": target_site}
     sizes = {"candidates": candidates, "listed": listed, "n": n, "seed": seed}
     chosen = task_from(task, pairs, judge, system, options, (source, target))
-    result = features_study(chosen, source, target, mapper=mapper, out=out, **saes, **sizes, **options)
+    with resumable(out):
+        result = features_study(chosen, source, target, mapper=mapper, out=out, **saes, **sizes, **options)
     if as_json:
         print_json(result.to_dict())
         return

@@ -85,6 +85,7 @@ def _silence_libraries() -> None:
     """Turn off advice and progress bars of libraries, which would mix with the results."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.getLogger("transformer_lens").setLevel(logging.ERROR)
 

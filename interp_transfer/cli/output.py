@@ -1,7 +1,9 @@
 """What commands print: one JSON document, or tables and sentences."""
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,17 @@ import typer
 def print_json(data: Any) -> None:
     """Print one JSON document."""
     typer.echo(json.dumps(data, indent=1))
+
+
+@contextmanager
+def resumable(out: Path | None) -> Iterator[None]:
+    """Say, when work that writes to a folder is stopped, how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        resumes = "The same command resumes from what was computed" if out else "With --out FOLDER stopped work can be resumed"
+        sys.stderr.write(f"\n{resumes}\n")
+        raise
 
 
 def console() -> Any:

@@ -1,13 +1,12 @@
 """`interp-transfer run`: the whole pipeline."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from interp_transfer.cli.options import Json, Judge, Out, Pairs, System, TaskName, model_option, named_task, with_flags
-from interp_transfer.cli.output import print_json, show
+from interp_transfer.cli.output import print_json, resumable, show
 from interp_transfer.studies.options import RunOptions
 
 
@@ -44,12 +43,8 @@ def run_and_show(task: Any, source: str, target: str, out: Path | None, as_json:
     """Run the pipeline and print its result."""
     from interp_transfer.studies.run import run as pipeline
 
-    try:
+    with resumable(out):
         result = pipeline(task, source, target, out=out, **options)
-    except KeyboardInterrupt:
-        resumes = "The same command resumes from what was computed" if out else "With --out FOLDER a stopped run can be resumed"
-        sys.stderr.write(f"\n{resumes}\n")
-        raise
     _print(result, out, as_json)
 
 

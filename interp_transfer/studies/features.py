@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, describe
 from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator, strongest
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.sae_quality import fit_of
 from interp_transfer.evaluation.task import Task
 from interp_transfer.features.contrast import FeatureContrast, feature_contrast, feature_intervention
@@ -36,7 +37,7 @@ from interp_transfer.search.strengths import Steer, judge_random, judge_searched
 from interp_transfer.stats import rate
 from interp_transfer.studies.features_page import write_features_page
 from interp_transfer.studies.features_result import Direction, Flips, MovedFeatures
-from interp_transfer.studies.folders import fresh_folder
+from interp_transfer.studies.folders import fresh_folder, work_folder, written_whole
 from interp_transfer.studies.inputs import check_before_loading, choose_sites, find_task, open_model
 from interp_transfer.studies.plan import announce, plan_features
 from interp_transfer.transfer.saes import match_features, move_sae
@@ -96,7 +97,8 @@ def features_study(
         device: their device; default: a GPU if there is one.
         chat_template: template of chats for a model that has none.
         seed: seed of everything that is drawn.
-        out: folder for ``features.json``, ``features.html`` and the moved SAE; missing or empty.
+        out: folder for ``features.json``, ``features.html`` and the moved SAE; missing or empty. A study that was stopped
+            resumes with the same call, as `run` does.
         progress: show bars for what takes longer than two seconds.
         options: of `move_features`.
 
@@ -110,6 +112,7 @@ def features_study(
     for model, site in ((source, source_site), (target, target_site)):
         check_before_loading(model, task, site)
     a, b = (open_model(model, task, dtype, device, chat_template) for model in (source, target))
+    kept = Kept(work_folder(folder, progress))
     models = {"source": a, "target": b}
     chosen = {"source": (source_sae, source_site), "target": (target_sae, target_site)}
     stored = {side: _stored_sae(models[side], *chosen[side]) for side in models}
@@ -120,16 +123,17 @@ def features_study(
         planned = partial(plan_features, list(_directions(task).values()), (a, b), list(untrained.values()), **sizes, seed=seed)
         announce(planned, a, b)
     sites = choose_sites(untrained, task, {"source": source_site, "target": target_site}, seed=seed, progress=progress)
-    trained = {side: _train(models[side], task, site.name, seed, progress) for side, site in sites.items()}
+    trained = {side: _train(models[side], task, site.name, seed, kept.folder, progress) for side, site in sites.items()}
     sae, own = (stored[side] or trained[side] for side in models)
-    result = move_features(a, b, _directions(task), sae, own, seed=seed, progress=progress, **options)
+    result = move_features(a, b, _directions(task), sae, own, seed=seed, kept=kept, progress=progress, **options)
     if folder is not None:
-        folder.mkdir(exist_ok=True)
-        result.moved.save(folder / "moved_sae")
-        for side, new in trained.items():
-            new.save(folder / f"{side}_sae")
-        write_features_page(result, a, b, task, listed, folder, progress)
-        write_json(folder / "features.json", result.to_dict())
+        with written_whole(folder) as half:
+            result.moved.save(half / "moved_sae")
+            for side, new in trained.items():
+                new.save(half / f"{side}_sae")
+            write_features_page(result, a, b, task, listed, half, progress)
+            write_json(half / "features.json", result.to_dict())
+    kept.remove()
     return result
 
 
@@ -148,10 +152,11 @@ def _stored_sae(model: HookedModel, folder: str | None, site: str | None) -> Sae
     return load_sae(name if folder is None else folder, model=model, site=site)
 
 
-def _train(model: HookedModel, task: Task, site: str, seed: int, progress: bool) -> Sae:
+def _train(model: HookedModel, task: Task, site: str, seed: int, folder: Path | None, progress: bool) -> Sae:
     """An SAE by the recipe for small models, on the task's training texts."""
     acts = capture(model, task.texts("train"), site, progress=progress)
-    return train_sae(acts, site, SMALL_MODEL, seed=seed, progress=progress)
+    state = None if folder is None else folder / f"sae-{identity(model).fingerprint}-{site}"
+    return train_sae(acts, site, SMALL_MODEL, checkpoint=state, seed=seed, progress=progress)
 
 
 def move_features(
@@ -169,6 +174,7 @@ def move_features(
     n: int = N,
     n_validation: int = N_VALIDATION,
     seed: int = 0,
+    kept: Kept | None = None,
     progress: bool = True,
 ) -> MovedFeatures:
     """Move a source SAE to a target, and measure the effect of its features in both.
@@ -188,6 +194,7 @@ def move_features(
         n: number of test prompts.
         n_validation: number of prompts on which a feature and its scale are chosen.
         seed: seed of everything that is drawn.
+        kept: where completions and costs are kept; nowhere unless given.
         progress: show bars for what takes longer than two seconds.
 
     Raises:
@@ -215,7 +222,7 @@ def move_features(
     directions = {}
     for name, task in tasks.items():
         home, there = (
-            _Trial.of(model, task, n, n_validation, tuple(scales), budget, seed, progress) for model in (source, target)
+            _Trial.of(model, task, n, n_validation, tuple(scales), budget, seed, kept, progress) for model in (source, target)
         )
         directions[name] = _direction(name, home, there, (sae, moved, own), controls, candidates, matches)
     details = {"n": n, "n_validation": n_validation, "seed": seed, "mapper": mapper, "scales": list(scales)}
@@ -283,10 +290,11 @@ class _Trial:
         scales: tuple[float, ...],
         budget: float | None,
         seed: int,
+        kept: Kept | None,
         progress: bool,
     ) -> "_Trial":
-        validation = evaluator(model, task, "validation", n=n_validation, seed=seed, clean_prompts=n_validation)
-        test = evaluator(model, task, "test", n=n, seed=seed)
+        validation = evaluator(model, task, "validation", n=n_validation, seed=seed, clean_prompts=n_validation, kept=kept)
+        test = evaluator(model, task, "test", n=n, seed=seed, kept=kept)
         return cls(model, task, validation, test, scales, budget, seed, progress)
 
     def rank(self, sae: Sae, seen: FeatureContrast, features: Sequence[int]) -> "pd.DataFrame":

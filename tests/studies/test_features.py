@@ -14,6 +14,7 @@ from interp_transfer.studies import features as module
 from interp_transfer.studies import features_page
 from interp_transfer.studies.features import features_study, move_features
 from tests.registered import SITE
+from tests.studies.test_resume import stop_at
 
 QUICK = {"candidates": 2, "scales": (1.0, 3.0), "n": 4, "n_validation": 4, "progress": False}
 
@@ -68,6 +69,36 @@ def test_the_folder_holds_json_page_and_saes(study):
     page = (folder / "features.html").read_text()
     assert f"Features of {result.source.name}" in page
     assert result.sentences()[0].split(",")[0] in page
+
+
+STAGES = {
+    "the training of the SAE": ("studies.features.train_sae", 1),
+    "the second ranking": ("studies.features.causal_rank", 2),
+    "random directions in the target": ("studies.features.judge_random", 2),
+    "the page": ("studies.features.write_features_page", 1),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_study_that_was_stopped_resumes(stage, study, models, cats, tmp_path, monkeypatch):
+    folder = tmp_path / "features"
+    monkeypatch.setattr(evaluator, "CLEAN_PROMPTS", 4)
+    monkeypatch.setattr(features_page, "WITH_COMPLETIONS", 2)
+    monkeypatch.setattr(module, "train_sae", lambda *args, **options: train_sae(*args, steps=20, **options))
+    options = {"source_sae": str(study[1].parent / "own"), "target_site": SITE, "listed": 12, "out": folder, **QUICK}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, *STAGES[stage])
+        features_study(cats, *models, **options)
+    assert {path.name for path in tmp_path.iterdir()} <= {".features.resume"}, "no half-written folder"
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / ".features.resume").rglob("*.json")}
+    with monkeypatch.context() as patch:
+        patch.setattr("interp_transfer.evaluation.kept.Kept.remove", lambda _: None)
+        features_study(cats, *models, **options)
+    assert before or stage == "the training of the SAE"
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items()), "computed twice"
+    assert json.loads((folder / "features.json").read_text()) == json.loads((study[1] / "features.json").read_text())
+    features_study(cats, *models, **options | {"out": tmp_path / "again"})
+    assert {path.name for path in tmp_path.iterdir()} == {"features", ".features.resume", "again"}, "removed at the end"
 
 
 def test_the_features_that_differ_most_come_first(study, models, cats):

@@ -79,5 +79,5 @@ def test_the_command_says_how_to_go_on(out, tmp_path, monkeypatch, capsys):
     command = ["run", "cats", "--source", "tiny-a", "--target", "tiny-b", "--n", "2", "--directions", "1", "--seeds", "1"]
     assert main([*command, "--mapper", "affine", *(["--out", str(tmp_path / "out")] if out else [])]) == 130
     *_, hint, error = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-    assert hint == ("With --out FOLDER a stopped run can be resumed", "The same command resumes from what was computed")[out]
+    assert hint == ("With --out FOLDER stopped work can be resumed", "The same command resumes from what was computed")[out]
     assert error == "error: stopped"
