@@ -31,7 +31,7 @@ from interp_transfer.paper.rows import Row
 from interp_transfer.search.strengths import judge_random, judge_searched, search_strength
 from interp_transfer.stats import Estimate
 from interp_transfer.studies.inputs import choose_site, tuned_name
-from interp_transfer.studies.trial import VALIDATION_PROMPTS
+from interp_transfer.studies.options import VALIDATION_PROMPTS
 from interp_transfer.vectors.extract import extract
 from interp_transfer.vectors.vector import SteeringVector
 

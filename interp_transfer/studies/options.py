@@ -11,7 +11,16 @@ from typing import Any
 from interp_transfer.names import did_you_mean
 
 DEFAULT_N = 200
-QUICK = {"n": 16, "directions": 8, "seeds": 1, "strength_one": False, "variants": False, "side_effects": False}
+VALIDATION_PROMPTS = 40
+QUICK = {
+    "n": 16,
+    "n_validation": 16,
+    "directions": 8,
+    "seeds": 1,
+    "strength_one": False,
+    "variants": False,
+    "side_effects": False,
+}
 """What ``quick`` changes."""
 
 
@@ -63,6 +72,7 @@ class RunOptions(TaskOptions):
             default: the task's own.
         direction: direction of a task that has several, such as ablate or induce.
         n: number of held-out prompts; by default 200, or all there are.
+        n_validation: number of validation prompts, and of clean ones, on which strengths are chosen; never more than n.
         seed: seed of everything that is drawn.
         budget: clean KL that a strength may cost, in nats per token; default: the task's own.
         directions: number of isotropic random directions; half as many are drawn in the span of the moved evidence.
@@ -70,8 +80,8 @@ class RunOptions(TaskOptions):
         strength_one: also judge vectors at strength 1, as the paper does.
         variants: also judge the other modes and mappers.
         side_effects: also measure what the vectors cost elsewhere, and what the mapper recovers of the loss of mean ablation.
-        quick: less of everything, for a first look: n 16, 8 directions, 1 seed, nothing at strength 1, no variants, no side
-            effects; an option that is not at its default stays.
+        quick: less of everything, for a first look: n 16, 16 validation prompts, 8 directions, 1 seed, nothing at strength 1,
+            no variants, no side effects; an option that is not at its default stays.
     """
 
     mapper: str = "autoencoder"
@@ -86,6 +96,7 @@ class RunOptions(TaskOptions):
     instruction: str | None = None
     direction: str | None = None
     n: int = DEFAULT_N
+    n_validation: int = VALIDATION_PROMPTS
     seed: int = 0
     budget: float | None = None
     directions: int = 20
@@ -104,8 +115,10 @@ class RunOptions(TaskOptions):
         find_mode(self.mode)
         find_norm(self.norm)
         find_strategy(self.alignment)
-        if self.directions < 1 or self.seeds < 1:
-            raise ValueError(f"directions={self.directions}, seeds={self.seeds}: give at least one of each")
+        counts = {"directions": self.directions, "seeds": self.seeds, "n_validation": self.n_validation}
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name}={count}: give at least one")
         if self.budget is not None and not self.budget > 0:
             raise ValueError(f"budget={self.budget}: give a number of nats per token above zero")
 

@@ -29,8 +29,6 @@ from interp_transfer.studies.controls import Fitter, Vectors
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.vectors.vector import SteeringVector
 
-VALIDATION_PROMPTS = 40
-"""Largest number of validation prompts, and of clean ones, on which strengths are chosen; never more than test prompts."""
 CLEAN_PER_PROMPT = 2
 """Largest number of clean prompts for each test prompt, where test prompts are few."""
 VARIANTS = ("autoencoder", "affine")
@@ -55,7 +53,7 @@ Strengths = Mapping[str, Sequence[float]]
 
 def validation_prompts(task: Task, how: RunOptions) -> int:
     """Return the number of prompts that strengths are chosen on."""
-    return min(VALIDATION_PROMPTS, how.n, len(task.prompts("validation")))
+    return min(how.n_validation, how.n, len(task.prompts("validation")))
 
 
 def clean_prompts(n: int) -> int:
@@ -89,7 +87,7 @@ class Trial:
     @cached_property
     def validation(self) -> Evaluator:
         """The prompts on which strengths are chosen."""
-        count = min(VALIDATION_PROMPTS, self.options.n)
+        count = min(self.options.n_validation, self.options.n)
         n = validation_prompts(self.task, self.options)
         return self._evaluator("validation", n, count)
 

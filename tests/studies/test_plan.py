@@ -7,11 +7,13 @@ import pytest
 
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import Evaluator
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.speed import duration
 from interp_transfer.studies import plan as module
 from interp_transfer.studies.options import QUICK, RunOptions
 from interp_transfer.studies.plan import Plan, Step, plan_comparison, plan_features, plan_run, plan_sweep, vectors_of
 from interp_transfer.studies.sweep import sweep_study
+from interp_transfer.studies.trial import Trial
 from tests.registered import SITE
 from tests.studies import conftest
 
@@ -163,6 +165,14 @@ def test_quick_is_less_of_everything_and_keeps_what_was_asked_for():
     assert (asked.n, asked.seeds, asked.directions, asked.mapper) == (24, 2, QUICK["directions"], "affine")
     assert RunOptions.from_dict(plain.to_dict()) == plain
     assert RunOptions.from_dict({}).n == 200
+
+
+def test_strengths_are_chosen_on_as_many_prompts_as_was_asked_for(models, cats):
+    how = RunOptions(n=6, n_validation=2, directions=1, seeds=1, mapper="affine", variants=False, side_effects=False)
+    [strengths] = [step for step in plan_run(cats, models, how, GIVEN).steps if step.name == "strengths"]
+    assert " completions of 2 validation prompts for " in strengths.amount
+    trial = Trial(models[1], cats, how, Kept())
+    assert (len(trial.validation.prompts), len(trial.validation.clean_kl.prompts), len(trial.test.prompts)) == (2, 2, 6)
 
 
 def test_where_a_vector_is_read_is_the_tasks_or_the_runs(models, cats):
