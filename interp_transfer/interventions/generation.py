@@ -30,8 +30,11 @@ from interp_transfer.names import did_you_mean
 from interp_transfer.progress import progress_bar
 from interp_transfer.prompts.chats import PromptLike
 
-TOKENS_PER_GENERATION = 32768
+TOKENS_PER_GENERATION = 16384
 """Tokens in a batch of generation, prompts and completions together."""
+
+FULL_ROWS = 64
+"""Rows of a batch of generation that takes no prompt which would need a quarter of padding."""
 
 STEPS = 8
 """Tokens that are generated before a batch drops the rows that have ended."""
@@ -146,10 +149,11 @@ def _batches(model: HookedModel, lengths: list[int], new: int, budget: int) -> l
     equal = huggingface_model(model) is None
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        longest = lengths[batches[-1][0]] if batches else 0
-        fits = bool(batches) and (len(batches[-1]) + 1) * (longest + new) <= budget
-        if fits and not (equal and longest != lengths[index]):
-            batches[-1].append(index)
+        batch = batches[-1] if batches else []
+        longest = lengths[batch[0]] if batch else 0
+        alike = lengths[index] == longest if equal else len(batch) < FULL_ROWS or lengths[index] + new > 0.75 * (longest + new)
+        if batch and alike and (len(batch) + 1) * (longest + new) <= budget:
+            batch.append(index)
         else:
             batches.append([index])
     return batches

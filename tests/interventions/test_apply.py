@@ -11,6 +11,7 @@ from torch import Tensor
 
 import interp_transfer as it
 from interp_transfer.activations import positions as rules
+from interp_transfer.interventions import generation
 from interp_transfer.interventions.generation import _has_plain_cache, generate_tokens
 from interp_transfer.interventions.hooks import HookNeverFired
 from interp_transfer.interventions.intervention import check_intervention
@@ -487,6 +488,14 @@ def test_a_pad_token_inside_a_prompt_is_a_token(wrapped: Callable[[str], Any], f
             expected.append(int(raw(torch.tensor([ids[0] + expected])).logits[0, -1].argmax()))
     for texts in (["the <|pad|> cat"], ["the <|pad|> cat", TEXTS[1]]):
         assert generate_tokens(model, texts, max_new_tokens=NEW)[0] == expected
+
+
+def test_large_batches_take_no_much_shorter_prompts(wrapped: Callable[[str], Any]) -> None:
+    model, many = wrapped("qwen2"), generation.FULL_ROWS
+    lengths = [90] * many + [70, 65, 50] + [10] * many
+    batches = generation._batches(model, lengths, 10, 1_000_000)
+    assert [[lengths[i] for i in batch] for batch in batches] == [[90] * many + [70], [65, 50] + [10] * (many - 2), [10, 10]]
+    assert len(generation._batches(model, [90, 50, 10], 10, 1_000_000)) == 1, "few prompts stay together"
 
 
 def test_a_batch_is_halved_when_memory_runs_out(folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
