@@ -8,8 +8,9 @@ fractions of it, and of these the strength is chosen that leaves most answers in
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.activations.capture import capture
@@ -72,11 +73,13 @@ class Limit:
         strength: the strength.
         clean_kl: its mean clean KL, in nats per token.
         saturated: whether clean KL stays below the budget at any strength; ``strength`` is then ``HIGHEST``.
+        kl: of each clean prompt; None if the strength is 0 because no other is within the budget.
     """
 
     strength: float
     clean_kl: float
     saturated: bool
+    kl: Float[Tensor, " prompt"] | None = field(default=None, repr=False)
 
 
 def search_strength(
@@ -109,7 +112,9 @@ def search_strengths(
     limits = largest_within(validation, makes, budget=budget, progress=progress)
     tried = [(name, limits[name].strength * x) for name in makes for x in FRACTIONS]
     settings = [makes[name](x) for name, x in tried]
-    judged = iter(validation.judge_each(settings, [x for _, x in tried], progress=progress))
+    ends = enumerate(limits[name].kl if x == limits[name].strength else None for name, x in tried)
+    known = {k: kl for k, kl in ends if kl is not None}
+    judged = iter(validation.judge_each(settings, [x for _, x in tried], progress=progress, known=known))
     searches = {}
     for name in makes:
         curve = tuple(next(judged) for _ in FRACTIONS)
@@ -219,8 +224,8 @@ def largest_within(
         settings = [makes[name](x) for name, x in zip(todo, guesses, strict=True)]
         costs = validation.costs(settings, progress)
         for name, x, kl in zip(todo, guesses, costs, strict=True):
-            brackets[name].add(x, float(kl.double().mean()))
-    return {name: Limit(b.low, b.low_cost, b.saturated) for name, b in brackets.items()}
+            brackets[name].add(x, kl)
+    return {name: Limit(b.low, b.low_cost, b.saturated, b.low_kl) for name, b in brackets.items()}
 
 
 class _Bracket:
@@ -229,6 +234,7 @@ class _Bracket:
     def __init__(self, budget: float) -> None:
         self._budget = budget
         self.low, self.low_cost = 0.0, 0.0
+        self.low_kl: Tensor | None = None
         self._high, self._high_cost = math.inf, math.inf
         self._halve = False
 
@@ -262,11 +268,12 @@ class _Bracket:
         middle = min(max(middle, 0.1), 0.9)
         return self.low * (self._high / self.low) ** middle
 
-    def add(self, strength: float, cost: float) -> None:
-        """Add a measurement; a cost that is no number counts as beyond the budget."""
+    def add(self, strength: float, kl: Float[Tensor, " prompt"]) -> None:
+        """Add a measurement; a mean that is no number counts as beyond the budget."""
+        cost = float(kl.double().mean())
         before = math.log(self._high / self.low) if self.low and self._high < math.inf else math.inf
         if cost <= self._budget:
-            self.low, self.low_cost = strength, cost
+            self.low, self.low_cost, self.low_kl = strength, cost, kl
         else:
             self._high, self._high_cost = strength, cost if math.isfinite(cost) else math.inf
         after = math.log(self._high / self.low) if self.low and self._high < math.inf else math.inf

@@ -1,10 +1,12 @@
 """The same search for every vector: whatever its length, it is taken to the budget and chosen below it."""
 
+from typing import Any
+
 import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.evaluation.evaluator import Condition, evaluator, pooled, strongest
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator, pooled, strongest
 from interp_transfer.search.strengths import (
     FRACTIONS,
     HIGHEST,
@@ -83,6 +85,22 @@ def test_the_largest_strength_within_a_budget(models, validation, vector):
     assert (never.strength, never.saturated) == (0.0, False), "its cost does not go down with the strength"
     with pytest.raises(ValueError, match="above zero"):
         largest_within(validation, {"": vector}, budget=0.0)
+
+
+def test_the_cost_that_ends_the_search_is_not_measured_twice(models, validation, vector, monkeypatch):
+    measured: list[float] = []
+    real = Evaluator.costs
+
+    def counted(self: Evaluator, settings: Any, progress: bool = False) -> Any:
+        measured.extend(float(one.transform.strength) for setting in settings for one in setting)
+        return real(self, settings, progress)
+
+    monkeypatch.setattr(Evaluator, "costs", counted)
+    curve = search_strengths(validation, {"": vector}, budget=BUDGET, progress=False)[""].curve
+    assert measured.count(curve[-1].strength) == 1 and len(set(measured)) == len(measured)
+    for point in curve:
+        [kl] = validation.clean_kl(models[1], [(it.add(vector, point.strength),)])
+        torch.testing.assert_close(torch.tensor(point.kl), kl, rtol=1e-4, atol=1e-7)
 
 
 def test_every_random_direction_has_its_own_strength(validation, models, cats, vector):
