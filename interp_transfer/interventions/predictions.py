@@ -23,7 +23,7 @@ TOKENS_PER_BATCH = 8192
 """Maximum number of tokens in a batch, padding included."""
 WORTH_A_CHECK = 4
 """Number of passes from which on one more, which checks that blocks may be left out, is worth its time."""
-KEPT_BYTES = 1_000_000_000
+KEPT_BYTES = 500_000_000
 """Most memory for passes of the unsteered model that are kept."""
 
 
