@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
@@ -107,21 +107,25 @@ def task_from(
     return find_task(task, edition, models=models, max_new_tokens=length, **data, **more)
 
 
-def with_flags(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_flags(options: type, where_given: Iterable[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for each field of a dataclass, with its default and its line of documentation.
 
-    The command receives them as ``options``, a dictionary of the fields. A mapping is a flag NAME=VALUE that may be repeated.
+    The command receives them as ``options``, a dictionary of the fields, with those of ``where_given`` only where they are
+    given. A mapping is a flag NAME=VALUE that may be repeated.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def wrapped(**values: Any) -> None:
+            source = values.pop("context").get_parameter_source
+            left = [name for name in where_given if source(name).name == "DEFAULT"]
             chosen = {f.name: _parse(f, values.pop(f.name)) for f in fields(options)}
-            command(**values, options=chosen)
+            command(**values, options={name: value for name, value in chosen.items() if name not in left})
 
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
         documentation, hints = _documentation(options), get_type_hints(options)
         flags = [_parameter(f, hints[f.name], documentation[f.name]) for f in fields(options)]
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own[:-2], *flags, *own[-2:]]]
+        context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [context, *own[:-2], *flags, *own[-2:]]]
         wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
         wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__

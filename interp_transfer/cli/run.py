@@ -7,10 +7,10 @@ import typer
 
 from interp_transfer.cli.options import Json, Judge, Out, Pairs, System, TaskName, model_option, named_task, with_flags
 from interp_transfer.cli.output import print_json, resumable, show
-from interp_transfer.studies.options import RunOptions
+from interp_transfer.studies.options import QUICK, RunOptions
 
 
-@with_flags(RunOptions)
+@with_flags(RunOptions, where_given=QUICK)
 def run(
     options: dict[str, Any],
     task: TaskName = None,

@@ -81,7 +81,7 @@ class RunOptions(TaskOptions):
         variants: also judge the other modes and mappers.
         side_effects: also measure what the vectors cost elsewhere, and what the mapper recovers of the loss of mean ablation.
         quick: less of everything, for a first look: n 16, 16 validation prompts, 8 directions, 1 seed, nothing at strength 1,
-            no variants, no side effects; an option that is not at its default stays.
+            no variants, no side effects; an option that is given stays.
     """
 
     mapper: str = "autoencoder"
@@ -146,8 +146,7 @@ class RunOptions(TaskOptions):
         sites = {name: str(options[name]) for name in ("source_site", "target_site") if isinstance(options.get(name), int)}
         plain = {**options, **sites}
         if plain.get("quick"):
-            defaults = {f.name: f.default for f in fields(cls)}
-            plain |= {name: value for name, value in QUICK.items() if plain.get(name, defaults[name]) == defaults[name]}
+            plain = {**QUICK, **plain}
         return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:

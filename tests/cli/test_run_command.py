@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from interp_transfer.evaluation.evaluator import RANDOM_DIRECTIONS
 from interp_transfer.mapping.kinds import KINDS
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM
 from interp_transfer.studies.inputs import find_task
+from interp_transfer.studies.options import QUICK as LESS
 from interp_transfer.studies.options import RunOptions
 from tests.registered import SITE
 
@@ -47,7 +49,14 @@ def test_without_flags_the_options_are_those_of_the_dataclass(options_of):
     seen = options_of("cats", *PAIR)
     assert (seen.pop("task"), seen.pop("source"), seen.pop("target"), seen.pop("out")) == ("cats", "tiny-a", "tiny-b", None)
     assert RunOptions.from_dict(seen) == RunOptions()
-    assert set(seen) == set(RunOptions().to_dict())
+    assert set(seen) == set(RunOptions().to_dict()) - set(LESS), "what --quick may change is passed where it is given"
+
+
+@pytest.mark.usefixtures("registered")
+def test_quick_leaves_what_is_given_also_if_it_is_the_default(options_of):
+    seen = options_of("cats", *PAIR, "--quick", "--n", "200", "--variants")
+    options = RunOptions.from_dict({name: value for name, value in seen.items() if name in RunOptions().to_dict()})
+    assert (options.n, options.variants, options.seeds, options.side_effects) == (200, True, LESS["seeds"], False)
 
 
 def test_the_defaults_and_the_help_are_those_of_the_modules():
@@ -121,10 +130,14 @@ def test_flags_come_from_any_dataclass_with_documentation():
         raise AssertionError(options, one, two)
 
     made: Any = with_flags(Options)(command)
-    assert list(made.__signature__.parameters) == ["size", "deep", "one", "two"]
+    assert list(made.__signature__.parameters) == ["context", "size", "deep", "one", "two"]
     assert made.__annotations__["size"].__metadata__[0].help == "How large it is, in tokens."
+    sources = {"size": "COMMANDLINE", "deep": "DEFAULT"}
+    context = SimpleNamespace(get_parameter_source=lambda name: SimpleNamespace(name=sources[name]))
     with pytest.raises(AssertionError, match=r"\{'size': 4, 'deep': False\}, '1', '2'"):
-        made(size=4, deep=False, one="1", two="2")
+        made(context=context, size=4, deep=False, one="1", two="2")
+    with pytest.raises(AssertionError, match=r"\{'size': 4\}, '1', '2'"):
+        with_flags(Options, where_given=sources)(command)(context=context, size=4, deep=False, one="1", two="2")  # type: ignore[call-arg]
 
 
 @pytest.mark.usefixtures("registered")

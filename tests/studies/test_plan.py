@@ -10,7 +10,7 @@ from interp_transfer.evaluation.evaluator import Evaluator
 from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.speed import duration
 from interp_transfer.studies import plan as module
-from interp_transfer.studies.options import QUICK, RunOptions
+from interp_transfer.studies.options import DEFAULT_N, QUICK, RunOptions
 from interp_transfer.studies.plan import Plan, Step, plan_comparison, plan_features, plan_run, plan_sweep, vectors_of
 from interp_transfer.studies.sweep import sweep_study
 from interp_transfer.studies.trial import Trial
@@ -163,6 +163,7 @@ def test_quick_is_less_of_everything_and_keeps_what_was_asked_for():
     assert {name: getattr(plain, name) for name in QUICK} == QUICK
     asked = RunOptions.from_dict({"quick": True, "n": 24, "mapper": "affine", "seeds": 2})
     assert (asked.n, asked.seeds, asked.directions, asked.mapper) == (24, 2, QUICK["directions"], "affine")
+    assert RunOptions.from_dict({"quick": True, "n": DEFAULT_N}).n == DEFAULT_N, "also what is the default otherwise"
     assert RunOptions.from_dict(plain.to_dict()) == plain
     assert RunOptions.from_dict({}).n == 200
 
