@@ -1,9 +1,10 @@
 """The outcome of a run in one sentence that does not flatter, and the numbers that it rests on.
 
-A moved vector is judged by its intact answers. It is compared with the native vector, which is the best that can be expected,
-and with controls that know nothing of the behaviour. Two outcomes are reported before anything else: a control that does as
-well as the native vector (the task is too easy to conclude anything), and a native vector that fails (there is nothing to
-compare with). Where intervals overlap and rates are apart, the headline says that it cannot tell.
+A moved vector is judged by its gain: its intact answers, less those that the unsteered model gives. It is compared with the
+native vector, which is the best that can be expected, and with controls that know nothing of the behaviour. Two outcomes are
+reported before anything else: a control that does as well as the native vector (the task is too easy to conclude anything), and
+a native vector that fails (there is nothing to compare with). Where intervals overlap and gains are apart, the headline says
+that it cannot tell.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,11 @@ from interp_transfer.plots.style import percent
 from interp_transfer.reporting.formats import interval, points
 
 AS_GOOD = 0.8
-"""A control with at least this share of a vector's intact answers counts as good as it, whatever the intervals are."""
+"""A control with at least this share of a vector's gain counts as good as it, whatever the intervals are."""
 MIGHT_WORK = 0.5
 """A vector whose interval ends below this share does not work, unless it is told from the controls."""
 ABOUT_EQUAL = (0.95, 0.9)
-"""Shares of native's success and of its intact answers from which a moved vector works about as well."""
+"""Shares of native's gain in success and in intact answers from which a moved vector works about as well."""
 _MEASURES = ("success", "intact")
 
 LOST = 0.1
@@ -112,8 +113,9 @@ def _verdict(result: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:
     target = result["target"]["name"]
     unsteered, native, moved = (conditions[name] for name in ("unsteered", "native", "moved"))
     controls = {name: conditions[name] for name in CONTROLS if name in conditions}
-    relation = _relation(native, moved)
-    beaten_by = [n for n, c in {"unsteered": unsteered, **controls}.items() if _as_good(c, moved)]
+    relation = _relation(native, moved, unsteered)
+    beaten_by = ["unsteered"] if _as_good(unsteered, moved) else []
+    beaten_by += [name for name, c in controls.items() if _as_good(c, moved, unsteered)]
 
     if _as_good(unsteered, native):
         if unsteered["intact"]["rate"] >= 0.5:
@@ -124,46 +126,53 @@ def _verdict(result: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:
         if not beaten_by:
             return f"A vector found on {source} works on {target}, although the vector found on {target} itself {why}."
         return f"No verdict on the move: the vector found on {target} itself {why}."
-    easy = [name for name, c in controls.items() if _as_good(c, native)]
+    easy = [name for name, c in controls.items() if _as_good(c, native, unsteered)]
     if easy:
         also = "the moved vector does not work" if "unsteered" in beaten_by else f"the moved vector works {relation} it"
         return f"This run says little: {CONTROLS[easy[0]]} does about as well as the native vector ({also})."
     if beaten_by:
         than = "no steering at all" if beaten_by[0] == "unsteered" else CONTROLS[beaten_by[0]].rstrip(",")
         return f"A vector found on {source} does not work on {target}: it does no better than {than}."
-    doubt = next(_doubts({"unsteered": unsteered, **controls}, native, moved), None)
+    doubt = next(_doubts(controls, native, moved, unsteered), None)
     if doubt:
         return f"Cannot tell whether a vector found on {source} works on {target}: {doubt}."
     through = {words: conditions[name] for name, words in MAPPER_CONTROLS.items() if name in conditions}
-    same = [words for words, c in through.items() if _as_good(c, moved)]
+    same = [words for words, c in through.items() if _as_good(c, moved, unsteered)]
     if same:
         return (
             f"A vector found on {source} works on {target}, but so does one moved by {same[0]}: what the mapper learned is not "
             "the reason."
         )
     works = f"A vector found on {source} works on {target} {relation} the one found there"
-    apart = [f"{words} ({_range(c)})" for words, c in through.items() if _undecided(c, moved)]
+    apart = [f"{words} ({_range(c)})" for words, c in through.items() if _undecided(c, moved, unsteered)]
     if apart:
         return f"{works}, but {moved['intact']['n']} prompts do not tell it from one moved by {apart[0]}: take more."
     return f"{works}."
 
 
-def _as_good(control: Mapping[str, Any], vector: Mapping[str, Any]) -> bool:
-    """Whether a control has nearly as many intact answers as a vector, or the vector hardly works and is not told from it."""
+def _as_good(control: Mapping[str, Any], vector: Mapping[str, Any], unsteered: Mapping[str, Any] | None = None) -> bool:
+    """Whether a control gains nearly as many intact answers as a vector, or the vector hardly works and is not told from it.
+
+    Without ``unsteered``, which is then the control, all answers count and not the gain.
+    """
     a, b = control["intact"], vector["intact"]
-    return a["rate"] >= AS_GOOD * b["rate"] or (a["high"] >= b["low"] and b["high"] < MIGHT_WORK)
+    base = unsteered["intact"]["rate"] if unsteered is not None else 0.0
+    near = a["rate"] - base >= AS_GOOD * (b["rate"] - base)
+    return near or (a["high"] >= b["low"] and b["high"] < MIGHT_WORK)
 
 
-def _undecided(control: Mapping[str, Any], vector: Mapping[str, Any]) -> bool:
+def _undecided(control: Mapping[str, Any], vector: Mapping[str, Any], unsteered: Mapping[str, Any]) -> bool:
     """Whether a control has fewer intact answers than a vector, in intervals that overlap."""
-    return control["intact"]["high"] >= vector["intact"]["low"] and not _as_good(control, vector)
+    return control["intact"]["high"] >= vector["intact"]["low"] and not _as_good(control, vector, unsteered)
 
 
-def _doubts(controls: Mapping[str, Mapping[str, Any]], native: Mapping[str, Any], moved: Mapping[str, Any]) -> Iterator[str]:
+def _doubts(
+    controls: Mapping[str, Mapping[str, Any]], native: Mapping[str, Any], moved: Mapping[str, Any], unsteered: Mapping[str, Any]
+) -> Iterator[str]:
     """Of each control that is not told from a vector, a clause."""
     for which, vector in (("native", native), ("moved", moved)):
-        for name, control in controls.items():
-            if _undecided(control, vector):
+        for name, control in {"unsteered": unsteered, **controls}.items():
+            if _undecided(control, vector, unsteered):
                 words = "no steering" if name == "unsteered" else CONTROLS[name].rstrip(",")
                 more = "more prompts" + (" or directions" if name.startswith("random") else "")
                 yield (
@@ -177,10 +186,15 @@ def _range(condition: Mapping[str, Any]) -> str:
     return f"{percent(share['rate'])}, {percent(share['low'])} to {percent(share['high'])}"
 
 
-def _relation(native: Mapping[str, Any], moved: Mapping[str, Any]) -> str:
+def _relation(native: Mapping[str, Any], moved: Mapping[str, Any], unsteered: Mapping[str, Any]) -> str:
     if moved["intact"]["low"] > native["intact"]["high"]:
         return "better than"
-    success, intact = (moved[m]["rate"] >= share * native[m]["rate"] for m, share in zip(_MEASURES, ABOUT_EQUAL, strict=True))
+
+    def near(what: str, share: float) -> bool:
+        gains = [condition[what]["rate"] - unsteered[what]["rate"] for condition in (moved, native)]
+        return gains[0] >= share * gains[1]
+
+    success, intact = map(near, _MEASURES, ABOUT_EQUAL)
     return "about as well as" if success and intact else "less well than"
 
 
@@ -206,7 +220,8 @@ def _numbers(conditions: Mapping[str, Any], differences: Mapping[str, Any] | Non
 def _texts_are_enough(conditions: Mapping[str, Any]) -> Iterator[str]:
     """A sentence for pairs shuffled within texts that do as well: they keep what each text is about."""
     within, moved = conditions.get("shuffled_within_text"), conditions["moved"]
-    if within is not None and _as_good(within, moved) and not _as_good(conditions["unsteered"], moved):
+    unsteered = conditions["unsteered"]
+    if within is not None and _as_good(within, moved, unsteered) and not _as_good(unsteered, moved):
         yield (
             "A mapper fitted on pairs shuffled within each text does about as well: it is enough to know which texts belong "
             "together, not which tokens."

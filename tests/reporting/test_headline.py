@@ -51,6 +51,26 @@ def test_every_outcome_is_said(shares: dict[str, float], says: str) -> None:
 @pytest.mark.parametrize(
     ("shares", "says"),
     [
+        # A model that does the wanted thing half of the time anyway.
+        ({"random": 0.72}, "A vector found on A works on B about as well as the one found there."),
+        ({"random": 0.86}, "This run says little: a random vector at the same cost does about as well as the native"),
+        ({"random": 0.72, "moved": 0.74}, "does not work on B: it does no better than a random vector at the same cost."),
+        ({"shuffled": 0.72}, "A vector found on A works on B about as well as the one found there."),
+        ({"shuffled": 0.84}, "works on B, but so does one moved by a mapper that was fitted on pairs shuffled across texts"),
+        ({"moved": 0.85}, "A vector found on A works on B less well than the one found there."),
+        ({"shuffled_within_text": 0.85}, "it is enough to know which texts belong together"),
+        ({"moved": 0.5}, "does not work on B: it does no better than no steering at all."),
+    ],
+)
+def test_what_the_unsteered_model_does_too_is_no_merit(shares: dict[str, float], says: str) -> None:
+    said = headline(result(**{"unsteered": 0.55, "native": 0.92, "moved": 0.91, "random": 0.6, "shuffled": 0.5} | shares))
+    assert says in said
+    assert ("it is enough" in said) is ("shuffled_within_text" in shares)
+
+
+@pytest.mark.parametrize(
+    ("shares", "says"),
+    [
         (
             {"native": 0.5, "moved": 0.5, "unsteered": 0.125},
             "16 prompts do not tell the native vector (50%, 24.7% to 75.3%) from no",
