@@ -265,8 +265,8 @@ def test_a_folder_of_arditi_s_files_is_both_their_splits_and_jailbreakbench(tmp_
     write(tmp_path / "jailbreakbench.csv", [{"Goal": "Mock", "Category": "Harassment", "Target": "Sure"}])
     assert open_data("refusal", sources, tmp_path)["jailbreakbench"].rows()[0]["Target"] == "Sure", "it has all columns"
     task = refusal(data_files=str(tmp_path), template="chat")
-    assert task.prompts("test")[0].to_list() == [{"role": "user", "content": "Mock"}]
-    assert {str(c.to_list()[0]["content"])[:13] for c in task.clean("test")} == {"harmless_test"}
+    asked, harmless = ([instruction_of(prompt) for prompt in prompts] for prompts in (task.prompts("test"), task.clean("test")))
+    assert asked == ["Mock"] and len(harmless) == 5 and all(text.startswith("harmless_test ") for text in harmless)
     (tmp_path / "harmful_val.json").unlink()
     assert open_data("refusal", sources, str(tmp_path))["arditi"].files is None
 
