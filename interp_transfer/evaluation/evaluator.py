@@ -7,7 +7,6 @@ measured. All conditions of a comparison use one evaluator.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,6 @@ RANDOM_PROMPTS = 50
 """Prompts, and clean prompts, on which random directions are judged: most of the uncertainty is between directions."""
 CLEAN_PROMPTS = 100
 REFERENCE_TEXTS = 200
-NOTHING: Mapping[int, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -185,12 +183,13 @@ class Evaluator:
         strengths: Sequence[float | int],
         note: str = "",
         progress: bool = True,
-        known: Mapping[int, Float[Tensor, " prompt"]] = NOTHING,
+        known: Mapping[int, Float[Tensor, " prompt"]] | None = None,
     ) -> list[Condition]:
         """Judge several settings, each as for ``judge``; those that add vectors at the same sites share batches.
 
         ``known`` are costs that were measured before, by the index of their setting.
         """
+        known = known or {}
         completions = self.completions(settings, progress)
         others = iter(self.costs([setting for k, setting in enumerate(settings) if k not in known], progress))
         costs = [known[k] if k in known else next(others) for k in range(len(settings))]

@@ -47,9 +47,7 @@ class Speed:
     @cached_property
     def token(self) -> float:
         """To read a token."""
-        site = residual_sites(self.model)[-1]
-        capture(self.model, self._prompts[:1], site, progress=False)  # the first pass prepares weights, and is slow
-        seconds = timed(lambda: capture(self.model, self._prompts, site, progress=False))
+        seconds = timed(lambda: self._read(self._prompts))
         return seconds / sum(map(len, tokenize(self.model, self._prompts)))
 
     @property
@@ -68,8 +66,14 @@ class Speed:
 
     @cached_property
     def _prompts(self) -> list[Prompt]:
+        """Clean prompts, after a first pass, which prepares the weights and is slow."""
         clean = self.task.clean("validation")
-        return draw(clean, min(ANSWERED, len(clean)), self.seed, f"clean validation prompts of {self.task.name}")
+        drawn = draw(clean, min(ANSWERED, len(clean)), self.seed, f"clean validation prompts of {self.task.name}")
+        self._read(drawn[:1])
+        return drawn
+
+    def _read(self, prompts: list[Prompt]) -> None:
+        capture(self.model, prompts, residual_sites(self.model)[-1], progress=False)
 
     @cached_property
     def _settings(self) -> list[tuple[Intervention, ...]]:

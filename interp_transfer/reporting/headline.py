@@ -114,10 +114,9 @@ def _verdict(result: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:
     unsteered, native, moved = (conditions[name] for name in ("unsteered", "native", "moved"))
     controls = {name: conditions[name] for name in CONTROLS if name in conditions}
     relation = _relation(native, moved, unsteered)
-    beaten_by = ["unsteered"] if _as_good(unsteered, moved) else []
-    beaten_by += [name for name, c in controls.items() if _as_good(c, moved, unsteered)]
+    beaten_by = [n for n, c in {"unsteered": unsteered, **controls}.items() if _as_good(c, moved, unsteered)]
 
-    if _as_good(unsteered, native):
+    if _as_good(unsteered, native, unsteered):
         if unsteered["intact"]["rate"] >= 0.5:
             return f"No verdict: {target} gives the wanted answers without any steering, so there is nothing to mend here."
         why = "does not work there"
@@ -133,7 +132,7 @@ def _verdict(result: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:
     if beaten_by:
         than = "no steering at all" if beaten_by[0] == "unsteered" else CONTROLS[beaten_by[0]].rstrip(",")
         return f"A vector found on {source} does not work on {target}: it does no better than {than}."
-    doubt = next(_doubts(controls, native, moved, unsteered), None)
+    doubt = next(_doubts({"unsteered": unsteered, **controls}, native, moved), None)
     if doubt:
         return f"Cannot tell whether a vector found on {source} works on {target}: {doubt}."
     through = {words: conditions[name] for name, words in MAPPER_CONTROLS.items() if name in conditions}
@@ -150,13 +149,13 @@ def _verdict(result: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:
     return f"{works}."
 
 
-def _as_good(control: Mapping[str, Any], vector: Mapping[str, Any], unsteered: Mapping[str, Any] | None = None) -> bool:
+def _as_good(control: Mapping[str, Any], vector: Mapping[str, Any], unsteered: Mapping[str, Any]) -> bool:
     """Whether a control gains nearly as many intact answers as a vector, or the vector hardly works and is not told from it.
 
-    Without ``unsteered``, which is then the control, all answers count and not the gain.
+    Where the control is the unsteered model itself, which gains none, all its answers count.
     """
     a, b = control["intact"], vector["intact"]
-    base = unsteered["intact"]["rate"] if unsteered is not None else 0.0
+    base = 0.0 if control is unsteered else unsteered["intact"]["rate"]
     near = a["rate"] - base >= AS_GOOD * (b["rate"] - base)
     return near or (a["high"] >= b["low"] and b["high"] < MIGHT_WORK)
 
@@ -166,13 +165,11 @@ def _undecided(control: Mapping[str, Any], vector: Mapping[str, Any], unsteered:
     return control["intact"]["high"] >= vector["intact"]["low"] and not _as_good(control, vector, unsteered)
 
 
-def _doubts(
-    controls: Mapping[str, Mapping[str, Any]], native: Mapping[str, Any], moved: Mapping[str, Any], unsteered: Mapping[str, Any]
-) -> Iterator[str]:
+def _doubts(controls: Mapping[str, Mapping[str, Any]], native: Mapping[str, Any], moved: Mapping[str, Any]) -> Iterator[str]:
     """Of each control that is not told from a vector, a clause."""
     for which, vector in (("native", native), ("moved", moved)):
-        for name, control in {"unsteered": unsteered, **controls}.items():
-            if _undecided(control, vector, unsteered):
+        for name, control in controls.items():
+            if _undecided(control, vector, controls["unsteered"]):
                 words = "no steering" if name == "unsteered" else CONTROLS[name].rstrip(",")
                 more = "more prompts" + (" or directions" if name.startswith("random") else "")
                 yield (
@@ -221,7 +218,7 @@ def _texts_are_enough(conditions: Mapping[str, Any]) -> Iterator[str]:
     """A sentence for pairs shuffled within texts that do as well: they keep what each text is about."""
     within, moved = conditions.get("shuffled_within_text"), conditions["moved"]
     unsteered = conditions["unsteered"]
-    if within is not None and _as_good(within, moved, unsteered) and not _as_good(unsteered, moved):
+    if within is not None and _as_good(within, moved, unsteered) and not _as_good(unsteered, moved, unsteered):
         yield (
             "A mapper fitted on pairs shuffled within each text does about as well: it is enough to know which texts belong "
             "together, not which tokens."

@@ -8,7 +8,8 @@ import pytest
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import Evaluator
 from interp_transfer.evaluation.kept import Kept
-from interp_transfer.evaluation.speed import duration
+from interp_transfer.evaluation.speed import ANSWERED, COSTED, SETTINGS, Speed, duration
+from interp_transfer.models.tokens import tokenize
 from interp_transfer.studies import plan as module
 from interp_transfer.studies.options import DEFAULT_N, QUICK, RunOptions
 from interp_transfer.studies.plan import Plan, Step, plan_comparison, plan_features, plan_run, plan_sweep, vectors_of
@@ -166,6 +167,18 @@ def test_quick_is_less_of_everything_and_keeps_what_was_asked_for():
     assert RunOptions.from_dict({"quick": True, "n": DEFAULT_N}).n == DEFAULT_N, "also what is the default otherwise"
     assert RunOptions.from_dict(plain.to_dict()) == plain
     assert RunOptions.from_dict({}).n == 200
+
+
+def test_seconds_are_those_of_one_completion_one_cost_and_one_token(models, cats, monkeypatch):
+    done: list[Any] = []
+    monkeypatch.setattr("interp_transfer.evaluation.speed.timed", lambda work: (done.append(work()), 12.0)[1])
+    one = Speed(models[1], cats)
+    tokens = sum(map(len, tokenize(models[1], one._prompts)))
+    assert len(one._prompts) == ANSWERED
+    assert one.completion == 12.0 / (ANSWERED * SETTINGS)
+    assert one.cost == 12.0 / (COSTED * SETTINGS)
+    assert one.token == 12.0 / tokens
+    assert len(done) == 3, "each is timed once"
 
 
 def test_strengths_are_chosen_on_as_many_prompts_as_was_asked_for(models, cats):
