@@ -52,12 +52,12 @@ def test_every_outcome_is_said(shares: dict[str, float], says: str) -> None:
     ("shares", "says"),
     [
         # A model that does the wanted thing half of the time anyway.
-        ({"random": 0.72}, "A vector found on A works on B about as well as the one found there."),
+        ({"random": 0.78}, "A vector found on A works on B about as well as the one found there."),
         ({"random": 0.86}, "This run says little: a random vector at the same cost does about as well as the native"),
         ({"random": 0.72, "moved": 0.74}, "does not work on B: it does no better than a random vector at the same cost."),
-        ({"shuffled": 0.72}, "A vector found on A works on B about as well as the one found there."),
+        ({"shuffled": 0.78}, "A vector found on A works on B about as well as the one found there."),
         ({"shuffled": 0.84}, "works on B, but so does one moved by a mapper that was fitted on pairs shuffled across texts"),
-        ({"moved": 0.85}, "A vector found on A works on B less well than the one found there."),
+        ({"moved": 0.88}, "A vector found on A works on B less well than the one found there."),
         ({"shuffled_within_text": 0.85}, "it is enough to know which texts belong together"),
         ({"moved": 0.5}, "does not work on B: it does no better than no steering at all."),
     ],
