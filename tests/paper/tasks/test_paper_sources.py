@@ -256,12 +256,13 @@ def test_a_folder_of_arditi_s_files_is_both_their_splits_and_jailbreakbench(tmp_
     for name in ARDITI.splits:
         write(tmp_path / f"{name}.json", [{"instruction": f"{name} {i}", "category": None} for i in range(5)])
     write(tmp_path / "jailbreakbench.json", [{"instruction": "Defame", "category": "Harassment"}])
-    write(tmp_path / "train.jsonl", ROWS)  # a split that several data sets have
-    sources = (JAILBREAKBENCH, ARDITI, WILDGUARDMIX)
+    for name in WILDGUARDMIX.splits:
+        write(tmp_path / f"{name}.jsonl", ROWS)  # splits that several data sets have
+    sources = (JAILBREAKBENCH, ARDITI, WILDGUARDMIX, PILE)
     data = open_data("refusal", sources, str(tmp_path))
     assert data["jailbreakbench"].rows() == [{"Goal": "Defame", "Category": "Harassment"}]
     assert data["arditi"].rows("harmless_val")[3] == {"instruction": "harmless_val 3"}
-    assert data["wildguardmix"].files is None, "train.jsonl may be of any"
+    assert data["wildguardmix"].files is None, "train.jsonl and test.jsonl may be of any"
     write(tmp_path / "jailbreakbench.csv", [{"Goal": "Mock", "Category": "Harassment", "Target": "Sure"}])
     assert open_data("refusal", sources, tmp_path)["jailbreakbench"].rows()[0]["Target"] == "Sure", "it has all columns"
     task = refusal(data_files=str(tmp_path), template="chat")
