@@ -7,6 +7,7 @@ import pytest
 
 import interp_transfer as it
 from interp_transfer.evaluation import evaluator
+from interp_transfer.evaluation.completions import completions_each
 from interp_transfer.features.contrast import feature_contrast
 from interp_transfer.features.sae import load_sae
 from interp_transfer.features.train import SMALL_MODEL, train_sae
@@ -71,34 +72,44 @@ def test_the_folder_holds_json_page_and_saes(study):
     assert result.sentences()[0].split(",")[0] in page
 
 
-STAGES = {
-    "the training of the SAE": ("studies.features.train_sae", 1),
-    "the second ranking": ("studies.features.causal_rank", 2),
-    "random directions in the target": ("studies.features.judge_random", 2),
-    "the page": ("studies.features.write_features_page", 1),
+STAGES = {  # where a study is stopped, and which completions are made again: of features that are set, which are not kept
+    "the training of the SAE": ("studies.features.train_sae", 1, 0),
+    "the second ranking": ("studies.features.causal_rank", 2, 0),
+    "random directions in the target": ("studies.features.judge_random", 2, 3 * 4),
+    "the page": ("studies.features.write_features_page", 1, 3 * 4 + 2 * 2 * 2 * 4),
 }
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_study_that_was_stopped_resumes(stage, study, models, cats, tmp_path, monkeypatch):
-    folder = tmp_path / "features"
+    folder, made = tmp_path / "features", []
+
+    def counted(model, prompts, settings, *args):
+        made.append(len(prompts) * len(settings))
+        return completions_each(model, prompts, settings, *args)
+
+    def train(*args, **options):
+        trained.append(options["checkpoint"])
+        return train_sae(*args, steps=20, **options)
+
+    trained: list[Path] = []
+    monkeypatch.setattr(evaluator, "completions_each", counted)
     monkeypatch.setattr(evaluator, "CLEAN_PROMPTS", 4)
     monkeypatch.setattr(features_page, "WITH_COMPLETIONS", 2)
-    monkeypatch.setattr(module, "train_sae", lambda *args, **options: train_sae(*args, steps=20, **options))
+    monkeypatch.setattr(module, "train_sae", train)
     options = {"source_sae": str(study[1].parent / "own"), "target_site": SITE, "listed": 12, "out": folder, **QUICK}
+    where, call, again = STAGES[stage]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_at(patch, *STAGES[stage])
+        stop_at(patch, where, call)
         features_study(cats, *models, **options)
     assert {path.name for path in tmp_path.iterdir()} <= {".features.resume"}, "no half-written folder"
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / ".features.resume").rglob("*.json")}
-    with monkeypatch.context() as patch:
-        patch.setattr("interp_transfer.evaluation.kept.Kept.remove", lambda _: None)
-        features_study(cats, *models, **options)
-    assert before or stage == "the training of the SAE"
-    assert all(path.stat().st_mtime_ns == time for path, time in before.items()), "computed twice"
+    features_study(cats, *models, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["features"], "nothing is left at the end"
+    assert {path.parent.name for path in trained} == {".features.resume"}
     assert json.loads((folder / "features.json").read_text()) == json.loads((study[1] / "features.json").read_text())
-    features_study(cats, *models, **options | {"out": tmp_path / "again"})
-    assert {path.name for path in tmp_path.iterdir()} == {"features", ".features.resume", "again"}, "removed at the end"
+    resumed = sum(made)
+    features_study(cats, *models, **options | {"out": tmp_path / "whole"})
+    assert resumed - (sum(made) - resumed) == again
 
 
 def test_the_features_that_differ_most_come_first(study, models, cats):

@@ -159,7 +159,7 @@ class DataSet:
         return [{ours: row[theirs] for ours, theirs in names.items()} for row in rows]
 
     def _unreachable(self, error: Exception) -> ValueError:
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        reason = " ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2])[:200]
         said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
         if self.files is not None:
             return ValueError(f"{self.task}: cannot read the local copy of {self.source.name}{self._where()} ({said})")
