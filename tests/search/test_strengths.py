@@ -96,11 +96,14 @@ def test_the_cost_that_ends_the_search_is_not_measured_twice(models, validation,
         return real(self, settings, progress)
 
     monkeypatch.setattr(Evaluator, "costs", counted)
-    curve = search_strengths(validation, {"": vector}, budget=BUDGET, progress=False)[""].curve
-    assert measured.count(curve[-1].strength) == 1 and len(set(measured)) == len(measured)
-    for point in curve:
-        [kl] = validation.clean_kl(models[1], [(it.add(vector, point.strength),)])
-        torch.testing.assert_close(torch.tensor(point.kl), kl, rtol=1e-4, atol=1e-7)
+    vectors = {"one": vector, "other": random_vectors(vector, 1, seed=5)[0]}
+    searches = search_strengths(validation, vectors, budget=BUDGET, progress=False)
+    ends = [search.curve[-1].strength for search in searches.values()]
+    assert [measured.count(end) for end in ends] == [1, 1], "once, in the search"
+    for name, search in searches.items():
+        for point in search.curve:
+            [kl] = validation.clean_kl(models[1], [(it.add(vectors[name], point.strength),)])
+            torch.testing.assert_close(torch.tensor(point.kl), kl, rtol=1e-4, atol=1e-7)
 
 
 def test_every_random_direction_has_its_own_strength(validation, models, cats, vector):

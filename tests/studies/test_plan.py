@@ -171,14 +171,15 @@ def test_quick_is_less_of_everything_and_keeps_what_was_asked_for():
 
 def test_seconds_are_those_of_one_completion_one_cost_and_one_token(models, cats, monkeypatch):
     done: list[Any] = []
-    monkeypatch.setattr("interp_transfer.evaluation.speed.timed", lambda work: (done.append(work()), 12.0)[1])
+    real = Speed._read
+    monkeypatch.setattr("interp_transfer.evaluation.speed.timed", lambda work: (done.append("timed"), work(), 12.0)[2])
+    monkeypatch.setattr(Speed, "_read", lambda self, prompts: (done.append(len(prompts)), real(self, prompts))[1])
     one = Speed(models[1], cats)
-    tokens = sum(map(len, tokenize(models[1], one._prompts)))
-    assert len(one._prompts) == ANSWERED
     assert one.completion == 12.0 / (ANSWERED * SETTINGS)
+    assert done == [1, "timed"], "the first pass is not timed"
     assert one.cost == 12.0 / (COSTED * SETTINGS)
-    assert one.token == 12.0 / tokens
-    assert len(done) == 3, "each is timed once"
+    assert one.token == 12.0 / sum(map(len, tokenize(models[1], one._prompts)))
+    assert done == [1, "timed", "timed", "timed", ANSWERED], "each is timed once"
 
 
 def test_strengths_are_chosen_on_as_many_prompts_as_was_asked_for(models, cats):

@@ -72,12 +72,20 @@ def test_a_stopped_run_of_other_options_is_not_mistaken_for_this_one(run_folder,
     assert results(out) == results(run_folder)
 
 
+COMMANDS = {
+    "run": (STAGES["the held-out prompts"], ["--directions", "1", "--seeds", "1", "--mapper", "affine"]),
+    "features": (("studies.features.train_sae", 1), ["--candidates", "1", "--source-site", SITE, "--target-site", SITE]),
+}
+
+
 @pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("out", [True, False])
-def test_the_command_says_how_to_go_on(out, tmp_path, monkeypatch, capsys):
-    stop_at(monkeypatch, *STAGES["the held-out prompts"])
-    command = ["run", "cats", "--source", "tiny-a", "--target", "tiny-b", "--n", "2", "--directions", "1", "--seeds", "1"]
-    assert main([*command, "--mapper", "affine", *(["--out", str(tmp_path / "out")] if out else [])]) == 130
+def test_the_command_says_how_to_go_on(out, command, tmp_path, monkeypatch, capsys):
+    stage, flags = COMMANDS[command]
+    stop_at(monkeypatch, *stage)
+    argv = [command, "cats", "--source", "tiny-a", "--target", "tiny-b", "--n", "2", *flags]
+    assert main([*argv, *(["--out", str(tmp_path / "out")] if out else [])]) == 130
     *_, hint, error = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert hint == ("With --out FOLDER stopped work can be resumed", "The same command resumes from what was computed")[out]
     assert error == "error: stopped"
