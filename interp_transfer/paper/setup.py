@@ -261,12 +261,12 @@ def condition_row(judged: Condition, **first: Any) -> Row:
     return {
         **first,
         "strength": f"{judged.strength:.3g}" if judged.strength else "-",
-        **figures(judged),
+        **shares(judged),
         "clean KL": judged.cost,
     }
 
 
-def figures(judged: Condition, prefix: str = "") -> dict[str, Estimate]:
+def shares(judged: Condition, prefix: str = "") -> dict[str, Estimate]:
     """The shares of a condition by column."""
     return {f"{prefix}success": judged.success, f"{prefix}intact": judged.intact}
 
@@ -280,6 +280,6 @@ def by_strength(target: OneModel, vectors: Mapping[str, SteeringVector], strengt
         judged.append(target.test.random(steered[-1], target.seed, x, progress=False))
         row: dict[str, Any] = {"strength": f"{x:g}"}
         for name, c in zip((*vectors, "random"), judged, strict=True):
-            row |= {**figures(c, f"{name}, "), f"{name}, clean KL": c.cost}
+            row |= {**shares(c, f"{name}, "), f"{name}, clean KL": c.cost}
         rows.append(row)
     return rows

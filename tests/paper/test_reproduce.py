@@ -17,12 +17,14 @@ from interp_transfer.cli.main import main as cli
 from interp_transfer.paper import page as pages
 from interp_transfer.paper import runner
 from interp_transfer.paper.cells import Cell, jobs_of, read_cell
-from interp_transfer.paper.experiment import Case, Experiment, experiments
+from interp_transfer.paper.experiment import Case, Experiment, experiments, tables
 from interp_transfer.paper.page import reproduce
 from interp_transfer.paper.rows import Verdict
+from interp_transfer.paper.tables import write_tables
 from interp_transfer.stats import Estimate
 
 N = 8
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +156,17 @@ def test_the_command_on_the_page_holds_what_was_asked_for(experiment: Experiment
 
 
 def test_the_page_in_the_docs_is_made_of_the_cells_beside_it(tmp_path: Path) -> None:
-    docs = Path(__file__).parents[2] / "docs"
-    made = reproduce(list(experiments().values()), docs / "results", page=tmp_path / "page.md", measure=False, progress=False)
-    assert made.page.read_text(encoding="utf-8") == (docs / "RESULTS.md").read_text(encoding="utf-8")
+    made = reproduce(list(experiments().values()), DOCS / "results", page=tmp_path / "page.md", measure=False, progress=False)
+    assert made.page.read_text(encoding="utf-8") == (DOCS / "RESULTS.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("results/tables/organisms/*/*")))
+def test_tables_in_the_docs_are_made_of_the_cells_beside_them(name: str, tmp_path: Path) -> None:
+    written, _ = write_tables([tables()[name]], DOCS / "results", tmp_path, measure=False, progress=False)
+    pages = [path for path in written if path.suffix == ".md"]
+    assert pages, f"{name} lacks cells"
+    for page in pages:
+        assert page.read_text(encoding="utf-8") == (DOCS / "made" / page.name).read_text(encoding="utf-8")
 
 
 def test_a_process_that_dies_takes_no_other_case_with_it(

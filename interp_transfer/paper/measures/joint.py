@@ -15,7 +15,7 @@ from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit_each
 from interp_transfer.paper.joint import best_joint
 from interp_transfer.paper.rows import Row
-from interp_transfer.paper.setup import TwoModels, figures
+from interp_transfer.paper.setup import TwoModels, shares
 from interp_transfer.search.strengths import Steer, judge_pooled
 from interp_transfer.vectors.extract import extract_each
 from interp_transfer.vectors.vector import SteeringVector
@@ -65,7 +65,7 @@ def _moved(setup: TwoModels, sources: Sequence[str], targets: Sequence[str], kin
 
 def _row(condition: str, judged: Condition, validation: Any = None) -> Row:
     intact = None if validation is None else validation.intact
-    return {"condition": condition, "validation, intact": intact, **figures(judged), "clean KL": judged.cost}
+    return {"condition": condition, "validation, intact": intact, **shares(judged), "clean KL": judged.cost}
 
 
 def _random(interventions: Sequence[Intervention]) -> list[Steer]:

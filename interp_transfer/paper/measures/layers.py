@@ -8,7 +8,7 @@ from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.sites import layer_of, residual_sites
 from interp_transfer.paper.prompt_steering import prompt_steering
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
-from interp_transfer.paper.setup import OneModel, figures
+from interp_transfer.paper.setup import OneModel, shares
 from interp_transfer.vectors.extract import extract_each
 
 STRONG, WEAK = 0.8, 0.35
@@ -31,8 +31,8 @@ def measure(setup: OneModel, strengths: Sequence[float] = (1.0, 5.0)) -> list[Ro
         judged = setup.test.judge_each(conditions, [*strengths, 1.0], progress=False)
         row: dict[str, Any] = {"layer": layer_of(site)}
         for x, c in zip(strengths, judged, strict=False):
-            row |= figures(c, f"at the trigger, {x:g}: ")
-        rows.append(row | figures(judged[-1], "all tokens, 1: "))
+            row |= shares(c, f"at the trigger, {x:g}: ")
+        rows.append(row | shares(judged[-1], "all tokens, 1: "))
     return rows
 
 

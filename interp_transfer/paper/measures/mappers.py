@@ -30,7 +30,7 @@ from interp_transfer.paper.rows import (
     value_of,
     value_range,
 )
-from interp_transfer.paper.setup import TwoModels, figures
+from interp_transfer.paper.setup import TwoModels, shares
 from interp_transfer.stats import Estimate, mean_interval
 
 AFFINE = ("affine", "procrustes")
@@ -77,7 +77,7 @@ def measure(
             judged = target.judge_fair(moved)
             row: dict[str, Any] = {"mapper": name, "mode": mode, "FVU": fvu, **left}
             row |= {"cosine to native": moved[0].cosine(native), "length to native": moved[0].norm / native.norm}
-            row |= {"strength": f"{judged[0].strength:.3g}", **figures(judged[0])}
+            row |= {"strength": f"{judged[0].strength:.3g}", **shares(judged[0])}
             row["intact, seeds"] = mean_and_range([c.intact.value for c in judged]) if seeds > 1 else None
             if detailed:
                 row["success, seeds"] = mean_and_range([c.success.value for c in judged]) if seeds > 1 else None
@@ -102,7 +102,7 @@ def _baselines(setup: TwoModels, pairs: Any, replaced: Callable[..., dict[str, A
     rows: list[Row] = []
     for name, (judged, put) in conditions.items():
         row = {**blank, "mapper": name, "mode": "-", **replaced(put)}
-        rows.append(row | {"strength": f"{judged.strength:.3g}" if judged.strength else "-", **figures(judged)})
+        rows.append(row | {"strength": f"{judged.strength:.3g}" if judged.strength else "-", **shares(judged)})
     return rows
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
-from interp_transfer.paper.setup import MappedModels, figures
+from interp_transfer.paper.setup import MappedModels, shares
 from interp_transfer.vectors.extract import extract
 from interp_transfer.vectors.vector import SteeringVector
 
@@ -29,7 +29,7 @@ def _row(setup: MappedModels, limited: str, count: int, mapper: Mapper, vector: 
     judged = target.judge(moved, strength)
     first = {"what is limited": limited, "number": count, "FVU": setup.fvu(mapper)}
     first |= {"cosine to native": moved.cosine(target.vector), "strength": f"{strength:.3g}"}
-    return {**first, **figures(judged)}
+    return {**first, **shares(judged)}
 
 
 def verdict(cases: RowsByCase) -> Verdict:

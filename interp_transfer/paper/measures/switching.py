@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of, value_range
-from interp_transfer.paper.setup import Setup, figures
+from interp_transfer.paper.setup import Setup, shares
 from interp_transfer.studies.switch import switch_study
 from interp_transfer.studies.switch_result import AUTOENCODER, DIRECT, MAPPED
 
@@ -50,7 +50,7 @@ def measure(
     for name, way in result.ways.items():
         size = None if way.parameters is None else f"{way.parameters / result.host_parameters:.2%}"
         row: dict[str, Any] = {"way": name.replace("_", " "), "site": way.site or "-"}
-        row |= {**figures(way.judged), "recovered": result.recovered(name)}
+        row |= {**shares(way.judged), "recovered": result.recovered(name)}
         row |= {"clean KL": way.judged.cost, "parameters": size or "second model"}
         losses = [result.ways["unswitched"].skills[s].value - r.value for s, r in way.skills.items()]
         rows.append(row | {"most that a skill loses": max(losses) if losses else None})
