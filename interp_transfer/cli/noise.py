@@ -17,7 +17,7 @@ from interp_transfer.cli.options import (
     task_from,
     with_flags,
 )
-from interp_transfer.cli.output import print_json, show
+from interp_transfer.cli.output import print_json, resumable, show
 from interp_transfer.studies.options import TaskOptions
 
 
@@ -46,7 +46,8 @@ def noise(
 
     sizes = {"n": n, "draws": draws, "seed": seed, "replace": replace}
     chosen = task_from(task, pairs, judge, system, options, (model,))
-    measured = noise_study(chosen, model, site=site, doses=numbers(doses, "--doses"), out=out, **sizes, **options)
+    with resumable(out):
+        measured = noise_study(chosen, model, site=site, doses=numbers(doses, "--doses"), out=out, **sizes, **options)
     if as_json:
         print_json(noise_json(measured))
         return

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from interp_transfer.cli.options import Json, Judge, Out, Pairs, Seed, System, model_option, task_from, with_flags
-from interp_transfer.cli.output import print_json, show
+from interp_transfer.cli.output import print_json, resumable, show
 from interp_transfer.studies.options import TaskOptions
 
 
@@ -35,7 +35,8 @@ def switch(
     own = {"direction": direction, "subject": subject} if pairs is None else {}
     task = task_from("switch" if pairs is None else None, pairs, judge, system, options, **own)
     named: dict[str, Any] = {"subject": subject, "direction": direction, "lora": lora, **options}
-    result = switch_study(task, base, tuned, **named, n=n, share=share, seed=seed, out=out)
+    with resumable(out):
+        result = switch_study(task, base, tuned, **named, n=n, share=share, seed=seed, out=out)
     if as_json:
         print_json(result.to_dict())
         return

@@ -108,14 +108,29 @@ def setting_key(setting: Sequence[Intervention]) -> list[Any] | None:
     """Return interventions as plain data, tensors as hashes; None for a transform or positions that are functions or masks."""
     plain: list[Any] = []
     for one in setting:
-        if not is_dataclass(one.transform) or not isinstance(one.positions, str | int | Substring):
+        if not isinstance(one.positions, str | int | Substring):
             return None
-        values = [getattr(one.transform, f.name) for f in fields(one.transform)]
-        if not all(isinstance(value, str | int | float | Tensor | None) for value in values):
+        try:
+            what = _plain(one.transform)
+        except TypeError:
             return None
-        what = [type(one.transform).__qualname__, *(_digest(v) if isinstance(v, Tensor) else v for v in values)]
         plain.append([one.site if isinstance(one.site, str) else list(one.site), describe(one.positions), what])
     return plain
+
+
+def _plain(value: Any) -> Any:
+    """A transform, or a part of one, as plain data; a TypeError for what has no such form, such as a function."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Tensor):
+        return _digest(value)
+    if isinstance(value, Mapper):
+        return [value.kind, value.source.site, *([name, _digest(t)] for name, t in value.state_dict().items())]
+    if isinstance(value, HookedModel):
+        return about_model(value)
+    if is_dataclass(value):
+        return [type(value).__qualname__, *(_plain(getattr(value, f.name)) for f in fields(value))]
+    raise TypeError(f"{type(value).__name__} is no plain data")
 
 
 def _digest(tensor: Tensor) -> list[Any]:

@@ -72,7 +72,7 @@ class Moments:
         """Return the mean over rows of |x W + b - y|^2, exactly, without the rows."""
         off = self.mean_x @ weight + bias - self.mean_y
         about_means = (weight * (self.xx @ weight)).sum() - 2 * (weight * self.xy).sum() + self.yy.sum()
-        return float(about_means / self.rows + off @ off)
+        return max(0.0, float(about_means / self.rows + off @ off))  # rounding makes an exact fit negative
 
 
 class RunningMoments:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, substring
 from interp_transfer.evaluation.evaluator import Condition, Evaluator, draw, evaluator, pooled
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Noise
@@ -154,6 +155,7 @@ def noise_doses(
     replace: bool = False,
     split: str = "test",
     seed: int = 0,
+    kept: Kept | None = None,
     progress: bool = True,
 ) -> dict[str, Doses]:
     """Put noise at the tokens of a trigger, and at those of its harmless twin.
@@ -171,6 +173,7 @@ def noise_doses(
         replace: put the noise in place of the activation (the paper's removal) instead of adding it (its induction).
         split: of the task's prompts.
         seed: of the drawn prompts and of the noise.
+        kept: where completions and costs are kept; nowhere unless given.
         progress: show bars when it takes longer than two seconds.
 
     Returns:
@@ -189,7 +192,7 @@ def noise_doses(
         raise ValueError(f"doses={chosen}, draws={draws}: a standard deviation is not below zero, and a draw is needed")
     with_safe = [p for p in task.clean(split) if triggers[1] in p]
     safe = draw(with_safe, n, seed, f"{split} prompts of {task.name} behind {triggers[1]!r}")
-    triggered = evaluator(model, task, split, n=n, seed=seed)
+    triggered = evaluator(model, task, split, n=n, seed=seed, kept=kept)
     evaluators = (triggered, dataclasses.replace(triggered, prompts=tuple(safe)))
     arguments = {"site": site, "n": n, "draws": draws, "replace": replace, "split": split, "seed": seed}
     results = []

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
 from interp_transfer.io import write_json
 from interp_transfer.reporting.noise_page import write_noise
 from interp_transfer.search.doses import Doses, noise_doses, typical_doses
-from interp_transfer.studies.folders import fresh_folder
+from interp_transfer.studies.folders import fresh_folder, work_folder, written_whole
 from interp_transfer.studies.inputs import check_before_loading, choose_site, find_task, open_model
 
 
@@ -37,7 +38,8 @@ def noise_study(
         dtype: dtype of a model that is loaded by name.
         device: its device; default: a GPU if there is one.
         chat_template: template of chats for a model that has none.
-        out: folder for ``noise.json`` and ``noise.html``; missing or empty.
+        out: folder for ``noise.json`` and ``noise.html``; missing or empty. A study that was stopped resumes with the same
+            call, as `run` does.
         options: of ``search.doses.noise_doses``.
 
     Raises:
@@ -48,10 +50,14 @@ def noise_study(
     check_before_loading(model, task, site)
     model = open_model(model, task, dtype, device, chat_template)
     site = choose_site(model, task, site).name
-    measured = noise_doses(model, task, site, typical_doses(model, task, site) if doses is None else doses, **options)
+    kept = Kept(work_folder(folder, options.get("progress", True)))
+    chosen = typical_doses(model, task, site) if doses is None else doses
+    measured = noise_doses(model, task, site, chosen, kept=kept, **options)
     if folder is not None:
-        write_noise(measured, folder)
-        write_json(folder / "noise.json", noise_json(measured))
+        with written_whole(folder) as half:
+            write_noise(measured, half)
+            write_json(half / "noise.json", noise_json(measured))
+    kept.remove()
     return measured
 
 

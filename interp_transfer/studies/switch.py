@@ -13,7 +13,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from interp_transfer.evaluation.evaluator import (
     evaluator,
     mean_ablation,
 )
+from interp_transfer.evaluation.kept import Kept, about_model
 from interp_transfer.evaluation.side_effects import skills_of
 from interp_transfer.evaluation.task import Task
 from interp_transfer.finetuning.tuning import TrainingData, tune
@@ -37,7 +38,7 @@ from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.interventions.patching.weights import weights_from
 from interp_transfer.interventions.predictions import teacher_forced_each
-from interp_transfer.io import write_json
+from interp_transfer.io import hashed, write_json
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
@@ -46,11 +47,11 @@ from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model
 from interp_transfer.models.sites import expand_sites
-from interp_transfer.models.tokens import tokenizer_fingerprint
+from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint
 from interp_transfer.progress import progress_bar
 from interp_transfer.search.strengths import search_strength
 from interp_transfer.stats import Estimate
-from interp_transfer.studies.folders import fresh_folder
+from interp_transfer.studies.folders import fresh_folder, work_folder, written_whole
 from interp_transfer.studies.inputs import find_task, open_exactly, tuned_name
 from interp_transfer.studies.switch_page import write_switch
 from interp_transfer.studies.switch_result import AUTOENCODER, DIRECT, MAPPED, Switch, Way
@@ -96,7 +97,8 @@ def switch_study(
         device: their device; default: a GPU if there is one.
         chat_template: template of chats for models that have none.
         seed: seed of everything that is drawn.
-        out: folder for ``switch.json`` and ``switch.html``; missing or empty.
+        out: folder for ``switch.json`` and ``switch.html``; missing or empty. A study that was stopped resumes with the same
+            call, as `run` does; a LoRA is trained, and ways that exchange weights are judged, again.
         progress: show bars for what takes longer than two seconds.
         options: of `switch`.
 
@@ -108,6 +110,7 @@ def switch_study(
     named = {"direction": direction, "subject": subject} if isinstance(task, str) else {}
     task = find_task(task, edition, **named)
     folder = fresh_folder(out)
+    kept = Kept(work_folder(folder, progress))
     names = base, tuned if tuned is not None else tuned_name(base, task)
     if names[0] == names[1]:
         raise ValueError(f"no fine-tune of {base!r} for {subject or task.name!r} is known: name one with tuned= (--tuned)")
@@ -115,11 +118,12 @@ def switch_study(
     if lora is not None:
         options["others"] = {f"LoRA of rank {lora}": _with_lora(host, task, lora, seed, progress, dtype, device)}
     first, second = (open_exactly(name, dtype, device, chat_template) for name in (host, donor))
-    result = switch(first, second, task, seed=seed, progress=progress, **options)
+    result = switch(first, second, task, seed=seed, kept=kept, progress=progress, **options)
     if folder is not None:
-        folder.mkdir(exist_ok=True)
-        write_json(folder / "switch.json", result.to_dict())
-        write_switch(result, folder)
+        with written_whole(folder) as half:
+            write_json(half / "switch.json", result.to_dict())
+            write_switch(result, half)
+    kept.remove()
     return result
 
 
@@ -134,6 +138,7 @@ def switch(
     n: int = 200,
     validation: int = 100,
     seed: int = 0,
+    kept: Kept | None = None,
     progress: bool = True,
 ) -> Switch:
     """Make ``host`` behave as ``donor`` in every way, and judge the effect and the cost of each.
@@ -151,6 +156,7 @@ def switch(
         n: number of held-out prompts, and of prompts of each skill.
         validation: number of validation prompts, on which sites and strengths are chosen.
         seed: seed of everything that is drawn.
+        kept: where mappers, completions and costs are kept; nowhere unless given.
         progress: show a bar for what takes longer than two seconds.
 
     Raises:
@@ -162,13 +168,19 @@ def switch(
     parameters, width = parameter_count(host), int(host.cfg.d_model)
     rank = largest_rank(width, parameters, share)
     _check_alike(host, donor, {name: model for name, (model, _) in others.items()})
-    first = evaluator(host, task, "validation", n=validation, seed=seed)
-    test = evaluator(host, task, "test", n=n, seed=seed)
-    pairs = collect(host, donor, task.texts("train"), sites, sites, progress=progress)
+    kept = kept or Kept()
+    first = evaluator(host, task, "validation", n=validation, seed=seed, kept=kept)
+    test = evaluator(host, task, "test", n=n, seed=seed, kept=kept)
+    texts = task.texts("train")
+    pairs = collect(host, donor, texts, sites, sites, progress=progress)
+    origin = hashed([about_model(host), about_model(donor), tokenize(host, texts)])
 
     def fitted(site: str, kind: str, shuffled: bool = False, **settings: Any) -> Intervention:
-        partners = pairs.shuffled(seed) if shuffled else pairs
-        return mapped(fit(partners, kind, sites=(site, site), seed=seed, progress=False, **settings))
+        def fit_one(state: Path | None) -> Mapper:
+            partners = pairs.shuffled(seed) if shuffled else pairs
+            return fit(partners, kind, sites=(site, site), seed=seed, checkpoint=state, progress=False, **settings)
+
+        return mapped(kept.mapper([origin, site, kind, seed, settings, shuffled], fit_one))
 
     candidates: dict[str, Callable[[str], list[Intervention]]] = {
         DIRECT: lambda site: [follow(donor, site, site)],
@@ -331,8 +343,11 @@ class _Ways:
         self.results[name] = Way(judged, self._skills(draws[0]), 0, str(draws[0].site))
 
     def add_weights(self, name: str, within: Callable[[], AbstractContextManager[int]], size: int | None = -1) -> None:
-        """A way that changes weights inside ``within``; the size -1 stands for the number of changed weights."""
-        test = self._test
+        """A way that changes weights inside ``within``; the size -1 stands for the number of changed weights.
+
+        Outcomes are kept by the model's own weights, so none are kept here.
+        """
+        test = replace(self._test, kept=None)
         with within() as changed:
             [completions] = test.completions([()], progress=False)
             skills = self._skills()

@@ -10,7 +10,9 @@ import torch
 import interp_transfer as it
 from interp_transfer.evaluation.evaluator import Condition, evaluator
 from interp_transfer.evaluation.kept import Kept, setting_key
+from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention, ablate, add
+from interp_transfer.studies.switch import mapped, random_change
 from tests.registered import SITE
 
 
@@ -100,6 +102,8 @@ def test_a_training_that_was_stopped_resumes(tmp_path, models, cats):
 
 def test_interventions_that_differ_have_keys_that_differ(models, cats):
     vector = it.extract(models[0], cats.contrast("train"), SITE)
+    pairs = it.collect(models[0], models[0], cats.texts("train")[:20], SITE, SITE, progress=False)
+    mappers = [it.fit(one, "low_rank_update", rank=2, progress=False) for one in (pairs, pairs.shuffled(0))]
     settings = [
         (),
         (add(vector, 1.0),),
@@ -109,9 +113,15 @@ def test_interventions_that_differ_have_keys_that_differ(models, cats):
         (ablate(vector),),
         (add(vector, 1.0), ablate(vector)),
         (Intervention("blocks.1.hook_resid_pre", add(vector, 1.0).transform),),
+        *((mapped(mapper),) for mapper in mappers),
+        (random_change(mapped(mappers[0]), 0),),
+        (random_change(mapped(mappers[0]), 1),),
+        (follow(models[0], SITE, SITE),),
+        (follow(models[1], SITE, SITE),),
+        (follow(models[0], SITE, SITE, mappers[0], amount=0.5),),
     ]
     keys = [setting_key(setting) for setting in settings]
-    assert None not in keys and len({str(key) for key in keys}) == len(settings)
+    assert [k for k, key in enumerate(keys) if key is None or key in keys[:k]] == [], "known, and each another"
     assert setting_key((add(vector, 1.0),)) == keys[1]
     for unknown in (Intervention(SITE, lambda a: a), add(vector, 1.0, lambda layout: layout.real), add(vector).when(vector)):
         assert setting_key((unknown,)) is None

@@ -9,6 +9,11 @@ import pytest
 
 import interp_transfer as it
 from interp_transfer.cli.main import main
+from interp_transfer.evaluation import evaluator
+from interp_transfer.evaluation.completions import completions_each
+from interp_transfer.studies.noise import noise_study
+from interp_transfer.studies.switch import switch_study
+from tests.checkpoints import make_checkpoint
 from tests.registered import SITE
 from tests.studies.conftest import QUICK
 
@@ -72,9 +77,51 @@ def test_a_stopped_run_of_other_options_is_not_mistaken_for_this_one(run_folder,
     assert results(out) == results(run_folder)
 
 
+OTHERS = {  # a study, where it is stopped, and how many of the completions made before are made again
+    "switch": ("studies.switch._Ways.add_draws", 1, 6),  # those of exchanged weights
+    "noise": ("search.doses.coordinate_size", 1, 0),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_study_that_was_stopped_resumes(name, checkpoints, models, cats, tmp_path, monkeypatch):
+    made: list[int] = []
+
+    def counted(model, prompts, settings, *args):
+        made.append(len(prompts) * len(settings))
+        return completions_each(model, prompts, settings, *args)
+
+    def study(out: str) -> list[int]:
+        made.clear()
+        if name == "noise":
+            noise_study(cats, models[0], site=SITE, doses=[0.0, 1.0], n=4, draws=2, progress=False, out=tmp_path / out)
+        else:
+            sizes: dict[str, Any] = {"sites": [SITE], "share": 0.05, "n": 6, "validation": 4}
+            switch_study(cats, *map(str, (checkpoints[0], twin)), **sizes, progress=False, out=tmp_path / out)
+        return list(made)
+
+    twin = make_checkpoint(tmp_path / "models" / "twin", "llama", 3)
+    monkeypatch.setattr(evaluator, "completions_each", counted)
+    monkeypatch.setattr(evaluator, "CLEAN_PROMPTS", 4)
+    where, call, again = OTHERS[name]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, where, call)
+        study("out")
+    before = sum(made)
+    assert {path.name for path in tmp_path.iterdir()} == {"models", ".out.resume"}, "no half-written folder"
+    resumed, whole = sum(study("out")), sum(study("whole"))
+    assert before > again and resumed == whole - before + again
+    assert {path.name for path in tmp_path.iterdir()} == {"models", "out", "whole"}, "nothing is left at the end"
+    assert [(tmp_path / out / f"{name}.json").read_text() for out in ("out", "whole")] == [
+        (tmp_path / "whole" / f"{name}.json").read_text()
+    ] * 2
+
+
+BOTH = ["--source", "tiny-a", "--target", "tiny-b"]
 COMMANDS = {
-    "run": (STAGES["the held-out prompts"], ["--directions", "1", "--seeds", "1", "--mapper", "affine"]),
-    "features": (("studies.features.train_sae", 1), ["--candidates", "1", "--source-site", SITE, "--target-site", SITE]),
+    "run": (STAGES["the held-out prompts"], [*BOTH, "--directions", "1", "--seeds", "1", "--mapper", "affine"]),
+    "features": (("studies.features.train_sae", 1), [*BOTH, "--candidates", "1", "--source-site", SITE, "--target-site", SITE]),
+    "noise": (("search.doses.coordinate_size", 2), ["--model", "tiny-a", "--site", SITE]),
 }
 
 
@@ -84,7 +131,7 @@ COMMANDS = {
 def test_the_command_says_how_to_go_on(out, command, tmp_path, monkeypatch, capsys):
     stage, flags = COMMANDS[command]
     stop_at(monkeypatch, *stage)
-    argv = [command, "cats", "--source", "tiny-a", "--target", "tiny-b", "--n", "2", *flags]
+    argv = [command, "cats", "--n", "2", *flags]
     assert main([*argv, *(["--out", str(tmp_path / "out")] if out else [])]) == 130
     *_, hint, error = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert hint == ("With --out FOLDER stopped work can be resumed", "The same command resumes from what was computed")[out]
