@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,17 @@ def _write(one: Experiment, rows_by_case: RowsByCase, folder: Path) -> list[Path
     as_rows = getattr(module, "tables", _with_case)
     written = []
     for name, rows in as_rows(one.name, rows_by_case).items():
-        blocks = markdown.tables([(row, {}, {}) for row in rows])
+        blocks = [block for _, alike in groupby(rows, tuple) for block in markdown.tables(_without_empty(list(alike)))]
         text = "\n\n".join(f"<!-- table {k} -->\n{block}" for k, block in enumerate(blocks, 1))
         written.append(write_page(f"{text}\n\n{f'{one.note}{chr(10)}' if one.note else ''}", folder / f"{name}.md"))
     figures: Mapping[str, Figure] = module.figures(rows_by_case) if hasattr(module, "figures") else {}
     return [*written, *(path for name, figure in figures.items() if (path := write_picture(figure, folder / name)))]
+
+
+def _without_empty(rows: Sequence[Row]) -> list[tuple[Row, dict[str, str], dict[str, str]]]:
+    """Rows of the same columns, without the columns that have no value in any."""
+    columns = [column for column in rows[0] if any(row[column] is not None for row in rows)]
+    return [({column: row[column] for column in columns}, {}, {}) for row in rows]
 
 
 def _with_case(name: str, rows_by_case: RowsByCase) -> dict[str, list[Row]]:
