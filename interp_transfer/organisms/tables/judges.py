@@ -96,7 +96,7 @@ def measure(setup: Any, part: str) -> list[Row]:
     return [_verdict_row(*row) for row in (repetition, *_refusals(setup.seed), _code(setup.seed))]
 
 
-def tables(name: str, rows_by_case: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+def tables(name: str, rows_by_case: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     """The rows of both parts, which have different columns and make two tables."""
     return {name: [row for rows in rows_by_case.values() for row in rows]}
 

@@ -1,6 +1,6 @@
 """Tables of SAE features: the quality of the SAEs that ship, what one feature does, and SAEs moved whole."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +52,7 @@ def measure(setup: Any, part: str, source: str, target: str) -> list[Row]:
     return [*_conditions(result), *_candidates(result), *_flips(result), *_matches(result)]
 
 
-def tables(name: str, rows_by_case: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+def tables(name: str, rows_by_case: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     """The rows of all parts; each change of columns starts another table."""
     return {name: [row for rows in rows_by_case.values() for row in rows]}
 
@@ -71,7 +71,7 @@ def _conditions(result: MovedFeatures) -> list[Row]:
     rows: list[Row] = []
     for row in result.to_frame().to_dict("records"):
         first = {name: row[name] for name in ("direction", "model", "condition")}
-        first["scale"] = f"{row['scale']:g}" if row["scale"] else "-"
+        first["scale"] = f"{row['scale']:.3g}" if row["scale"] else "-"
         shares = {s: Estimate(row[s], row[f"{s}_low"], row[f"{s}_high"], row["n"]) for s in ("success", "intact")}
         rows.append({**first, **shares, "clean KL": float(row["clean_kl"])})
     return rows
@@ -88,7 +88,7 @@ def _candidates(result: MovedFeatures) -> list[Row]:
             row["difference"] = f"{means['wanted'] - means['other']:+.4f}"
             for title, frame in (("source, best scale", direction.home), ("moved, best scale", direction.there)):
                 best = frame[frame["feature"] == feature].iloc[0]
-                row[title] = "{success:.2f}, intact {intact:.2f} at {scale:g}".format(**best)
+                row[title] = "{success:.2f}, intact {intact:.2f} at {scale:.3g}".format(**best)
             rows.append(row)
     return rows
 
