@@ -71,3 +71,12 @@ def test_the_error_of_a_map_needs_no_rows() -> None:
     weight, bias = torch.randn(5, 4, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
     expected = (x @ weight + bias - y).square().sum(1).mean()
     assert direct(x, y).squared_error(weight, bias) == pytest.approx(float(expected), rel=1e-10)
+
+
+def test_no_error_of_an_exact_map_is_negative():
+    """Rounding makes some of these sums negative."""
+    exact = torch.eye(16, dtype=torch.float64), torch.zeros(16, dtype=torch.float64)
+    for seed in range(6):
+        drawn = torch.randn(216, 16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        x = drawn[:200] @ drawn[200:] + 3
+        assert 0 <= direct(x, x.clone()).squared_error(*exact) < 1e-12
