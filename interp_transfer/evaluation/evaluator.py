@@ -4,7 +4,7 @@ It holds the prompts, the model that answers them, the task that judges the answ
 measured. All conditions of a comparison use one evaluator.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -206,11 +206,29 @@ class Evaluator:
         progress: bool = True,
     ) -> Condition:
         """Judge random draws and pool them: the first on all prompts, the others on the first ``RANDOM_PROMPTS``."""
-        if len(self.prompts) <= RANDOM_PROMPTS and len(self.clean_kl.prompts) <= RANDOM_PROMPTS:
-            return pooled(self.judge_each(settings, strengths, progress=progress), note)
-        first = self.judge_each(settings[:1], strengths[:1], progress=progress)
-        others = self.few(RANDOM_PROMPTS).judge_each(settings[1:], strengths[1:], progress=progress)
-        return pooled([*first, *others], note)
+        return pooled(self.judge_groups({"": settings}, {"": strengths}, ("",), progress)[""], note)
+
+    def judge_groups(
+        self,
+        settings: Mapping[str, Sequence[Sequence[Intervention]]],
+        strengths: Mapping[str, Sequence[float | int]],
+        random: Collection[str],
+        progress: bool = True,
+    ) -> dict[str, list[Condition]]:
+        """Judge the draws of several conditions together, so that all share batches.
+
+        Of conditions in ``random``, draws after the first are judged on the first ``RANDOM_PROMPTS`` prompts.
+        """
+        short = max(len(self.prompts), len(self.clean_kl.prompts)) <= RANDOM_PROMPTS
+        every = [(name, k) for name, draws in settings.items() for k in range(len(draws))]
+        later = [(name, k) for name, k in every if name in random and k and not short]
+        judged: dict[tuple[str, int], Condition] = {}
+        for part, here in (([key for key in every if key not in later], self), (later, self.few(RANDOM_PROMPTS))):
+            if not part:
+                continue
+            each = [settings[name][k] for name, k in part], [strengths[name][k] for name, k in part]
+            judged |= zip(part, here.judge_each(*each, progress=progress), strict=True)
+        return {name: [judged[name, k] for k in range(len(draws))] for name, draws in settings.items()}
 
     def completions(self, settings: Sequence[Sequence[Intervention]], progress: bool = True) -> list[list[str]]:
         """Return the completions of the prompts under each setting."""

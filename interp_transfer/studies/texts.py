@@ -81,7 +81,7 @@ def mapper_texts(
     """
     _, target = models
     if not _generated(task, target, which):
-        return MapperTexts(task.texts("train"), "the task's training texts")
+        return MapperTexts(_training_texts(task), "the task's training texts")
     tokens = _tokens(models)
     own = training_prompts(task, seed)
     more = ready_prompts(seed) if all(isinstance(prompt, Chat) for prompt in own) else []
@@ -98,12 +98,19 @@ def tokens_wanted(
     """Return about how many tokens the texts of a run will have, and how many of the texts the target will answer."""
     _, target = models
     if given is not None or not _generated(task, target, which):
-        texts = given.texts if given is not None else task.texts("train")
+        texts = given.texts if given is not None else _training_texts(task)
         return sum(map(len, tokenize(target, texts, any_length=True))), 0
     prompts = training_prompts(task, 0)
     length = sum(map(len, tokenize(target, prompts, any_length=True))) / len(prompts)
     tokens = _tokens(models)
     return tokens, round(tokens / (length + min(task.max_new_tokens, ANSWER_TOKENS)))
+
+
+def _training_texts(task: Task) -> list[Prompt]:
+    try:
+        return task.texts("train")
+    except ValueError as error:
+        raise ValueError(f"{error}; or fit mappers on the target's answers: texts='generated' (--texts generated)") from error
 
 
 def _generated(task: Task, target: HookedModel, which: str | None) -> bool:

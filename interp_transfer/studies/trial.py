@@ -12,6 +12,7 @@ from interp_transfer.evaluation.evaluator import (
     add_readings,
     evaluator,
     mean_ablation,
+    pooled,
     strongest,
 )
 from interp_transfer.evaluation.kept import Kept
@@ -107,14 +108,8 @@ class Trial:
         settings = {
             name: [(self._steer(v, x),) for v, x in zip(draws, strengths[name], strict=True)] for name, draws in vectors.items()
         }
-        single = [name for name in vectors if name not in POOLED]
-        flat = [(setting, x) for name in single for setting, x in zip(settings[name], strengths[name], strict=True)]
-        each = iter(self.test.judge_each([setting for setting, _ in flat], [x for _, x in flat], progress=self.progress))
-        judged = {name: _together(name, [next(each) for _ in settings[name]]) for name in single}
-        for name in (name for name in POOLED if name in vectors):
-            note = NOTES[name].format(n=len(settings[name]))
-            judged[name] = self.test.judge_draws(settings[name], strengths[name], note, self.progress)
-        return {name: judged[name] for name in vectors}
+        judged = self.test.judge_groups(settings, strengths, POOLED, self.progress)
+        return {name: _together(name, draws) for name, draws in judged.items()}
 
     def compare(self, vectors: Vectors, strengths: Strengths) -> dict[str, Condition]:
         """Every condition on test prompts: the vectors at their strengths, and the baselines without a vector."""
@@ -167,8 +162,10 @@ class Trial:
 
 
 def _together(name: str, draws: list[Condition]) -> Condition:
-    """The outcome of a condition from its draws: the strongest of a control, the first of the others."""
-    note = NOTES.get(name, "")
+    """The outcome of a condition from its draws: the mean of random ones, the strongest of a control, else the first."""
+    note = NOTES.get(name, "").format(n=len(draws))
+    if name in POOLED:
+        return pooled(draws, note)
     if name in CONTROLS:
-        return strongest(draws, note.format(n=len(draws)))
+        return strongest(draws, note)
     return replace(draws[0], draws=tuple(draws) if len(draws) > 1 else ())

@@ -6,7 +6,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.compare import SCHEMA, Result
-from interp_transfer.evaluation.evaluator import Condition, evaluator, pooled, random_like, strongest
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator, pooled, random_like, strongest
 from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.stats import Estimate, share_to_dict
@@ -132,6 +132,25 @@ def test_all_random_draws_are_pooled_the_first_one_on_all_prompts(model, cats, n
     judged = evaluator(model, cats, "test", n=6).judge_draws(settings, [1.0] * 4)
     assert [len(draw.verdicts) for draw in judged.draws] == [6, 3, 3, 3]
     assert judged.success.n == 4 * 3
+
+
+def test_groups_of_draws_share_batches_and_are_judged_as_alone(model, cats, native, monkeypatch):
+    monkeypatch.setattr("interp_transfer.evaluation.evaluator.RANDOM_PROMPTS", 3)
+    draws = [(one,) for one in random_like(it.add(native, 1.0), seed=0, draws=2)]
+    settings = {"native": [(it.add(native, 1.0),)], "random": draws, "control": draws}
+    strengths = {name: [1.0] * len(group) for name, group in settings.items()}
+    test, batches = evaluator(model, cats, "test", n=6), []
+    completions = Evaluator.completions
+    monkeypatch.setattr(Evaluator, "completions", lambda self, *a: batches.append(len(a[0])) or completions(self, *a))
+    judged = test.judge_groups(settings, strengths, random=("random",))
+    assert batches == [4, 1]
+    assert {name: [len(draw.verdicts) for draw in group] for name, group in judged.items()} == {
+        "native": [6],
+        "random": [6, 3],
+        "control": [6, 6],
+    }
+    assert judged["native"][0].completions == test.judge(settings["native"][0], 1.0).completions
+    assert judged["random"][1].completions == test.few(3).judge(draws[1], 1.0).completions
 
 
 def test_the_strongest_draw_is_that_with_most_intact_answers(result):

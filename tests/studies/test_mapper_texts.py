@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.plugins import KnownModel
 from interp_transfer.prompts.chats import Chat
 from interp_transfer.studies import texts
-from interp_transfer.studies.texts import answered, discard, given_texts, mapper_texts, paired, training_prompts
+from interp_transfer.studies.texts import answered, discard, given_texts, mapper_texts, paired, tokens_wanted, training_prompts
 from tests.checkpoints import make_checkpoint
 from tests.registered import SITE
 from tests.studies.conftest import QUICK
@@ -115,6 +116,16 @@ def test_prompts_alone_get_answers_and_whole_texts_are_left_as_they_are(models: 
     assert mapper_texts(cats, models, "generated").texts != cats.texts("train")
     own = it.Task.from_pairs(PAIRS, "lacks:dog", texts=["a text", "another"])
     assert mapper_texts(own, models).texts == ["a text", "another"]
+
+
+def test_texts_that_cannot_be_read_name_the_other_source(models: Any, cats: it.Task) -> None:
+    def unreachable(split: str) -> list[str]:
+        raise ValueError(f"no network for the {split} texts")
+
+    task = replace(cats, texts=unreachable)
+    for call in (lambda: mapper_texts(task, models), lambda: tokens_wanted(task, models, None, None)):
+        with pytest.raises(ValueError, match="no network for the train texts; or fit .*--texts generated"):
+            call()
 
 
 @pytest.mark.usefixtures("registered")
