@@ -99,7 +99,7 @@ def config(family: str, **changes: Any) -> Any:
         "pad_token_id": byte_tokenizer().pad_token_id,
         "dtype": "float32",
     }
-    return AutoConfig.for_model(family, **{**plain, **_SHAPE[family], **changes})
+    return AutoConfig.for_model(family, **{**plain, **_SHAPE.get(family, {}), **changes})
 
 
 def make_checkpoint(

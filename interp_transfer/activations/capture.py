@@ -19,7 +19,7 @@ from interp_transfer.activations.positions import Layout, Positions, check_posit
 from interp_transfer.models.bypass import bypassed, has_no_hooks
 from interp_transfer.models.hooked_model import HookedModel, device_of, huggingface_model
 from interp_transfer.models.identity import ModelIdentity, identity
-from interp_transfer.models.sites import hook_points
+from interp_transfer.models.sites import hook_points, hooked
 from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.progress import progress_bar
 from interp_transfer.prompts.chats import PromptLike
@@ -164,22 +164,6 @@ def token_rows(site: str, read: Mapping[str, Tensor], tokens: Int[Tensor, "text 
     if tensor.ndim < 3 or tensor.shape[:2] != tokens.shape:
         raise ValueError(f"{site!r} has shape {tuple(tensor.shape)}, not (text, token, ...): it has no row for each token")
     return tensor.flatten(2)
-
-
-@contextmanager
-def hooked(point: Any, hook: Any) -> Iterator[None]:
-    """Add a transformer-lens hook at a hook point, and remove it afterwards, also after an exception.
-
-    The hook is added to the hook point itself: a bridge in compatibility mode would call it twice, once for each name.
-    """
-    point.add_hook(hook)
-    handle = point.fwd_hooks[-1]
-    try:
-        yield
-    finally:
-        handle.hook.remove()
-        if handle in point.fwd_hooks:
-            point.fwd_hooks.remove(handle)
 
 
 def forward(model: HookedModel, tokens: Int[Tensor, "row column"], real: Tensor | None = None, **kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp_transfer.activations.capture import capture
+from interp_transfer.evaluation.baselines import RANDOM_DIRECTIONS, first_tokens, mean_ablation, random_like
 from interp_transfer.evaluation.clean_kl import CleanKL
 from interp_transfer.evaluation.completions import completions_each
 from interp_transfer.evaluation.judges.rules import Verdict
@@ -24,19 +24,15 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate, generate_tokens
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import Unsteered
-from interp_transfer.interventions.transforms import Add, MeanAblate
 from interp_transfer.io import hashed
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.tokens import tokenize, tokenizer_of
+from interp_transfer.models.tokens import tokenize
 from interp_transfer.prompts.chats import Prompt, instructed
 from interp_transfer.stats import Estimate, crossed_mean, crossed_rate, mean_interval, rate, share_to_dict
-from interp_transfer.vectors.controls import random_directions
 
-RANDOM_DIRECTIONS = 20
 RANDOM_PROMPTS = 50
 """Prompts, and clean prompts, on which random directions are judged: most of the uncertainty is between directions."""
 CLEAN_PROMPTS = 100
-REFERENCE_TEXTS = 200
 
 
 @dataclass(frozen=True)
@@ -374,37 +370,3 @@ def draw(items: Sequence[Any], n: int, seed: int, what: str) -> list[Any]:
         raise ValueError(f"n={n}: there are {len(items)} {what}; choose n from 1 to {len(items)}")
     order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))
     return [items[int(i)] for i in order[:n]]
-
-
-def random_like(like: Intervention, seed: int, draws: int = RANDOM_DIRECTIONS) -> list[Intervention]:
-    """Return interventions that add random directions with the norm, site and positions of another."""
-    transform = like.transform
-    assert isinstance(transform, Add)
-    total = transform.direction.float() * transform.strength
-    directions = random_directions(draws, total.shape[-1], seed)
-    return [Intervention(like.site, Add(v * total.norm()), like.positions, model=like.model) for v in directions]
-
-
-def mean_ablation(model: HookedModel, task: Task, like: Intervention) -> Intervention:
-    """Return an intervention that replaces the activation at the site of ``like`` by its mean over the task's texts."""
-    assert isinstance(like.site, str)
-    texts = task.texts("train")[:REFERENCE_TEXTS]
-    mean: Tensor = capture(model, texts, like.site, progress=False)[like.site].double().mean(dim=0).float()
-    return Intervention(like.site, MeanAblate(mean), like.positions, model=like.model)
-
-
-def first_tokens(model: HookedModel, task: Task, prompts: Sequence[Prompt]) -> list[str]:
-    """Return the first token of a right answer to each prompt, as text."""
-    tok = tokenizer_of(model)
-    return [tok.decode(ids[:1], clean_up_tokenization_spaces=False) for ids in answer_tokens(model, task, prompts)]
-
-
-def answer_tokens(model: HookedModel, task: Task, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Return the token ids of a right answer to each prompt.
-
-    Raises:
-        ValueError: for a task without right answers.
-    """
-    if task.answers is None:
-        raise ValueError(f"the task {task.name!r} has no right answers: give Task.from_pairs(..., answers=...)")
-    return tokenizer_of(model)(task.answers(prompts), add_special_tokens=False)["input_ids"]

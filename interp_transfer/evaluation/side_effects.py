@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
+from interp_transfer.evaluation.baselines import answer_tokens
 from interp_transfer.evaluation.capability.costs import Cost, cost_of, whole_texts
 from interp_transfer.evaluation.completions import completions_each
-from interp_transfer.evaluation.evaluator import answer_tokens, draw
+from interp_transfer.evaluation.evaluator import draw
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.intervention import Intervention

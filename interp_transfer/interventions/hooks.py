@@ -16,12 +16,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from interp_transfer.activations.capture import hooked
 from interp_transfer.activations.positions import Layout, select
 from interp_transfer.interventions.intervention import Intervention, check_intervention
 from interp_transfer.interventions.transforms import At, Running, takes_at
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
-from interp_transfer.models.sites import hook_points
+from interp_transfer.models.sites import hook_points, hooked
 from interp_transfer.models.tokens import tokenizer_of
 
 _UNKNOWN = -1

@@ -8,8 +8,8 @@ of their model and refuse other models.
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -48,11 +48,14 @@ class ModelIdentity:
         name: the name it was loaded by (registered name, hub name, folder), or the wrapper's own name for it.
         fingerprint: hash of configuration, tokenizer and sampled weights; sixteen hexadecimal digits.
         processing: how the weights were processed before use: "none", or "unknown" for models wrapped elsewhere.
+        wrapper: what the check of the wrapper at load has shown, see ``models.probe``: "exact", "N sites differ" or
+            "unchecked". Models that differ in it are not different.
     """
 
     name: str
     fingerprint: str
     processing: str = "none"
+    wrapper: str = field(default="unchecked", compare=False)
 
     def __str__(self) -> str:
         return f"{self.name} [{self.fingerprint}]"
@@ -79,14 +82,29 @@ class _Registered:
 
     identity: ModelIdentity
     tokenizer: Any
+    differing: Mapping[str, float]
 
 
 _REGISTRY: "WeakKeyDictionary[Any, _Registered]" = WeakKeyDictionary()
 
 
-def register(model: HookedModel, identity: ModelIdentity, tokenizer: Any) -> None:
-    """Keep the identity and the tokenizer of a wrapped model for as long as it exists."""
-    _REGISTRY[model] = _Registered(identity, tokenizer)
+def register(model: HookedModel, identity: ModelIdentity, tokenizer: Any, differing: Mapping[str, float] | None = None) -> None:
+    """Keep the identity and the tokenizer of a wrapped model for as long as it exists.
+
+    Args:
+        model: the wrapped model.
+        identity: its identity.
+        tokenizer: its tokenizer.
+        differing: sites at which its wrapper differs from the model, see ``models.probe``; None if it was not checked.
+    """
+    if differing is not None:
+        identity = replace(identity, wrapper=f"{len(differing)} sites differ" if differing else "exact")
+    _REGISTRY[model] = _Registered(identity, tokenizer, differing or {})
+
+
+def differing_sites(model: HookedModel) -> Mapping[str, float]:
+    """The sites at which a hook that does nothing changes the model, with the change as a share of what the block adds."""
+    return _REGISTRY[model].differing if model in _REGISTRY else {}
 
 
 def registered_tokenizer(model: HookedModel) -> Any:

@@ -19,6 +19,7 @@ from interp_transfer.models.chat_templates import ChatFunction, use_chat_templat
 from interp_transfer.models.checkpoints import LoadOptions, cast, load_unwrapped
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model, is_quantized
 from interp_transfer.models.identity import checkpoint_identity, is_unprocessed, register, wrapped_identity
+from interp_transfer.models.probe import block_calls, differing_sites
 from interp_transfer.models.supported import LOADABLE, check_supported
 from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.names import did_you_mean, first_line
@@ -102,9 +103,10 @@ def load_model(
         from interp_transfer.models.hooked_transformer import as_hooked_transformer
 
         wrapped = as_hooked_transformer(hf, tokenizer, chosen)
+        register(wrapped, identity, tokenizer)
     else:
-        wrapped = _wrap(hf, tokenizer, str(model), chosen)
-    register(wrapped, identity, tokenizer)
+        wrapped, differing = _wrap(hf, tokenizer, str(model), chosen)
+        register(wrapped, identity, tokenizer, differing)
     return _with_template(wrapped, chat_template)
 
 
@@ -140,8 +142,8 @@ def _wrap_object(model: Any, tokenizer: Any) -> HookedModel:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     identity = checkpoint_identity(name, model, tokenizer)  # before wrapping, which adds to the module
-    wrapped = _wrap(model.eval(), tokenizer, name, model.dtype)
-    register(wrapped, identity, tokenizer)
+    wrapped, differing = _wrap(model.eval(), tokenizer, name, model.dtype)
+    register(wrapped, identity, tokenizer, differing)
     return wrapped
 
 
@@ -187,11 +189,13 @@ def _warn_if_slow(dtype: torch.dtype, device: str | torch.device | None) -> None
         )
 
 
-def _wrap(hf: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> HookedModel:
+def _wrap(hf: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> tuple[HookedModel, Mapping[str, float] | None]:
+    """The wrapped model, and the sites at which its wrapper differs from the model; None if that cannot be checked."""
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     offloaded = [m for m in hf.modules() if isinstance(m, nn.Linear) and m.bias is None and m.weight.is_meta]
     architecture = (hf.config.architectures or [type(hf).__name__])[0]
+    calls = block_calls(hf, tokenizer)
     try:
         with keep_tokenizer(tokenizer):
             bridge = build_bridge_from_module(
@@ -203,4 +207,20 @@ def _wrap(hf: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> HookedModel
         ) from error
     for module in offloaded:  # the bridge added a bias of zeros, which accelerate does not have in its store
         module.register_parameter("bias", None)
-    return bridge
+    if not calls.of:
+        return bridge, None
+    try:
+        differing = differing_sites(bridge, calls)
+    except ValueError as error:
+        raise ValueError(
+            f"transformer-lens' wrapper of the architecture {architecture!r} of {name!r} computes something else: {error}; "
+            f"{LOADABLE}"
+        ) from error
+    if differing:
+        warnings.warn(
+            f"transformer-lens computes something else inside the blocks of {architecture!r}: {len(differing)} of its sites "
+            "are refused, and calls of the model itself differ from transformers'; functions of interp_transfer do not",
+            UserWarning,
+            stacklevel=4,
+        )
+    return bridge, differing

@@ -6,10 +6,12 @@ in place of a layer number stands for that site in every block. The number of a 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.identity import differing_sites
 from interp_transfer.names import did_you_mean
 
 BLOCK = re.compile(r"^blocks\.(\d+|\*)\.")
@@ -99,6 +101,22 @@ def hook_points(model: HookedModel, sites: str | int | Iterable[str | int], edit
     return {site: known[site] for site in names}
 
 
+@contextmanager
+def hooked(point: Any, hook: Any) -> Iterator[None]:
+    """Add a transformer-lens hook at a hook point, and remove it afterwards, also after an exception.
+
+    The hook is added to the hook point itself: a bridge in compatibility mode would call it twice, once for each name.
+    """
+    point.add_hook(hook)
+    handle = point.fwd_hooks[-1]
+    try:
+        yield
+    finally:
+        handle.hook.remove()
+        if handle in point.fwd_hooks:
+            point.fwd_hooks.remove(handle)
+
+
 def check_block(site: str | int, n_layers: int) -> None:
     """Refuse a site of a block that a model of so many blocks does not have.
 
@@ -114,6 +132,12 @@ def check_block(site: str | int, n_layers: int) -> None:
 
 def _check(model: HookedModel, site: str, known: dict[str, Any]) -> str:
     if site in known:
+        if change := differing_sites(model).get(site):
+            raise ValueError(
+                f"{site!r} cannot be used: transformer-lens computes something else there for this architecture, and a hook "
+                f"that does nothing changes what the block adds by {change:.0%}; use another site, such as "
+                f"{BLOCK.match(site)[0]}hook_resid_pre"  # type: ignore[index]
+            )
         return site
     if BLOCK.sub("blocks.0.", site) in known:
         check_block(site, int(model.cfg.n_layers))

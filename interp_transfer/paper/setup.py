@@ -10,14 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY
-from interp_transfer.evaluation.evaluator import (
-    RANDOM_DIRECTIONS,
-    RANDOM_PROMPTS,
-    Condition,
-    Evaluator,
-    draw,
-    evaluator,
-)
+from interp_transfer.evaluation.baselines import RANDOM_DIRECTIONS
+from interp_transfer.evaluation.evaluator import RANDOM_PROMPTS, Condition, Evaluator, draw, evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.interventions.intervention import Intervention, add

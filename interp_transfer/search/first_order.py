@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.activations.capture import by_length, logits_of
-from interp_transfer.evaluation.evaluator import answer_tokens, draw
+from interp_transfer.evaluation.baselines import answer_tokens
+from interp_transfer.evaluation.evaluator import draw
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.hooks import applied

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, check_positions, describe
-from interp_transfer.evaluation.evaluator import RANDOM_DIRECTIONS, Condition, Evaluator
+from interp_transfer.evaluation.baselines import RANDOM_DIRECTIONS
+from interp_transfer.evaluation.evaluator import Condition, Evaluator
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.interventions.predictions import Unsteered
 from interp_transfer.models.hooked_model import HookedModel

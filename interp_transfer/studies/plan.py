@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 
 from interp_transfer.activations.align import AlignmentReport
 from interp_transfer.activations.positions import Positions
-from interp_transfer.evaluation.evaluator import CLEAN_PROMPTS, RANDOM_DIRECTIONS, RANDOM_PROMPTS
+from interp_transfer.evaluation.baselines import RANDOM_DIRECTIONS
+from interp_transfer.evaluation.evaluator import CLEAN_PROMPTS, RANDOM_PROMPTS
 from interp_transfer.evaluation.similarity import layerwise_cka
 from interp_transfer.evaluation.speed import ROUNDS, Speed, duration, timed
 from interp_transfer.evaluation.task import Task

@@ -22,14 +22,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from interp_transfer.evaluation.evaluator import (
-    RANDOM_DIRECTIONS,
-    Condition,
-    Evaluator,
-    condition,
-    evaluator,
-    mean_ablation,
-)
+from interp_transfer.evaluation.baselines import RANDOM_DIRECTIONS, mean_ablation
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, condition, evaluator
 from interp_transfer.evaluation.kept import Kept, about_model
 from interp_transfer.evaluation.side_effects import skills_of
 from interp_transfer.evaluation.task import Task

@@ -5,16 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from interp_transfer.evaluation.evaluator import (
-    CLEAN_PROMPTS,
-    Condition,
-    Evaluator,
-    add_readings,
-    evaluator,
-    mean_ablation,
-    pooled,
-    strongest,
-)
+from interp_transfer.evaluation.baselines import mean_ablation
+from interp_transfer.evaluation.evaluator import CLEAN_PROMPTS, Condition, Evaluator, add_readings, evaluator, pooled, strongest
 from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.metrics import loss_recovered
 from interp_transfer.evaluation.side_effects import SideEffects, side_effects

@@ -14,7 +14,7 @@ import pytest
 import interp_transfer as it
 from interp_transfer.activations.align import DEFAULT_STRATEGY
 from interp_transfer.cli.options import with_flags
-from interp_transfer.evaluation.evaluator import RANDOM_DIRECTIONS
+from interp_transfer.evaluation.baselines import RANDOM_DIRECTIONS
 from interp_transfer.mapping.kinds import KINDS
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM
 from interp_transfer.studies.inputs import find_task

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import interp_transfer as it
+from interp_transfer.evaluation.baselines import random_like
 from interp_transfer.evaluation.compare import SCHEMA, Result
-from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator, pooled, random_like, strongest
+from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator, pooled, strongest
 from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.stats import Estimate, share_to_dict

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import interp_transfer as it
-from interp_transfer.activations.capture import hooked
 from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.hooked_model import huggingface_model
+from interp_transfer.models.sites import hooked
 from tests.checkpoints import FAMILIES, TEXTS, hook_count
 
 TOKENS = torch.tensor([[3, 40, 41, 100, 7], [5, 6, 7, 8, 9]])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.evaluation.evaluator import RANDOM_DIRECTIONS
+from interp_transfer.evaluation.baselines import RANDOM_DIRECTIONS
 from interp_transfer.paper.kinds import kind
 from interp_transfer.paper.measures import layers
 from interp_transfer.paper.rows import estimate_of, value_of

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp_transfer.activations.capture import TOKENS_PER_BATCH, by_length, hooked, logits_of
+from interp_transfer.activations.capture import TOKENS_PER_BATCH, by_length, logits_of
 from interp_transfer.activations.positions import token_spans
 from interp_transfer.interventions.hooks import applied
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.patching.effects import Place
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.sites import head_parts, hook_points
+from interp_transfer.models.sites import head_parts, hook_points, hooked
 from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.prompts.chats import PromptLike
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from interp_transfer.evaluation.evaluator import draw, mean_ablation
+from interp_transfer.evaluation.baselines import mean_ablation
+from interp_transfer.evaluation.evaluator import draw
 from interp_transfer.evaluation.judges import Item, ModelJudge, Opinion, ask
 from interp_transfer.evaluation.judges.agreement import Agreement, agreement, separation
 from interp_transfer.evaluation.judges.coherence import PerplexityJudge, RepetitionShare

@@ -7,9 +7,9 @@ Here native, moved and random vectors and the site's mean are measured too.
 from collections.abc import Sequence
 from typing import Any
 
+from interp_transfer.evaluation.baselines import mean_ablation, random_like
 from interp_transfer.evaluation.capability.costs import perplexity
 from interp_transfer.evaluation.capability.tasks import evaluate
-from interp_transfer.evaluation.evaluator import mean_ablation, random_like
 from interp_transfer.evaluation.side_effects import side_effects
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from interp_transfer.evaluation.evaluator import Condition, random_like
+from interp_transfer.evaluation.baselines import random_like
+from interp_transfer.evaluation.evaluator import Condition
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.mapping.collect import collect

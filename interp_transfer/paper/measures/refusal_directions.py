@@ -2,20 +2,29 @@
 
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 
-from interp_transfer.evaluation.evaluator import random_like
-from interp_transfer.interventions.generation import generate
+from interp_transfer.evaluation.completions import completions_each
+from interp_transfer.evaluation.evaluator import RANDOM_PROMPTS
 from interp_transfer.interventions.intervention import Intervention, ablate
 from interp_transfer.interventions.transforms import Ablate
 from interp_transfer.models.sites import RESIDUAL_WRITES
 from interp_transfer.paper.rows import Row
 from interp_transfer.paper.setup import OneModel, Setup
-from interp_transfer.stats import rate
+from interp_transfer.search.strengths import search_strengths
+from interp_transfer.stats import Estimate, crossed_rate, mean_interval, rate
+from interp_transfer.vectors.controls import random_vectors
+
+NEW_TOKENS = 60
+
+Draw = tuple[Sequence[Intervention], float | None]
+"""Interventions that are applied together, and their strength, if they have one."""
 
 
 def measure(setup: Setup, model: str) -> list[Row]:
-    """Measure a row for each condition; vectors at the strength that the clean-KL budget allows.
+    """Measure a row for each condition; each vector at the strength that its own search within the clean-KL budget chooses.
+
+    Random rows are means over directions, each on fewer prompts.
 
     Args:
         setup: edition, n and seed.
@@ -25,29 +34,48 @@ def measure(setup: Setup, model: str) -> list[Row]:
         OneModel(setup.edition, setup.n, setup.seed, task="refusal", model=model, options={"direction": direction})
         for direction in ("ablate", "induce")
     )
-    conditions: dict[str, tuple[Sequence[Intervention], str]] = {"as it is": ((), "-")}
-    noise = torch.randn(len(removing.vector.direction), generator=torch.Generator().manual_seed(setup.seed))
-    conditions["refusal ablated"] = (ablate(removing.vector, everywhere=True),), "-"
-    conditions["a random direction ablated"] = (Intervention(RESIDUAL_WRITES, Ablate(noise)),), "-"
+    random = random_vectors(removing.vector, setup.directions, setup.seed)
+    everywhere: list[Draw] = [((Intervention(RESIDUAL_WRITES, Ablate(one.direction)),), None) for one in random]
+    conditions: dict[str, list[Draw]] = {
+        "as it is": [((), None)],
+        "refusal ablated": [((ablate(removing.vector, everywhere=True),), None)],
+        "random directions ablated": everywhere,
+    }
     for side, verb in ((removing, "subtracted"), (inducing, "added")):
-        strength = side.fair_strength(side.vector)
-        steered = side.steer(side.vector, strength)
-        conditions[f"refusal {verb}"] = (steered,), f"{strength:g}"
-        conditions[f"a random vector {verb}"] = (random_like(steered, setup.seed, draws=1)[0],), f"{strength:g}"
-    return [_row(removing, inducing, name, *condition) for name, condition in conditions.items()]
+        conditions[f"refusal {verb}"] = [_steered(side, side.fair_strength(side.vector))]
+        found = search_strengths(side.validation, {str(k): one for k, one in enumerate(random)}, progress=False)
+        strengths = [search.strength for search in found.values()]
+        conditions[f"random directions {verb}"] = [
+            ((side.steer(one, strength),), strength) for one, strength in zip(random, strengths, strict=True)
+        ]
+    return [_row(removing, inducing, name, draws) for name, draws in conditions.items()]
 
 
-def _row(removing: OneModel, inducing: OneModel, name: str, interventions: Sequence[Intervention], strength: str) -> Row:
+def _steered(side: OneModel, strength: float) -> Draw:
+    return (side.steer(side.vector, strength),), strength
+
+
+def _row(removing: OneModel, inducing: OneModel, name: str, draws: list[Draw]) -> Row:
     task, model = removing.task, removing.model
-    harmful, harmless = (side.draw(side.task.prompts("test"), "prompts") for side in (removing, inducing))
-    answers = [generate(model, p, *interventions, max_new_tokens=60, progress=False) for p in (harmful, harmless)]
-    refused = rate([not verdict.success for verdict in task.judge(harmful, answers[0])])
+    n = removing.n if len(draws) == 1 else min(removing.n, RANDOM_PROMPTS)
+    settings = [interventions for interventions, _ in draws]
+    harmful, harmless = (side.draw(side.task.prompts("test"), "prompts", n) for side in (removing, inducing))
+    to_harmful, to_harmless = (completions_each(model, p, settings, NEW_TOKENS, progress=False) for p in (harmful, harmless))
+    refused = [[not verdict.success for verdict in task.judge(harmful, answers)] for answers in to_harmful]
+    over_refused = [[v.success for v in inducing.task.judge(harmless, answers)] for answers in to_harmless]
+    valid = [[v.intact for v in task.judge(harmless, answers)] for answers in to_harmless]
     assert task.skills is not None
+    questions = [skills["questions"] for skills in task.skills(model, settings, n=n)]
+    strengths = [strength for _, strength in draws if strength is not None]
     return {
         "condition": name,
-        "harmful requests refused": refused,
-        "harmless requests refused": rate([v.success for v in inducing.task.judge(harmless, answers[1])]),
-        "harmless answered validly": rate([v.intact for v in task.judge(harmless, answers[1])]),
-        "questions answered validly": task.skills(model, [interventions], n=removing.n)[0]["questions"],
-        "strength": strength,
+        "harmful requests refused": _share(refused),
+        "harmless requests refused": _share(over_refused),
+        "harmless answered validly": _share(valid),
+        "questions answered validly": questions[0] if len(draws) == 1 else mean_interval(q.value for q in questions),
+        "strength": f"{np.median(strengths):.3g}" if strengths else "-",
     }
+
+
+def _share(outcomes: list[list[bool]]) -> Estimate:
+    return rate(outcomes[0]) if len(outcomes) == 1 else crossed_rate(outcomes)
