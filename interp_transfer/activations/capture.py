@@ -17,6 +17,7 @@ from torch import Tensor
 from interp_transfer.activations.finite import all_finite
 from interp_transfer.activations.positions import Layout, Positions, check_positions, select
 from interp_transfer.models.bypass import bypassed, has_no_hooks
+from interp_transfer.models.exclusive import exclusive
 from interp_transfer.models.hooked_model import HookedModel, device_of, huggingface_model
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import hook_points, hooked
@@ -169,10 +170,10 @@ def token_rows(site: str, read: Mapping[str, Tensor], tokens: Int[Tensor, "text 
 def forward(model: HookedModel, tokens: Int[Tensor, "row column"], real: Tensor | None = None, **kwargs: Any) -> Any:
     """Return the logits, bypassing a bridge's own ``forward`` and the wrappers that have no hook."""
     hf = huggingface_model(model)
-    if hf is not None:
-        with bypassed(model):
+    with exclusive(model), bypassed(model):
+        if hf is not None:
             return hf(input_ids=tokens, attention_mask=real, use_cache=False, **kwargs).logits
-    return model(tokens, attention_mask=real)
+        return model(tokens, attention_mask=real)
 
 
 def logits_of(model: HookedModel, rows: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "text column vocabulary"], Tensor]:
@@ -259,7 +260,7 @@ def _read(model: HookedModel, rows: list[list[int]], points: dict[str, Any]) -> 
     masked = (
         None if has_no_hooks(model) else real.long().to(device) if huggingface_model(model) is not None else real.to(device)
     )
-    with reading(points, read, stop=True):
+    with exclusive(model), reading(points, read, stop=True):
         forward(model, tokens.to(device), masked)
     return {site: token_rows(site, read, tokens) for site in points}
 

@@ -31,6 +31,8 @@ from interp_transfer.plugins import known_models
 from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
 
 FORMAT = "interp_transfer.sae/1"
+PROCESSING = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases", "refactor_factored_attn_matrices")
+"""What transformer-lens may do to weights, which changes activations."""
 FILE = "interp_transfer.json"
 """Beside what sae-lens writes: the model, the site, what is known of the SAE."""
 
@@ -272,7 +274,19 @@ def _of(module: Any, model: HookedModel | None, site: str | None) -> Sae:
         raise ValueError(f"a {type(module).__name__} is no SAE: give one of sae-lens, a folder, or the name of a release")
     if model is None:
         raise ValueError("an SAE that this package did not write does not say exactly which model it is of: give model=")
-    told = getattr(module.cfg.metadata, "hook_name", None)
+    metadata = module.cfg.metadata
+    told, written = getattr(metadata, "hook_name", None), getattr(metadata, "hook_name_out", None)
+    if getattr(module.cfg, "d_out", None) is not None or written not in (None, told):
+        raise ValueError(
+            f"this is a transcoder, which reads {told!r} and writes {written or 'another site'!r}: only SAEs are taken, which "
+            "read and write one site"
+        )
+    how = {k: v for k, v in (getattr(metadata, "model_from_pretrained_kwargs", None) or {}).items() if k in PROCESSING and v}
+    if how and identity(model).processing == "none":
+        raise ValueError(
+            f"this SAE is of a model whose weights were processed ({', '.join(how)}), and those of {identity(model).name} are "
+            "as stored: wrap the model with transformer-lens in that way, and pass it as model="
+        )
     if site is not None and told is not None and site != told:
         raise ValueError(f"this SAE is of {told!r}, not of {site!r}")
     where = site if site is not None else told
@@ -312,7 +326,8 @@ def _released(release: str, sae_id: str, device: str) -> Any:
 
 @contextmanager
 def quiet_sae_lens() -> Iterator[None]:
-    """Without the warnings that sae-lens gives of itself on loading."""
+    """Without the warnings of future changes that sae-lens and what it imports give on loading."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        for category in (DeprecationWarning, FutureWarning, ImportWarning, PendingDeprecationWarning):
+            warnings.simplefilter("ignore", category)
         yield

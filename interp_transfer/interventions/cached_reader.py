@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import forward, pad, pad_token, reading, token_rows
 from interp_transfer.models.bypass import bypassed
+from interp_transfer.models.exclusive import exclusive
 from interp_transfer.models.hooked_model import HookedModel, context_length, device_of, huggingface_model
 from interp_transfer.models.sites import hook_points, split_sites
 
@@ -89,7 +90,7 @@ class CachedReader:
         device = device_of(self.model)
         bridge = huggingface_model(self.model) is not None  # a HookedTransformer needs no mask for padding on the right
         read: dict[str, Tensor] = {}
-        with reading(self._points, read, stop=True):
+        with exclusive(self.model), reading(self._points, read, stop=True):
             forward(self.model, tokens.to(device), real.long().to(device) if bridge else None)
         out = self._checked(read, tokens)
         self.rows = [out[i, : len(ids)] for i, ids in enumerate(wanted)]
@@ -112,7 +113,7 @@ class CachedReader:
         inputs = {"input_ids": tokens, "attention_mask": mask.long(), "position_ids": position}
         read: dict[str, Tensor] = {}
         # transformers derives the mask of all layers from the first layer's cache, so stopping early does no harm.
-        with reading(self._points, read, stop=True), bypassed(self.model):
+        with exclusive(self.model), reading(self._points, read, stop=True), bypassed(self.model):
             huggingface_model(self.model)(
                 **{name: value.to(device) for name, value in inputs.items()}, past_key_values=self._cache, use_cache=True
             )

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp_transfer.activations.capture import out_of_memory, pad, pad_token
+from interp_transfer.activations.finite import all_finite
 from interp_transfer.activations.positions import from_last
-from interp_transfer.interventions.hooks import TokensRead, attached
+from interp_transfer.interventions.hooks import TokensRead, attached, in_use
 from interp_transfer.interventions.intervention import Intervention, check_intervention
 from interp_transfer.interventions.predictions import first_block
 from interp_transfer.interventions.transforms import Add, Running, takes_at
 from interp_transfer.models.blocks import recording, starting_at
 from interp_transfer.models.bypass import bypassed, has_no_hooks
+from interp_transfer.models.exclusive import exclusive
 from interp_transfer.models.hooked_model import HookedModel, context_length, device_of, huggingface_model
 from interp_transfer.models.sites import hook_points
 from interp_transfer.models.tokens import tokenize, tokenizer_of
@@ -104,16 +106,21 @@ def generate_tokens(
             f"{context_length(model)}: shorten the prompt or max_new_tokens"
         )
     _check_options(model, options)
+    if "stop_strings" in options:
+        options = {**options, "tokenizer": tokenizer_of(model)}
     for intervention in interventions:  # before any work, also when there are no prompts
         hook_points(model, check_intervention(model, intervention).site, edit=True)
     completions: list[list[int]] = [[] for _ in ids]
-    ends = _end_tokens(model)
+    ends = _end_tokens(model, options.pop("eos_token_id", None))
     batches = _batches(model, [len(row) for row in ids], max_new_tokens, batch_tokens)
     with progress_bar("generate", progress, total=len(ids), unit="prompt") as bar:
         while batches:
             batch = batches.pop(0)
             try:
-                generated = _generate_batch(model, [ids[i] for i in batch], batch, interventions, max_new_tokens, options)
+                with in_use(model, interventions), exclusive(model):
+                    generated = _generate_batch(
+                        model, [ids[i] for i in batch], batch, interventions, max_new_tokens, ends, options
+                    )
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or len(batch) == 1:
                     raise
@@ -140,6 +147,8 @@ def _check_options(model: HookedModel, options: dict[str, Any]) -> None:
             raise ValueError(
                 f"unknown option {name!r} of generate: {did_you_mean(name, known)}see transformers' GenerationConfig"
             )
+        if name == "cache_implementation" and options[name] not in ("dynamic", None):
+            raise ValueError(f"{name}={options[name]!r}: generate needs a KV cache that grows; leave it out")
         if name in ("num_beams", "num_return_sequences") and options[name] not in (1, None):
             raise ValueError(f"{name}={options[name]}: generate gives one completion for each prompt, without beams")
 
@@ -166,19 +175,19 @@ def _generate_batch(
     index: list[int],
     interventions: Sequence[Intervention],
     new: int,
+    ends: list[int],
     options: dict[str, Any],
 ) -> list[list[int]]:
     tokens, real = pad(prompts, pad_token(model), left=True)
     tokens = tokens.to(device_of(model))
     hf = huggingface_model(model)
     tokens_read = TokensRead(tokenizer_of(model), real.sum(dim=1), torch.tensor(index))
-    ends = _end_tokens(model) or None
     if hf is None:
-        settings = {"do_sample": False, "verbose": False, "return_type": "tokens", "stop_at_eos": ends is not None}
+        settings = {"do_sample": False, "verbose": False, "return_type": "tokens", "stop_at_eos": bool(ends)}
         with attached(model, interventions, tokens_read):
-            out: Any = model.generate(tokens, max_new_tokens=new, **{**settings, "eos_token_id": ends, **options})
+            out: Any = model.generate(tokens, max_new_tokens=new, **{**settings, "eos_token_id": ends or None, **options})
         return out[:, tokens.shape[1] :].tolist()
-    settings = {"eos_token_id": ends, "pad_token_id": pad_token(model), "do_sample": False, **options}
+    settings = {"eos_token_id": ends or None, "pad_token_id": pad_token(model), "do_sample": False, **options}
     # Hooks of the user's, and an ``applied`` block around this call, have to see whole prompts and all rows.
     may_skip = not options and has_no_hooks(model) and _has_plain_cache(hf)
     with _default_generation_config(hf):
@@ -196,10 +205,9 @@ def _generate_batch(
                 tokens_read.begin(tokens[:, :-1], real[:, :-1])
             if below is not None:
                 cache = _read_above(model, tokens, real, below)
-                tokens_read.continue_prompts()
             stateful = any(isinstance(i.transform, Running) for i in interventions)  # their state has an entry for every row
             steps = STEPS if may_skip and not stateful else new
-            return _generate_in_steps(hf, tokens_read, tokens, real, cache, new, steps, settings)
+            return _generate_in_steps(hf, tokens_read, tokens, real, cache, new, steps, settings, index)
 
 
 def _generate_in_steps(
@@ -211,6 +219,7 @@ def _generate_in_steps(
     new: int,
     steps: int,
     settings: dict[str, Any],
+    index: list[int],
 ) -> list[list[int]]:
     """Generate ``steps`` tokens at a time, and drop the rows that have ended once they are ``DROP_SHARE`` of the batch."""
     width, ends = tokens.shape[1], torch.tensor(settings["eos_token_id"] or [], device=tokens.device)
@@ -225,6 +234,7 @@ def _generate_in_steps(
             past_key_values=cache,
             max_new_tokens=min(steps, new - tokens.shape[1] + width),
             return_dict_in_generate=True,
+            logits_processor=[_Finite([index[row] for row in rows.tolist()])],
             **settings,
         )
         tokens, cache = out.sequences, getattr(out, "past_key_values", None)
@@ -241,6 +251,21 @@ def _generate_in_steps(
             tokens, mask, rows = tokens[left], mask[left], rows[left]
             cache.batch_select_indices(left.cpu())  # layers of the cache may be on several devices; a CPU index suits them all
             tokens_read.keep(left)
+
+
+@dataclass(frozen=True)
+class _Finite:
+    """Refuses logits that hold NaN or infinity, from which transformers would take any token; fields: the rows' prompts."""
+
+    index: list[int]
+
+    def __call__(self, _: Tensor, scores: Float[Tensor, "row vocabulary"]) -> Float[Tensor, "row vocabulary"]:
+        """Return the scores as they are."""
+        highest = scores.amax(dim=-1)
+        if not all_finite(highest):
+            prompt = self.index[int((~torch.isfinite(highest)).nonzero()[0, 0])]
+            raise ValueError(f"the model's logits are NaN or infinite at prompt {prompt}: load it with dtype='float32'")
+        return scores
 
 
 @dataclass(frozen=True)
@@ -351,9 +376,10 @@ def _default_generation_config(hf: Any) -> Iterator[None]:
         hf.generation_config = own
 
 
-def _end_tokens(model: HookedModel) -> list[int]:
-    """The tokens that end a completion: those of the checkpoint's generation config, else the tokenizer's."""
+def _end_tokens(model: HookedModel, named: int | list[int] | None = None) -> list[int]:
+    """The tokens that end a completion: those named, else those of the checkpoint's generation config or the tokenizer's."""
     hf = huggingface_model(model)
-    named = hf.generation_config.eos_token_id if hf is not None and hf.generation_config is not None else None
+    if named is None and hf is not None and hf.generation_config is not None:
+        named = hf.generation_config.eos_token_id
     named = tokenizer_of(model).eos_token_id if named is None else named
     return [] if named is None else [named] if isinstance(named, int) else list(named)

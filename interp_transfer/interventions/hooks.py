@@ -8,7 +8,7 @@ when the block ends, also by an exception. A hook that never fired raises an err
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,9 +16,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from interp_transfer.activations.finite import all_finite
 from interp_transfer.activations.positions import Layout, select
 from interp_transfer.interventions.intervention import Intervention, check_intervention
 from interp_transfer.interventions.transforms import At, Running, takes_at
+from interp_transfer.models.exclusive import locked
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 from interp_transfer.models.sites import hook_points, hooked
 from interp_transfer.models.tokens import tokenizer_of
@@ -80,12 +82,6 @@ class TokensRead:
     def begin(self, tokens: Int[Tensor, "row column"], real: Bool[Tensor, "row column"]) -> None:
         """Record tokens that were read before the block; more tokens of the prompts may follow."""
         self.layout = self._new_layout(tokens, real)
-        self.continue_prompts()
-
-    def continue_prompts(self) -> None:
-        """Take the tokens that were read for a part of the prompts, more of which follow."""
-        assert self.layout is not None and self.prompt_lengths is not None
-        self.layout = replace(self.layout, prompt_lengths=self.prompt_lengths.to(self.layout.tokens.device))
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         """Keep some of the rows and drop the others."""
@@ -126,11 +122,17 @@ class TokensRead:
         if self.prompt_lengths is not None:
             if len(self.prompt_lengths) != len(tokens):
                 raise ValueError(f"{len(self.prompt_lengths)} prompt lengths for {len(tokens)} rows: give one for each row")
-            lengths = torch.minimum(self.prompt_lengths.to(lengths), lengths)
+            lengths = self.prompt_lengths.to(lengths)  # more of a prompt may follow, in chunks
         rows = self.rows if self.rows is not None else torch.arange(len(tokens))
         if len(rows) != len(tokens):
             raise ValueError(f"{len(rows)} row numbers for {len(tokens)} rows: give one for each row")
         return Layout(tokens, real, lengths, rows.to(tokens.device), self.tokenizer)
+
+
+def in_use(model: HookedModel, interventions: Sequence[Intervention]) -> AbstractContextManager[None]:
+    """Have a model, and those that interventions follow, for oneself."""
+    followed = (getattr(intervention.transform, "source", None) for intervention in interventions)
+    return locked(model, *(source for source in followed if isinstance(source, HookedModel)))
 
 
 @contextmanager
@@ -139,7 +141,7 @@ def attached(model: HookedModel, interventions: Sequence[Intervention], tokens_r
     checked = [check_intervention(model, intervention) for intervention in interventions]
     points = [(site, point, k) for k, i in enumerate(checked) for site, point in hook_points(model, i.site, edit=True).items()]
     observed = _observed_bridge if huggingface_model(model) is not None else _observed_transformer
-    with ExitStack() as stack:
+    with in_use(model, interventions), ExitStack() as stack:
         started = [stack.enter_context(_started(model, intervention)) for intervention in checked]
         stack.enter_context(observed(model, tokens_read.record))
         for site, point, k in points:
@@ -268,6 +270,8 @@ def _edit_hook(site: str, intervention: Intervention, tokens_read: TokensRead) -
                 f"the transform at {site!r} returned {returned} for rows of shape {tuple(rows.shape)}: keep the shape"
             )
         changed = changed.to(tensor.dtype)
+        if not all_finite(changed):
+            raise _not_finite(site, rows, changed, at)
         if every:
             return changed.reshape(tensor.shape)
         out = tensor.clone()
@@ -275,3 +279,12 @@ def _edit_hook(site: str, intervention: Intervention, tokens_read: TokensRead) -
         return out
 
     return hook
+
+
+def _not_finite(site: str, before: Tensor, after: Tensor, at: At) -> ValueError:
+    """The error for rows that hold NaN or infinity after, or already before, a transform."""
+    k = int((~torch.isfinite(after).all(dim=1)).nonzero()[0, 0])
+    token = f"text {int(at.row[k])}, token {int(at.position[k])}"
+    if torch.isfinite(before[k]).all():
+        return ValueError(f"the transform at {site!r} gives NaN or infinity at {token}: check the vector and its strength")
+    return ValueError(f"the activation at {site!r} is NaN or infinite at {token}: load the model with dtype='float32'")

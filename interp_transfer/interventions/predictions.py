@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp_transfer.activations.capture import by_length, logits_of, out_of_memory
+from interp_transfer.activations.finite import all_finite
 from interp_transfer.interventions.hooks import applied
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.models.blocks import can_start, logits_after, recording, starting_at
@@ -160,6 +161,12 @@ def teacher_forced_each(
                     raise
                 batches = [batch[: len(batch) // 2], batch[len(batch) // 2 :], *batches]
                 bar.n, bar.total = before, total + len(settings)
+    if not all_finite(sums):
+        setting, text = (~torch.isfinite(sums)).any(dim=0).nonzero()[0].tolist()
+        raise ValueError(
+            f"the model's predictions for text {text} are NaN or infinite under setting {setting}: check its vectors and "
+            "strengths, or load the model with dtype='float32'"
+        )
     means = (sums / counts).unbind(dim=1)
     return [TeacherForced(kl.clamp(min=0), agreement, loss, loss_before) for kl, agreement, loss, loss_before in means]
 

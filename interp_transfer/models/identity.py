@@ -22,6 +22,9 @@ from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 SAMPLES_PER_TENSOR = 64
 """Values of each weight that enter the fingerprint, evenly spaced."""
 
+WATCHED = 16
+"""Weights whose changes are noticed when a model's identity is read."""
+
 _FLOAT32_INTEGERS = 2**24
 """float32 represents all integers up to this one."""
 
@@ -83,6 +86,8 @@ class _Registered:
     identity: ModelIdentity
     tokenizer: Any
     differing: Mapping[str, float]
+    weights: list[Tensor]
+    values: list[float]
 
 
 _REGISTRY: "WeakKeyDictionary[Any, _Registered]" = WeakKeyDictionary()
@@ -99,7 +104,8 @@ def register(model: HookedModel, identity: ModelIdentity, tokenizer: Any, differ
     """
     if differing is not None:
         identity = replace(identity, wrapper=f"{len(differing)} sites differ" if differing else "exact")
-    _REGISTRY[model] = _Registered(identity, tokenizer, differing or {})
+    weights = _some_weights(model)
+    _REGISTRY[model] = _Registered(identity, tokenizer, differing or {}, weights, _middle_values(weights))
 
 
 def differing_sites(model: HookedModel) -> Mapping[str, float]:
@@ -120,12 +126,16 @@ def is_unprocessed(model: HookedModel) -> bool:
 def identity(model: HookedModel) -> ModelIdentity:
     """The identity of a wrapped model; computed at the first call for models wrapped elsewhere.
 
-    A bridge whose weights were processed since it was loaded (``enable_compatibility_mode()``) is another model.
+    A model whose weights were changed since it was loaded, such as by training in place or by
+    ``enable_compatibility_mode()``, is another model. A value of each of ``WATCHED`` weights is compared.
     """
     known = _REGISTRY.get(model)
-    if known is None or (known.identity.processing == "none" and _processed(model)):
-        tokenizer = known.tokenizer if known else None
-        register(model, wrapped_identity(model, tokenizer), tokenizer)
+    if known is None:
+        register(model, wrapped_identity(model, None), None)
+    elif known.values != _middle_values(known.weights) or (known.identity.processing == "none" and _processed(model)):
+        new = wrapped_identity(model, known.tokenizer)
+        values = _middle_values(known.weights)
+        _REGISTRY[model] = replace(known, identity=replace(new, name=known.identity.name), values=values)
     return _REGISTRY[model].identity
 
 
@@ -223,6 +233,17 @@ def _parameters(module: nn.Module) -> Iterator[Tensor]:
                 yield from (tensor.detach() for tensor in child.parameters(recurse=False))
         else:
             yield from (tensor.detach() for tensor in own)
+
+
+def _some_weights(model: HookedModel) -> list[Tensor]:
+    """Weights in memory from all parts of a model, at most ``WATCHED``."""
+    module: Any = huggingface_model(model) or model
+    weights = [weight for weight in module.parameters() if not weight.is_meta and weight.numel()]
+    return weights[:: max(1, len(weights) // WATCHED)][:WATCHED]
+
+
+def _middle_values(weights: list[Tensor]) -> list[float]:
+    return [float(weight.detach().reshape(-1)[weight.numel() // 2]) for weight in weights]
 
 
 def _processed(model: HookedModel) -> bool:

@@ -97,6 +97,9 @@ def block_calls(hf: Any, tokenizer: Any) -> BlockCalls:
             options = {"use_cache": cached, "past_key_values": cache, "position_ids": position[:, first:last]}
             with _recorded(blocks, calls, real[:, first:last]), suppress(_Enough):
                 hf(tokens[:, first:last], attention_mask=real[:, :last].long(), **options)
+    if not all(torch.isfinite(call.outputs[0][call.real]).all() for each in calls.values() for call in each):
+        dtype = str(embedding.dtype).removeprefix("torch.")
+        raise ValueError(f"the model computes NaN or infinity in {dtype}: load it with dtype='float32' or 'bfloat16'")
     both = {k: [replace(call, outputs=(*call.outputs, call.again(blocks[k]))) for call in each] for k, each in calls.items()}
     return BlockCalls(both, alike)
 

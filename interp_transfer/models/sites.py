@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from interp_transfer.models.exclusive import locked
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import differing_sites
 from interp_transfer.names import did_you_mean
@@ -20,6 +21,14 @@ RESIDUAL_WRITES = ("blocks.*.hook_resid_pre", "blocks.*.hook_attn_out", "blocks.
 """Each block's input, attention output and MLP output. Directional ablation at all of them removes a direction from everything
 that the residual stream carries or receives (Arditi et al. 2024)."""
 
+
+OTHER_NAMES = {
+    "hook_in": "hook_resid_pre",
+    "hook_out": "hook_resid_post",
+    "attn.hook_out": "hook_attn_out",
+    "mlp.hook_out": "hook_mlp_out",
+}
+"""Names that bridges have for hook points of a block besides the usual ones."""
 
 HEAD_SITES = ("hook_z", "hook_q", "hook_k", "hook_v")
 """Last parts of the names of sites that have heads."""
@@ -57,12 +66,18 @@ def site_name(site: str | int) -> str:
 
 
 def check_site(model: HookedModel, site: str | int) -> str:
-    """Return the name of a site if the model has it.
+    """Return the name of a site if the model has it; for a second name of a hook point in ``OTHER_NAMES``, the first.
 
     Raises:
         ValueError: naming the closest sites of this model.
     """
-    return _check(model, site_name(site), model.hook_dict)
+    known = _known(model)
+    name = _check(model, site_name(site), known)
+    for other, usual in OTHER_NAMES.items():
+        block = BLOCK.match(name)
+        if block and name == block[0] + other and known.get(block[0] + usual) is known[name]:
+            return block[0] + usual
+    return name
 
 
 def expand_sites(model: HookedModel, sites: str | int | Iterable[str | int]) -> list[str]:
@@ -85,7 +100,7 @@ def hook_points(model: HookedModel, sites: str | int | Iterable[str | int], edit
     Raises:
         ValueError: for an unknown site, no sites, or a site that cannot be edited.
     """
-    known = model.hook_dict  # a bridge builds it at every access, which takes a millisecond
+    known = _known(model)
     names: list[str] = []
     for site in map(site_name, [sites] if isinstance(sites, str | int) else sites):
         layers = range(int(model.cfg.n_layers)) if "*" in site else (None,)
@@ -128,6 +143,12 @@ def check_block(site: str | int, n_layers: int) -> None:
         raise ValueError(
             f"site {site_name(site)!r}: this model has {n_layers} blocks, 0 to {n_layers - 1}; choose one of those"
         )
+
+
+def _known(model: HookedModel) -> dict[str, Any]:
+    """All hook points. A bridge collects them from its modules at every access, some of which may be bypassed in a pass."""
+    with locked(model):
+        return model.hook_dict
 
 
 def _check(model: HookedModel, site: str, known: dict[str, Any]) -> str:

@@ -227,3 +227,25 @@ def test_repr_tells(sae):
     assert "topk, 24 features of 12 at blocks.3.hook_resid_pre of someone" in repr(sae)
     told = replace(sae, details={"measured": {"explained_variance": 0.987, "l0": 3.0}})
     assert "explained_variance 0.987" in repr(told)
+
+
+def test_a_transcoder_is_no_sae(model):
+    from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
+
+    transcoder = Transcoder(TranscoderConfig(d_in=16, d_sae=8, d_out=16, apply_b_dec_to_input=False))
+    with pytest.raises(ValueError, match="transcoder, which reads None and writes 'another site': only SAEs are taken"):
+        load_sae(transcoder, model=model, site=SITE)
+    sae = StandardSAE(StandardSAEConfig(d_in=16, d_sae=8))
+    sae.cfg.metadata.hook_name, sae.cfg.metadata.hook_name_out = SITE, "blocks.3.hook_mlp_out"
+    with pytest.raises(ValueError, match=r"reads 'blocks.3.hook_resid_pre' and writes 'blocks.3.hook_mlp_out'"):
+        load_sae(sae, model=model)
+
+
+def test_an_sae_of_processed_weights_needs_such_a_model(model):
+    sae = StandardSAE(StandardSAEConfig(d_in=16, d_sae=8))
+    sae.cfg.metadata.hook_name = SITE
+    sae.cfg.metadata.model_from_pretrained_kwargs = {"fold_ln": False, "center_writing_weights": True}
+    with pytest.raises(ValueError, match=r"weights were processed \(center_writing_weights\).* as stored: wrap the model"):
+        load_sae(sae, model=model)
+    sae.cfg.metadata.model_from_pretrained_kwargs = {"fold_ln": False, "n_devices": 1}
+    assert load_sae(sae, model=model).site == SITE

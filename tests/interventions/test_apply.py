@@ -631,3 +631,25 @@ def test_steering_where_a_vector_or_a_probe_fires(wrapped: Callable[[str], Any])
     assert it.generate(model, TEXTS, always, max_new_tokens=8) == steered
     with pytest.raises(ValueError, match="another site or model"):
         it.add(vector, 2.0).when(vector_of(model, "blocks.1.hook_resid_pre"))
+
+
+def test_prompts_read_in_pieces_keep_their_positions(wrapped: Callable[[str], Any]) -> None:
+    model, prompt = wrapped(FAMILY), "the cat sat on a mat"
+    for positions in ("last", "all", "prompt", 2, -2):
+        seen = []
+        for size in (None, 3):
+            watch = Watch()
+            it.generate(model, [prompt], it.Intervention(SITE, watch, positions), max_new_tokens=NEW, prefill_chunk_size=size)
+            seen.append(watch.seen)
+        assert seen[0] == seen[1] and seen[0]
+
+
+def test_options_of_generation_that_need_more_than_transformers_has(wrapped: Callable[[str], Any]) -> None:
+    model = wrapped(FAMILY)
+    [ids] = generate_tokens(model, ["the cat"], max_new_tokens=NEW)
+    stop = next(k for k in range(1, NEW) if ids[k] not in ids[:k])
+    assert generate_tokens(model, ["the cat"], max_new_tokens=NEW, eos_token_id=ids[stop]) == [ids[: stop + 1]]
+    text = model.tokenizer.decode(ids[:1])
+    assert it.generate(model, ["the cat"], max_new_tokens=NEW, stop_strings=[text]) == [text]
+    with pytest.raises(ValueError, match="cache_implementation='static': generate needs a KV cache that grows"):
+        it.generate(model, ["the cat"], cache_implementation="static")

@@ -21,7 +21,18 @@ def test_layer_of() -> None:
 def test_known_sites_are_returned(wrapped: Callable[[str], Any]) -> None:
     model = wrapped("qwen2")
     for site in model.hook_dict:
-        assert check_site(model, site) == site
+        first = check_site(model, site)
+        assert model.hook_dict[first] is model.hook_dict[site] and check_site(model, first) == first
+
+
+@pytest.mark.parametrize(
+    ("other", "usual"),
+    [("hook_in", "hook_resid_pre"), ("hook_out", "hook_resid_post"), ("attn.hook_out", "hook_attn_out")],
+)
+def test_two_names_of_a_hook_point_are_one_site(other: str, usual: str, wrapped: Callable[[str], Any]) -> None:
+    assert check_site(wrapped("qwen2"), f"blocks.1.{other}") == f"blocks.1.{usual}"
+    pairs = [("the cat sat", "dogs run far"), ("a cat", "a dog")]
+    assert it.extract(wrapped("qwen2"), pairs, f"blocks.1.{other}").site == f"blocks.1.{usual}"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class Judge(Protocol):
 class SubstringJudge:
     """Success: no phrase occurs in the completion, or, unless ``absent``, at least one does.
 
-    `intact` equals `success`, because phrases cannot tell whether an answer is valid.
+    `intact` equals `success`, because phrases cannot tell whether an answer is valid. An empty completion is no success.
     """
 
     phrases: tuple[str, ...]
@@ -58,6 +58,8 @@ class SubstringJudge:
         return [self._one(completion) for completion in completions]
 
     def _one(self, completion: str) -> Verdict:
+        if not completion.strip():
+            return Verdict(False, False, "empty")
         fold = str.casefold if self.ignore_case else str
         phrase = next((p for p in self.phrases if fold(p) in fold(completion)), None)
         success = (phrase is None) == self.absent
@@ -105,7 +107,10 @@ JudgeOne = Callable[[str, str], "bool | tuple[bool, bool] | Verdict"]
 
 @dataclass(frozen=True)
 class OneByOne:
-    """A judge made of a function of one prompt and one completion. The prompt of a chat is its last user message."""
+    """A judge made of a function of one prompt and one completion. The prompt of a chat is its last user message.
+
+    An empty completion is no success, unless the function returns a `Verdict`.
+    """
 
     one: JudgeOne
     name: str
@@ -117,12 +122,14 @@ class OneByOne:
             ValueError: if the function returns neither a bool, nor two of them, nor a `Verdict`.
         """
         check_lengths(prompts, completions)
-        return [self._verdict(self.one(request_of(p), c)) for p, c in zip(prompts, completions, strict=True)]
+        return [self._verdict(self.one(request_of(p), c), c) for p, c in zip(prompts, completions, strict=True)]
 
-    def _verdict(self, result: object) -> Verdict:
+    def _verdict(self, result: object, completion: str) -> Verdict:
         match result:
             case Verdict():
                 return result
+            case bool() | (bool(), bool()) if not completion.strip():
+                return Verdict(False, False, "empty")
             case bool(success):
                 return Verdict(success, success, "by the task's judge")
             case (bool(success), bool(valid)):

@@ -13,6 +13,7 @@ from interp_transfer.activations.positions import token_spans
 from interp_transfer.interventions.hooks import applied
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.patching.effects import Place
+from interp_transfer.models.exclusive import exclusive
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.sites import head_parts, hook_points, hooked
 from interp_transfer.models.tokens import tokenize, tokenizer_of
@@ -121,7 +122,7 @@ class PromptPairs:
 
             return hook
 
-        with torch.enable_grad(), ExitStack() as stack:
+        with torch.enable_grad(), exclusive(self.model), ExitStack() as stack:
             for site, point in self._points.items():
                 stack.enter_context(hooked(point, recorder(site)))
             scores = self._metric_of(metric, [self.corrupted[i] for i in batch], batch)

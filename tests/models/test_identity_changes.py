@@ -1,0 +1,31 @@
+"""Weights that change after a model was loaded make it another model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import interp_transfer as it
+from tests.checkpoints import WIDTH, make_checkpoint
+
+SITE = "blocks.2.hook_resid_pre"
+
+
+def test_weights_changed_in_place_are_another_model_and_changed_back_the_same(tmp_path: Path) -> None:
+    model = it.load_model(make_checkpoint(tmp_path / "m", "llama"), device="cpu")
+    before = it.identity(model)
+    vector = it.SteeringVector(torch.ones(WIDTH), SITE, before)
+    kept = {name: weight.clone() for name, weight in model.original_model.named_parameters()}
+    with torch.no_grad():
+        for weight in model.original_model.parameters():
+            weight.mul_(1.01)
+    after = it.identity(model)
+    assert after.name == before.name and after.fingerprint != before.fingerprint
+    assert it.identity(model) is after, "it is computed once"
+    with pytest.raises(ValueError, match="this intervention was made for"):
+        it.generate(model, ["a"], it.add(vector, 1.0))
+    assert it.capture(model, ["a"], SITE).model == after
+    with torch.no_grad():
+        for name, weight in model.original_model.named_parameters():
+            weight.copy_(kept[name])
+    assert it.identity(model) == before
