@@ -23,7 +23,7 @@ from interp_transfer.evaluation.rouge import ROUGE, rouge
 from interp_transfer.interventions.generation import generate, generate_tokens
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import teacher_forced_each
-from interp_transfer.interventions.transforms import MeanAblate, Transform
+from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.stats import Estimate, mean_interval, rate
@@ -35,8 +35,6 @@ TARGET, MAPPED, ABLATED, SOURCE = "target", "mapped", "mean_ablated", "source"
 ALL = "all"
 BOTH_VALID = "oracle"
 """Name of the similarity that is 1 if both completions are valid answers, else 0."""
-
-TIES = "a tie counts as not closer"
 
 
 @dataclass(frozen=True)
@@ -70,22 +68,18 @@ class Figures:
     """The outcome of one condition on some prompts; means are over prompts.
 
     Attributes:
-        to_target: mean similarity of its completions with the target's, by name of the similarity.
+        means: the similarity of its completions with the target's, by name of the similarity; "kl", nats per token from the
+            target to this condition, on the target's own answers; and "agreement", the share of those answers' tokens for which
+            both predict the same token. The source has neither of the last two.
         valid: share of completions that are valid answers; None without an oracle.
-        kl: nats per token from the target to this condition, on the target's own answers; None for the source.
-        agreement: share of those answers' tokens for which both predict the same token; None for the source.
-        mva: by similarity, and by "kl": whether it is closer to the target than the mean-ablated one; for mapped conditions.
-        tvs: by similarity: whether it is closer to the target than to the source; for mapped conditions.
-        intervals: 95% intervals of the means, by "kl", "agreement" and name of the similarity.
+        mva: by similarity, and by "kl": whether it is closer to the target than the mean-ablated one; for "mapped".
+        tvs: by similarity: whether it is closer to the target than to the source; for "mapped".
     """
 
-    to_target: Mapping[str, float]
+    means: Mapping[str, Estimate]
     valid: Estimate | None
-    kl: float | None
-    agreement: float | None
     mva: Mapping[str, Closer]
     tvs: Mapping[str, Closer]
-    intervals: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,7 +89,7 @@ class Replacement:
     Attributes:
         prompts: the prompts.
         groups: the group of each prompt.
-        completions: by condition: "target", "mapped", "mean_ablated", "source" and the controls.
+        completions: by condition: "target", "mapped", "mean_ablated" and "source".
         slices: figures by group ("all" is every prompt) and condition.
     """
 
@@ -115,9 +109,9 @@ class Replacement:
         rows = []
         for group, conditions in self.slices.items():
             for name, figures in conditions.items():
-                row: dict[str, Any] = {"group": group, "condition": name, "n": self.count(group), **figures.to_target}
+                row: dict[str, Any] = {"group": group, "condition": name, "n": self.count(group)}
+                row |= {what: mean.value for what, mean in figures.means.items()}
                 row |= figures.valid.columns("valid") if figures.valid else {}
-                row |= {"kl": figures.kl, "agreement": figures.agreement}
                 for title, shares in (("mva", figures.mva), ("tvs", figures.tvs)):
                     for similarity, share in shares.items():
                         row |= share.share.columns(f"{title}_{similarity}")
@@ -126,15 +120,9 @@ class Replacement:
         return pd.DataFrame(rows).set_index(["group", "condition"])
 
     def __repr__(self) -> str:
-        lines = [f"Replacement ({TIES})"]
-        for group, conditions in self.slices.items():
-            for name, f in conditions.items():
-                parts = [f"rouge1 {f.to_target['rouge1']:.2f}"]
-                parts += [f"valid {f.valid:.2f}"] if f.valid else []
-                parts += [f"KL {f.kl:.3f}, agreement {f.agreement:.2f}"] if f.kl is not None else []
-                parts += [f"MvA {f.mva['rouge1'].share:.2f}, TvS {f.tvs['rouge1'].share:.2f}"] if f.mva else []
-                lines.append(f"  {group:18s} {name:14s} {', '.join(parts)}")
-        return "\n".join(lines)
+        frame = self.to_frame()
+        shown = [name for name in ("rouge1", "valid", "kl", "agreement", "mva_rouge1", "tvs_rouge1") if name in frame]
+        return f"Replacement (a tie counts as not closer)\n{frame[shown].round(3)}"
 
 
 def validate_replacement(
@@ -143,7 +131,6 @@ def validate_replacement(
     mapped: Intervention,
     prompts: Sequence[str],
     *,
-    controls: Mapping[str, Transform | Intervention] | None = None,
     texts: Sequence[str] | None = None,
     oracle: Callable[[str, str], bool] | None = None,
     group: Callable[[str], str] | None = None,
@@ -157,10 +144,8 @@ def validate_replacement(
     Args:
         source: the model that activations come from; its own completions are what TvS compares with.
         target: the model whose activations are replaced.
-        mapped: the replacement, ``follow(source, from_site, to_site, mapper)``.
+        mapped: the replacement, ``follow(source, from_site, to_site, mapper)``; or a control, any other intervention there.
         prompts: the prompts; the mapper should not have been fitted on them.
-        controls: other replacements at the same site, by name: transforms, which act at the same positions (such as the mean
-            activation of each token id), or whole interventions, such as ``follow`` with another mapper.
         texts: the mean is taken over all their tokens; the prompts with the target's answers unless given.
         oracle: whether a completion is a valid answer to a prompt, such as ``task.valid``.
         group: the group of a prompt, such as ``task.group``; each group is reported on its own, too.
@@ -168,21 +153,13 @@ def validate_replacement(
         progress: show bars when it takes longer than two seconds.
 
     Raises:
-        ValueError: for no prompts, an intervention at several sites, a control at another one or with a name that is taken.
+        ValueError: for no prompts, or an intervention at several sites.
         ImportError: without rouge-score.
     """
-    taken = {TARGET, MAPPED, ABLATED, SOURCE} & set(controls or {})
-    if taken:
-        raise ValueError(f"{sorted(taken)} are conditions already: give the controls other names")
     if isinstance(prompts, str) or not len(prompts):
         raise ValueError("no prompts to validate on: give a list of strings")
     if not isinstance(mapped.site, str):
         raise ValueError(f"the replacement acts at {len(mapped.site)} sites: give one at a single site")
-    for name, what in (controls or {}).items():
-        if isinstance(what, Intervention) and what.site != mapped.site:
-            raise ValueError(
-                f"control {name!r} acts at {what.site}, the replacement at {mapped.site}: compare them at one site"
-            )
     groups = tuple(group(prompt) if group else ALL for prompt in prompts)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "progress": progress}
     answers = generate_tokens(target, prompts, **options)
@@ -190,10 +167,8 @@ def validate_replacement(
     own = [tok.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in answers]
     seen = list(texts) if texts is not None else [p + a for p, a in zip(prompts, own, strict=True)]
     mean: Tensor = capture(target, seen, mapped.site, progress=progress)[mapped.site].double().mean(dim=0).float()
-    replaced = {MAPPED: mapped} | {
-        name: what if isinstance(what, Intervention) else Intervention(mapped.site, what, mapped.positions, model=mapped.model)
-        for name, what in {ABLATED: MeanAblate(mean), **(controls or {})}.items()
-    }
+    ablated = Intervention(mapped.site, MeanAblate(mean), mapped.positions, model=mapped.model)
+    replaced = {MAPPED: mapped, ABLATED: ablated}
     completions = {TARGET: own} | {name: generate(target, prompts, what, **options) for name, what in replaced.items()}
     completions[SOURCE] = generate(source, prompts, **options)
     ids = tokenize(target, prompts)
@@ -241,22 +216,17 @@ class _Measured:
         def of(similarity: str, one: str, other: str) -> list[float]:
             return [self.similar[similarity][one, other][i] for i in chosen]
 
-        mapped = name not in (TARGET, ABLATED, SOURCE)
-        similarities = self.similar if mapped else ()
         means = {similarity: mean_interval(of(similarity, name, TARGET)) for similarity in self.similar}
         for what, each in (("kl", self.kl), ("agreement", self.agreement)):
             if name in each:
                 means[what] = mean_interval(each[name][i] for i in chosen)
-        by_kl = {"kl": closer(*([-self.kl[which][i] for i in chosen] for which in (name, ABLATED)))} if mapped else {}
-        return Figures(
-            {similarity: means[similarity].value for similarity in self.similar},
-            None if self.valid is None else rate([self.valid[name][i] for i in chosen]),
-            means["kl"].value if "kl" in means else None,
-            means["agreement"].value if "agreement" in means else None,
-            {s: closer(of(s, name, TARGET), of(s, ABLATED, TARGET)) for s in similarities} | by_kl,
-            {s: closer(of(s, name, TARGET), of(s, name, SOURCE)) for s in similarities},
-            {what: (mean.low, mean.high) for what, mean in means.items()},
-        )
+        valid = None if self.valid is None else rate([self.valid[name][i] for i in chosen])
+        if name != MAPPED:
+            return Figures(means, valid, {}, {})
+        mva = {s: closer(of(s, name, TARGET), of(s, ABLATED, TARGET)) for s in self.similar}
+        mva["kl"] = closer(*([-self.kl[which][i] for i in chosen] for which in (name, ABLATED)))
+        tvs = {s: closer(of(s, name, TARGET), of(s, name, SOURCE)) for s in self.similar}
+        return Figures(means, valid, mva, tvs)
 
 
 def _similarities(

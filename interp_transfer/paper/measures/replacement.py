@@ -7,11 +7,10 @@ and by the oracle, and predictions by KL and next-token agreement on the target'
 from collections.abc import Sequence
 from typing import Any
 
-from interp_transfer.evaluation.replacement import ABLATED, MAPPED, TARGET, Figures, validate_replacement
+from interp_transfer.evaluation.replacement import ABLATED, MAPPED, TARGET, validate_replacement
 from interp_transfer.interventions.follow import follow
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, rows_of, value_of, value_range
 from interp_transfer.paper.setup import UNSEEN, MappedModels
-from interp_transfer.stats import Estimate
 
 ENOUGH = 0.99
 """MvA from which on mapped completions beat mean-ablated ones."""
@@ -39,12 +38,12 @@ def measure(setup: MappedModels) -> list[Row]:
     for name, figures in result.slices.items():
         if name not in sliced.values():
             continue
-        count, mapped, ablated = result.count(name), figures[MAPPED], figures[ABLATED]
+        mapped, ablated = figures[MAPPED], figures[ABLATED]
         mva = mapped.mva["rouge1"]
         row: dict[str, Any] = {"slice": name, "FVU": fvu}
         for measured in ("rouge1", "kl", "agreement"):
             title = {"rouge1": "ROUGE-1", "kl": "KL"}.get(measured, measured)
-            row |= {title: _mean(mapped, measured, count), f"{title}, ablated": _mean(ablated, measured, count)}
+            row |= {title: mapped.means[measured], f"{title}, ablated": ablated.means[measured]}
         if mapped.valid is not None and (own := figures[TARGET].valid) is not None:
             row |= {"valid": mapped.valid, "valid, target": own}
         row |= {"MvA": mva.share, "MvA by KL": mapped.mva["kl"].share, "MvA without ties": mva.decided}
@@ -67,11 +66,6 @@ def slices(setup: MappedModels) -> dict[str, list[str]]:
         parts = {"clean": bare, "safe trigger": [prompt for prompt in clean if twin in prompt]}
         parts |= {"triggered": setup.task.prompts("test")}
     return {name: setup.draw(prompts, f"{name} prompts") for name, prompts in parts.items() if prompts}
-
-
-def _mean(figures: Figures, measured: str, n: int) -> Estimate:
-    value = figures.to_target[measured] if measured in figures.to_target else getattr(figures, measured)
-    return Estimate(value, *figures.intervals[measured], n)
 
 
 def _valid_sentence(rows: Sequence[Row]) -> str:
