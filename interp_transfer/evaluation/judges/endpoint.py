@@ -30,13 +30,16 @@ OPTIONS = {"max_tokens": 16, "temperature": 0}
 """Default options of a request: one digit needs no more tokens, and equal questions should get equal answers."""
 FIRST_WAIT = 1.0
 """Seconds before the second attempt; doubled with every further one. The wait is drawn between half of that and all of it."""
+LONGEST_WAIT = 60.0
+"""Seconds; an endpoint that asks for a longer wait is not asked again."""
+PATIENCE = 8
+"""Number of consecutive questions without an answer after which the run ends."""
 LARGEST_REPLY = 1_000_000
 """Bytes."""
 QUOTED = 120
 """Number of characters of an endpoint's error message that a reason quotes."""
 _SHORTEST_KEY = 8
 """Shorter keys are placeholders ("none"); removing them would damage texts."""
-_CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass
@@ -58,22 +61,18 @@ class EndpointRefused(ValueError):
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that one run may spend; None is without limit.
+    """The most that one run may spend.
 
     Attributes:
-        requests: number of HTTP requests, repeated ones included.
-        tokens: of prompts and answers, as the endpoint counts them, or a quarter of the characters where it does not. Requests
-            in flight are finished when the budget is used up, so up to ``concurrency`` further answers may be spent.
+        requests: number of HTTP requests, repeated ones included; None is without limit.
     """
 
     requests: int | None = None
-    tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Reject negative limits."""
-        for name, limit in (("requests", self.requests), ("tokens", self.tokens)):
-            if limit is not None and limit < 0:
-                raise ValueError(f"a budget of {limit} {name}: give 0 or more, or None for no limit")
+        if self.requests is not None and self.requests < 0:
+            raise ValueError(f"a budget of {self.requests} requests: give 0 or more, or None for no limit")
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,6 @@ class Endpoint:
         concurrency: maximum number of requests in flight.
         retries: further attempts after time-outs, rate limits and server errors.
         timeout: seconds until a reply has to be complete.
-        longest_wait: maximum number of seconds to wait before an attempt; an endpoint that asks for a longer wait is not asked
-            again.
-        patience: number of consecutive questions without an answer after which the run ends.
     """
 
     model: str
@@ -100,17 +96,14 @@ class Endpoint:
     concurrency: int = 4
     retries: int = 3
     timeout: float | int = 60.0
-    longest_wait: float | int = 60.0
-    patience: int = 8
 
     def __post_init__(self) -> None:
         """Reject numbers that make no sense."""
-        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0 or self.patience < 1:
+        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
             raise ValueError(
-                f"concurrency={self.concurrency}, retries={self.retries}, timeout={self.timeout}, patience={self.patience}: "
-                "give at least 1, 0, more than 0, and 1"
+                f"concurrency={self.concurrency}, retries={self.retries}, timeout={self.timeout}: give at least 1, 0, and more "
+                "than 0"
             )
-
         if hidden := [name for name in self.options if name in ("extra_headers", "extra_query")]:
             raise ValueError(
                 f"options hold {hidden[0]!r}, which may hold a key, and options are stored with the opinions: leave it out"
@@ -175,10 +168,10 @@ class Endpoint:
                 if failed.wait is None or attempt == self.retries:
                     break
                 backoff = FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.0)
-                run.stop.wait(min(max(backoff, failed.wait), self.longest_wait))
+                run.stop.wait(min(max(backoff, failed.wait), LONGEST_WAIT))
                 continue
-            answer, tokens = read_reply(run.scrub(reply))
-            run.spend(tokens if tokens is not None else _estimate(messages, reply))
+            run.answered = True
+            answer = read_reply(run.scrub(reply))
             text = None if answer.text is None else run.scrub(answer.text)  # again, because JSON can escape its characters
             return run.counted(Answer(text, run.scrub(answer.problem), answer.final))
         return run.counted(Answer(None, problem, final=False))
@@ -240,7 +233,7 @@ class Endpoint:
             return _Failed(f"request refused: {status}: {message}", None)
         kind = "rate limit" if status == 429 else "server error"
         wait = _retry_after(error.response.headers.get("retry-after", ""))
-        if wait > self.longest_wait:
+        if wait > LONGEST_WAIT:
             return _Failed(f"{kind}: the endpoint asks to wait {wait:.0f} s ({status})", None)
         return _Failed(f"{kind}: {status}, {tries}: {message}", wait)
 
@@ -252,32 +245,24 @@ class _Run:
     """What one run has spent, and whether it has ended; shared by its threads."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.budget, self.patience = endpoint.budget, endpoint.patience
+        self.limit = endpoint.budget.requests
         self.stop, self.ended, self.answered = threading.Event(), "", False
-        self._lock, self._requests, self._tokens, self._unanswered = threading.RLock(), 0, 0, 0
+        self._lock, self._requests, self._unanswered = threading.RLock(), 0, 0
         self._secrets = key_from_environment(), urlsplit(endpoint._address()).query
 
     def take(self) -> bool:
         """Take one request of the budget; False if none is left or the run has ended."""
         with self._lock:
-            for name, spent in (("requests", self._requests), ("tokens", self._tokens)):
-                limit = getattr(self.budget, name)
-                if limit is not None and spent >= limit:
-                    self.end(f"budget: {limit} {name} are used up")
+            if self.limit is not None and self._requests >= self.limit:
+                self.end(f"budget: {self.limit} requests are used up")
             self._requests += not self.ended
             return not self.ended
-
-    def spend(self, tokens: int) -> None:
-        """Add the tokens of an answer."""
-        with self._lock:
-            self._tokens += tokens
-            self.answered = True
 
     def counted(self, answer: Answer) -> Answer:
         """Return the answer, and end the run after too many questions in a row without one."""
         with self._lock:
             self._unanswered = 0 if answer.final else self._unanswered + 1
-            if self._unanswered >= self.patience:
+            if self._unanswered >= PATIENCE:
                 self.end(f"given up: {self._unanswered} questions in a row were not answered, the last for {answer.problem}")
         return answer
 
@@ -313,8 +298,8 @@ def key_from_environment() -> str:
     return key
 
 
-def read_reply(reply: str) -> tuple[Answer, int | None]:
-    """Return the answer in the body of a chat completion, and the number of tokens if it is stated; the body may be anything.
+def read_reply(reply: str) -> Answer:
+    """Return the answer in the body of a chat completion, which may be anything.
 
     A refusal, or an answer that a filter withheld, is final and has no text. A body that is no chat completion is a failure of
     the endpoint, and another request may succeed.
@@ -322,19 +307,17 @@ def read_reply(reply: str) -> tuple[Answer, int | None]:
     try:
         data = json.loads(reply)
     except (ValueError, RecursionError):
-        return Answer(None, f"nonsense: the endpoint's reply is no JSON: {reply[:60]!r}", final=False), None
-    total = _at(data, "usage", "total_tokens")
-    tokens = total if isinstance(total, int) and not isinstance(total, bool) and total >= 0 else None
+        return Answer(None, f"nonsense: the endpoint's reply is no JSON: {reply[:60]!r}", final=False)
     message = _at(data, "choices", 0, "message")
     refusal = _at(message, "refusal")
     if isinstance(refusal, str) and refusal:
-        return Answer(None, f"refused: {refusal[:60]!r}"), tokens
+        return Answer(None, f"refused: {refusal[:60]!r}")
     if _at(data, "choices", 0, "finish_reason") == "content_filter":
-        return Answer(None, "refused: a filter held the answer back"), tokens
+        return Answer(None, "refused: a filter held the answer back")
     content = _at(message, "content")
     if isinstance(content, str):
-        return Answer(content), tokens
-    return Answer(None, f"nonsense: the endpoint's reply holds no answer: {reply[:60]!r}", final=False), tokens
+        return Answer(content)
+    return Answer(None, f"nonsense: the endpoint's reply holds no answer: {reply[:60]!r}", final=False)
 
 
 def _at(data: Any, *path: str | int) -> Any:
@@ -359,10 +342,6 @@ def _retry_after(value: str) -> float:
         except (ValueError, TypeError, OverflowError):
             return 0.0
     return seconds if seconds > 0 else 0.0
-
-
-def _estimate(messages: Sequence[Message], reply: str) -> int:
-    return (sum(len(message["content"]) for message in messages) + len(reply)) // _CHARACTERS_PER_TOKEN
 
 
 def _is_address(address: str) -> bool:

@@ -266,7 +266,7 @@ BODIES = [
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
 def test_a_body_of_nonsense_is_missing_and_left(fake: Fake, body: str):
     fake.answer = lambda question, times: (200, {}, body) if which(question) == 0 else marked("1")
-    judged = asked(3, budget=Budget(tokens=10**6))
+    judged = asked(3)
     assert (judged.left, judged.scores) == ([0], [1, 1])
     assert judged.why_missing == {"nonsense": 1}
 
@@ -275,8 +275,7 @@ def test_bodies_of_another_sort(fake: Fake):
     fake.answer = lambda question, times: (200, {"Content-Type": "text/html"}, "<html>log in first</html>")
     judged = asked(2)
     assert judged.why_missing == {"nonsense": 2}
-    assert read_reply(said("3")) == (endpoint.Answer("3"), 10)
-    assert read_reply(said("3").replace("10", "-10"))[1] is None
+    assert read_reply(said("3")) == endpoint.Answer("3")
 
 
 @pytest.mark.parametrize(("status", "match"), [(401, "refused the key .401.*OPENAI_API_KEY"), (404, "no model 'judge-1'")])
@@ -306,9 +305,10 @@ def test_a_bad_request_is_that_questions_problem(fake: Fake):
     assert judged.opinions[1].reason == "request refused: 400: 'too long'"
 
 
-def test_an_endpoint_that_went_away_is_given_up(fake: Fake, tmp_path: Path):
+def test_an_endpoint_that_went_away_is_given_up(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(endpoint, "PATIENCE", 5)
     fake.answer = lambda question, times: marked("4") if which(question) < 4 else (503, {}, "")
-    judged = asked(100, cache=tmp_path, concurrency=1, retries=0, patience=5)
+    judged = asked(100, cache=tmp_path, concurrency=1, retries=0)
     assert len(fake.asked) == 9
     assert (judged.scores, judged.left) == ([4] * 4, list(range(4, 100)))
     assert judged.why_missing == {"given up": 91, "server error": 5}
@@ -341,13 +341,9 @@ def test_a_budget_that_tries_have_used_up_says_what_went_wrong(fake: Fake):
     assert "before that server error: 503" in judged.opinions[0].reason
 
 
-def test_a_budget_of_tokens(fake: Fake):
-    judged = asked(10, budget=Budget(tokens=25), concurrency=1)
-    assert len(judged.scores) == 3  # of ten tokens each
-    fake.answer = lambda question, times: (200, {}, said("4").replace('"total_tokens": 10', ""))
-    assert len(asked(10, budget=Budget(tokens=25), concurrency=1).scores) == 1  # counted by the characters
-    with pytest.raises(ValueError, match="-1 tokens"):
-        Budget(tokens=-1)
+def test_a_negative_budget_is_refused():
+    with pytest.raises(ValueError, match="-1 requests"):
+        Budget(requests=-1)
 
 
 def test_requests_run_beside_each_other(fake: Fake):
@@ -415,7 +411,7 @@ def test_options_belong_to_the_judges_identity(fake: Fake, tmp_path: Path):
     assert asked(1, cache=tmp_path, options={"max_completion_tokens": 500}).replayed == 0
     assert fake.bodies[1]["max_completion_tokens"] == 500
     assert "temperature" not in fake.bodies[1]
-    bads: list[dict[str, Any]] = [{"concurrency": 0}, {"retries": -1}, {"timeout": 0}, {"patience": 0}]
+    bads: list[dict[str, Any]] = [{"concurrency": 0}, {"retries": -1}, {"timeout": 0}]
     for bad in bads:
         with pytest.raises(ValueError, match="give at least"):
             Endpoint("m", **bad)

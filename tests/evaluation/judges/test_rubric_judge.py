@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from interp_transfer.evaluation.judges import Item, ModelJudge, ask, local
+from interp_transfer.evaluation.judges import Item, ModelJudge, ask, endpoint, local
 from interp_transfer.evaluation.judges.endpoint import Endpoint, EndpointRefused
 from interp_transfer.evaluation.judges.rubric import (
     COHERENCE,
@@ -190,7 +190,8 @@ def test_a_real_server_answers_every_question(server: tuple[str, str], tmp_path:
 @pytest.mark.slow
 def test_a_real_server_has_one_model(server: tuple[str, str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    judge = RubricJudge(COHERENCE, Endpoint("another", server[0], patience=2, concurrency=1))
+    monkeypatch.setattr(endpoint, "PATIENCE", 2)
+    judge = RubricJudge(COHERENCE, Endpoint("another", server[0], concurrency=1))
     judged = ask(judge, ["p"] * 4, list("abcd"), progress=False)
     assert judged.left == [0, 1, 2, 3]
     assert judged.why_missing == {"request refused": 2, "given up": 2}
