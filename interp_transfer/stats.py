@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import beta, norm, t
+from scipy.stats import beta, binomtest, norm, t
 
 CONFIDENCE = 0.95
 
@@ -281,35 +281,38 @@ def paired_difference(one: Sequence[bool], other: Sequence[bool], margin: float 
         raise ValueError(f"{len(one)} and {len(other)} outcomes: give one of each prompt under both conditions, at least one")
     if not 0 < margin < 1:
         raise ValueError(f"margin={margin}: give a share between 0 and 1, such as 0.05")
-    pairs = [(bool(a), bool(b)) for a, b in zip(one, other, strict=True)]
-    counts = tuple(pairs.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False)))
-    low, high = _newcombe(counts, CONFIDENCE)
-    inner = _newcombe(counts, 2 * CONFIDENCE - 1)
-    within = -margin < inner[0] and inner[1] < margin
-    outside = low > margin or high < -margin
-    share = (counts[1] - counts[2]) / len(pairs)
-    return Difference(share, low, high, len(pairs), float(margin), True if within else False if outside else None)
-
-
-def _newcombe(counts: tuple[int, ...], confidence: float) -> tuple[float, float]:
-    """Interval of (a + b) / n - (a + c) / n, where a counts prompts with both outcomes, b and c one alone, d neither."""
-    a, b, c, d = counts
-    n = a + b + c + d
-    first, second = (a + b) / n, (a + c) / n
-    (low_1, high_1), (low_2, high_2) = (_wilson(share, n, confidence) for share in (first, second))
-    margins = (a + b) * (c + d) * (a + c) * (b + d)
+    pairs = [(bool(x), bool(y)) for x, y in zip(one, other, strict=True)]
+    a, b, c, d = (pairs.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False)))
     together = a * d - b * c
     if together > 0:  # Newcombe's continuity correction
-        together = max(together - n / 2, 0)
-    phi = together / margins**0.5 if margins else 0.0
-    down = (first - low_1) ** 2 - 2 * phi * (first - low_1) * (high_2 - second) + (high_2 - second) ** 2
-    up = (high_1 - first) ** 2 - 2 * phi * (high_1 - first) * (second - low_2) + (second - low_2) ** 2
-    share = first - second
-    return max(-1.0, share - max(down, 0.0) ** 0.5), min(1.0, share + max(up, 0.0) ** 0.5)
+        together = max(together - len(pairs) / 2, 0)
+    margins = (a + b) * (c + d) * (a + c) * (b + d)
+    return _newcombe(one, other, margin, together / margins**0.5 if margins else 0.0)
 
 
-def _wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
-    z = float(norm.ppf((1 + confidence) / 2))
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
-    return middle - half, middle + half
+def unpaired_difference(one: Sequence[bool], other: Sequence[bool], margin: float | int = MARGIN) -> Difference:
+    """Return the share of true outcomes of one minus that of another on other prompts; n is the smaller number of prompts.
+
+    The interval is Newcombe's (1998, "Interval estimation for the difference between independent proportions", method 10).
+    """
+    return _newcombe(one, other, margin, 0.0)
+
+
+def _newcombe(one: Sequence[bool], other: Sequence[bool], margin: float | int, phi: float) -> Difference:
+    """The difference of two shares whose outcomes have the correlation ``phi``: Wilson's intervals, squared and added."""
+    shares = sum(map(bool, one)) / len(one), sum(map(bool, other)) / len(other)
+    between = shares[0] - shares[1]
+
+    def interval(confidence: float) -> tuple[float, float]:
+        (low_1, high_1), (low_2, high_2) = (
+            binomtest(sum(map(bool, side)), len(side)).proportion_ci(confidence, method="wilson") for side in (one, other)
+        )
+        below, above = (shares[0] - low_1, high_2 - shares[1]), (high_1 - shares[0], shares[1] - low_2)
+        down, up = (max(x**2 - 2 * phi * x * y + y**2, 0.0) ** 0.5 for x, y in (below, above))
+        return max(-1.0, between - down), min(1.0, between + up)
+
+    (low, high), inner = interval(CONFIDENCE), interval(2 * CONFIDENCE - 1)
+    within = -margin < inner[0] and inner[1] < margin
+    outside = low > margin or high < -margin
+    equivalent = True if within else False if outside else None
+    return Difference(between, low, high, min(len(one), len(other)), float(margin), equivalent)

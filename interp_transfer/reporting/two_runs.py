@@ -2,10 +2,9 @@
 
 Outcomes on prompts that both runs judged are compared prompt by prompt (`stats.paired_difference`). Two runs with the same seed
 and n share all prompts; two with different n share some, and ``LEAST`` of them are enough. With fewer, shares are compared as
-if prompts were independent (Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10:
-Wilson's intervals, squared and added). All differences are computed from `completions.json`, so of several random draws the
-first is compared. p-values are exact (McNemar's test, Fisher's where prompts are not paired) and adjusted for the number of
-comparisons by Holm's method.
+if prompts were independent (`stats.unpaired_difference`). All differences are computed from `completions.json`, so of several
+random draws the first is compared. p-values are exact (McNemar's test, Fisher's where prompts are not paired) and adjusted for
+the number of comparisons by Holm's method.
 
 Runs of different tasks, or of different directions of one, are refused: success has another meaning in each.
 """
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from scipy.stats import binomtest, fisher_exact
 
 from interp_transfer.reporting.run_folder import RunFolder
-from interp_transfer.stats import CONFIDENCE, MARGIN, Difference, paired_difference
+from interp_transfer.stats import Difference, paired_difference, unpaired_difference
 
 LEAST = 50
 """Number of shared prompts from which outcomes are compared prompt by prompt if a run has others too."""
@@ -104,25 +103,6 @@ def common_prompts(one: Sequence[str], other: Sequence[str]) -> Iterator[tuple[i
 def _enough(common: Sequence[tuple[int, int]], a: RunFolder, b: RunFolder) -> bool:
     sizes = [len(run.completions["prompts"]) for run in (a, b)]
     return bool(common) and (len(common) >= LEAST or sizes == [len(common)] * 2)
-
-
-def unpaired_difference(one: Sequence[bool], other: Sequence[bool], margin: float = MARGIN) -> Difference:
-    """Return the share of true outcomes of one minus that of another on other prompts; n is the smaller number of prompts."""
-
-    def interval(confidence: float) -> tuple[float, float]:
-        (low_1, high_1), (low_2, high_2) = (
-            binomtest(sum(side), len(side)).proportion_ci(confidence, method="wilson") for side in (one, other)
-        )
-        down = ((shares[0] - low_1) ** 2 + (high_2 - shares[1]) ** 2) ** 0.5
-        up = ((high_1 - shares[0]) ** 2 + (shares[1] - low_2) ** 2) ** 0.5
-        return max(-1.0, between - down), min(1.0, between + up)
-
-    shares = sum(one) / len(one), sum(other) / len(other)
-    between = shares[0] - shares[1]
-    (low, high), inner = interval(CONFIDENCE), interval(2 * CONFIDENCE - 1)
-    within, outside = -margin < inner[0] and inner[1] < margin, low > margin or high < -margin
-    equivalent = True if within else False if outside else None
-    return Difference(between, low, high, min(len(one), len(other)), float(margin), equivalent)
 
 
 def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:

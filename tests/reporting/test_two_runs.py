@@ -10,9 +10,9 @@ import pytest
 
 from interp_transfer.plots.conditions import run_bars
 from interp_transfer.reporting.run_folder import read_run
-from interp_transfer.reporting.two_runs import LEAST, common_prompts, compare_runs, fisher, holm, mcnemar, unpaired_difference
+from interp_transfer.reporting.two_runs import LEAST, common_prompts, compare_runs, fisher, holm, mcnemar
 from interp_transfer.reporting.two_runs_page import names, write_two_runs
-from interp_transfer.stats import paired_difference
+from interp_transfer.stats import paired_difference, unpaired_difference
 from tests.reporting.conftest import make_completions, make_result, sealed, share
 from tests.reporting.test_report import HOSTILE, Reader
 
