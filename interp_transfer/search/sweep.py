@@ -15,6 +15,7 @@ from typing import Any
 
 from interp_transfer.activations.positions import Positions, Substring, describe
 from interp_transfer.evaluation.evaluator import Evaluator, evaluator
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.hooked_model import HookedModel
@@ -72,7 +73,7 @@ def sweep(
         budget: clean KL that the recommended setting may cost, in nats per token; the task's unless given.
         early: stop settings after a quarter of the prompts if they are beyond the budget, or probably worse than another: the
             upper end of their interval is below the lower end of the best one within the budget.
-        folder: stores finished settings, so that an interrupted sweep resumes.
+        folder: for the sweep, and until it has ended for completions and costs, from which an interrupted one resumes.
         progress: show bars when it takes longer than two seconds.
 
     Raises:
@@ -93,24 +94,30 @@ def sweep(
     details["vectors"] = "the task's contrast" if vectors is None else {name: _digest(vectors[name]) for name in names}
     if folder is not None and any(callable(rule) and not isinstance(rule, Substring) for rule in rules):
         raise ValueError("positions that are a function cannot be told from others in a folder: sweep them without folder=")
-    store = _Store(Sweep(task.name, identity(model), (), allowed, details), None if folder is None else Path(folder))
+    swept = Sweep(task.name, identity(model), (), allowed, details)
+    stored = None if folder is None else _stored(swept, Path(folder))
     pairs = [(site, rule) for site in names for rule in rules]
-    if len(store.points) == len(pairs) * len(numbers):
-        return store.sweep()
-    test = evaluator(model, task, split, n=n, seed=seed)
+    if stored is not None and len(stored.points) == len(pairs) * len(numbers):
+        return stored
+    kept = Kept(None if folder is None else (Path(folder) / FILE).with_suffix(".resume"))
+    # Without a folder there is nothing to write between the settings of a site, and all of them share batches.
+    test = evaluator(model, task, split, n=n, seed=seed, kept=None if folder is None else kept)
     added = extract_each(model, task.contrast("train"), names, task.read) if vectors is None else vectors
     trials = _Trials(test, added)
-    if strengths is None and not store.largest:
-        store.largest = trials.largest(pairs, allowed, progress)
-    units = store.largest if strengths is None else [1.0] * len(pairs)
+    largest = trials.largest(pairs, allowed, progress) if strengths is None else []
+    units = largest or [1.0] * len(pairs)
     settings = [_Setting(*pair, x * unit) for pair, unit in zip(pairs, units, strict=True) for x in numbers]
-    todo = [s for s in settings if s.key not in store.points]
+    points: dict[Key, SweepPoint] = {}
     with progress_bar("settings", progress, total=len(settings)) as bar:
-        bar.update(len(settings) - len(todo))
         run = _early if early else _exhaustive
-        for finished in run(trials, todo, allowed, store):
-            bar.update(finished)
-    return store.sweep([s.key for s in settings])
+        for finished in run(trials, settings, allowed):
+            points |= {(p.site, p.positions, p.strength): p for p in finished}
+            bar.update(len(finished))
+    swept = replace(swept, points=tuple(points[s.key] for s in settings), details={**details, LARGEST: largest})
+    if folder is not None:
+        swept.save(folder)
+        kept.remove()
+    return swept
 
 
 @dataclass(frozen=True)
@@ -163,40 +170,36 @@ class _Trials:
         return lambda strength: (add(self.vectors[site], strength, positions),)
 
 
-def _exhaustive(trials: _Trials, todo: Sequence[_Setting], budget: float, store: "_Store") -> Iterator[int]:  # noqa: ARG001
-    """Judge all settings, site by site; yield the number of finished ones."""
-    for group in grouped(todo, lambda s: s.site).values():
-        store.add(
-            [trials.point(*each) for each in zip(group, trials.outcomes(group, slice(None)), trials.costs(group), strict=True)]
-        )
-        yield len(group)
+def _exhaustive(trials: _Trials, settings: Sequence[_Setting], budget: float) -> Iterator[list[SweepPoint]]:  # noqa: ARG001
+    """Judge all settings, site by site."""
+    for group in grouped(settings, lambda s: s.site).values():
+        outcomes, costs = trials.outcomes(group, slice(None)), trials.costs(group)
+        yield [trials.point(*each) for each in zip(group, outcomes, costs, strict=True)]
 
 
-def _early(trials: _Trials, todo: Sequence[_Setting], budget: float, store: "_Store") -> Iterator[int]:
+def _early(trials: _Trials, settings: Sequence[_Setting], budget: float) -> Iterator[list[SweepPoint]]:
     """Judge all settings on the first prompts, then those that may still be best on the rest."""
     first = math.ceil(FIRST * len(trials.evaluator.prompts))
     seen: dict[Key, list[tuple[bool, bool]]] = {}
-    for group in grouped(todo, lambda s: s.site).values():
+    for group in grouped(settings, lambda s: s.site).values():
         seen |= zip([s.key for s in group], trials.outcomes(group, slice(first)), strict=True)
     rates = {key: rate([intact for _, intact in outcomes]) for key, outcomes in seen.items()}
     costs: dict[Key, float] = {}
-    done = [p for p in store.points.values() if p.complete and p.clean_kl is not None and p.clean_kl <= budget]
-    bar = max((p.intact.low for p in done), default=0.0)
-    ranked = sorted(todo, key=lambda s: -rates[s.key].value)  # the best one within the budget comes early, and raises the bar
+    bar = 0.0
+    ranked = sorted(
+        settings, key=lambda s: -rates[s.key].value
+    )  # the best one within the budget comes early, and raises the bar
     for start in range(0, len(ranked), AT_ONCE):
         group = [s for s in ranked[start : start + AT_ONCE] if rates[s.key].high >= bar]
         if not group:
             break
         costs |= zip([s.key for s in group], trials.costs(group), strict=True)
         bar = max([bar, *(rates[s.key].low for s in group if costs[s.key] <= budget)])
-    continued = [s for s in todo if costs.get(s.key, math.inf) <= budget and rates[s.key].high >= bar]
-    stopped = [s for s in todo if s not in continued]
-    store.add([trials.point(s, seen[s.key], costs.get(s.key)) for s in stopped])
-    yield len(stopped)
+    continued = [s for s in settings if costs.get(s.key, math.inf) <= budget and rates[s.key].high >= bar]
+    yield [trials.point(s, seen[s.key], costs.get(s.key)) for s in settings if s not in continued]
     for group in grouped(continued, lambda s: s.site).values():
         rest = zip(group, trials.outcomes(group, slice(first, None)), strict=True)
-        store.add([trials.point(s, seen[s.key] + more, costs[s.key]) for s, more in rest])
-        yield len(group)
+        yield [trials.point(s, seen[s.key] + more, costs[s.key]) for s, more in rest]
 
 
 def _sites(model: HookedModel, sites: str | Sequence[str] | None, vectors: Mapping[str, SteeringVector] | None) -> list[str]:
@@ -216,35 +219,18 @@ def _sites(model: HookedModel, sites: str | Sequence[str] | None, vectors: Mappi
     return names
 
 
-class _Store:
-    """The finished settings and the largest strengths, written to a folder if there is one."""
-
-    def __init__(self, empty: Sweep, folder: Path | None) -> None:
-        self._empty, self._folder = empty, folder
-        self.points: dict[Key, SweepPoint] = {}
-        self.largest: Sequence[float] = ()
-        if folder is None or not (folder / FILE).is_file():
-            return
-        stored = Sweep.load(folder)
-        self.largest = stored.details.get(LARGEST, ())
-        mine, theirs = ({**s.to_dict(), "points": None, "details": {**s.details, LARGEST: None}} for s in (empty, stored))
-        if mine != theirs:
-            where = next(key for key in mine if mine[key] != theirs.get(key))
-            raise ValueError(
-                f"{str(folder / FILE)!r} holds another sweep ({where} differs): give another folder, or delete that file"
-            )
-        self.add(stored.points)
-
-    def add(self, points: Sequence[SweepPoint]) -> None:
-        """Store finished settings."""
-        self.points |= {(p.site, p.positions, p.strength): p for p in points}
-        if self._folder is not None:
-            self.sweep().save(self._folder)
-
-    def sweep(self, order: Sequence[Key] = ()) -> Sweep:
-        """Return all settings in an order, or as they were finished."""
-        details = {**self._empty.details, LARGEST: list(self.largest)}
-        return replace(self._empty, details=details, points=tuple(self.points[key] for key in order or self.points))
+def _stored(empty: Sweep, folder: Path) -> Sweep | None:
+    """The sweep that a folder holds, which must be the one that was asked for."""
+    if not (folder / FILE).is_file():
+        return None
+    stored = Sweep.load(folder)
+    mine, theirs = ({**s.to_dict(), "points": None, "details": {**s.details, LARGEST: None}} for s in (empty, stored))
+    if mine != theirs:
+        where = next(key for key in mine if mine[key] != theirs.get(key))
+        raise ValueError(
+            f"{str(folder / FILE)!r} holds another sweep ({where} differs): give another folder, or delete that file"
+        )
+    return stored
 
 
 def _digest(vector: SteeringVector) -> str:

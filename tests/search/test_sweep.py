@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import interp_transfer as it
+from interp_transfer.evaluation import evaluator as evaluation
+from interp_transfer.evaluation.clean_kl import CleanKL
 from interp_transfer.evaluation.evaluator import evaluator
 from interp_transfer.search import sweep as module
 from interp_transfer.search.strengths import FRACTIONS
@@ -54,7 +56,7 @@ def test_strengths_are_searched_at_each_site_unless_given(model, cats, tmp_path)
     assert sweep(model, cats, **options, folder=tmp_path) == found
     half = replace(found, points=found.points[:3])
     half.save(tmp_path)
-    assert sweep(model, cats, **options, folder=tmp_path).points == found.points, "with the strengths that were searched before"
+    assert sweep(model, cats, **options, folder=tmp_path) == found, "a part is not taken for the whole"
 
 
 def test_what_was_found_survives_the_disk(found, tmp_path: Path):
@@ -70,26 +72,46 @@ def test_what_was_found_survives_the_disk(found, tmp_path: Path):
 
 
 def test_a_killed_sweep_goes_on_and_another_is_refused(found, model, cats, tmp_path: Path, monkeypatch):
-    real, asked = module.Evaluator.completions, []
+    real, asked = evaluation.completions_each, []
 
-    def dies(self, settings, progress=True):
+    def dies(model, prompts, settings, *options):
         asked.append(len(settings))
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return real(self, settings, progress)
+        return real(model, prompts, settings, *options)
 
-    monkeypatch.setattr(module.Evaluator, "completions", dies)
+    monkeypatch.setattr(evaluation, "completions_each", dies)
     with pytest.raises(KeyboardInterrupt):
         sweep(model, cats, **SMALL, folder=tmp_path)
-    assert len(Sweep.load(tmp_path).points) == 6
+    assert [file.name for file in tmp_path.iterdir()] == ["sweep.resume"], "nothing is taken for a whole sweep"
     again = sweep(model, cats, **SMALL, folder=tmp_path)
     assert asked == [6, 6, 6], "the second site alone was done again"
+    assert [file.name for file in tmp_path.iterdir()] == ["sweep.json"]
     assert [(t.site, t.intact) for t in again.points] == [(t.site, t.intact) for t in found.points]
     monkeypatch.setattr(module, "evaluator", None)  # nothing is left to do
     monkeypatch.setattr(module, "extract_each", None)
     assert sweep(model, cats, **SMALL, folder=tmp_path).points == again.points
     with pytest.raises(ValueError, match="holds another sweep"):
         sweep(model, cats, **{**SMALL, "n": 10}, folder=tmp_path)
+
+
+def test_a_killed_search_for_strengths_resumes(model, cats, tmp_path: Path, monkeypatch):
+    options = {**SMALL, "strengths": None, "positions": ["all"], "early": True}
+    real, measured = CleanKL.__call__, []
+
+    def counted(self, model, settings, *others):
+        measured.append(len(settings))
+        return real(self, model, settings, *others)
+
+    monkeypatch.setattr(CleanKL, "__call__", counted)
+    whole = sweep(model, cats, **options, folder=tmp_path / "whole")
+    expected, measured[:] = sum(measured), []
+    with monkeypatch.context() as patch, pytest.raises(TypeError, match="not callable"):
+        patch.setattr(evaluation, "completions_each", None)
+        sweep(model, cats, **options, folder=tmp_path / "killed")
+    assert measured, "the largest strengths were searched"
+    assert sweep(model, cats, **options, folder=tmp_path / "killed") == whole
+    assert sum(measured) == expected, "and not again"
 
 
 def made(
