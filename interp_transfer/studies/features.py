@@ -221,9 +221,12 @@ def move_features(
     matches, shuffled_matches = match_features(moved, own, rows), match_features(control, own, rows)
     directions = {}
     for name, task in tasks.items():
-        home, there = (
-            _Trial.of(model, task, n, n_validation, tuple(scales), budget, seed, kept, progress) for model in (source, target)
-        )
+        trials = []
+        for model in (source, target):
+            validation = evaluator(model, task, "validation", n=n_validation, seed=seed, clean_prompts=n_validation, kept=kept)
+            test = evaluator(model, task, "test", n=n, seed=seed, kept=kept)
+            trials.append(_Trial(validation, test, tuple(scales), budget, seed, progress))
+        home, there = trials
         directions[name] = _direction(name, home, there, (sae, moved, own), controls, candidates, matches)
     details = {"n": n, "n_validation": n_validation, "seed": seed, "mapper": mapper, "scales": list(scales)}
     results = (fits, matches, shuffled_matches, directions, details)
@@ -244,8 +247,8 @@ def _direction(
     ``saes`` are the source's, the moved one and the target's own; ``shuffled`` were moved by mappers of shuffled pairs.
     """
     sae, moved, own = saes
-    seen = feature_contrast(sae, home.model, home.task.contrast("train"))
-    ranking = rank_features(sae, home.model, home.task, seen=seen)
+    seen = feature_contrast(sae, home.test.model, home.test.task.contrast("train"))
+    ranking = rank_features(sae, home.test.model, home.test.task, seen=seen)
     features = ranking["feature"].head(candidates).tolist()
     in_source, in_target = home.rank(sae, seen, features), there.rank(moved, seen, features)
     feature = int(in_source["feature"][0])
@@ -256,13 +259,13 @@ def _direction(
     moved_scale = float(in_target[in_target["feature"] == feature]["scale"].iloc[0])
     target = there.with_baselines("moved feature", moved, feature, seen, moved_scale)
     target["moved feature, shuffled pairs"] = there.strongest([(control, feature, seen) for control in shuffled])
-    own_seen, match = feature_contrast(own, there.model, there.task.contrast("train")), int(matches["match"][feature])
+    own_seen, match = feature_contrast(own, there.test.model, there.test.task.contrast("train")), int(matches["match"][feature])
     if float(own_seen.difference[match]) != 0:
         target["own match"] = there.strongest([(own, match, own_seen)])
     target["native vector"] = there.native_vector(own.site)
     flips = {
         describe(where): {x: home.flips(sae, feature, seen, x, where) for x in home.scales}
-        for where in dict.fromkeys((home.task.positions, "last"))
+        for where in dict.fromkeys((home.test.task.positions, "last"))
     }
     return Direction(name, ranking, in_source, in_target, feature, features.index(feature) + 1, source, target, flips)
 
@@ -271,8 +274,6 @@ def _direction(
 class _Trial:
     """Judges features of SAEs in one model, in one direction of a task."""
 
-    model: HookedModel
-    task: Task
     validation: Evaluator
     test: Evaluator
     scales: tuple[float, ...]
@@ -280,31 +281,14 @@ class _Trial:
     seed: int
     progress: bool
 
-    @classmethod
-    def of(
-        cls,
-        model: HookedModel,
-        task: Task,
-        n: int,
-        n_validation: int,
-        scales: tuple[float, ...],
-        budget: float | None,
-        seed: int,
-        kept: Kept | None,
-        progress: bool,
-    ) -> "_Trial":
-        validation = evaluator(model, task, "validation", n=n_validation, seed=seed, clean_prompts=n_validation, kept=kept)
-        test = evaluator(model, task, "test", n=n, seed=seed, kept=kept)
-        return cls(model, task, validation, test, scales, budget, seed, progress)
-
     def rank(self, sae: Sae, seen: FeatureContrast, features: Sequence[int]) -> "pd.DataFrame":
         """The effect of features up to the clean-KL budget on validation prompts, the best first."""
         return causal_rank(
-            self.validation, sae, seen, features, budget=self.budget, positions=self.task.positions, progress=self.progress
+            self.validation, sae, seen, features, budget=self.budget, positions=self.test.task.positions, progress=self.progress
         )
 
     def push(self, sae: Sae, feature: int, seen: FeatureContrast, scale: float) -> Intervention:
-        return feature_intervention(sae, feature, seen, scale, positions=self.task.positions)
+        return feature_intervention(sae, feature, seen, scale, positions=self.test.task.positions)
 
     def judge(self, intervention: Intervention, scale: float) -> Condition:
         return self.test.judge((intervention,), scale, progress=self.progress)
@@ -328,25 +312,25 @@ class _Trial:
 
     def set_conditions(self, sae: Sae, feature: int, seen: FeatureContrast, scale: float) -> dict[str, Condition]:
         """The feature set instead of added, with and without what the SAE misses; and the reconstruction alone."""
-        options: dict[str, Any] = {"way": "set", "positions": self.task.positions}
+        options: dict[str, Any] = {"way": "set", "positions": self.test.task.positions}
         kept, dropped = (feature_intervention(sae, feature, seen, scale, keep_error=k, **options) for k in (True, False))
         return {
             "feature set": self.judge(kept, scale),
             "feature set, error dropped": self.judge(dropped, scale),
-            "reconstruction alone": self.judge(reconstructed(sae, self.task.positions), 0.0),
+            "reconstruction alone": self.judge(reconstructed(sae, self.test.task.positions), 0.0),
         }
 
     def flips(self, sae: Sae, feature: int, seen: FeatureContrast, scale: float, where: Positions) -> Flips:
         """How often setting the feature causes the behaviour where the reconstruction alone does not."""
         put = feature_intervention(sae, feature, seen, scale, "set", where, keep_error=False)
         completions = self.test.completions([(reconstructed(sae, where),), (put,)], progress=False)
-        alone, both = ([v.success for v in self.task.judge(self.test.prompts, texts)] for texts in completions)
+        alone, both = ([v.success for v in self.test.task.judge(self.test.prompts, texts)] for texts in completions)
         rest = [b for a, b in zip(alone, both, strict=True) if not a]
         return Flips(rate(alone), rate(both), rate(rest) if rest else None)
 
     def native_vector(self, site: str) -> Condition:
         """A difference-in-means vector at the strength of the same search."""
-        vector = extract(self.model, self.task.contrast("train"), site, self.task.read, seed=self.seed)
+        vector = extract(self.test.model, self.test.task.contrast("train"), site, self.test.task.read, seed=self.seed)
         options: dict[str, Any] = {"budget": self.budget, "progress": self.progress}
         return judge_searched(self.validation, self.test, {"native": vector}, **options)["native"]
 

@@ -90,11 +90,12 @@ def test_sites_and_settings_are_chosen_without_any_test_prompt(models, cats):
 
 
 def test_features_are_ranked_without_any_test_prompt(models, cats, sae):  # noqa: F811
-    trial = features_module._Trial.of(models[0], cats, 6, 6, (1.0,), BUDGET, 0, None, False)
+    validation = evaluator(models[0], cats, "validation", n=6, clean_prompts=6)
+    nothing = replace(validation, prompts=(), clean_kl=CleanKL((), ()))
+    trial = features_module._Trial(validation, nothing, (1.0,), BUDGET, 0, False)
     seen = feature_contrast(sae, models[0], cats.contrast("train"))
     chosen = rank_features(sae, models[0], cats, seen=seen)["feature"].head(2).tolist()
-    without = replace(trial, test=replace(trial.test, prompts=(), clean_kl=CleanKL((), ())))
-    ranked = without.rank(sae, seen, chosen)
+    ranked = trial.rank(sae, seen, chosen)
     assert set(ranked["feature"]) == set(chosen) and (ranked["n"] == 6).all()
 
 
