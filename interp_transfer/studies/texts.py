@@ -6,7 +6,6 @@ under the instructions of all ready traits (``prompts.traits``) are added. Answe
 hash of the model and of the prompts as it reads them, portion by portion, so that a killed run resumes.
 """
 
-import json
 import random
 import shutil
 from collections.abc import Iterable, Sequence
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from typeguard import TypeCheckError, check_type
 
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate
-from interp_transfer.io import cache_folder, hashed, write_json
+from interp_transfer.io import cache_folder, hashed
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.stored import StoredPairs
@@ -161,44 +160,30 @@ def answered(
     if not fitting:
         raise ValueError(f"no prompt leaves room for {max_new_tokens} new tokens in the model's context: give texts to fit on")
     prompts, ids = [prompt for prompt, _ in fitting], [row for _, row in fitting]
-    about = {"model": identity(model).fingerprint, "max_new_tokens": max_new_tokens, "portion": PORTION}
-    file = cache_folder("texts") / f"{hashed({**about, 'prompts': ids})}.json"
-    answers = _stored(file, len(prompts))
+    kept, about = Kept(cache_folder("texts")), [identity(model).fingerprint, max_new_tokens]
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "progress": False}
     bar = progress_bar("answers", progress, total=tokens, unit="token")
     whole: list[Prompt] = []
     read = 0  # a bar that is off does not count
     with bar:
         while read < tokens and len(whole) < len(prompts):
             start = len(whole)
-            portion = prompts[start : start + PORTION]
-            if len(answers) < start + len(portion):
-                answers = [*answers[:start], *generate(model, portion, max_new_tokens=max_new_tokens, progress=False)]
-                _store(file, answers)
-            whole += [with_answer(p, a) for p, a in zip(portion, answers[start:], strict=False)]
+            part = slice(start, start + PORTION)
+            key = hashed([*about, ids[part]])
+            try:
+                [answers] = kept.each(
+                    "answers", [key], lambda _, part=part: [generate(model, prompts[part], **options)], list[str], at_once=1
+                )
+            except OSError as error:
+                raise ValueError(
+                    f"cannot keep answers in {str(kept.folder)!r}: {error.strerror}; free some space, or set XDG_CACHE_HOME to "
+                    "another folder, or give texts"
+                ) from error
+            whole += [with_answer(p, a) for p, a in zip(prompts[part], answers, strict=True)]
             more = sum(map(len, tokenize(model, whole[start:], any_length=True)))
             read += more
             bar.update(more)
     return whole
-
-
-def _stored(file: Path, most: int) -> list[str]:
-    """The answers that are in the cache; none for a damaged file, whose answers are generated again."""
-    try:
-        answers = check_type(json.loads(file.read_text(encoding="utf-8")), list[str])
-    except (OSError, ValueError, TypeCheckError):
-        return []
-    return answers[:most]
-
-
-def _store(file: Path, answers: Sequence[str]) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, list(answers))
-    except OSError as error:
-        raise ValueError(
-            f"cannot keep answers in {str(file.parent)!r}: {error.strerror}; free some space, or set XDG_CACHE_HOME to another "
-            "folder, or give texts"
-        ) from error
 
 
 def pairs_key(models: tuple[HookedModel, HookedModel], texts: Sequence[Prompt], sites: tuple[str, str], strategy: str) -> str:
