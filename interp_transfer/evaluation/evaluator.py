@@ -75,6 +75,11 @@ class Condition:
         shares = self.success.columns("success") | self.intact.columns("intact")
         return {**shares, **self.cost.columns("clean_kl"), "n": self.success.n}
 
+    def values(self) -> dict[str, float]:
+        """Return the strength, success, intact and clean KL, without intervals."""
+        shares = {"success": self.success.value, "intact": self.intact.value}
+        return {"strength": self.strength, **shares, "clean_kl": self.clean_kl}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the condition as result.json stores it."""
         return {
@@ -84,10 +89,7 @@ class Condition:
             "clean_kl": self.cost.value,
             "clean_kl_interval": {"low": self.cost.low, "high": self.cost.high, "n": self.cost.n},
             "note": self.note,
-            "draws": [
-                {"strength": c.strength, "success": c.success.value, "intact": c.intact.value, "clean_kl": c.clean_kl}
-                for c in self.draws
-            ],
+            "draws": [draw.values() for draw in self.draws],
             "readings": {name: share_to_dict(share) for name, share in self.readings.items()},
         }
 

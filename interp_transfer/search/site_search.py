@@ -113,15 +113,7 @@ def find_site(
     validation = evaluator(model, task, "validation", n=count, seed=seed, clean_prompts=count, kept=kept)
     searches = search_strengths(validation, {site: vectors[site] for site in short}, progress=progress)
     best = max(short, key=lambda site: (searches[site].chosen.intact.value, searches[site].chosen.success.value))
-    tried = {
-        site: {
-            "strength": search.strength,
-            "success": search.chosen.success.value,
-            "intact": search.chosen.intact.value,
-            "clean_kl": search.chosen.clean_kl,
-        }
-        for site, search in searches.items()
-    }
+    tried = {site: search.chosen.values() for site, search in searches.items()}
     found = SiteSearch(best, predicted, tried, float(task.budget), count)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)

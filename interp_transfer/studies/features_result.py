@@ -106,8 +106,7 @@ class MovedFeatures:
         for name, direction in self.directions.items():
             for conditions, model in ((direction.source, self.source), (direction.target, self.target)):
                 for what, c in conditions.items():
-                    shares = {"success": c.success.value, "success_low": c.success.low, "success_high": c.success.high}
-                    shares |= {"intact": c.intact.value, "intact_low": c.intact.low, "intact_high": c.intact.high}
+                    shares = c.success.columns("success") | c.intact.columns("intact")
                     row = {"direction": name, "model": model.name, "condition": what, "scale": c.strength}
                     rows.append({**row, **shares, "clean_kl": c.clean_kl, "n": c.success.n})
         return pd.DataFrame(rows)

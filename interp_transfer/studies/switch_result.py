@@ -85,8 +85,7 @@ class Switch:
         rows = []
         for name, way in self.ways.items():
             row: dict[str, Any] = {"way": name, "site": way.site}
-            for what, share in (("success", way.judged.success), ("intact", way.judged.intact)):
-                row |= {what: share.value, f"{what}_low": share.low, f"{what}_high": share.high}
+            row |= way.judged.success.columns("success") | way.judged.intact.columns("intact")
             row |= {"clean_kl": way.judged.clean_kl, "recovered": self.recovered(name), "n": way.judged.success.n}
             row |= {skill: share.value for skill, share in way.skills.items()}
             row["parameters"] = float("nan") if way.parameters is None else way.parameters / self.host_parameters
@@ -121,10 +120,7 @@ class Switch:
         }
 
     def __repr__(self) -> str:
-        lines = [
-            f"  {name:24s} success {way.judged.success:.2f}  intact {way.judged.intact:.2f}  clean KL {way.judged.clean_kl:.3f}"
-            for name, way in self.ways.items()
-        ]
+        lines = [f"  {name:24s} {way.judged}" for name, way in self.ways.items()]
         return f"Switch({self.task}: {self.host.name} as {self.donor.name})\n" + "\n".join(lines)
 
     def _repr_html_(self) -> str:
