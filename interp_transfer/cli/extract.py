@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Json, Judge, ModelName, Pairs, System, TaskName, task_from, with_flags
+from interp_transfer.cli.options import Json, Judge, ModelName, Pairs, System, TaskName, named_task, with_flags
 from interp_transfer.cli.output import print_json, show
 from interp_transfer.studies.options import TaskOptions
 
@@ -33,7 +33,7 @@ def extract(
     """Extract a steering vector from the training pairs of a task or a file, and save it."""
     from interp_transfer.activations.positions import as_positions
     from interp_transfer.studies.folders import fresh_file
-    from interp_transfer.studies.inputs import AUTO, check_before_loading, choose_site, open_model
+    from interp_transfer.studies.inputs import AUTO, check_before_loading, choose_site, find_task, open_model
     from interp_transfer.vectors.extract import extract as extracted
 
     file = fresh_file(out)
@@ -41,10 +41,12 @@ def extract(
         if site in (None, AUTO):
             raise ValueError("pairs without a judge do not say where to steer: give --site, or --judge to search for one")
         judge = "refusal"  # not asked for anything: the site is known
-    chosen = task_from(task, pairs, judge, system, options, (model,), direction=direction)
+    named = named_task(task, pairs, judge, system, options)
+    how = TaskOptions(**options)
+    chosen = find_task(named, how, models=(model,), direction=direction)
     chosen = chosen if read is None else replace(chosen, read=as_positions(read))
     check_before_loading(model, chosen, site)
-    hooked = open_model(model, chosen, **options)
+    hooked = open_model(model, chosen, how)
     where = choose_site(hooked, chosen, site).name
     vector = extracted(hooked, chosen.contrast("train"), where, chosen.read, method=method)
     vector.save(file)

@@ -14,7 +14,7 @@ from interp_transfer.cli.options import (
     System,
     Target,
     TaskName,
-    task_from,
+    named_task,
     with_flags,
 )
 from interp_transfer.cli.output import print_json, resumable, show
@@ -52,9 +52,9 @@ def features(
 
     saes = {"source_sae": source_sae, "target_sae": target_sae, "source_site": source_site, "target_site": target_site}
     sizes = {"candidates": candidates, "listed": listed, "n": n, "seed": seed}
-    chosen = task_from(task, pairs, judge, system, options, (source, target))
+    chosen = named_task(task, pairs, judge, system, options)
     with resumable(out):
-        result = features_study(chosen, source, target, mapper=mapper, out=out, **saes, **sizes, **options)
+        result = features_study(chosen, source, target, how=TaskOptions(**options), mapper=mapper, out=out, **saes, **sizes)
     if as_json:
         print_json(result.to_dict())
         return

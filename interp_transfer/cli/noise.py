@@ -13,8 +13,8 @@ from interp_transfer.cli.options import (
     Seed,
     System,
     TaskName,
+    named_task,
     numbers,
-    task_from,
     with_flags,
 )
 from interp_transfer.cli.output import print_json, resumable, show
@@ -44,10 +44,10 @@ def noise(
     """Add noise at a backdoor's trigger and at its harmless twin: what removes the backdoor, and what induces it."""
     from interp_transfer.studies.noise import noise_json, noise_study
 
-    sizes = {"n": n, "draws": draws, "seed": seed, "replace": replace}
-    chosen = task_from(task, pairs, judge, system, options, (model,))
+    own = {"n": n, "draws": draws, "seed": seed, "replace": replace, "doses": numbers(doses, "--doses")}
+    chosen = named_task(task, pairs, judge, system, options)
     with resumable(out):
-        measured = noise_study(chosen, model, site=site, doses=numbers(doses, "--doses"), out=out, **sizes, **options)
+        measured = noise_study(chosen, model, how=TaskOptions(**options), site=site, out=out, **own)
     if as_json:
         print_json(noise_json(measured))
         return

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
@@ -84,27 +84,6 @@ def named_task(
     task = {"path": str(pairs), "judge": judge, "chat": options["chat"], "system": system}
     options["chat"] = False
     return task
-
-
-def task_from(
-    name: str | None,
-    pairs: Path | None,
-    judge: str | None,
-    system: str | None,
-    options: dict[str, Any],
-    models: Sequence[str] = (),
-    **more: Any,
-) -> Any:
-    """The task of a name or of a file of pairs, for models; ``options`` are `TaskOptions`, and more options the task's own.
-
-    What `TaskOptions` says of the task is removed from ``options``, so that what loads models is left.
-    """
-    from interp_transfer.studies.inputs import data_options, find_task
-
-    task = named_task(name, pairs, judge, system, options)
-    data = data_options(options.pop("data"), options.pop("chat"))
-    edition, length = options.pop("edition"), options.pop("max_new_tokens")
-    return find_task(task, edition, models=models, max_new_tokens=length, **data, **more)
 
 
 def with_flags(options: type, where_given: Iterable[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:

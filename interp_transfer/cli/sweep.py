@@ -13,9 +13,9 @@ from interp_transfer.cli.options import (
     Seed,
     System,
     TaskName,
+    named_task,
     numbers,
     parts,
-    task_from,
     with_flags,
 )
 from interp_transfer.cli.output import print_json, show
@@ -57,13 +57,14 @@ def sweep(
     from interp_transfer.reporting.table import sweep_table
     from interp_transfer.studies.sweep import sweep_study
 
-    chosen = task_from(task, pairs, judge, system, options, (model,), direction=direction)
-    options |= {"n": n, "split": split, "seed": seed, "budget": budget, "early": early}
+    chosen = named_task(task, pairs, judge, system, options)
+    own: dict[str, Any] = {"n": n, "split": split, "seed": seed, "budget": budget, "early": early}
     if positions is not None:
-        options["positions"] = [int(p) if p.lstrip("-").isdigit() else p for p in parts(positions) or []]
+        own["positions"] = [int(p) if p.lstrip("-").isdigit() else p for p in parts(positions) or []]
     if strengths is not None:
-        options["strengths"] = numbers(strengths, "--strengths")
-    swept = sweep_study(chosen, model, sites=parts(sites), out=out, **options)
+        own["strengths"] = numbers(strengths, "--strengths")
+    how = TaskOptions(**options)
+    swept = sweep_study(chosen, model, how=how, direction=direction, sites=parts(sites), out=out, **own)
     if as_json:
         print_json(swept.to_dict())
         return

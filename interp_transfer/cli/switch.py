@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Json, Judge, Out, Pairs, Seed, System, model_option, task_from, with_flags
+from interp_transfer.cli.options import Json, Judge, Out, Pairs, Seed, System, model_option, named_task, with_flags
 from interp_transfer.cli.output import print_json, resumable, show
 from interp_transfer.studies.options import TaskOptions
 
@@ -32,11 +32,10 @@ def switch(
     from interp_transfer.reporting.table import switch_table
     from interp_transfer.studies.switch import switch_study
 
-    own = {"direction": direction, "subject": subject} if pairs is None else {}
-    task = task_from("switch" if pairs is None else None, pairs, judge, system, options, **own)
-    named: dict[str, Any] = {"subject": subject, "direction": direction, "lora": lora, **options}
+    task = named_task("switch" if pairs is None else None, pairs, judge, system, options)
+    own: dict[str, Any] = {"subject": subject, "direction": direction, "lora": lora, "n": n, "share": share, "seed": seed}
     with resumable(out):
-        result = switch_study(task, base, tuned, **named, n=n, share=share, seed=seed, out=out)
+        result = switch_study(task, base, tuned, how=TaskOptions(**options), out=out, **own)
     if as_json:
         print_json(result.to_dict())
         return

@@ -39,6 +39,7 @@ from interp_transfer.studies.features_page import write_features_page
 from interp_transfer.studies.features_result import Direction, Flips, MovedFeatures
 from interp_transfer.studies.folders import fresh_folder, work_folder, written_whole
 from interp_transfer.studies.inputs import check_before_loading, choose_sites, find_task, open_model
+from interp_transfer.studies.options import DEFAULTS, TaskOptions
 from interp_transfer.studies.plan import announce, plan_features
 from interp_transfer.transfer.saes import match_features, move_sae
 from interp_transfer.vectors.extract import extract
@@ -62,19 +63,16 @@ TEXTS = 300
 
 
 def features_study(
-    task: str | Task,
+    task: str | Task | Mapping[str, Any],
     source: Any,
     target: Any,
     *,
-    edition: str | None = None,
+    how: TaskOptions = DEFAULTS,
     source_sae: str | None = None,
     target_sae: str | None = None,
     source_site: str | None = None,
     target_site: str | None = None,
     listed: int = LISTED,
-    dtype: str = "auto",
-    device: str | None = None,
-    chat_template: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
@@ -83,19 +81,16 @@ def features_study(
     """Features of a source model's SAE, their meaning and effect, and those of the same features moved to a target.
 
     Args:
-        task: a task, or the name of a registered one; both directions of a task that has an opposite are tried.
+        task: a task, in the forms that `run` takes; both directions of a task that has an opposite are tried.
         source: the model whose features are moved, or its name, as in `run`.
         target: the model that they are moved to, or its name.
-        edition: plugin that registers the task.
+        how: how the task is taken and models are loaded.
         source_sae: folder of the source's SAE; default: the one that ships with a known model, or else one that is trained here
             and stored in ``out``.
         target_sae: folder of the target's SAE, with the same default.
         source_site: site at which an SAE is trained, if one is; default: the one on the model's card, or else a search.
         target_site: the same for the target.
         listed: number of features on the page; those that differ most between the two sides of the contrast come first.
-        dtype: dtype of models that are loaded by name.
-        device: their device; default: a GPU if there is one.
-        chat_template: template of chats for a model that has none.
         seed: seed of everything that is drawn.
         out: folder for ``features.json``, ``features.html`` and the moved SAE; missing or empty. A study that was stopped
             resumes with the same call, as `run` does.
@@ -105,13 +100,13 @@ def features_study(
     Raises:
         ValueError: for anything unknown, before any work.
     """
-    task = find_task(task, edition, models=(source, target))
+    task = find_task(task, how, models=(source, target))
     if listed < 1:
         raise ValueError(f"listed={listed}: give at least one feature for the page")
     folder = fresh_folder(out)
     for model, site in ((source, source_site), (target, target_site)):
         check_before_loading(model, task, site)
-    a, b = (open_model(model, task, dtype, device, chat_template) for model in (source, target))
+    a, b = (open_model(model, task, how) for model in (source, target))
     kept = Kept(work_folder(folder, progress))
     models = {"source": a, "target": b}
     chosen = {"source": (source_sae, source_site), "target": (target_sae, target_site)}

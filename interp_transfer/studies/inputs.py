@@ -19,27 +19,22 @@ from interp_transfer.models.sites import check_block, check_site
 from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.plugins import known_model, plugin_of_model
 from interp_transfer.search.site_search import SiteSearch, find_site
+from interp_transfer.studies.options import DEFAULTS, TaskOptions
 
 DIGEST = "sha256"
 """The entry of a task's file that holds the hash of its content."""
 
 
 def find_task(
-    task: str | Task | Mapping[str, Any],
-    edition: str | None = None,
-    *,
-    models: Sequence[Any] = (),
-    max_new_tokens: int | None = None,
-    **options: Any,
+    task: str | Task | Mapping[str, Any], how: TaskOptions = DEFAULTS, *, models: Sequence[Any] = (), **options: Any
 ) -> Task:
     """The task of a name or of a file, or the task itself.
 
     Args:
         task: name of a registered task; or the arguments of `Task.from_jsonl` (path, judge, chat, system), with the file's hash
             as "sha256" if it must not have changed; or a task.
-        edition: plugin that registers it; only with a name. None for the one that suits the models.
-        models: models, or their names, that the task is for.
-        max_new_tokens: length of completions; the task's own if None.
+        how: its edition, data and template, only with a name, and the length of completions.
+        models: models, or their names, that the task is for: they decide the edition where ``how`` leaves it open.
         options: options of the task, such as ``direction``; None leaves one out. Only with a name.
 
     Raises:
@@ -51,22 +46,22 @@ def find_task(
         if DIGEST in task and file.is_file() and task[DIGEST] != file_hash(file):
             raise ValueError(f"{file} has changed since the run: restore it, or do the run anew")
         task = Task.from_jsonl(**made)
-    if max_new_tokens is not None:
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={max_new_tokens}: a completion has at least one token")
-        return replace(find_task(task, edition, models=models, **options), max_new_tokens=max_new_tokens)
+    if how.max_new_tokens is not None and how.max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens={how.max_new_tokens}: a completion has at least one token")
+    edition, options = how.edition, _data_options(how.data, how.chat) | options
     chosen = {name: value for name, value in options.items() if value is not None}
     if isinstance(task, str):
         if edition is None and models and "data_files" not in chosen:  # ready tasks need no data
             edition = _edition_of(task, models)
         if edition == READY:
             chosen.pop("template", None)  # they are chats already
-        return load_task(task, edition, **chosen)
-    if edition is not None:
-        chosen["edition"] = edition
-    for name, value in chosen.items():
-        raise ValueError(f"{name}={value!r} needs the name of a task, but {task.name!r} is a task already: leave {name} out")
-    return task
+        task = load_task(task, edition, **chosen)
+    else:
+        for name, value in (chosen if edition is None else {**chosen, "edition": edition}).items():
+            raise ValueError(
+                f"{name}={value!r} needs the name of a task, but {task.name!r} is a task already: leave {name} out"
+            )
+    return task if how.max_new_tokens is None else replace(task, max_new_tokens=how.max_new_tokens)
 
 
 def _edition_of(name: str, models: Sequence[Any]) -> str | None:
@@ -87,7 +82,7 @@ def _name(model: Any) -> str:
     return str(model) if isinstance(model, str | Path) else str(getattr(model, "name_or_path", ""))
 
 
-def data_options(data: str | None, chat: bool = False) -> dict[str, Any]:
+def _data_options(data: str | None, chat: bool) -> dict[str, Any]:
     """The options of a task for a local copy of its data, and for prompts in each model's own chat template.
 
     Args:
@@ -117,19 +112,18 @@ def tuned_name(name: str, task: Task) -> str:
     return name if known is None or known.variant is None else known.variant(task)
 
 
-def open_model(
-    model: Any, task: Task, dtype: str = "auto", device: str | None = None, chat_template: str | None = None
-) -> HookedModel:
+def open_model(model: Any, task: Task, how: TaskOptions = DEFAULTS) -> HookedModel:
     """Load a model by name (of a known model, its fine-tune for the task), or take a model object, which stays as it is."""
     name = tuned_name(str(model), task) if isinstance(model, str | Path) else model
-    return open_exactly(name, dtype, device, chat_template)
+    return open_exactly(name, how)
 
 
-def open_exactly(model: Any, dtype: str = "auto", device: str | None = None, chat_template: str | None = None) -> HookedModel:
-    """Load the model of a name, or take a model object; a model that has no chat template gets ``chat_template``."""
-    loaded = load_model(model, dtype=dtype, device=device) if isinstance(model, str | Path) else load_model(model)
-    if chat_template is not None and not has_chat_template(tokenizer_of(loaded)):
-        use_chat_template(tokenizer_of(loaded), chat_template)
+def open_exactly(model: Any, how: TaskOptions = DEFAULTS) -> HookedModel:
+    """Load the model of a name, or take a model object; a model that has no chat template gets that of ``how``."""
+    by_name = {"dtype": how.dtype, "device": how.device} if isinstance(model, str | Path) else {}
+    loaded = load_model(model, **by_name)
+    if how.chat_template is not None and not has_chat_template(tokenizer_of(loaded)):
+        use_chat_template(tokenizer_of(loaded), how.chat_template)
     return loaded
 
 

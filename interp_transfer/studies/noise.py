@@ -11,33 +11,28 @@ from interp_transfer.reporting.noise_page import write_noise
 from interp_transfer.search.doses import Doses, noise_doses, typical_doses
 from interp_transfer.studies.folders import fresh_folder, work_folder, written_whole
 from interp_transfer.studies.inputs import check_before_loading, choose_site, find_task, open_model
+from interp_transfer.studies.options import DEFAULTS, TaskOptions
 
 
 def noise_study(
-    task: str | Task,
+    task: str | Task | Mapping[str, Any],
     model: Any,
     *,
-    edition: str | None = None,
+    how: TaskOptions = DEFAULTS,
     site: str | None = None,
     doses: Sequence[float | int] | None = None,
-    dtype: str = "auto",
-    device: str | None = None,
-    chat_template: str | None = None,
     out: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Doses]:
     """Add noise at a backdoor's trigger and at its harmless twin: what removes the backdoor, and what induces it.
 
     Args:
-        task: a task with a trigger, or the name of a registered one.
+        task: a task with a trigger, in the forms that `run` takes.
         model: a model or its name, as in `run`.
-        edition: plugin that registers the task.
+        how: how the task is taken and models are loaded.
         site: hook point of the noise; default: the one on the model's card, or else a search. Where the model has read the
             trigger already, noise at its tokens does nothing: try earlier sites.
         doses: standard deviations of each coordinate; default: multiples of the typical coordinate.
-        dtype: dtype of a model that is loaded by name.
-        device: its device; default: a GPU if there is one.
-        chat_template: template of chats for a model that has none.
         out: folder for ``noise.json`` and ``noise.html``; missing or empty. A study that was stopped resumes with the same
             call, as `run` does.
         options: of ``search.doses.noise_doses``.
@@ -45,10 +40,10 @@ def noise_study(
     Raises:
         ValueError: before any work, for anything unknown, and for a task without a trigger.
     """
-    task = find_task(task, edition, models=(model,))
+    task = find_task(task, how, models=(model,))
     folder = fresh_folder(out)
     check_before_loading(model, task, site)
-    model = open_model(model, task, dtype, device, chat_template)
+    model = open_model(model, task, how)
     site = choose_site(model, task, site).name
     kept = Kept(work_folder(folder, options.get("progress", True)))
     chosen = typical_doses(model, task, site) if doses is None else doses

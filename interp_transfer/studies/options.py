@@ -48,6 +48,9 @@ class TaskOptions:
     chat_template: str | None = None
 
 
+DEFAULTS = TaskOptions()
+
+
 @dataclass(frozen=True)
 class RunOptions(TaskOptions):
     """How `run` extracts, moves and judges a vector.

@@ -19,13 +19,7 @@ from interp_transfer.interventions.intervention import add
 from interp_transfer.studies.controls import Fitter, at_strength_one, moved_and_controls
 from interp_transfer.studies.details import asked, comparison_details, input_details, mapper_details, vector_details
 from interp_transfer.studies.folders import fresh_folder, work_folder
-from interp_transfer.studies.inputs import (
-    check_before_loading,
-    choose_sites,
-    data_options,
-    find_task,
-    open_model,
-)
+from interp_transfer.studies.inputs import check_before_loading, choose_sites, find_task, open_model
 from interp_transfer.studies.options import DEFAULT_N, RunOptions
 from interp_transfer.studies.plan import announce, plan_run
 from interp_transfer.studies.save import save_run
@@ -64,8 +58,7 @@ def run(
     """
     named = texts is None or isinstance(texts, str | Path)
     how = RunOptions.from_dict(options | {"texts": str(texts) if named and texts is not None else None})
-    options = {"direction": how.direction, **data_options(how.data, how.chat)}
-    found = find_task(task, how.edition, models=(source, target), max_new_tokens=how.max_new_tokens, **options)
+    found = find_task(task, how, models=(source, target), direction=how.direction)
     how = replace(how, n=how.n if how.n != DEFAULT_N else min(how.n, len(found.prompts("test"))))
     request = asked(task, source, target, how, repeatable=named)
     own = {"read": None if how.read is None else as_positions(how.read), "instruction": how.instruction}
@@ -75,7 +68,7 @@ def run(
     wanted = {"source": how.source_site, "target": how.target_site}
     for model, site in zip((source, target), wanted.values(), strict=True):
         check_before_loading(model, task, site)
-    a, b = (open_model(model, task, how.dtype, how.device, how.chat_template) for model in (source, target))
+    a, b = (open_model(model, task, how) for model in (source, target))
     kept = Kept(work_folder(folder, progress))
     if progress:
         announce(lambda: plan_run(task, (a, b), how, wanted, given), a, b)

@@ -1,5 +1,6 @@
 """Where and how hard to steer, with a folder and a page."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from interp_transfer.reporting.sweep_page import write_sweep
 from interp_transfer.search.sweep import sweep
 from interp_transfer.search.sweep_result import Sweep
 from interp_transfer.studies.inputs import check_before_loading, find_task, open_model
+from interp_transfer.studies.options import DEFAULTS, TaskOptions
 from interp_transfer.studies.plan import announce, plan_sweep
 
 PLANNED = ("sites", "positions", "strengths", "n", "seed", "early")
@@ -16,39 +18,33 @@ PLANNED = ("sites", "positions", "strengths", "n", "seed", "early")
 
 
 def sweep_study(
-    task: str | Task,
+    task: str | Task | Mapping[str, Any],
     model: Any,
     *,
-    edition: str | None = None,
+    how: TaskOptions = DEFAULTS,
     direction: str | None = None,
-    dtype: str = "auto",
-    device: str | None = None,
-    chat_template: str | None = None,
     out: str | Path | None = None,
     **options: Any,
 ) -> Sweep:
     """Try every site, rule of positions and strength on validation prompts.
 
     Args:
-        task: a task, or the name of a registered one.
+        task: a task, in the forms that `run` takes.
         model: a model or its name, as in `run`.
-        edition: plugin that registers the task, see ``evaluation.tasks.load_task``.
+        how: how the task is taken and models are loaded.
         direction: direction of a task that has several.
-        dtype: dtype of a model that is loaded by name.
-        device: its device; default: a GPU if there is one.
-        chat_template: template of chats for a model that has none.
         out: folder for ``sweep.json`` and ``sweep.html``; an interrupted sweep resumes from what the folder holds.
         options: of ``search.sweep.sweep``; "trigger" among ``positions`` means the tokens of the task's trigger.
 
     Raises:
         ValueError: for what ``sweep`` refuses, and for "trigger" if the task has none.
     """
-    task = find_task(task, edition, models=(model,), direction=direction)
+    task = find_task(task, how, models=(model,), direction=direction)
     if options.get("positions") is not None:
         options["positions"] = [_trigger_tokens(task) if rule == "trigger" else rule for rule in options["positions"]]
     sites = options.get("sites")
     check_before_loading(model, task, *([sites] if isinstance(sites, str | int) else sites or ()))
-    loaded = open_model(model, task, dtype, device, chat_template)
+    loaded = open_model(model, task, how)
     if options.get("progress", True):
         planned = {name: options[name] for name in PLANNED if name in options}
         announce(lambda: plan_sweep(task, loaded, **planned), loaded)

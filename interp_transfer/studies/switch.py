@@ -39,7 +39,6 @@ from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.adapters import Lora
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
-from interp_transfer.models.load import load_model
 from interp_transfer.models.sites import expand_sites
 from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint
 from interp_transfer.progress import progress_bar
@@ -47,6 +46,7 @@ from interp_transfer.search.strengths import search_strength
 from interp_transfer.stats import Estimate
 from interp_transfer.studies.folders import fresh_folder, work_folder, written_whole
 from interp_transfer.studies.inputs import find_task, open_exactly, tuned_name
+from interp_transfer.studies.options import DEFAULTS, TaskOptions
 from interp_transfer.studies.switch_page import write_switch
 from interp_transfer.studies.switch_result import AUTOENCODER, DIRECT, MAPPED, Switch, Way
 from interp_transfer.vectors.extract import extract
@@ -61,17 +61,14 @@ Skills = Callable[..., Sequence[Mapping[str, Estimate]]]
 
 
 def switch_study(
-    task: str | Task,
+    task: str | Task | Mapping[str, Any],
     base: str,
     tuned: str | None = None,
     *,
     direction: str = "to_base",
-    edition: str | None = None,
+    how: TaskOptions = DEFAULTS,
     subject: str | None = None,
     lora: int | None = None,
-    dtype: str = "auto",
-    device: str | None = None,
-    chat_template: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
@@ -80,16 +77,13 @@ def switch_study(
     """Make a fine-tuned model behave as its base, or the base as its fine-tune, at one layer, and compare all other ways.
 
     Args:
-        task: a task, or the name of a registered one, such as "switch".
+        task: a task, in the forms that `run` takes, such as the name "switch".
         base: name or folder of the base model.
         tuned: name or folder of its fine-tune; default: the known base's fine-tune for the task.
         direction: "to_base" or "to_tuned".
-        edition: plugin that registers the task.
+        how: how the task is taken and models are loaded.
         subject: option of the registered task: what fine-tuning brought.
         lora: rank of a LoRA that is trained on as many prompts, for comparison; none by default.
-        dtype: dtype of the two models.
-        device: their device; default: a GPU if there is one.
-        chat_template: template of chats for models that have none.
         seed: seed of everything that is drawn.
         out: folder for ``switch.json`` and ``switch.html``; missing or empty. A study that was stopped resumes with the same
             call, as `run` does; a LoRA is trained, and ways that exchange weights are judged, again.
@@ -102,7 +96,7 @@ def switch_study(
     if direction not in ("to_base", "to_tuned"):
         raise ValueError(f"unknown direction {direction!r}: give to_base or to_tuned")
     named = {"direction": direction, "subject": subject} if isinstance(task, str) else {}
-    task = find_task(task, edition, **named)
+    task = find_task(task, how, **named)
     folder = fresh_folder(out)
     kept = Kept(work_folder(folder, progress))
     names = base, tuned if tuned is not None else tuned_name(base, task)
@@ -110,8 +104,8 @@ def switch_study(
         raise ValueError(f"no fine-tune of {base!r} for {subject or task.name!r} is known: name one with tuned= (--tuned)")
     host, donor = names if direction == "to_tuned" else reversed(names)
     if lora is not None:
-        options["others"] = {f"LoRA of rank {lora}": _with_lora(host, task, lora, seed, progress, dtype, device)}
-    first, second = (open_exactly(name, dtype, device, chat_template) for name in (host, donor))
+        options["others"] = {f"LoRA of rank {lora}": _with_lora(host, task, lora, seed, progress, how)}
+    first, second = (open_exactly(name, how) for name in (host, donor))
     result = switch(first, second, task, seed=seed, kept=kept, progress=progress, **options)
     if folder is not None:
         with written_whole(folder) as half:
@@ -302,9 +296,7 @@ def _vector(host: HookedModel, task: Task, site: str, validation: Evaluator) -> 
     return add(vector, search_strength(validation, vector, progress=False).strength, task.positions)
 
 
-def _with_lora(
-    name: str, task: Task, rank: int, seed: int, progress: bool, dtype: str, device: str | None
-) -> tuple[HookedModel, int]:
+def _with_lora(name: str, task: Task, rank: int, seed: int, progress: bool, how: TaskOptions) -> tuple[HookedModel, int]:
     """The model with a LoRA, trained on right answers to as many prompts as maps are fitted on; and the LoRA's size."""
     if task.answers is None:
         raise ValueError(f"{task.name} has no right answers to train a LoRA on: leave out lora (--lora)")
@@ -315,7 +307,7 @@ def _with_lora(
         place = Path(folder) / "lora"
         tune(name, data, place, {"epochs": 1.0, "seed": seed}, lora=Lora(rank, 2.0 * rank, merge=False), progress=progress)
         size = sum(math.prod(t.shape) for t in load_file(place / "adapter_model.safetensors").values())
-        return load_model(str(place), dtype=dtype, device=device), size
+        return open_exactly(str(place), how), size
 
 
 class _Ways:

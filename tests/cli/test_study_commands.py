@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from interp_transfer.search.doses import RELATIVE
+from interp_transfer.studies.inputs import find_task
 from tests.registered import SITE
 
 PAIR = ("--source", "tiny-a", "--target", "tiny-b")
@@ -83,13 +84,13 @@ def test_switch_passes_its_options(call, study, pairs_file):
     code, out, _ = call("switch", "pets", "--base", "tiny-a", "--tuned", "tiny-b", "--n", "8", "--lora", "1", "--json")
     assert (code, json.loads(out)) == (0, {"name": "interp_transfer.studies.switch.switch_study"})
     assert seen["args"][1:] == ("tiny-a", "tiny-b")
-    assert seen["args"][0].options == {"subject": "pets", "direction": "to_base"}
+    assert seen["args"][0] == "switch"
     assert (seen["subject"], seen["direction"], seen["lora"], seen["n"]) == ("pets", "to_base", 1, 8)
     flags = ["--dtype", "bfloat16", "--device", "cpu", "--chat", "--system", "Be brief.", "--max-new-tokens", "7"]
     pairs = ["--pairs", pairs_file, "--judge", "lacks:a"]
     assert call("switch", *pairs, "--base", "tiny-a", "--tuned", "tiny-b", *flags, "--json")[0] == 0
-    task = seen["args"][0]
-    assert (task.name, task.max_new_tokens, seen["dtype"], seen["device"]) == ("cats", 7, "bfloat16", "cpu")
+    task, how = find_task(seen["args"][0], seen["how"]), seen["how"]
+    assert (task.name, task.max_new_tokens, how.dtype, how.device) == ("cats", 7, "bfloat16", "cpu")
     assert task.prompts("test")[0].messages[0] == ("system", "Be brief.")
 
 
@@ -105,7 +106,7 @@ def test_features_passes_its_options(call, study):
     argv = ["features", "cats", *PAIR, "--n", "8", "--mapper", "procrustes", "--source-site", SITE]
     code, out, _ = call(*argv, "--json")
     assert (code, json.loads(out)["name"]) == (0, "interp_transfer.studies.features.features_study")
-    assert seen["args"][0].name == "cats" and seen["args"][1:] == ("tiny-a", "tiny-b")
+    assert seen["args"] == ("cats", "tiny-a", "tiny-b")
     assert (seen["n"], seen["mapper"], seen["source_site"], seen["listed"]) == (8, "procrustes", SITE, 500)
 
 

@@ -13,7 +13,8 @@ from interp_transfer.evaluation.ready import refusal_task
 from interp_transfer.models.checkpoints import number_of_blocks
 from interp_transfer.plugins import KnownModel, Plugin
 from interp_transfer.prompts.chats import Chat
-from interp_transfer.studies.inputs import _edition_of, data_options, find_task, open_exactly
+from interp_transfer.studies.inputs import _edition_of, find_task, open_exactly
+from interp_transfer.studies.options import TaskOptions
 from interp_transfer.studies.run import run
 from tests.checkpoints import make_checkpoint
 
@@ -41,9 +42,9 @@ def test_refusal_on_a_real_model_is_not_that_of_the_micro_world():
     ready, micro = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"), ("micro-qwen-s", "micro-qwen-m")
     assert find_task("refusal", models=ready).prompts("test") == refusal_task().prompts("test")
     assert find_task("refusal", models=micro).prompts("test") != refusal_task().prompts("test")
-    assert find_task("refusal", "ready", models=micro).prompts("test") == refusal_task().prompts("test")
-    assert find_task("refusal", models=ready, **data_options(None, chat=True)).name == "refusal", "it is a chat already"
-    assert find_task("refusal", models=ready, max_new_tokens=9).max_new_tokens == 9
+    assert find_task("refusal", TaskOptions("ready"), models=micro).prompts("test") == refusal_task().prompts("test")
+    assert find_task("refusal", TaskOptions(chat=True), models=ready).name == "refusal", "it is a chat already"
+    assert find_task("refusal", TaskOptions(max_new_tokens=9), models=ready).max_new_tokens == 9
     assert _edition_of("refusal", (it.load_model("micro-qwen-s"),) * 2) is None, "nor where it is loaded already"
 
 
@@ -61,10 +62,11 @@ def test_a_template_is_for_models_that_have_none(tmp_path: Path):
     folder = make_checkpoint(tmp_path / "a", "llama", max_position_embeddings=256)
     chat = Chat((("user", "hi"),))
     with pytest.raises(ValueError, match="--chat-template alpaca"):
-        it.generate(open_exactly(str(folder), device="cpu"), [chat], max_new_tokens=1)
-    model = open_exactly(str(folder), device="cpu", chat_template="alpaca")
+        it.generate(open_exactly(str(folder), TaskOptions(device="cpu")), [chat], max_new_tokens=1)
+    alpaca = TaskOptions(device="cpu", chat_template="alpaca")
+    model = open_exactly(str(folder), alpaca)
     assert it.generate(model, [chat], max_new_tokens=1)
-    own = open_exactly(it.load_model(folder, device="cpu", chat_template="{{ messages[0].content }}"), chat_template="alpaca")
+    own = open_exactly(it.load_model(folder, device="cpu", chat_template="{{ messages[0].content }}"), alpaca)
     assert own.tokenizer.chat_template == "{{ messages[0].content }}"
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of, value_range
 from interp_transfer.paper.setup import Setup, shares
+from interp_transfer.studies.options import TaskOptions
 from interp_transfer.studies.switch import switch_study
 from interp_transfer.studies.switch_result import AUTOENCODER, DIRECT, MAPPED
 
@@ -39,7 +40,7 @@ def measure(
         tuned,
         subject=subject,
         direction=direction,
-        edition=setup.edition,
+        how=TaskOptions(edition=setup.edition),
         lora=lora,
         n=setup.n,
         seed=setup.seed,
