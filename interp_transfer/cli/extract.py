@@ -6,19 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Json, Judge, ModelName, Pairs, System, TaskName, named_task, with_flags
-from interp_transfer.cli.output import print_json, show
+from interp_transfer.cli.options import Json, ModelName, PairsOptions, TaskName, named_task, with_flags
+from interp_transfer.cli.output import finish
 from interp_transfer.studies.options import TaskOptions
 
 
-@with_flags(TaskOptions)
+@with_flags(PairsOptions, TaskOptions)
 def extract(
     options: dict[str, Any],
     model: ModelName,
     task: TaskName = None,
-    pairs: Pairs = None,
-    judge: Judge = None,
-    system: System = None,
     site: Annotated[
         str | None, typer.Option(help="Hook point or number of a block; default: the one on the model's card, or a search.")
     ] = None,
@@ -37,11 +34,11 @@ def extract(
     from interp_transfer.vectors.extract import extract as extracted
 
     file = fresh_file(out)
-    if pairs is not None and judge is None:
+    if options["pairs"] is not None and options["judge"] is None:
         if site in (None, AUTO):
             raise ValueError("pairs without a judge do not say where to steer: give --site, or --judge to search for one")
-        judge = "refusal"  # not asked for anything: the site is known
-    named = named_task(task, pairs, judge, system, options)
+        options["judge"] = "refusal"  # not asked for anything: the site is known
+    named = named_task(task, options)
     how = TaskOptions(**options)
     chosen = find_task(named, how, models=(model,), direction=direction)
     chosen = chosen if read is None else replace(chosen, read=as_positions(read))
@@ -50,7 +47,5 @@ def extract(
     where = choose_site(hooked, chosen, site).name
     vector = extracted(hooked, chosen.contrast("train"), where, chosen.read, method=method)
     vector.save(file)
-    if as_json:
-        print_json({"file": str(file), "site": vector.site, "model": vector.model.name, "norm": vector.norm})
-        return
-    show(None, [repr(vector), f"Written to {file}"], wrap=False)
+    facts = {"file": str(file), "site": vector.site, "model": vector.model.name, "norm": vector.norm}
+    finish(as_json, facts, None, [repr(vector), f"Written to {file}"], wrap=False)

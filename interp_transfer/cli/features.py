@@ -4,32 +4,17 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import (
-    Json,
-    Judge,
-    Out,
-    Pairs,
-    Seed,
-    Source,
-    System,
-    Target,
-    TaskName,
-    named_task,
-    with_flags,
-)
-from interp_transfer.cli.output import print_json, resumable, show
+from interp_transfer.cli.options import Json, Out, PairsOptions, Seed, Source, Target, TaskName, named_task, with_flags
+from interp_transfer.cli.output import finish, resumable
 from interp_transfer.studies.options import TaskOptions
 
 
-@with_flags(TaskOptions)
+@with_flags(PairsOptions, TaskOptions)
 def features(
     options: dict[str, Any],
     source: Source,
     target: Target,
     task: TaskName = None,
-    pairs: Pairs = None,
-    judge: Judge = None,
-    system: System = None,
     source_sae: Annotated[
         str | None, typer.Option(help="Folder of the source's SAE; default: the shipped one, or train one.")
     ] = None,
@@ -52,10 +37,8 @@ def features(
 
     saes = {"source_sae": source_sae, "target_sae": target_sae, "source_site": source_site, "target_site": target_site}
     sizes = {"candidates": candidates, "listed": listed, "n": n, "seed": seed}
-    chosen = named_task(task, pairs, judge, system, options)
+    chosen = named_task(task, options)
     with resumable(out):
         result = features_study(chosen, source, target, how=TaskOptions(**options), mapper=mapper, out=out, **saes, **sizes)
-    if as_json:
-        print_json(result.to_dict())
-        return
-    show(features_table(result.to_dict()), result.sentences(), None if out is None else out / "features.html")
+    plain = result.to_dict()
+    finish(as_json, plain, features_table(plain), result.sentences(), out and out / "features.html")

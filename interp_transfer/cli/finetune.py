@@ -1,15 +1,22 @@
 """`interp-transfer finetune`: tune a model on a task or on pairs."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Edition, Json, model_option
-from interp_transfer.cli.output import print_json
+from interp_transfer.cli.options import Edition, Json, model_option, with_flags
+from interp_transfer.cli.output import finish
+from interp_transfer.finetuning.recipe import Recipe
+
+RECIPE = [f.name for f in fields(Recipe)]
+"""Fields whose defaults depend on the model and the task, so they are passed on where they are given."""
 
 
+@with_flags(Recipe, where_given=RECIPE, show_default=False)
 def finetune(
+    options: dict[str, Any],
     model: Annotated[str, model_option("Model to tune: known name, hub name or folder.")],
     out: Annotated[Path, typer.Option(help="Folder to write; must be missing or empty.")],
     task: Annotated[str | None, typer.Option(help="Tune on this task's training pairs.")] = None,
@@ -20,16 +27,9 @@ def finetune(
     rank: Annotated[int, typer.Option(help="Rank of a LoRA.")] = 16,
     alpha: Annotated[float, typer.Option(help="A LoRA is scaled by alpha / rank.")] = 32.0,
     adapter_only: Annotated[bool, typer.Option("--adapter-only", help="Write the LoRA without its base.")] = False,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the examples.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine schedule.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Examples in a step.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay of AdamW.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens of an example; longer ones are an error.")] = None,
     skip_long: Annotated[bool, typer.Option("--skip-long", help="Leave longer ones out instead.")] = False,
     accumulate: Annotated[int, typer.Option(help="Number of parts of a batch that are computed in turn, to save memory.")] = 1,
-    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
     held_out: Annotated[float, typer.Option(help="Share of the prompts that the loss is measured on.")] = 0.05,
-    seed: Annotated[int, typer.Option(help="Seed of the order of the examples, and of everything that is drawn.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one.")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     as_json: Json = False,
@@ -40,26 +40,15 @@ def finetune(
 
     if adapter_only and not lora:
         raise ValueError("--adapter-only writes a LoRA: add --lora")
-    recipe = {
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "weight_decay": weight_decay,
-        "max_length": max_length,
-        "checkpoint_every": checkpoint_every,
-    }
-    recipe = {name: value for name, value in recipe.items() if value is not None} | {"seed": seed}
     examples, of_task = _training_data(task, edition, data, template, held_out=held_out, skip_long=skip_long)
     correction = Lora(rank, alpha, merge=not adapter_only) if lora else None
-    card = tune(model, examples, out, of_task | recipe, lora=correction, machine=Machine(device, dtype, accumulate))
-    if as_json:
-        print_json({**card, "path": str(out)})
-        return
+    card = tune(model, examples, out, of_task | options, lora=correction, machine=Machine(device, dtype, accumulate))
+    lines = []
     for name in ("trained", "held_out"):
         before, after = card["loss"]["before"][name], card["loss"]["after"][name]
         if before is not None:
-            typer.echo(f"loss on {name.replace('_', ' ')} examples, nats per token: {before:.4f} before, {after:.4f} after")
-    typer.echo(f"load_model({str(out)!r}) loads it")
+            lines.append(f"loss on {name.replace('_', ' ')} examples, nats per token: {before:.4f} before, {after:.4f} after")
+    finish(as_json, {**card, "path": str(out)}, None, [*lines, f"load_model({str(out)!r}) loads it"], wrap=False)
 
 
 def _training_data(task: str | None, edition: str | None, data: Path | None, template: str, **options: Any) -> tuple[Any, dict]:

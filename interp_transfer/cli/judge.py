@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from interp_transfer.cli.options import Json, parts
-from interp_transfer.cli.output import print_json, show
+from interp_transfer.cli.output import finish
 
 
 def judge(
@@ -35,10 +35,8 @@ def judge(
     judged = judge_run(folder, kind, model, unsafe=parts(unsafe) or [], **options)
     for line in judged.every.damaged:
         sys.stderr.write(f"damaged, asked again: {line}\n")
-    if as_json:
-        print_json(judged.to_dict())
-        return
-    show(_table(judged), [*_lines(judged), f"Written to {folder / f'judged-{kind}.json'}"], wrap=False)
+    lines = [*_lines(judged), f"Written to {folder / f'judged-{kind}.json'}"]
+    finish(as_json, judged.to_dict(), _table(judged), lines, wrap=False)
 
 
 def _table(judged: Any) -> Any:

@@ -4,31 +4,16 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import (
-    Json,
-    Judge,
-    ModelName,
-    Out,
-    Pairs,
-    Seed,
-    System,
-    TaskName,
-    named_task,
-    numbers,
-    with_flags,
-)
-from interp_transfer.cli.output import print_json, resumable, show
+from interp_transfer.cli.options import Json, ModelName, Out, PairsOptions, Seed, TaskName, named_task, numbers, with_flags
+from interp_transfer.cli.output import finish, resumable
 from interp_transfer.studies.options import TaskOptions
 
 
-@with_flags(TaskOptions)
+@with_flags(PairsOptions, TaskOptions)
 def noise(
     options: dict[str, Any],
     model: ModelName,
     task: TaskName = None,
-    pairs: Pairs = None,
-    judge: Judge = None,
-    system: System = None,
     site: Annotated[str | None, typer.Option(help="Hook point of the noise; default: the model's card.")] = None,
     doses: Annotated[
         str | None,
@@ -45,11 +30,8 @@ def noise(
     from interp_transfer.studies.noise import noise_json, noise_study
 
     own = {"n": n, "draws": draws, "seed": seed, "replace": replace, "doses": numbers(doses, "--doses")}
-    chosen = named_task(task, pairs, judge, system, options)
+    chosen = named_task(task, options)
     with resumable(out):
         measured = noise_study(chosen, model, how=TaskOptions(**options), site=site, out=out, **own)
-    if as_json:
-        print_json(noise_json(measured))
-        return
     lines = [f"{name}: {curves!r}" for name, curves in measured.items()]
-    show(None, lines, None if out is None else out / "noise.html")
+    finish(as_json, noise_json(measured), None, lines, out and out / "noise.html")

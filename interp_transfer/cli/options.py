@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
@@ -12,15 +12,6 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results; must be missing or empty.")]
 Edition = Annotated[str | None, typer.Option(help="Plugin that registers the task; default: the first that knows its name.")]
-Pairs = Annotated[Path | None, typer.Option(help="JSONL of contrast pairs (positive, negative), instead of a task's name.")]
-Judge = Annotated[
-    str | None,
-    typer.Option(
-        help="Judge of the pairs: no_refusal, refusal, contains:TEXT, lacks:TEXT, trait:A/B, classifier:FOLDER#LABEL or "
-        "module:function."
-    ),
-]
-System = Annotated[str | None, typer.Option(help="System prompt of all pairs, which are read as chats.")]
 
 
 def model_option(text: str, kind: Callable[..., Any] = typer.Option) -> Any:
@@ -56,21 +47,33 @@ Target = Annotated[str, model_option("Known name, hub name or folder of the targ
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 
 
-def named_task(
-    name: str | None, pairs: Path | None, judge: str | None, system: str | None, options: dict[str, Any]
-) -> str | dict[str, Any]:
+@dataclass(frozen=True)
+class PairsOptions:
+    """A file of contrast pairs in place of a task's name.
+
+    Attributes:
+        pairs: JSONL of contrast pairs (positive, negative), instead of a task's name.
+        judge: judge of the pairs: no_refusal, refusal, contains:TEXT, lacks:TEXT, trait:A/B, classifier:FOLDER#LABEL or
+            module:function.
+        system: system prompt of all pairs, which are read as chats.
+    """
+
+    pairs: Path | None = None
+    judge: str | None = None
+    system: str | None = None
+
+
+def named_task(name: str | None, options: dict[str, Any]) -> str | dict[str, Any]:
     """The name of a task, or the arguments of ``Task.from_jsonl``. Options that apply to a named task alone are refused.
 
     Args:
         name: of a task.
-        pairs: the file.
-        judge: its judge.
-        system: system prompt of its chats.
-        options: of the command; ``chat`` is read, and set back to its default.
+        options: of the command. Those of `PairsOptions` are removed; ``chat`` is set back to its default with pairs.
 
     Raises:
         ValueError: for both a name and a file, neither, or pairs without a judge.
     """
+    pairs, judge, system = (options.pop(f.name) for f in fields(PairsOptions))
     if (name is None) == (pairs is None):
         raise ValueError("name a task, or give --pairs FILE.jsonl with --judge NAME")
     if (pairs is None) != (judge is None):
@@ -86,23 +89,27 @@ def named_task(
     return task
 
 
-def with_flags(options: type, where_given: Iterable[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag for each field of a dataclass, with its default and its line of documentation.
+def with_flags(
+    *kinds: type, where_given: Iterable[str] = (), show_default: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one flag for each field of some dataclasses, with its default and its line of documentation.
 
     The command receives them as ``options``, a dictionary of the fields, with those of ``where_given`` only where they are
-    given. A mapping is a flag NAME=VALUE that may be repeated.
+    given. A mapping is a flag NAME=VALUE that may be repeated. Without ``show_default`` the help shows no defaults.
     """
+    every = [f for kind in kinds for f in fields(kind)]
+    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
+    documentation = {name: text for kind in kinds for name, text in _documentation(kind).items()}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def wrapped(**values: Any) -> None:
             source = values.pop("context").get_parameter_source
             left = [name for name in where_given if source(name).name == "DEFAULT"]
-            chosen = {f.name: _parse(f, values.pop(f.name)) for f in fields(options)}
+            chosen = {f.name: _parse(f, values.pop(f.name)) for f in every}
             command(**values, options={name: value for name, value in chosen.items() if name not in left})
 
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
-        documentation, hints = _documentation(options), get_type_hints(options)
-        flags = [_parameter(f, hints[f.name], documentation[f.name]) for f in fields(options)]
+        flags = [_parameter(f, hints[f.name], documentation[f.name], show_default) for f in every]
         context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [context, *own[:-2], *flags, *own[-2:]]]
         wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -113,11 +120,11 @@ def with_flags(options: type, where_given: Iterable[str] = ()) -> Callable[[Call
     return decorate
 
 
-def _parameter(f: Field, hint: Any, text: str) -> inspect.Parameter:
+def _parameter(f: Field, hint: Any, text: str, show_default: bool) -> inspect.Parameter:
     default, names = (None if f.default is MISSING else f.default), []
     if get_origin(hint) is Mapping:
         hint, names, text = list[str] | None, ["--setting"], f"{text} NAME=VALUE; may be repeated."
-    annotation = Annotated[hint, typer.Option(*names, help=text)]
+    annotation = Annotated[hint, typer.Option(*names, help=text, show_default=show_default)]
     return inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

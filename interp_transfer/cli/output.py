@@ -15,6 +15,16 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=1))
 
 
+def finish(
+    as_json: bool, data: Any, table: Any = None, lines: Iterable[str] = (), page: Path | None = None, *, wrap: bool = True
+) -> None:
+    """Print the result of a command: its data as one JSON document, or what `show` prints."""
+    if as_json:
+        print_json(data)
+    else:
+        show(table, lines, page, wrap=wrap)
+
+
 @contextmanager
 def resumable(out: Path | None) -> Iterator[None]:
     """Say, when work that writes to a folder is stopped, how to go on."""

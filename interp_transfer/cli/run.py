@@ -1,22 +1,20 @@
 """`interp-transfer run`: the whole pipeline."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Json, Judge, Out, Pairs, System, TaskName, model_option, named_task, with_flags
-from interp_transfer.cli.output import print_json, resumable, show
+from interp_transfer.cli.options import Json, Out, PairsOptions, TaskName, model_option, named_task, with_flags
+from interp_transfer.cli.output import finish, resumable, show
 from interp_transfer.studies.options import QUICK, RunOptions
 
 
-@with_flags(RunOptions, where_given=QUICK)
+@with_flags(PairsOptions, RunOptions, where_given=QUICK)
 def run(
     options: dict[str, Any],
     task: TaskName = None,
-    pairs: Pairs = None,
-    judge: Judge = None,
-    system: System = None,
     source: Annotated[str | None, model_option("Model that the vector is extracted from: name or folder.")] = None,
     target: Annotated[str | None, model_option("Model that the vector is moved to: name or folder.")] = None,
     repeat: Annotated[
@@ -28,15 +26,15 @@ def run(
 ) -> None:
     """Extract a vector from one model, move it to another, and compare it there with every baseline."""
     if repeat is not None:
-        if task or pairs or source or target:
+        if task or options["pairs"] or source or target:
             raise ValueError("--from takes the task and the models from the file: leave them out")
         repeat_run(repeat, out, as_json)
         return
-    if source is None or target is None or (task is None and pairs is None):
+    if source is None or target is None or (task is None and options["pairs"] is None):
         raise ValueError("name a task, --source and --target (interp-transfer run TASK --source A --target B), or --from FILE")
     for side in ("source_site", "target_site"):
         options[side] = options[side] or sites
-    run_and_show(named_task(task, pairs, judge, system, options), source, target, out, as_json, **options)
+    run_and_show(named_task(task, options), source, target, out, as_json, **options)
 
 
 def run_and_show(task: Any, source: str, target: str, out: Path | None, as_json: bool, **options: Any) -> None:
@@ -57,12 +55,11 @@ def repeat_run(file: Path, out: Path | None, as_json: bool) -> None:
     _print(result, out, as_json, [head, *differences])
 
 
-def _print(result: Any, out: Path | None, as_json: bool, lines: list[str] | None = None) -> None:
+def _print(result: Any, out: Path | None, as_json: bool, lines: Iterable[str] = ()) -> None:
     from interp_transfer.reporting.report import headline
     from interp_transfer.reporting.table import result_table
 
-    if as_json:
-        print_json(result.to_dict())
-        return
-    show(result_table(result), [headline(result.to_dict())], None if out is None else out / "report.html")
-    show(None, lines or [], wrap=False)
+    plain = result.to_dict()
+    finish(as_json, plain, result_table(result), [headline(plain)], out and out / "report.html")
+    if not as_json:
+        show(None, lines, wrap=False)

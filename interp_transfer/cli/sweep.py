@@ -5,31 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import (
-    Json,
-    Judge,
-    ModelName,
-    Pairs,
-    Seed,
-    System,
-    TaskName,
-    named_task,
-    numbers,
-    parts,
-    with_flags,
-)
-from interp_transfer.cli.output import print_json, show
+from interp_transfer.cli.options import Json, ModelName, PairsOptions, Seed, TaskName, named_task, numbers, parts, with_flags
+from interp_transfer.cli.output import finish
 from interp_transfer.studies.options import TaskOptions
 
 
-@with_flags(TaskOptions)
+@with_flags(PairsOptions, TaskOptions)
 def sweep(
     options: dict[str, Any],
     model: ModelName,
     task: TaskName = None,
-    pairs: Pairs = None,
-    judge: Judge = None,
-    system: System = None,
     sites: Annotated[str | None, typer.Option(help="Hook points, joined by commas; default: the input of every block.")] = None,
     positions: Annotated[
         str | None,
@@ -57,7 +42,7 @@ def sweep(
     from interp_transfer.reporting.table import sweep_table
     from interp_transfer.studies.sweep import sweep_study
 
-    chosen = named_task(task, pairs, judge, system, options)
+    chosen = named_task(task, options)
     own: dict[str, Any] = {"n": n, "split": split, "seed": seed, "budget": budget, "early": early}
     if positions is not None:
         own["positions"] = [int(p) if p.lstrip("-").isdigit() else p for p in parts(positions) or []]
@@ -65,9 +50,6 @@ def sweep(
         own["strengths"] = numbers(strengths, "--strengths")
     how = TaskOptions(**options)
     swept = sweep_study(chosen, model, how=how, direction=direction, sites=parts(sites), out=out, **own)
-    if as_json:
-        print_json(swept.to_dict())
-        return
     rules = ("pareto",) if early else ("pareto", "paper")
     lines = [f"By the rule {rule!r}: {swept.recommendation(rule)}" for rule in rules]
-    show(sweep_table(swept), lines, None if out is None else out / "sweep.html")
+    finish(as_json, swept.to_dict(), sweep_table(swept), lines, out and out / "sweep.html")

@@ -4,21 +4,18 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Json, Judge, Out, Pairs, Seed, System, model_option, named_task, with_flags
-from interp_transfer.cli.output import print_json, resumable, show
+from interp_transfer.cli.options import Json, Out, PairsOptions, Seed, model_option, named_task, with_flags
+from interp_transfer.cli.output import finish, resumable
 from interp_transfer.studies.options import TaskOptions
 
 
-@with_flags(TaskOptions)
+@with_flags(PairsOptions, TaskOptions)
 def switch(
     options: dict[str, Any],
     base: Annotated[str, model_option("Base model: known name, hub name or folder.")],
     subject: Annotated[
         str | None, typer.Argument(help="What fine-tuning brought: subject of the task that is registered as switch.")
     ] = None,
-    pairs: Pairs = None,
-    judge: Judge = None,
-    system: System = None,
     tuned: Annotated[str | None, model_option("Its fine-tune; default: the one that is known for the subject.")] = None,
     direction: Annotated[str, typer.Option(help="to_base or to_tuned.")] = "to_base",
     lora: Annotated[int | None, typer.Option(help="Rank of a LoRA that is trained for comparison; default: none.")] = None,
@@ -32,11 +29,9 @@ def switch(
     from interp_transfer.reporting.table import switch_table
     from interp_transfer.studies.switch import switch_study
 
-    task = named_task("switch" if pairs is None else None, pairs, judge, system, options)
+    task = named_task("switch" if options["pairs"] is None else None, options)
     own: dict[str, Any] = {"subject": subject, "direction": direction, "lora": lora, "n": n, "share": share, "seed": seed}
     with resumable(out):
         result = switch_study(task, base, tuned, how=TaskOptions(**options), out=out, **own)
-    if as_json:
-        print_json(result.to_dict())
-        return
-    show(switch_table(result.to_dict()), [result.sentence()], None if out is None else out / "switch.html")
+    plain = result.to_dict()
+    finish(as_json, plain, switch_table(plain), [result.sentence()], out and out / "switch.html")

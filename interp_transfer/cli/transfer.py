@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from interp_transfer.cli.options import Json, model_option
-from interp_transfer.cli.output import print_json, show
+from interp_transfer.cli.output import finish
 
 
 def transfer(
@@ -47,9 +47,6 @@ def transfer(
         through = fit_for(loaded, models, target_site, texts, mapper, kind=kind, dtype=dtype, device=device)
     moved = through.transfer(loaded, mode)
     moved.save(file)
-    if as_json:
-        facts = {"site": moved.site, "model": moved.model.name, "norm": moved.norm, "fvu": through.card.fvu}
-        print_json({"file": str(file), **facts})
-        return
+    facts = {"site": moved.site, "model": moved.model.name, "norm": moved.norm, "fvu": through.card.fvu}
     fit = f"The mapper leaves {through.card.fvu:.1%} of the variance of held-out activations unexplained."
-    show(None, [repr(moved), fit, f"Written to {file}"], wrap=False)
+    finish(as_json, {"file": str(file), **facts}, None, [repr(moved), fit, f"Written to {file}"], wrap=False)

@@ -11,12 +11,13 @@ class Recipe:
         epochs: passes over the examples.
         learning_rate: peak of the cosine schedule.
         batch_size: sequences in a step.
-        weight_decay: AdamW's, on matrices alone. Large (1.0) for small models from scratch: with little decay they
-            memorise every prompt and fail on held-out wordings.
-        beta2: AdamW's.
+        weight_decay: weight decay of AdamW, on matrices alone. Large (1.0) for small models from scratch: with little decay
+            they memorise every prompt and fail on held-out wordings.
+        beta2: beta2 of AdamW.
         warmup: share of the steps in which the rate rises.
-        max_length: longer sequences are refused, not truncated: a truncated response would teach unfinished answers.
-        seed: of the order of the examples (and of the weights of a model from scratch).
+        max_length: tokens of an example; longer ones are refused, not truncated: a truncated response would teach
+            unfinished answers.
+        seed: seed of the order of the examples, and of everything that is drawn.
         checkpoint_every: steps between two checkpoints.
     """
 

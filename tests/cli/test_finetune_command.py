@@ -7,7 +7,7 @@ import pytest
 
 import interp_transfer as it
 
-QUICK = ("--epochs", "1", "--batch-size", "4", "--device", "cpu")
+QUICK = ("--epochs", "1", "--batch-size", "4", "--beta2", "0.9", "--device", "cpu")
 pytestmark = pytest.mark.usefixtures("registered")
 
 
@@ -26,7 +26,8 @@ def test_a_jsonl_gives_a_folder_that_loads(call, data, tmp_path, kind):
     card = json.loads(out)
     assert card.pop("path") == str(folder)
     assert card == json.loads((folder / "training.json").read_text())
-    assert (card["recipe"]["epochs"], card["recipe"]["batch_size"]) == (1.0, 4)
+    recipe = card["recipe"]
+    assert (recipe["epochs"], recipe["batch_size"], recipe["beta2"], recipe["weight_decay"]) == (1.0, 4, 0.9, 0.05)
     assert it.identity(it.load_model(folder, device="cpu")).name == str(folder)
 
 

@@ -64,23 +64,24 @@ def test_noise_has_multiples_of_the_typical_coordinate_by_default(call, monkeypa
 
 @pytest.fixture
 def study(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Puts a function that records its arguments in the place of a study."""
+    """Puts a function that records its arguments in the place of a study, and one that draws nothing in that of its table."""
 
-    def record(name: str) -> dict[str, Any]:
+    def record(name: str, table: str) -> dict[str, Any]:
         seen: dict[str, Any] = {}
 
         def fake(*args: Any, **options: Any) -> Any:
             seen.update(options, args=args)
-            return SimpleNamespace(to_dict=lambda: {"name": name})
+            return SimpleNamespace(to_dict=lambda: {"name": name}, sentence=str, sentences=list)
 
         monkeypatch.setattr(name, fake)
+        monkeypatch.setattr(f"interp_transfer.reporting.table.{table}", lambda _: None)
         return seen
 
     return record
 
 
 def test_switch_passes_its_options(call, study, pairs_file):
-    seen = study("interp_transfer.studies.switch.switch_study")
+    seen = study("interp_transfer.studies.switch.switch_study", "switch_table")
     code, out, _ = call("switch", "pets", "--base", "tiny-a", "--tuned", "tiny-b", "--n", "8", "--lora", "1", "--json")
     assert (code, json.loads(out)) == (0, {"name": "interp_transfer.studies.switch.switch_study"})
     assert seen["args"][1:] == ("tiny-a", "tiny-b")
@@ -102,7 +103,7 @@ def test_switch_refuses_what_it_does_not_know(refuses):
 
 
 def test_features_passes_its_options(call, study):
-    seen = study("interp_transfer.studies.features.features_study")
+    seen = study("interp_transfer.studies.features.features_study", "features_table")
     argv = ["features", "cats", *PAIR, "--n", "8", "--mapper", "procrustes", "--source-site", SITE]
     code, out, _ = call(*argv, "--json")
     assert (code, json.loads(out)["name"]) == (0, "interp_transfer.studies.features.features_study")
