@@ -32,17 +32,17 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(folder: str | Path, size: int) -> Iterator[Path]:
+def atomic_folder(folder: str | Path, size: int | None = None) -> Iterator[Path]:
     """Yield an empty temporary folder next to ``folder``, which is renamed to it when the block ends without an exception.
 
     The temporary folder is removed if the block fails; what a killed process left there, at the next call.
 
     Args:
-        folder: the folder to make; must not exist.
-        size: number of bytes that will be written.
+        folder: the folder to make; missing or empty.
+        size: number of bytes that will be written to a folder in the cache.
 
     Raises:
-        ValueError: if the disk has less space than that, or cannot be written to.
+        ValueError: with a size, if the disk has less space than that, or cannot be written to.
     """
     folder = Path(folder)
     part = folder.with_name(f".{folder.name}.part")
@@ -51,21 +51,31 @@ def atomic_folder(folder: str | Path, size: int) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         free = shutil.disk_usage(part).free
-        if free < size:
+        if size is not None and free < size:
             raise ValueError(
                 f"{str(folder.parent)!r} has {free / 1e9:.1f} GB of space, and {size / 1e9:.1f} GB are needed: free some, or "
                 "set XDG_CACHE_HOME to a folder on a larger disk"
             )
         yield part
+        if folder.exists():
+            folder.rmdir()
         part.rename(folder)
     except OSError as error:
-        if error.errno not in _UNWRITABLE:
+        if size is None or error.errno not in _UNWRITABLE:
             raise
         raise ValueError(
             f"cannot write {str(folder)!r} ({error.strerror or error}): free some space, or set XDG_CACHE_HOME to another"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def empty_folder(out: str | Path) -> Path:
+    """The absolute path of an output folder; a ValueError for one that holds something already."""
+    folder = Path(out).expanduser().absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{str(out)!r} is not an empty folder: choose another one, or remove it first")
+    return folder
 
 
 def write_json(path: str | Path, data: Any) -> None:

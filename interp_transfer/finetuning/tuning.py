@@ -17,7 +17,7 @@ from interp_transfer.evaluation.task import Task
 from interp_transfer.finetuning.finetune import save, train
 from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for, padding_token, response_tokens
 from interp_transfer.finetuning.recipe import Recipe
-from interp_transfer.io import hashed, write_json
+from interp_transfer.io import empty_folder, hashed, write_json
 from interp_transfer.models.adapters import Lora, adapt, require_peft, save_adapter
 from interp_transfer.models.chat_templates import has_chat_template, render_chat
 from interp_transfer.prompts.alpaca import alpaca
@@ -147,9 +147,7 @@ def tune(
     from interp_transfer.models.checkpoints import cast, load_unwrapped
     from interp_transfer.models.hooked_model import is_quantized
 
-    out, machine = Path(out).expanduser().absolute(), machine or Machine()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{str(out)!r} is not an empty folder: choose another one, or remove it first")
+    out, machine = empty_folder(out), machine or Machine()
     if lora is not None:
         require_peft()
     device = machine.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -25,7 +25,7 @@ from interp_transfer.features.sae import Sae, load_sae
 from interp_transfer.features.train import SMALL_MODEL, train_sae
 from interp_transfer.features.use import reconstructed
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.io import write_json
+from interp_transfer.io import atomic_folder, write_json
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import check_kind, fit
 from interp_transfer.mapping.pairs import PairedActivations
@@ -37,7 +37,7 @@ from interp_transfer.search.strengths import Steer, judge_random, judge_searched
 from interp_transfer.stats import rate
 from interp_transfer.studies.features_page import write_features_page
 from interp_transfer.studies.features_result import Direction, Flips, MovedFeatures
-from interp_transfer.studies.folders import fresh_folder, work_folder, written_whole
+from interp_transfer.studies.folders import fresh_folder, work_folder
 from interp_transfer.studies.inputs import check_before_loading, choose_sites, find_task, open_model
 from interp_transfer.studies.options import DEFAULTS, TaskOptions
 from interp_transfer.studies.plan import announce, plan_features
@@ -122,7 +122,7 @@ def features_study(
     sae, own = (stored[side] or trained[side] for side in models)
     result = move_features(a, b, _directions(task), sae, own, seed=seed, kept=kept, progress=progress, **options)
     if folder is not None:
-        with written_whole(folder) as half:
+        with atomic_folder(folder) as half:
             result.moved.save(half / "moved_sae")
             for side, new in trained.items():
                 new.save(half / f"{side}_sae")

@@ -1,13 +1,12 @@
-"""Output folders of studies: checked before any work, and written whole or not at all."""
+"""Output folders of studies: checked before any work."""
 
-import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm.auto import tqdm
+
+from interp_transfer.io import empty_folder
 
 
 def fresh_folder(out: str | Path | None) -> Path | None:
@@ -18,9 +17,7 @@ def fresh_folder(out: str | Path | None) -> Path | None:
     """
     if out is None:
         return None
-    folder = Path(out).expanduser().absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{str(out)!r} is not an empty folder: choose another one, or remove it first")
+    folder = empty_folder(out)
     _check_writable(folder.parent)
     return folder
 
@@ -58,21 +55,6 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise ValueError(f"cannot write to {str(folder)!r}: {error.strerror}; choose another folder") from error
-
-
-@contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of ``folder`` when the block ends, or is removed when it fails."""
-    half = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield half
-        half.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        half.rename(folder)
-    except BaseException:
-        shutil.rmtree(half, ignore_errors=True)
-        raise
 
 
 def free_folder(folder: Path) -> Path:

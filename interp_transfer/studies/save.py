@@ -9,12 +9,12 @@ import torch
 from interp_transfer.activations.positions import Layout, Positions, describe, select, token_spans
 from interp_transfer.evaluation.compare import Result
 from interp_transfer.evaluation.task import Task
+from interp_transfer.io import atomic_folder
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.reporting.completions import EXAMPLES
 from interp_transfer.reporting.report import write_report
-from interp_transfer.studies.folders import written_whole
 from interp_transfer.vectors.vector import SteeringVector
 
 
@@ -23,7 +23,7 @@ def save_run(
 ) -> None:
     """Write the run folder, whole or not at all."""
     where = describe(task.positions)
-    with written_whole(folder) as half:
+    with atomic_folder(folder) as half:
         result.save(half, tokens=marked_tokens(target, result.prompts[:EXAMPLES], task.positions))
         vector.save(half / "vector.safetensors", positions=where, strength=1.0)
         moved.save(half / "moved.safetensors", positions=where, strength=result.conditions["moved"].strength)

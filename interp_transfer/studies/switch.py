@@ -32,7 +32,7 @@ from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.interventions.patching.weights import weights_from
 from interp_transfer.interventions.predictions import teacher_forced_each
-from interp_transfer.io import hashed, write_json
+from interp_transfer.io import atomic_folder, hashed, write_json
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
@@ -44,7 +44,7 @@ from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint
 from interp_transfer.progress import progress_bar
 from interp_transfer.search.strengths import search_strength
 from interp_transfer.stats import Estimate
-from interp_transfer.studies.folders import fresh_folder, work_folder, written_whole
+from interp_transfer.studies.folders import fresh_folder, work_folder
 from interp_transfer.studies.inputs import find_task, open_exactly, tuned_name
 from interp_transfer.studies.options import DEFAULTS, TaskOptions
 from interp_transfer.studies.switch_page import write_switch
@@ -108,7 +108,7 @@ def switch_study(
     first, second = (open_exactly(name, how) for name in (host, donor))
     result = switch(first, second, task, seed=seed, kept=kept, progress=progress, **options)
     if folder is not None:
-        with written_whole(folder) as half:
+        with atomic_folder(folder) as half:
             write_json(half / "switch.json", result.to_dict())
             write_switch(result, half)
     kept.remove()
