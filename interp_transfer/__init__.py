@@ -46,69 +46,42 @@ _WHERE = {
 }
 _NAMESPACES = {"features": "features", "judges": "evaluation.judges", "patching": "interventions.patching"}
 
-__all__ = [
-    "Activations",
-    "ContrastPair",
-    "Intervention",
-    "Mapper",
-    "PairedActivations",
-    "Result",
-    "SteeringVector",
-    "Task",
-    "ablate",
-    "add",
-    "applied",
-    "capture",
-    "clamp",
-    "collect",
-    "compare",
-    "extract",
-    "features",
-    "fit",
-    "follow",
-    "generate",
-    "identity",
-    "judges",
-    "list_tasks",
-    "load_model",
-    "load_task",
-    "open_pairs",
-    "patching",
-    "run",
-    "splice",
-    "substring",
-    "sweep",
-    "trait_pairs",
-    "trait_task",
-]
+__all__ = sorted([*_WHERE, *_NAMESPACES])  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
-    from interp_transfer import features
-    from interp_transfer.activations.capture import Activations, capture
-    from interp_transfer.activations.positions import substring
-    from interp_transfer.evaluation import judges
-    from interp_transfer.evaluation.compare import Result, compare
-    from interp_transfer.evaluation.ready import trait_task
-    from interp_transfer.evaluation.task import Task
-    from interp_transfer.evaluation.tasks import list_tasks, load_task
-    from interp_transfer.interventions import patching
-    from interp_transfer.interventions.follow import follow
-    from interp_transfer.interventions.generation import generate
-    from interp_transfer.interventions.hooks import applied
-    from interp_transfer.interventions.intervention import Intervention, ablate, add, clamp
-    from interp_transfer.interventions.splice import splice
-    from interp_transfer.mapping.collect import PairedActivations, collect
-    from interp_transfer.mapping.fit import fit
-    from interp_transfer.mapping.mappers import Mapper
-    from interp_transfer.mapping.stored import open_pairs
-    from interp_transfer.models.identity import identity
-    from interp_transfer.models.load import load_model
-    from interp_transfer.prompts.contrast import ContrastPair
-    from interp_transfer.prompts.traits import trait_pairs
-    from interp_transfer.search.sweep import sweep
-    from interp_transfer.studies.run import run
-    from interp_transfer.vectors.extract import extract
-    from interp_transfer.vectors.vector import SteeringVector
+    from interp_transfer import features as features
+    from interp_transfer.activations.capture import Activations as Activations
+    from interp_transfer.activations.capture import capture as capture
+    from interp_transfer.activations.positions import substring as substring
+    from interp_transfer.evaluation import judges as judges
+    from interp_transfer.evaluation.compare import Result as Result
+    from interp_transfer.evaluation.compare import compare as compare
+    from interp_transfer.evaluation.ready import trait_task as trait_task
+    from interp_transfer.evaluation.task import Task as Task
+    from interp_transfer.evaluation.tasks import list_tasks as list_tasks
+    from interp_transfer.evaluation.tasks import load_task as load_task
+    from interp_transfer.interventions import patching as patching
+    from interp_transfer.interventions.follow import follow as follow
+    from interp_transfer.interventions.generation import generate as generate
+    from interp_transfer.interventions.hooks import applied as applied
+    from interp_transfer.interventions.intervention import Intervention as Intervention
+    from interp_transfer.interventions.intervention import ablate as ablate
+    from interp_transfer.interventions.intervention import add as add
+    from interp_transfer.interventions.intervention import clamp as clamp
+    from interp_transfer.interventions.splice import splice as splice
+    from interp_transfer.mapping.collect import PairedActivations as PairedActivations
+    from interp_transfer.mapping.collect import collect as collect
+    from interp_transfer.mapping.fit import fit as fit
+    from interp_transfer.mapping.mappers import Mapper as Mapper
+    from interp_transfer.mapping.stored import open_pairs as open_pairs
+    from interp_transfer.models.identity import identity as identity
+    from interp_transfer.models.load import load_model as load_model
+    from interp_transfer.prompts.contrast import ContrastPair as ContrastPair
+    from interp_transfer.prompts.traits import trait_pairs as trait_pairs
+    from interp_transfer.search.sweep import sweep as sweep
+    from interp_transfer.studies.run import run as run
+    from interp_transfer.vectors.extract import extract as extract
+    from interp_transfer.vectors.vector import SteeringVector as SteeringVector
 
 
 def __getattr__(name: str) -> Any:
