@@ -6,8 +6,8 @@ slider.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -25,29 +25,6 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 MAX_NEW_TOKENS = 40
 
 Moved = tuple[Sae, HookedModel, Sequence[FeatureCard] | Mapping[int, FeatureCard] | None]
-
-
-@dataclass(frozen=True, eq=False)
-class Controls:
-    """The ipywidgets of an explorer; setting the ``value`` of one has the effect of moving it.
-
-    Attributes:
-        feature: chooses a feature, by its number.
-        strength: the slider.
-        positions: where the feature is added.
-        examples: chooses one of the explorer's prompts, by its number.
-        prompt: the prompt, to be edited.
-        output: the completions, or an error.
-        whole: all of it.
-    """
-
-    feature: Any
-    strength: Any
-    positions: Any
-    examples: Any
-    prompt: Any
-    output: Any
-    whole: Any
 
 
 class Explorer:
@@ -120,10 +97,11 @@ class Explorer:
         return self._models[side][2].get(index, self._cards[index])
 
     @cached_property
-    def controls(self) -> Controls:
-        """The live widget.
+    def controls(self) -> SimpleNamespace:
+        """The live ipywidgets: feature, strength, positions, prompt, examples (of prompts), output, and the whole of them.
 
-        A batch run makes none: a notebook that holds widgets requests their scripts from the network.
+        Setting the ``value`` of one has the effect of moving it; features and examples are chosen by number. A batch run makes
+        none: a notebook that holds widgets requests their scripts from the network.
         """
         widgets = needed("ipywidgets")
         low, high = self._strengths[0], self._strengths[-1]
@@ -146,14 +124,15 @@ class Explorer:
         output = widgets.HTML()
         hide = widgets.HTML(f"<style>.{self._mark} {{ display: none; }}</style>")
         whole = widgets.VBox([feature, strength, positions, examples, prompt, output, hide])
-        controls = Controls(feature, strength, positions, examples, prompt, output, whole)
+        steering = {"feature": feature, "strength": strength, "positions": positions, "prompt": prompt}
+        controls = SimpleNamespace(**steering, examples=examples, output=output, whole=whole)
         examples.observe(lambda change: setattr(prompt, "value", self._prompts[change["new"]]), names="value")
-        for control in (feature, strength, positions, prompt):
+        for control in steering.values():
             control.observe(lambda _: self._refresh(controls), names="value")
         self._refresh(controls)
         return controls
 
-    def _refresh(self, controls: Controls) -> None:
+    def _refresh(self, controls: SimpleNamespace) -> None:
         """Generate again, and show the completions or, in one line, the error."""
         index, strength, positions = controls.feature.value, float(controls.strength.value), str(controls.positions.value)
         try:
