@@ -10,7 +10,7 @@ from typing import Any
 from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
 
-from interp_transfer.plots.style import FAINT, Style, axis, label, layout, percent, styles
+from interp_transfer.plots.style import FAINT, RATES, Style, axis, curve, layout, shares, styles
 
 MEASURES = ("success", "intact")
 MANY = 5
@@ -49,9 +49,13 @@ def effect_curves(
     # Pale lines below the others: they are drawn first.
     for (name, draw), points in sorted(lines.items(), key=lambda line: line[0][0] not in many and line[0][1] == 0):
         pale = name in many or draw > 0
+        costs = [max(float(row["clean_kl"]), floor) for row in points]
+        hover = [f"strength {row['strength']:.3g}, clean KL {row['clean_kl']:.2g}<br>{shares(row)}" for row in points]
+        line = curve(name, looks[name], hover, 0.35 if pale else 1.0)
         for panel, measure in enumerate(MEASURES, start=1):
             legend = panel == 1 and draw == 0
-            figure.add_trace(_line(points, measure, looks[name], name, 0.35 if pale else 1.0, floor, legend=legend), panel, 1)
+            rates = [row[measure]["rate"] for row in points]
+            figure.add_trace(Scatter(x=costs, y=rates, showlegend=legend, **line), panel, 1)
             ringed = [row for row in points if (name, draw, row["strength"]) in chosen]
             if ringed and not pale:
                 figure.add_trace(
@@ -64,36 +68,10 @@ def effect_curves(
     figure.update_xaxes(axis(type="log", tickformat="~g", dtick=1))
     below = "clean KL, nats per token" + ("" if budget is None else f" (dashed: the budget, {budget:g})")
     figure.update_xaxes(title={"text": below, "standoff": 8, "font": {"size": 13}}, row=2, col=1)
-    figure.update_yaxes(axis(range=[-0.03, 1.03], tickformat=".0%", tickvals=[0, 0.5, 1]))
+    figure.update_yaxes(RATES)
     figure.update_annotations(font={"size": 13}, x=0, xanchor="left")
     figure.update_traces(cliponaxis=False)
     return figure
-
-
-def _line(
-    points: Sequence[Mapping[str, Any]], measure: str, style: Style, name: str, opacity: float, floor: float, *, legend: bool
-) -> Scatter:
-    hover = [
-        f"strength {row['strength']:.3g}, clean KL {row['clean_kl']:.2g}<br>"
-        + "<br>".join(
-            f"{m} {percent(row[m]['rate'])} ({percent(row[m]['low'])} to {percent(row[m]['high'])}), n = {row[m]['n']}"
-            for m in MEASURES
-        )
-        for row in points
-    ]
-    return Scatter(
-        x=[max(float(row["clean_kl"]), floor) for row in points],
-        y=[row[measure]["rate"] for row in points],
-        name=label(name),
-        legendgroup=name,
-        showlegend=legend,
-        opacity=opacity,
-        mode="lines+markers",
-        line={"color": style.colour, "width": 2 if opacity == 1 else 1.2, "dash": style.dash},
-        marker={"color": style.colour, "size": 8 if opacity == 1 else 5, "symbol": style.symbol},
-        customdata=hover,
-        hovertemplate=f"<b>{label(name)}</b><br>%{{customdata}}<extra></extra>",
-    )
 
 
 def _ring(x: float, y: float, style: Style, name: str) -> Scatter:

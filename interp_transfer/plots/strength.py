@@ -10,7 +10,7 @@ from typing import Any
 from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
 
-from interp_transfer.plots.style import Style, axis, label, layout, percent, styles
+from interp_transfer.plots.style import RATES, Style, axis, curve, layout, shares, styles
 
 KL_FLOOR = 1e-3
 """Clean KL below this, in nats per token, is drawn at this: the scale is logarithmic."""
@@ -52,8 +52,14 @@ def strength_curves(
         for panel, measure in enumerate(panels, start=1):
             if measure != "clean_kl":
                 figure.add_trace(_band(points, measure, style, name), panel, 1)
+        strengths = [row["strength"] for row in points]
+        hover = [
+            f"{called} {row['strength']:g}<br>{shares(row)}<br>clean KL {row['clean_kl']:.4f} nats per token" for row in points
+        ]
+        line = curve(name, style, hover)
         for panel, measure in enumerate(panels, start=1):
-            figure.add_trace(_line(points, measure, style, name, legend=panel == 1, called=called), panel, 1)
+            values = [_value(row, measure) for row in points]
+            figure.add_trace(Scatter(x=strengths, y=values, showlegend=panel == 1, **line), panel, 1)
     last = len(panels)
     figure.update_layout(**layout(title, 140 + 200 * len(panels)), hovermode="closest")
     figure.update_layout(margin_t=112 if title else 80)  # the legend may need two lines
@@ -62,9 +68,8 @@ def strength_curves(
     if strengths[0] > 0 and strengths[-1] / strengths[0] >= LOG_FROM:
         figure.update_xaxes(type="log")
     figure.update_xaxes(title={"text": below, "standoff": 8, "font": {"size": 13}}, row=last, col=1)
-    rates = axis(range=[-0.03, 1.03], tickformat=".0%", tickvals=[0, 0.5, 1])
     for panel, measure in enumerate(panels, start=1):
-        figure.update_yaxes(axis(type="log", dtick=1, tickformat="~g") if measure == "clean_kl" else rates, row=panel, col=1)
+        figure.update_yaxes(axis(type="log", dtick=1, tickformat="~g") if measure == "clean_kl" else RATES, row=panel, col=1)
     figure.update_annotations(font={"size": 13})
     figure.update_annotations(selector={"xanchor": "center"}, x=0, xanchor="left")
     figure.update_traces(cliponaxis=False)
@@ -73,29 +78,6 @@ def strength_curves(
 
 def _value(row: Mapping[str, Any], measure: str) -> float:
     return max(float(row["clean_kl"]), KL_FLOOR) if measure == "clean_kl" else float(row[measure]["rate"])
-
-
-def _hover(row: Mapping[str, Any], called: str) -> str:
-    rates = [
-        f"{m} {percent(row[m]['rate'])} ({percent(row[m]['low'])} to {percent(row[m]['high'])}), n = {row[m]['n']}"
-        for m in ("success", "intact")
-    ]
-    return "<br>".join([f"{called} {row['strength']:g}", *rates, f"clean KL {row['clean_kl']:.4f} nats per token"])
-
-
-def _line(points: Sequence[Mapping[str, Any]], measure: str, style: Style, name: str, *, legend: bool, called: str) -> Scatter:
-    return Scatter(
-        x=[row["strength"] for row in points],
-        y=[_value(row, measure) for row in points],
-        name=label(name),
-        legendgroup=name,
-        showlegend=legend,
-        mode="lines+markers",
-        line={"color": style.colour, "width": 2, "dash": style.dash},
-        marker={"color": style.colour, "size": 8, "symbol": style.symbol},
-        customdata=[_hover(row, called) for row in points],
-        hovertemplate=f"<b>{label(name)}</b><br>%{{customdata}}<extra></extra>",
-    )
 
 
 def _band(points: Sequence[Mapping[str, Any]], measure: str, style: Style, name: str) -> Scatter:

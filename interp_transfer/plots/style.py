@@ -6,7 +6,7 @@ transparent, and a page may replace the colours of text and grid.
 """
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,3 +107,30 @@ def layout(title: str, height: int) -> dict[str, Any]:
 def axis(**changes: Any) -> dict[str, Any]:
     """An axis with a faint grid, with margins that fit its labels."""
     return {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": True, "fixedrange": True, **changes}
+
+
+RATES = axis(range=[-0.03, 1.03], tickformat=".0%", tickvals=[0, 0.5, 1])
+"""An axis of shares."""
+
+
+def curve(name: str, style: Style, hover: Sequence[str], opacity: float = 1.0) -> dict[str, Any]:
+    """Options of the plotly line of a condition, with a marker and a text at each point; thinner if it is pale."""
+    solid = opacity == 1
+    return {
+        "name": label(name),
+        "legendgroup": name,
+        "opacity": opacity,
+        "mode": "lines+markers",
+        "line": {"color": style.colour, "width": 2 if solid else 1.2, "dash": style.dash},
+        "marker": {"color": style.colour, "size": 8 if solid else 5, "symbol": style.symbol},
+        "customdata": hover,
+        "hovertemplate": f"<b>{label(name)}</b><br>%{{customdata}}<extra></extra>",
+    }
+
+
+def shares(row: Mapping[str, Any]) -> str:
+    """Success and intact of a row of result.json, with their intervals and n, a line each."""
+    return "<br>".join(
+        f"{m} {percent(row[m]['rate'])} ({percent(row[m]['low'])} to {percent(row[m]['high'])}), n = {row[m]['n']}"
+        for m in ("success", "intact")
+    )
