@@ -36,7 +36,7 @@ def features(
     from interp_transfer.studies.features import features_study
 
     saes = {"source_sae": source_sae, "target_sae": target_sae, "source_site": source_site, "target_site": target_site}
-    sizes = {"candidates": candidates, "listed": listed, "n": n, "seed": seed}
+    sizes: dict[str, Any] = {"candidates": candidates, "listed": listed, "n": n, "seed": seed}
     chosen = named_task(task, options)
     with resumable(out):
         result = features_study(chosen, source, target, how=TaskOptions(**options), mapper=mapper, out=out, **saes, **sizes)
