@@ -26,7 +26,7 @@ from interp_transfer.activations.finite import all_finite
 from interp_transfer.io import hashed
 from interp_transfer.mapping.distributed import check_same as check_same_in_all_ranks
 from interp_transfer.mapping.distributed import from_first, gathered, rank_and_size, summed
-from interp_transfer.mapping.kinds import KINDS, RIDGES, Kind, Problem, find_kind
+from interp_transfer.mapping.kinds import KINDS, Kind, Problem, find_kind
 from interp_transfer.mapping.kl_loss import KLLoss
 from interp_transfer.mapping.mappers import Card, Mapper
 from interp_transfer.mapping.moments import Block, Moments, RunningMoments, all_reduced
@@ -37,7 +37,7 @@ from interp_transfer.models.identity import Space, identity
 from interp_transfer.names import did_you_mean
 from interp_transfer.vectors.vector import check_same
 
-__all__ = ["KINDS", "check_kind", "fit", "fit_each"]
+__all__ = ["KINDS", "check_kind", "fit"]
 
 MASSIVE = 10.0
 """Rows longer than so many times the median length count as massive."""
@@ -158,42 +158,6 @@ def fit(
         massive_rows=seen.apart + seen_held.apart,
     )
     return mapper
-
-
-def fit_each(
-    pairs: PairedActivations,
-    kind: str = "affine",
-    *,
-    site_pairs: Sequence[tuple[str, str]] | None = None,
-    ridge: float | None = None,
-    **options: Any,
-) -> dict[tuple[str, str], Mapper]:
-    """Fit a mapper for each of several site pairs, all with the same ridge penalty.
-
-    Maps that are used together should shrink equally; with a penalty of its own, the map with the smallest error would shrink
-    least and dominate. Kinds without a ridge are fitted independently.
-
-    Args:
-        pairs: from ``collect`` with several sites.
-        kind: as for ``fit``.
-        site_pairs: the site pairs; all if None.
-        ridge: the penalty; the one of ``kinds.RIDGES`` with the smallest sum of held-out FVUs of affine maps if None.
-        options: as for ``fit``.
-
-    Raises:
-        ValueError: as ``fit``.
-    """
-    chosen = list(pairs.site_pairs if site_pairs is None else site_pairs)
-    known = find_kind(kind)
-    if "ridge" not in [f.name for f in fields(known.settings)] or known.needs_models:
-        if ridge is not None:
-            raise ValueError(f"{kind!r} has no ridge to share: leave it out, or choose affine, low_rank or residual")
-        return {pair: fit(pairs, kind, sites=pair, **options) for pair in chosen}
-    if ridge is None:
-        shared = {name: options[name] for name in ("seed", "held_out", "massive") if name in options}
-        errors = {r: sum(fit(pairs, "affine", sites=pair, ridge=r, **shared).card.fvu for pair in chosen) for r in RIDGES}
-        ridge = min(errors, key=lambda r: errors[r])
-    return {pair: fit(pairs, kind, sites=pair, ridge=ridge, **options) for pair in chosen}
 
 
 def check_kind(kind: str, settings: Mapping[str, Any] | None = None) -> str:

@@ -4,16 +4,16 @@ They are in memory or in a store on disk (`stored`). Both are read through `part
 shuffled batches.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp_transfer.activations.align import AlignmentReport
-from interp_transfer.mapping.row_blocks import BLOCK_ROWS, CollectedPart, MemoryPart
+from interp_transfer.mapping.row_blocks import CollectedPart, MemoryPart
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.sites import join_sites
 
@@ -185,14 +185,6 @@ class PairedActivations:
         _, x, y = self.rows(pair)
         chosen = self._indices(texts)
         return MemoryPart(x[chosen].float(), y[chosen].float())
-
-    def target_rows(
-        self, texts: Bool[Tensor, " text"], pair: tuple[str, str] | None = None
-    ) -> Iterator[tuple[Int[Tensor, " row"], Float[Tensor, "row d_target"]]]:
-        """Yield the target's tokens and rows of some texts, block by block."""
-        _, _, y = self.rows(pair)
-        for chosen in self._indices(texts).split(BLOCK_ROWS):
-            yield self.target_token[chosen], y[chosen].float()
 
     def _texts(self) -> Int[Tensor, " text"]:
         """Numbers of the texts that have rows, in order."""

@@ -111,12 +111,6 @@ class StoredPairs(PairedActivations):
         _, x, y = self.rows(pair)
         return StoredPart(self.store, x.names, y.names, self._runs(texts))
 
-    def target_rows(self, texts: Bool[Tensor, " text"], pair: tuple[str, str] | None = None) -> Any:
-        """See ``PairedActivations.target_rows``."""
-        _, _, y = self.rows(pair)
-        for rows in self.store.blocks(columns=[*self.target_token.names, *y.names], rows=self._runs(texts)):
-            yield side_by_side(rows, self.target_token.names), side_by_side(rows, y.names).float()
-
     @cached_property
     def _ends(self) -> tuple[Int[Tensor, " span"], Int[Tensor, " span"]]:
         """The text numbers in the order of the rows, and the row after the last of each."""

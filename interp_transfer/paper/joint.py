@@ -10,11 +10,16 @@ answer their reviewers that steering, not moving, is the bottleneck, and suggest
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from interp_transfer.activations.positions import Positions
 from interp_transfer.evaluation.evaluator import Condition, Evaluator, condition
 from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.mapping.fit import fit
+from interp_transfer.mapping.kinds import RIDGES, find_kind
+from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import check_site
 from interp_transfer.progress import progress_bar
@@ -61,6 +66,29 @@ class Joint:
     def interventions(self) -> tuple[Intervention, ...]:
         """One for each step, to be applied together."""
         return tuple(step.intervention for step in self.steps)
+
+
+def fit_each(pairs: PairedActivations, kind: str = "affine", **options: Any) -> dict[tuple[str, str], Mapper]:
+    """Fit a mapper for each of several site pairs, all with the same ridge penalty.
+
+    Maps that are used together should shrink equally; with a penalty of its own, the map with the smallest error would shrink
+    least and dominate. Unless ``ridge`` is given, it is the one of ``kinds.RIDGES`` with the smallest sum of held-out FVUs of
+    affine maps. Kinds without a ridge are fitted independently.
+
+    Args:
+        pairs: from ``collect`` with several sites.
+        kind: as for ``fit``.
+        options: as for ``fit``.
+
+    Raises:
+        ValueError: as ``fit``.
+    """
+    known, chosen = find_kind(kind), pairs.site_pairs
+    if "ridge" not in options and "ridge" in [f.name for f in fields(known.settings)] and not known.needs_models:
+        shared = {name: options[name] for name in ("seed", "held_out", "massive") if name in options}
+        errors = {r: sum(fit(pairs, "affine", sites=pair, ridge=r, **shared).card.fvu for pair in chosen) for r in RIDGES}
+        options["ridge"] = min(errors, key=lambda r: errors[r])
+    return {pair: fit(pairs, kind, sites=pair, **options) for pair in chosen}
 
 
 def best_joint(

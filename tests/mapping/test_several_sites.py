@@ -1,4 +1,4 @@
-"""Maps from several sites at once, and several maps under one penalty."""
+"""Maps from several sites at once."""
 
 from typing import Any
 
@@ -7,8 +7,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.activations.align import same_tokens
-from interp_transfer.mapping.fit import fit, fit_each
-from interp_transfer.mapping.kinds import RIDGES
+from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.load import load_model
@@ -107,15 +106,3 @@ def test_what_does_not_belong_together_is_refused():
         side_by_side([one, other])
     with pytest.raises(ValueError, match="two models"):
         side_by_side([one, SteeringVector(torch.ones(2), B, TARGET)])
-
-
-def test_maps_of_several_pairs_share_the_penalty_of_the_least_error():
-    pairs = planted()
-    mappers = fit_each(pairs, "affine")
-    shared = {mapper.card.settings["ridge"] for mapper in mappers.values()}
-    assert len(shared) == 1
-    errors = {r: sum(fit(pairs, "affine", sites=p, ridge=r).card.fvu for p in pairs.site_pairs) for r in RIDGES}
-    assert shared == {min(errors, key=lambda r: errors[r])}
-    assert set(fit_each(pairs, "procrustes")) == set(pairs.site_pairs)
-    with pytest.raises(ValueError, match="no ridge to share"):
-        fit_each(pairs, "procrustes", ridge=0.1)

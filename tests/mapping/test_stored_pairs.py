@@ -20,17 +20,15 @@ from interp_transfer.activations.agreement import Agreement, fvu, mean_cosine, n
 from interp_transfer.activations.store.manifest import MANIFEST, columns_like, read_manifest
 from interp_transfer.activations.store.reader import open_store
 from interp_transfer.activations.store.writer import StoreWriter
-from interp_transfer.mapping import pair_reader, row_blocks, stored
-from interp_transfer.mapping.controls import token_means
+from interp_transfer.mapping import pair_reader, row_blocks
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.stored import StoredPairs, open_pairs
-from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.load import load_model
 from interp_transfer.vectors.vector import SteeringVector
 from tests.checkpoints import make_checkpoint, word_tokenizer
+from tests.planted_pairs import S, T, planted
 
-S, T = "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dogs", "run", "far", "from", "home", "they", "say", "12", "+", "7"]
 
 
@@ -80,28 +78,6 @@ def assert_same(one: PairedActivations, other: PairedActivations) -> None:
 def figures(pairs: PairedActivations) -> tuple[Any, ...]:
     report = pairs.alignment
     return report.strategy, len(report), report.coverage, report.gap, report.peeks, report.examples, pairs.dropped
-
-
-def planted(rows: int, folder: Path, shard_rows: int = 700, massive: bool = False) -> tuple[PairedActivations, StoredPairs]:
-    """Pairs with a map between them, in memory and in a store, some thirty rows to a text."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(rows, 6, generator=generator) * torch.arange(1, 7) + 3
-    y = torch.tanh(x @ torch.randn(6, 9, generator=generator) / 9) * 5 + 0.1 * torch.randn(rows, 9, generator=generator)
-    if massive:
-        x[::30, 2], y[::30, 4] = 3000.0, -500.0
-    texts, tokens = torch.arange(rows) // 30, torch.randint(0, 7, (rows,), generator=generator)
-    block = {stored.SOURCE + S: x, stored.TARGET + T: y, "text_index": texts, "target_token": tokens}
-    names = [ModelIdentity("a", "1" * 16), ModelIdentity("b", "2" * 16)]
-    plain = [{"name": m.name, "fingerprint": m.fingerprint, "processing": m.processing} for m in names]
-    meta = {"holds": stored.FORMAT, "source": plain[0], "target": plain[1], "sites": [[S, T]], "strategy": "same_tokens"}
-    state = {"pairs": rows, "target_tokens": rows}
-    with StoreWriter(folder, columns_like(block), meta, shard_rows=shard_rows) as writer:
-        for start in range(0, rows, 300):
-            part = {name: column[start : start + 300] for name, column in block.items()}
-            writer.append(part, upto=start // 30 + 10, state=state)
-    found = open_pairs(folder)
-    memory = PairedActivations({S: x}, {T: y}, ((S, T),), texts, tokens, names[0], names[1], found.alignment)
-    return memory, found
 
 
 # --- pair_reader
@@ -438,7 +414,6 @@ def test_fitting_holds_no_more_than_a_buffer(tmp_path: Path, monkeypatch: pytest
     fit(disk, "affine")
     fit(disk, "autoencoder", epochs=1)
     fit(disk.shuffled(0), "affine")
-    token_means(disk)
     assert 256 <= most <= 2048, "a block of the store at most"
 
 
@@ -488,14 +463,6 @@ def test_pairs_on_disk_can_be_reversed(tmp_path: Path) -> None:
     torch.testing.assert_close(back(memory.target[T]), fit(memory.reversed(), "affine")(memory.target[T]), rtol=1e-6, atol=1e-6)
     assert fit(disk.reversed().shuffled(0), "affine").card.fvu > 0.95
     assert (disk.reversed().source_model, disk.reversed().site_pairs) == (disk.target_model, ((T, S),))
-
-
-def test_token_means_from_disk(tmp_path: Path) -> None:
-    memory, disk = planted(3000, tmp_path)
-    one, other = token_means(memory), token_means(disk)
-    assert torch.equal(one.ids, other.ids) and other.fvu == pytest.approx(one.fvu, rel=1e-9)
-    torch.testing.assert_close(other.means, one.means)
-    torch.testing.assert_close(other.rest, one.rest)
 
 
 def test_columns_on_disk_are_sliced_as_tensors_are(tmp_path: Path) -> None:

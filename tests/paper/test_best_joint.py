@@ -10,10 +10,9 @@ from interp_transfer.evaluation.clean_kl import CleanKL
 from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.transforms import Ablate, Noise
-from interp_transfer.mapping.fit import fit_each
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.paper import joint as module
-from interp_transfer.paper.joint import Joint, best_joint
+from interp_transfer.paper.joint import Joint, best_joint, fit_each
 from interp_transfer.stats import Estimate, rate
 from interp_transfer.vectors.extract import extract_each
 

@@ -13,10 +13,10 @@ from interp_transfer.evaluation.capability.tasks import evaluate
 from interp_transfer.evaluation.side_effects import side_effects
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.mapping.controls import token_means
 from interp_transfer.models.identity import identity
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of, value_range
 from interp_transfer.paper.setup import MappedModels
+from interp_transfer.paper.token_means import token_means
 from interp_transfer.plugins import known_model
 
 REPLACED = "full replacement"

@@ -13,8 +13,7 @@ from interp_transfer.evaluation.evaluator import Condition
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.mapping.collect import collect
-from interp_transfer.mapping.fit import fit_each
-from interp_transfer.paper.joint import best_joint
+from interp_transfer.paper.joint import best_joint, fit_each
 from interp_transfer.paper.rows import Row
 from interp_transfer.paper.setup import TwoModels, shares
 from interp_transfer.search.strengths import Steer, judge_pooled

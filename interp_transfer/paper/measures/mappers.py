@@ -16,7 +16,6 @@ from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import teacher_forced_each
 from interp_transfer.interventions.transforms import MeanAblate
-from interp_transfer.mapping.controls import token_means
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import DEFAULT_MODE
 from interp_transfer.models.tokens import tokenize
@@ -31,6 +30,7 @@ from interp_transfer.paper.rows import (
     value_range,
 )
 from interp_transfer.paper.setup import TwoModels, shares
+from interp_transfer.paper.token_means import token_means
 from interp_transfer.stats import Estimate, mean_interval
 
 AFFINE = ("affine", "procrustes")

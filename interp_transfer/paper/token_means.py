@@ -1,14 +1,17 @@
 """A control for mappers: the target's mean activation for each token."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp_transfer.activations.agreement import Agreement
 from interp_transfer.interventions.transforms import At
 from interp_transfer.mapping.pairs import PairedActivations
+from interp_transfer.mapping.row_blocks import BLOCK_ROWS
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,7 +59,7 @@ def token_means(
     judged = pairs.held_out(held_out, seed)
     ids, counts = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.float64)
     sums = torch.zeros(0, y.shape[1], dtype=torch.float64)
-    for tokens, rows in pairs.target_rows(~judged, sites):
+    for tokens, rows in _blocks(pairs, y, ~judged):
         union = torch.cat([ids, tokens]).unique()
         if len(union) > len(ids):
             place = torch.searchsorted(union, ids)
@@ -68,6 +71,16 @@ def token_means(
         sums.index_add_(0, which, rows.double())
     means = TokenMeans(ids, (sums / counts[:, None]).float(), (sums.sum(dim=0) / counts.sum()).float())
     agreement = Agreement()
-    for tokens, rows in pairs.target_rows(judged, sites):
+    for tokens, rows in _blocks(pairs, y, judged):
         agreement.update(rows, means.of(tokens))
     return replace(means, fvu=agreement.fvu)
+
+
+def _blocks(
+    pairs: PairedActivations, y: Any, texts: Bool[Tensor, " text"]
+) -> Iterator[tuple[Int[Tensor, " row"], Float[Tensor, "row d_target"]]]:
+    """The target's tokens and rows of some texts, block by block, from memory or from a store."""
+    for start in range(0, len(pairs), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        chosen = texts[pairs.text_index[block]]
+        yield pairs.target_token[block][chosen], y[block][chosen].float()
