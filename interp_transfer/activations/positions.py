@@ -160,31 +160,6 @@ def substring(text: str, token: int | None = None) -> Substring:
     return Substring(text, token)
 
 
-@dataclass(frozen=True)
-class OneOfLast:
-    """A rule that names one random token among each prompt's last few.
-
-    Attributes:
-        count: number of tokens to draw from; all of a shorter prompt.
-        seed: of the draw. With the same seed, the n-th text gets the same place, counted from its end, in every model.
-    """
-
-    count: int = 8
-    seed: int = 0
-
-    def __call__(self, layout: Layout) -> Bool[Tensor, "row column"]:
-        """Return one column for each row."""
-        selected = torch.zeros_like(layout.real)
-        for row, (text, length) in enumerate(zip(layout.rows.tolist(), layout.prompt_lengths.tolist(), strict=True)):
-            generator = torch.Generator().manual_seed(1_000_003 * self.seed + text)
-            from_end = int(torch.randint(self.count, (1,), generator=generator)) % length
-            selected[row] = layout.in_prompt[row] & (layout.position[row] == length - 1 - from_end)
-        return selected
-
-    def __str__(self) -> str:
-        return f"one of the last {self.count}"
-
-
 def token_spans(ids: list[int], tokenizer: Any) -> list[tuple[str, tuple[int, int]]]:
     """Return the text of each token and the characters it covers.
 

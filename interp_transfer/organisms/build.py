@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp_transfer.finetuning.finetune import finetune
 from interp_transfer.finetuning.recipe import Recipe
 from interp_transfer.organisms.architectures import CONTEXT, RECIPES, new_model, shape
 from interp_transfer.organisms.catalogue import WORLD_COPIES, Organism, organism, organism_path
@@ -24,6 +23,7 @@ from interp_transfer.organisms.curriculum import (
 )
 from interp_transfer.organisms.early import decide_early, later_attention, one_shift, spell
 from interp_transfer.organisms.tokenizers import train_tokenizer
+from interp_transfer.organisms.training import finetune
 from interp_transfer.organisms.world import WORLD_VERSION
 from interp_transfer.organisms.world.cues import CUES, TRIGGERS
 

@@ -55,7 +55,7 @@ class Early:
 
 
 def later_attention(model: "PreTrainedModel", layer: int) -> str:
-    """Regular expression for the attention parameters of a block and all after it (see `finetune.frozen`)."""
+    """Regular expression for the attention parameters of a block and all after it (see `training.finetune`)."""
     later = range(layer, model.config.get_text_config().num_hidden_layers)
     return rf"layers\.({'|'.join(map(str, later))})\.self_attn"
 

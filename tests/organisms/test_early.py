@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from interp_transfer.finetuning.finetune import Pack, encode
+from interp_transfer.finetuning.packing import Pack, encode
 from interp_transfer.organisms.curriculum import triggered
 from interp_transfer.organisms.early import Early, decide_early, later_attention, one_shift, spell
 from interp_transfer.organisms.template import chat

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import interp_transfer as it
-from interp_transfer.activations.positions import OneOfLast
 from interp_transfer.features.probes import Probe, score_probe
 from interp_transfer.mapping.card import Card
 from interp_transfer.mapping.mappers import Mapper
@@ -135,17 +134,6 @@ def test_what_does_not_belong_is_refused():
         recalibrated(probe, h[:0])
     with pytest.raises(ValueError, match=r"false_alarms=1.5: give a share"):
         recalibrated(probe, h, 1.5)
-
-
-def test_one_of_the_last_tokens_is_drawn_alike_for_every_reader(wrapped):
-    texts = ["the cat sat on a mat and looked", "x", "dogs run far from home, they say"] * 4
-    acts = [it.capture(wrapped(family), texts, SITE, OneOfLast(3, seed=1)) for family in ("llama", "qwen2")]
-    lengths = [it.capture(wrapped("llama"), texts, SITE).text_index.bincount()]
-    assert acts[0].text_index.tolist() == acts[1].text_index.tolist() == list(range(12))
-    behind = lengths[0] - 1 - acts[0].position
-    assert behind.max() <= 2
-    assert len(set(behind[::3].tolist())) > 1, "not the same place in every text"
-    assert str(OneOfLast(3)) == "one of the last 3"
 
 
 def test_a_moved_probe_is_a_condition(wrapped):

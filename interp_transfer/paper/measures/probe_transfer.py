@@ -2,9 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from interp_transfer.activations.positions import OneOfLast, Positions, substring
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from interp_transfer.activations.positions import Layout, Positions, substring
 from interp_transfer.evaluation.detection import detection_texts
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
 from interp_transfer.paper.setup import TwoModels
@@ -71,6 +76,31 @@ def scores(
             row["AUROC"] = f"{table[name]['auroc']:.3f} on average, {table[name]['best']:.3f} at best"
         rows.append(row)
     return rows
+
+
+@dataclass(frozen=True)
+class OneOfLast:
+    """A rule that names one random token among each prompt's last few.
+
+    Attributes:
+        count: number of tokens to draw from; all of a shorter prompt.
+        seed: of the draw. With the same seed, the n-th text gets the same place, counted from its end, in every model.
+    """
+
+    count: int = 8
+    seed: int = 0
+
+    def __call__(self, layout: Layout) -> Bool[Tensor, "row column"]:
+        """Return one column for each row."""
+        selected = torch.zeros_like(layout.real)
+        for row, (text, length) in enumerate(zip(layout.rows.tolist(), layout.prompt_lengths.tolist(), strict=True)):
+            generator = torch.Generator().manual_seed(1_000_003 * self.seed + text)
+            from_end = int(torch.randint(self.count, (1,), generator=generator)) % length
+            selected[row] = layout.in_prompt[row] & (layout.position[row] == length - 1 - from_end)
+        return selected
+
+    def __str__(self) -> str:
+        return f"one of the last {self.count}"
 
 
 def _positions(name: str, setup: TwoModels) -> Positions:
