@@ -1,13 +1,15 @@
 """The record of a fitted mapper (`Card`), and its model card.
 
-The model card is the README.md next to the weights. It shows the content of `Card`, all of it measured.
+The model card is the README.md next to the weights (`card.md.j2`). It shows the content of `Card`, all of it measured.
 """
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from interp_transfer.models.identity import Space
 
@@ -15,18 +17,6 @@ LIBRARY = "interp_transfer"
 PAPER = "https://arxiv.org/abs/2503.04429"
 CURVE_ROWS = 8
 """A longer training curve is shown at this number of evenly spaced epochs, and at its best epoch."""
-
-_CITATION = """\
-@inproceedings{oozeer2025activation,
-  title     = {Activation Space Interventions Can Be Transferred Between Large Language Models},
-  author    = {Oozeer, Narmeen Fatimah and Nathawani, Dhruv and Prakash, Nirmalendu and Lan, Michael and Harrasse, Abir
-               and Abdullah, Amirali},
-  booktitle = {Proceedings of the 42nd International Conference on Machine Learning},
-  series    = {PMLR},
-  volume    = {267},
-  year      = {2025},
-  note      = {arXiv:2503.04429}
-}"""
 
 
 @dataclass(frozen=True)
@@ -87,73 +77,26 @@ def model_card(source: Space, target: Space, card: Card, data: ModelCardData, na
         data: metadata at the top of the card.
         name: repository or folder that the card's example passes to ``Mapper.from_pretrained``.
     """
-    control = "**A control: it was fitted on exchanged partners and should explain nothing.**\n\n" if card.shuffled else ""
-    spaces = [
-        (side, space.model.name, space.model.fingerprint, space.model.processing, space.site, space.d)
-        for side, space in (("source", source), ("target", target))
-    ]
-    fit = [
-        ("kind", card.kind),
-        ("parameters", f"{card.parameters:,}"),
-        ("rows fitted", f"{card.rows:,}"),
-        ("rows held out", f"{card.held_out_rows:,}"),
-        ("fraction of variance unexplained, held out", f"{card.fvu:.4f} (0 is perfect, 1 as good as the mean)"),
-        ("cosine between mapped and true rows, held out", f"{card.cosine:.4f}"),
-        ("length of mapped over true rows, held out", f"{card.norm_ratio:.4f}"),
-        ("alignment of the tokens", card.alignment),
-        ("rows of massive length, not fitted", f"{card.massive_rows:,}"),
-        ("seed", card.seed),
-        *((f"setting {key}", json.dumps(value)) for key, value in card.settings.items()),
-    ]
-    curve = ""
-    if card.curve:
-        last, best = len(card.curve) - 1, card.curve.index(min(card.curve))
-        shown = sorted({best, *(round(i * last / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS))})
-        epochs = [(i + 1, f"{card.curve[i]:.5g}") for i in shown]
-        kept = f"{card.training} The weights of epoch {best + 1} were kept."
-        curve = f"## Training\n\n{kept}\n\n{_table(('epoch', 'held-out loss'), epochs)}"
-    return ModelCard(
-        f"""---
-{data.to_yaml()}
----
-
-# {card.kind}: {source.model.name} to {target.model.name}
-
-{control}A map from the activations of `{source.model.name}` at `{source.site}` to those of `{target.model.name}` at
-`{target.site}`, fitted with interp_transfer. It moves steering vectors from the first model to the second.
-
-```python
-import interp_transfer as it
-mapper = it.Mapper.from_pretrained({json.dumps(name)})
-moved = mapper.transfer(vector)  # a SteeringVector of the source at its site
-```
-
-It refuses vectors of other models and sites. Maps do not preserve lengths: compare the moved vector's length with a native
-vector's before you interpret strengths.
-
-## Models
-
-{_table(("", "model", "fingerprint", "weight processing", "site", "dimensions"), spaces)}
-## Fit
-
-{_table(("", ""), fit)}
-{curve}
-## Citation
-
-The mapper was fitted with interp_transfer. The method is from [{PAPER}]({PAPER}):
-
-```bibtex
-{_CITATION}
-```
-"""
+    last = max(len(card.curve) - 1, 0)
+    best = card.curve.index(min(card.curve)) if card.curve else 0
+    shown = {best, *(round(i * last / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS))}
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
+    text = environment.get_template("card.md.j2").render(
+        source=source,
+        target=target,
+        card=card,
+        data=data,
+        name=name,
+        best=best + 1,
+        epochs=[i + 1 for i in sorted(shown)],
+        paper=PAPER,
+        json=json.dumps,
+    )
+    return ModelCard(text)
 
 
 def is_our_card(text: str) -> bool:
     """Return whether a README.md is a mapper's model card, which may be overwritten."""
     return text.startswith("---\n") and f"\nlibrary_name: {LIBRARY}\n" in text.split("\n---\n")[0] + "\n"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
