@@ -22,10 +22,10 @@ from typeguard import TypeCheckError, check_type
 from interp_transfer.io import checked, read_tensors, write_json, write_tensors
 from interp_transfer.mapping.card import LIBRARY, PAPER, Card, is_our_card, model_card
 from interp_transfer.mapping.hub import fetch, hub_errors, local_folder
-from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, applicable_mode, find_mode, find_norm, move
+from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, MODES, NORMS, applicable_mode, move
 from interp_transfer.mapping.networks import make_core
 from interp_transfer.models.identity import ModelIdentity, Space
-from interp_transfer.names import first_line
+from interp_transfer.names import find, first_line
 from interp_transfer.vectors.vector import SteeringVector, check_same
 
 FORMAT = "interp_transfer.mapper/1"
@@ -115,8 +115,8 @@ class Mapper(
             ValueError: for a vector of another model or site, an unknown mode or norm, or a vector without the evidence that
                 the mode or the norm needs.
         """
-        find_mode(mode)
-        give_norm = find_norm(norm)
+        find(mode, MODES, "mode")
+        give_norm = find(norm, NORMS, "norm")
         check_same(vector.model, self.source.model, "this vector and the mapper's source are")
         if vector.site != self.source.site:
             raise ValueError(

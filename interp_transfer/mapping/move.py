@@ -119,19 +119,10 @@ def move(f: Map, vector: SteeringVector, mode: str = DEFAULT_MODE) -> tuple[Floa
     Raises:
         ValueError: for an unknown mode, or a vector without the evidence that the mode needs.
     """
-    direction = find_mode(mode)(f, vector)
+    direction = find(mode, MODES, "mode")(f, vector)
     if isinstance(vector.evidence, Reference):
         return direction, Reference(f(vector.evidence.activations))
     return direction, tuple(_moved_contrast(f, contrast) for contrast in vector.evidence)
-
-
-def find_mode(mode: str) -> Mode:
-    """Return a mode by name.
-
-    Raises:
-        ValueError: naming the closest.
-    """
-    return find(mode, MODES, "mode")
 
 
 def as_mapped(moved: SteeringVector, vector: SteeringVector) -> SteeringVector:  # noqa: ARG001
@@ -171,15 +162,6 @@ def spread(evidence: Evidence) -> float:
 
 
 NORMS: dict[str, Norm] = {"mapped": as_mapped, "spread": at_spread}
-
-
-def find_norm(norm: str) -> Norm:
-    """Return a norm by name.
-
-    Raises:
-        ValueError: naming the closest.
-    """
-    return find(norm, NORMS, "norm")
 
 
 def starting_points(evidence: Evidence) -> Float[Tensor, "n d_source"]:

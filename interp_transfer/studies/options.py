@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from interp_transfer.names import did_you_mean
+from interp_transfer.names import did_you_mean, find
 
 DEFAULT_N = 200
 VALIDATION_PROMPTS = 40
@@ -112,11 +112,11 @@ class RunOptions(TaskOptions):
     def __post_init__(self) -> None:
         from interp_transfer.activations.align import find_strategy
         from interp_transfer.mapping.fit import check_kind
-        from interp_transfer.mapping.move import find_mode, find_norm
+        from interp_transfer.mapping.move import MODES, NORMS
 
         check_kind(self.mapper, self.settings)
-        find_mode(self.mode)
-        find_norm(self.norm)
+        find(self.mode, MODES, "mode")
+        find(self.norm, NORMS, "norm")
         find_strategy(self.alignment)
         counts = {"directions": self.directions, "seeds": self.seeds, "n_validation": self.n_validation}
         for name, count in counts.items():
