@@ -31,7 +31,7 @@ from interp_transfer.mapping.kl_loss import KLLoss
 from interp_transfer.mapping.mappers import Card, Mapper
 from interp_transfer.mapping.moments import Block, Moments, RunningMoments, all_reduced
 from interp_transfer.mapping.pairs import PairedActivations
-from interp_transfer.mapping.row_blocks import BLOCK_ROWS, CollectedPart, Part, Transformed, regrouped
+from interp_transfer.mapping.row_blocks import BLOCK_ROWS, CollectedPart, Transformed, regrouped
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import Space, identity
 from interp_transfer.names import did_you_mean
@@ -232,7 +232,7 @@ class _Seen:
         self.moments = all_reduced(running.result())
         *self.bad, self.apart, self.long = summed(torch.tensor([*self.bad, self.apart, self.long])).tolist()
         self.opposite = summed(self.opposite)
-        self.part: Part = part.where(massive.ordinary, self.moments.rows) if self.apart else part
+        self.part: CollectedPart = part.where(massive.ordinary, self.moments.rows) if self.apart else part
 
     def _ordinary(self, part: CollectedPart, massive: _Massive) -> Iterator[Block]:
         for x, y in part.blocks(*rank_and_size()):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,37 +19,9 @@ Keep = Callable[[Block], Bool[Tensor, " row"]]
 """Selects rows of a block."""
 
 
-@runtime_checkable
-class Part(Protocol):
-    """Paired rows, in float32. ``len`` is their number."""
-
-    def __len__(self) -> int: ...
-
-    def blocks(self, rank: int = 0, size: int = 1) -> Iterator[Block]:
-        """Iterate over all rows in order, a block at a time; of several ranks, over this rank's share."""
-        ...
-
-    def batches(self, size: int, seed: int) -> Iterator[Block]:
-        """Iterate over all rows, each once, in random order."""
-        ...
-
-
-@runtime_checkable
-class CollectedPart(Part, Protocol):
-    """Paired rows as they were collected."""
-
-    def sample(self) -> Iterator[Block]:
-        """Return a sample of all rows: all of them in memory, about ``SAMPLE_ROWS`` in a store."""
-        ...
-
-    def where(self, keep: Keep, rows: int) -> Part:
-        """Return the rows that ``keep`` selects; ``rows`` is their number."""
-        ...
-
-
 @dataclass(frozen=True)
 class MemoryPart:
-    """Rows in memory.
+    """Paired rows in memory, in float32.
 
     Attributes:
         x: rows of the source.
@@ -64,14 +35,14 @@ class MemoryPart:
         return len(self.x)
 
     def blocks(self, rank: int = 0, size: int = 1) -> Iterator[Block]:
-        """Iterate over slices of the rows."""
+        """Iterate over slices of the rows in order; of several ranks, over this rank's share."""
         first, last = _share(len(self), rank, size)
         for start in range(first, last, BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, last)
             yield self.x[start:stop], self.y[start:stop]
 
     def batches(self, size: int, seed: int) -> Iterator[Block]:
-        """Iterate over the rows in a random permutation."""
+        """Iterate over the rows, each once, in a random permutation."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         for chosen in order.split(size):
             yield self.x[chosen], self.y[chosen]
@@ -81,7 +52,7 @@ class MemoryPart:
         return self.blocks()
 
     def where(self, keep: Keep, rows: int) -> "MemoryPart":
-        """Return a copy of some rows."""
+        """Return a copy of the rows that ``keep`` selects; ``rows`` is their number."""
         chosen = torch.cat([keep(block) for block in self.blocks()])
         part = MemoryPart(self.x[chosen], self.y[chosen])
         assert len(part) == rows
@@ -90,7 +61,7 @@ class MemoryPart:
 
 @dataclass(frozen=True)
 class StoredPart:
-    """Rows on disk. Memory holds a block of them, or the buffer that batches are drawn from.
+    """Paired rows on disk, read in float32. Memory holds a block of them, or the buffer that batches are drawn from.
 
     Attributes:
         store: the store.
@@ -147,6 +118,10 @@ class StoredPart:
                 yield block[0][chosen], block[1][chosen]
 
 
+CollectedPart = MemoryPart | StoredPart
+"""Paired rows as they were collected."""
+
+
 @dataclass(frozen=True)
 class Transformed:
     """The rows of another part after a change, such as scaling.
@@ -156,7 +131,7 @@ class Transformed:
         change: function of a block; it keeps the number of rows.
     """
 
-    part: Part
+    part: CollectedPart
     change: Callable[[Block], Block]
 
     def __len__(self) -> int:
@@ -169,6 +144,9 @@ class Transformed:
     def batches(self, size: int, seed: int) -> Iterator[Block]:
         """Iterate over the changed batches of the part."""
         return map(self.change, self.part.batches(size, seed))
+
+
+Part = CollectedPart | Transformed
 
 
 def side_by_side(rows: Rows, names: Sequence[str]) -> Tensor:
