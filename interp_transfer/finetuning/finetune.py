@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp_transfer.finetuning.attention import attention_in_float32
 from interp_transfer.finetuning.checkpoints import resume
-from interp_transfer.finetuning.packing import Pack, Pad, Row
+from interp_transfer.finetuning.packing import Batches, Row
 from interp_transfer.finetuning.recipe import Recipe
 from interp_transfer.io import hashed
 from interp_transfer.models.checkpoints import no_progress_bars
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def train(
     model: "PreTrainedModel",
     rows: Sequence[Row],
-    batches: Pack | Pad,
+    batches: Batches,
     recipe: Recipe,
     checkpoints: Path,
     *,
@@ -63,7 +63,7 @@ def train(
         **{key: value for key, value in asdict(recipe).items() if key != "checkpoint_every"},
         "examples": hashed(list(rows)),
         "initial weights": weights_fingerprint(model),
-        "batches": repr(batches),
+        "batches": type(batches).__name__,
         "accumulate": accumulate,
         "bfloat16": autocast,
         **also,

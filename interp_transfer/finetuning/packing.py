@@ -5,16 +5,19 @@ batch is either packed (several examples in a row that do not attend to each oth
 padded on the right (any model, any attention kernel). Both give the same loss.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Row = dict[str, list[int]]
 """One example: `input_ids` and `labels`, of equal length."""
+
+Batches = Callable[[Sequence[Row]], dict[str, Any]]
+"""Makes the model inputs of a batch of examples."""
 
 IGNORED = -100
 """The label that torch's cross entropy ignores."""
@@ -85,28 +88,13 @@ def packing_for(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
     return Pack(min(_ROW, max_length), padding_token(tokenizer))
 
 
-@dataclass(frozen=True)
-class Pad:
-    """Examples of a batch as rows of equal length, padded on the right.
+def padding_for(tokenizer: "PreTrainedTokenizerBase") -> Batches:
+    """What pads the examples of a batch on the right, to rows of equal length."""
+    from transformers import DataCollatorForSeq2Seq
 
-    Attributes:
-        pad: padding token.
-    """
-
-    pad: int
-
-    def __call__(self, rows: Sequence[Row]) -> "dict[str, torch.Tensor]":
-        """Model inputs: input_ids, labels and attention_mask."""
-        import torch
-        from torch.nn.utils.rnn import pad_sequence
-
-        ids = [torch.tensor(row["input_ids"]) for row in rows]
-        labels = [torch.tensor(row["labels"]) for row in rows]
-        return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-        }
+    own: Any = copy.deepcopy(tokenizer)
+    own.padding_side, own.pad_token_id = "right", padding_token(tokenizer)
+    return DataCollatorForSeq2Seq(own)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from interp_transfer.evaluation.task import Task
 from interp_transfer.finetuning.finetune import save, train
-from interp_transfer.finetuning.packing import Pack, Pad, Row, encode, packing_for, padding_token, response_tokens
+from interp_transfer.finetuning.packing import Batches, Row, encode, packing_for, padding_for, response_tokens
 from interp_transfer.finetuning.recipe import Recipe
 from interp_transfer.io import empty_folder, hashed, write_json
 from interp_transfer.models.adapters import Lora, adapt, require_peft, save_adapter
@@ -173,9 +173,7 @@ def tune(
     hf.to(device)
     tuned: Any = hf if lora is None else adapt(hf, lora, recipe.seed)
     # Packing suits the short examples of small models; kernels of large ones may not accept its mask.
-    batches = (
-        packing_for(hf, tokenizer, recipe.max_length) if parameters < MICRO and not lora else Pad(padding_token(tokenizer))
-    )
+    batches = packing_for(hf, tokenizer, recipe.max_length) if parameters < MICRO and not lora else padding_for(tokenizer)
     size = max(1, recipe.batch_size // machine.accumulate)
     work = out.with_name(f".{out.name}.finetuning")
     also = {"base": base.fingerprint, "lora": lora and f"rank {lora.rank}, alpha {lora.alpha}"}
@@ -240,7 +238,7 @@ def tune(
     return card
 
 
-def mean_loss(model: Any, rows: Sequence[Row], batches: Pack | Pad, size: int, autocast: bool = False) -> float | None:
+def mean_loss(model: Any, rows: Sequence[Row], batches: Batches, size: int, autocast: bool = False) -> float | None:
     """Nats per token of response, over all tokens of the rows; None for no rows."""
     import torch
     from accelerate.utils import send_to_device

@@ -15,7 +15,7 @@ from transformers.trainer_callback import TrainerCallback
 from interp_transfer.finetuning.attention import NAME
 from interp_transfer.finetuning.checkpoints import discard
 from interp_transfer.finetuning.finetune import save, train
-from interp_transfer.finetuning.packing import Pack, Pad, encode, packing_for, padding_token
+from interp_transfer.finetuning.packing import IGNORED, Pack, encode, packing_for, padding_for
 from interp_transfer.finetuning.recipe import Recipe
 from interp_transfer.finetuning.tuning import mean_loss
 from tests.checkpoints import FAMILIES, byte_tokenizer, config
@@ -92,7 +92,7 @@ def test_packed_and_padded_batches_give_the_same_loss(tokenizer, family: str):
     model: Any = AutoModelForCausalLM.from_config(config(family)).eval()
     long = ("a much longer text than the window of the sliding blocks, with", ", a comma and more of it")
     rows = encode(tokenizer, [*EXAMPLES, long], 96)
-    pack, pad = packing_for(model, tokenizer, 96), Pad(padding_token(tokenizer))
+    pack, pad = packing_for(model, tokenizer, 96), padding_for(tokenizer)
     assert len(pack(rows)["input_ids"]) < len(rows), "something is packed"
     losses = [mean_loss(model, rows, batches, len(rows)) for batches in (pack, pad)]
     alone = mean_loss(model, rows, pad, 1)
@@ -113,10 +113,25 @@ def test_padding_and_training_do_without_a_padding_token(tmp_path: Path):
     names.pad_token = None
     model = tiny(byte_tokenizer())
     rows = encode(names, EXAMPLES * 4, 64)
-    train(model, rows, Pad(padding_token(names)), Recipe(epochs=1.0), tmp_path / "m", progress=False)
-    batch = Pad(padding_token(names))(encode(names, EXAMPLES, 64))
+    train(model, rows, padding_for(names), Recipe(epochs=1.0), tmp_path / "m", progress=False)
+    batch = padding_for(names)(encode(names, EXAMPLES, 64))
     filled = batch["attention_mask"] == 0
     assert filled.any() and (batch["labels"][filled] == -100).all()
+    assert names.pad_token is None
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_examples_are_padded_on_the_right_whatever_the_tokenizer_does(side: str):
+    names = byte_tokenizer()
+    names.padding_side = side
+    rows = encode(names, EXAMPLES, 64)
+    batch, longest = padding_for(names)(rows), max(len(row["input_ids"]) for row in rows)
+    for i, row in enumerate(rows):
+        room = [0] * (longest - len(row["input_ids"]))
+        assert batch["input_ids"][i].tolist() == row["input_ids"] + [names.pad_token_id for _ in room]
+        assert batch["labels"][i].tolist() == row["labels"] + [IGNORED for _ in room]
+        assert batch["attention_mask"][i].tolist() == [1] * len(row["input_ids"]) + room
+    assert names.padding_side == side, "the tokenizer itself stays"
 
 
 def test_a_prompt_that_holds_its_begin_token_is_not_given_another():
@@ -221,12 +236,12 @@ def test_parts_of_a_batch_add_up_to_it(tokenizer, tmp_path: Path):
     recipe = Recipe(epochs=2.0, learning_rate=1e-3, batch_size=8)
     for parts in (1, 4):
         model = tiny(tokenizer)
-        train(model, rows, Pad(padding_token(tokenizer)), recipe, tmp_path / str(parts), accumulate=parts, progress=False)
+        train(model, rows, padding_for(tokenizer), recipe, tmp_path / str(parts), accumulate=parts, progress=False)
         made.append(model)
     for a, b in zip(made[0].parameters(), made[1].parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-4)
     with pytest.raises(ValueError, match="accumulate=3 does not divide batch_size=8"):
-        train(tiny(tokenizer), rows, Pad(0), recipe, tmp_path / "3", accumulate=3)
+        train(tiny(tokenizer), rows, padding_for(tokenizer), recipe, tmp_path / "3", accumulate=3)
 
 
 def test_what_cannot_be_trained_on_is_refused(tokenizer, tmp_path: Path):
