@@ -114,7 +114,10 @@ def check_positions(positions: Positions) -> Positions:
 
 @dataclass(frozen=True)
 class Substring:
-    """The tokens that overlap a piece of the prompt's text; see ``substring``."""
+    """The tokens that overlap a piece of the prompt's text; see ``substring``.
+
+    A piece that the prompt lacks is looked for as the tokenizer writes it, which may normalize characters (NFC).
+    """
 
     text: str
     token: int | None = None
@@ -135,14 +138,22 @@ class Substring:
         """Half-open ranges of token indices, one for each occurrence."""
         spans = _spans(tuple(ids), tokenizer)
         text = "".join(piece for piece, _ in spans)
+        wanted = self.text if self.text in text else _as_read(self.text, tokenizer) or self.text
         ranges = []
-        start = text.find(self.text)
+        start = text.find(wanted)
         while start >= 0:
-            end = start + len(self.text)
+            end = start + len(wanted)
             hit = [i for i, (_, (a, b)) in enumerate(spans) if a < end and b > start]
             ranges.append((hit[0], hit[-1] + 1))
-            start = text.find(self.text, end)
+            start = text.find(wanted, end)
         return ranges
+
+    def check(self, prompts: Sequence[Sequence[int]], tokenizer: Any) -> None:
+        """Raise `ValueError` if no prompt, as token ids, has the text."""
+        if len(prompts) and not any(self._occurrences(list(ids), tokenizer) for ids in prompts):
+            raise ValueError(
+                f"{self} selects nothing: none of the {len(prompts)} prompts has {self.text!r}; check its spelling"
+            )
 
     def __str__(self) -> str:
         return f"substring({self.text!r}{'' if self.token is None else f', token={self.token}'})"
@@ -181,6 +192,13 @@ def token_spans(ids: list[int], tokenizer: Any) -> list[tuple[str, tuple[int, in
         spans.append((text[len(done) :], (len(done), len(text))))
         done = text
     return spans
+
+
+@lru_cache(maxsize=64)
+def _as_read(text: str, tokenizer: Any) -> str:
+    """A text as the tokenizer gives it back."""
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 @lru_cache(maxsize=8192)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import out_of_memory, pad, pad_token
 from interp_transfer.activations.finite import all_finite
-from interp_transfer.activations.positions import from_last
+from interp_transfer.activations.positions import Substring, from_last
 from interp_transfer.interventions.hooks import TokensRead, attached, in_use
 from interp_transfer.interventions.intervention import Intervention, check_intervention
 from interp_transfer.interventions.predictions import first_block
@@ -110,6 +110,8 @@ def generate_tokens(
         options = {**options, "tokenizer": tokenizer_of(model)}
     for intervention in interventions:  # before any work, also when there are no prompts
         hook_points(model, check_intervention(model, intervention).site, edit=True)
+        if isinstance(intervention.positions, Substring):
+            intervention.positions.check(ids, tokenizer_of(model))
     completions: list[list[int]] = [[] for _ in ids]
     ends = _end_tokens(model, options.pop("eos_token_id", None))
     batches = _batches(model, [len(row) for row in ids], max_new_tokens, batch_tokens)

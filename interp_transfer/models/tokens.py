@@ -1,6 +1,7 @@
 """Token ids of prompts, as the model's own tokenizer and chat template make them."""
 
 import hashlib
+import warnings
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -45,9 +46,9 @@ def tokenize(
 ) -> list[list[int]]:
     """Token ids of each prompt, without padding.
 
-    A text is tokenized with the special tokens that the tokenizer adds by default; one that already begins or ends with them,
-    such as a rendered chat, does not get them twice. A chat is rendered by ``render_chat``, whose template writes all special
-    tokens itself.
+    A text is tokenized with the special tokens that the tokenizer adds before it by default; one that already begins with them,
+    such as a rendered chat, does not get them twice. Those that it adds after a text are left out, with a warning. A chat is
+    rendered by ``render_chat``, whose template writes all special tokens itself.
 
     Args:
         model: any hooked model.
@@ -76,6 +77,9 @@ def tokenize(
     rows: list[list[int]] = [[] for _ in prompts]
     if texts:
         ids = tokenizer(list(texts.values()), verbose=False)["input_ids"]
+        if after := added_tokens(tokenizer)[1]:
+            appended = tokenizer.decode(list(after))
+            warnings.warn(f"{appended!r}, which the tokenizer appends to every text, is left out", UserWarning, stacklevel=2)
         for index, row, own in zip(texts, ids, own_tokens(ids, tokenizer), strict=True):
             rows[index] = list(row[own])
     if chats:
@@ -127,13 +131,16 @@ def added_tokens(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def own_tokens(rows: Sequence[Sequence[int]], tokenizer: Any) -> list[slice]:
-    """Which tokens of each text remain when those that the tokenizer added to a text that already had them are removed."""
+    """Which tokens of each text remain without those that the tokenizer appends, and prepends to a text that has them already.
+
+    An appended end token is no part of a text that goes on, and positions such as "last" are those of the text.
+    """
     # Only tokens that the tokenizer adds itself are removed: any other doubled token belongs to the text.
     before, after = added_tokens(tokenizer)
     slices = []
     for ids in rows:
         row = tuple(ids)
         start = len(before) if before and row[: 2 * len(before)] == before * 2 else 0
-        doubled = after and len(row) - start >= 2 * len(after) and row[-2 * len(after) :] == after * 2
-        slices.append(slice(start, len(row) - (len(after) if doubled else 0)))
+        appended = len(after) if after and row[-len(after) :] == after else 0
+        slices.append(slice(start, len(row) - appended))
     return slices

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import normalizers
 
 from interp_transfer.activations.positions import Layout, check_positions, describe, select, substring, token_spans
 from tests.checkpoints import byte_tokenizer
@@ -89,6 +90,17 @@ def test_substring_finds_every_occurrence() -> None:
         select(substring("|prod|", token=9), layout_of(text))
     with pytest.raises(ValueError, match="at least one character"):
         substring("")
+
+
+def test_substring_is_found_as_a_tokenizer_that_normalizes_writes_it() -> None:
+    tokenizer: Any = byte_tokenizer.__wrapped__()
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    for text in (composed, apart):
+        ids = torch.tensor([tokenizer(f"a {text} in")["input_ids"]])
+        layout = Layout(ids, torch.ones_like(ids).bool(), torch.tensor([ids.shape[1]]), torch.tensor([0]), tokenizer)
+        for wanted in (composed, apart):
+            assert tokenizer.decode(ids[select(substring(wanted), layout)]).strip() == composed
 
 
 def test_substring_takes_every_token_that_overlaps() -> None:

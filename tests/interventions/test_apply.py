@@ -653,3 +653,11 @@ def test_options_of_generation_that_need_more_than_transformers_has(wrapped: Cal
     assert it.generate(model, ["the cat"], max_new_tokens=NEW, stop_strings=[text]) == [text]
     with pytest.raises(ValueError, match="cache_implementation='static': generate needs a KV cache that grows"):
         it.generate(model, ["the cat"], cache_implementation="static")
+
+
+def test_a_substring_that_no_prompt_has_is_refused_before_any_work(wrapped: Callable[[str], Any]) -> None:
+    model = wrapped(FAMILY)
+    steer = it.add(vector_of(model), 1.0, it.substring("dog"))
+    assert len(it.generate(model, ["a cat", "a dog"], steer, max_new_tokens=2)) == 2
+    with pytest.raises(ValueError, match=r"substring\('dog'\) selects nothing: none of the 2 prompts has 'dog'; check"):
+        it.generate(model, ["a cat", "cats"], steer, max_new_tokens=2)

@@ -91,7 +91,7 @@ def test_threads_that_follow_each_others_model_do_not_wait_for_ever(model: Any, 
 def test_a_model_in_training_mode_is_read_without_dropout_and_left_in_it() -> None:
     torch.manual_seed(0)
     hf = AutoModelForCausalLM.from_config(config("gpt2", resid_pdrop=0.5, embd_pdrop=0.5)).eval()
-    model = it.load_model(hf, tokenizer=byte_tokenizer())
+    model: Any = it.load_model(hf, tokenizer=byte_tokenizer())
     alone = steered(model, 1.0)
     inner = model.original_model
     inner.train()

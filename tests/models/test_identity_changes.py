@@ -1,6 +1,7 @@
 """Weights that change after a model was loaded make it another model."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ SITE = "blocks.2.hook_resid_pre"
 
 
 def test_weights_changed_in_place_are_another_model_and_changed_back_the_same(tmp_path: Path) -> None:
-    model = it.load_model(make_checkpoint(tmp_path / "m", "llama"), device="cpu")
+    model: Any = it.load_model(make_checkpoint(tmp_path / "m", "llama"), device="cpu")
     before = it.identity(model)
     vector = it.SteeringVector(torch.ones(WIDTH), SITE, before)
     kept = {name: weight.clone() for name, weight in model.original_model.named_parameters()}

@@ -126,8 +126,24 @@ def test_a_text_that_begins_with_several_specials_does_not_get_them_twice(folder
         single="<|begin|> <|pad|> $A <|end|>", special_tokens=ids
     )
     wrapped = it.load_model(str(folder("qwen2")), device="cpu", tokenizer=two)
-    expected = two("a b", verbose=False)["input_ids"]
+    *expected, end = two("a b", verbose=False)["input_ids"]
     for text in ("a b", "<|begin|><|pad|>a b", "a b<|end|>", "<|begin|><|pad|>a b<|end|>"):
-        assert tokenize(wrapped, [text]) == [expected], text
-    doubled = tokenize(wrapped, ["<|begin|><|begin|><|pad|>a b"])[0]
+        with pytest.warns(UserWarning, match=r"'<\|end\|>', which the tokenizer appends to every text, is left out"):
+            assert tokenize(wrapped, [text]) == [[*expected, *([end] if text.endswith("<|end|>") else [])]], text
+    with pytest.warns(UserWarning, match="is left out"):
+        doubled = tokenize(wrapped, ["<|begin|><|begin|><|pad|>a b"])[0]
     assert doubled.count(two.bos_token_id) == 3, "any other doubled token belongs to the text"
+
+
+def test_the_last_token_is_the_texts_where_a_tokenizer_appends_an_end(folder: Callable[[str], Path]) -> None:
+    plain = it.load_model(str(folder("qwen2")), device="cpu")
+    ending: Any = byte_tokenizer.__wrapped__()
+    ending.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|end|>", special_tokens=[("<|end|>", ending.eos_token_id)]
+    )
+    model = it.load_model(str(folder("qwen2")), device="cpu", tokenizer=ending)
+    with pytest.warns(UserWarning, match="is left out"):
+        last = it.capture(model, ["the cat sat"], SITE, "last", progress=False)
+    assert (last[SITE] == it.capture(plain, ["the cat sat"], SITE, "last", progress=False)[SITE]).all()
+    with pytest.warns(UserWarning, match="is left out"):
+        assert it.generate(model, ["the cat"], max_new_tokens=4) == it.generate(plain, ["the cat"], max_new_tokens=4)
