@@ -14,8 +14,11 @@ from torch import Tensor
 from interp_transfer.activations.positions import Positions, check_positions, describe
 from interp_transfer.interventions.transforms import Ablate, Add, Clamp, Running, Strength, Transform, When
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.identity import ModelIdentity, identity
+from interp_transfer.models.identity import ModelIdentity, identity, wrapper_check
 from interp_transfer.models.sites import RESIDUAL_WRITES
+
+LEFT_AT_MOST = 0.01
+"""Share of a direction that ablation everywhere may leave, by rounding in 16 bits."""
 
 
 @runtime_checkable
@@ -132,5 +135,11 @@ def check_intervention(model: HookedModel, intervention: Any) -> Intervention:
         raise ValueError(
             f"this intervention was made for {intervention.model}, not for {here}: move its vector with "
             "mapper.transfer(vector), or rebind it on purpose with vector.for_model(model)"
+        )
+    left = wrapper_check(model).left
+    if left > LEFT_AT_MOST and intervention.site == RESIDUAL_WRITES and isinstance(intervention.transform, Ablate):
+        raise ValueError(
+            f"ablation everywhere would leave {left:.0%} of a direction in {here.name}, whose blocks write more than attention "
+            "and MLP: ablate at ('blocks.*.hook_resid_pre', 'blocks.*.hook_resid_post'), as Intervention(sites, Ablate(direction))"
         )
     return intervention

@@ -80,12 +80,29 @@ class Space:
 
 
 @dataclass(frozen=True)
+class WrapperCheck:
+    """What the check of a wrapper at load has shown, see ``models.probe``.
+
+    Attributes:
+        differing: sites at which a hook that does nothing changes the model, with the change as a share of what a block adds.
+        left: share of a direction that directional ablation at every block's input, attention and MLP leaves; above 0 where
+            blocks write more than these.
+    """
+
+    differing: Mapping[str, float] = field(default_factory=dict)
+    left: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{len(self.differing)} sites differ" if self.differing else "exact"
+
+
+@dataclass(frozen=True)
 class _Registered:
     """What ``load_model`` knows about a model and the wrapper does not."""
 
     identity: ModelIdentity
     tokenizer: Any
-    differing: Mapping[str, float]
+    checked: "WrapperCheck"
     weights: list[Tensor]
     values: list[float]
 
@@ -93,24 +110,24 @@ class _Registered:
 _REGISTRY: "WeakKeyDictionary[Any, _Registered]" = WeakKeyDictionary()
 
 
-def register(model: HookedModel, identity: ModelIdentity, tokenizer: Any, differing: Mapping[str, float] | None = None) -> None:
+def register(model: HookedModel, identity: ModelIdentity, tokenizer: Any, checked: WrapperCheck | None = None) -> None:
     """Keep the identity and the tokenizer of a wrapped model for as long as it exists.
 
     Args:
         model: the wrapped model.
         identity: its identity.
         tokenizer: its tokenizer.
-        differing: sites at which its wrapper differs from the model, see ``models.probe``; None if it was not checked.
+        checked: the check of its wrapper, if there was one.
     """
-    if differing is not None:
-        identity = replace(identity, wrapper=f"{len(differing)} sites differ" if differing else "exact")
+    if checked is not None:
+        identity = replace(identity, wrapper=str(checked))
     weights = _some_weights(model)
-    _REGISTRY[model] = _Registered(identity, tokenizer, differing or {}, weights, _middle_values(weights))
+    _REGISTRY[model] = _Registered(identity, tokenizer, checked or WrapperCheck(), weights, _middle_values(weights))
 
 
-def differing_sites(model: HookedModel) -> Mapping[str, float]:
-    """The sites at which a hook that does nothing changes the model, with the change as a share of what the block adds."""
-    return _REGISTRY[model].differing if model in _REGISTRY else {}
+def wrapper_check(model: HookedModel) -> WrapperCheck:
+    """What the check of a model's wrapper has shown; nothing for a model that was not checked."""
+    return _REGISTRY[model].checked if model in _REGISTRY else WrapperCheck()
 
 
 def registered_tokenizer(model: HookedModel) -> Any:

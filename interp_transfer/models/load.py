@@ -18,8 +18,8 @@ from interp_transfer.models.adapters import merged
 from interp_transfer.models.chat_templates import ChatFunction, use_chat_template
 from interp_transfer.models.checkpoints import LoadOptions, cast, load_unwrapped
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model, is_quantized
-from interp_transfer.models.identity import checkpoint_identity, is_unprocessed, register, wrapped_identity
-from interp_transfer.models.probe import block_calls, differing_sites
+from interp_transfer.models.identity import WrapperCheck, checkpoint_identity, is_unprocessed, register, wrapped_identity
+from interp_transfer.models.probe import block_calls, check_wrapper
 from interp_transfer.models.supported import LOADABLE, check_supported
 from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.names import did_you_mean, first_line
@@ -105,8 +105,8 @@ def load_model(
         wrapped = as_hooked_transformer(hf, tokenizer, chosen)
         register(wrapped, identity, tokenizer)
     else:
-        wrapped, differing = _wrap(hf, tokenizer, str(model), chosen)
-        register(wrapped, identity, tokenizer, differing)
+        wrapped, checked = _wrap(hf, tokenizer, str(model), chosen)
+        register(wrapped, identity, tokenizer, checked)
     return _with_template(wrapped, chat_template)
 
 
@@ -142,8 +142,8 @@ def _wrap_object(model: Any, tokenizer: Any) -> HookedModel:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     identity = checkpoint_identity(name, model, tokenizer)  # before wrapping, which adds to the module
-    wrapped, differing = _wrap(model.eval(), tokenizer, name, model.dtype)
-    register(wrapped, identity, tokenizer, differing)
+    wrapped, checked = _wrap(model.eval(), tokenizer, name, model.dtype)
+    register(wrapped, identity, tokenizer, checked)
     return wrapped
 
 
@@ -189,8 +189,8 @@ def _warn_if_slow(dtype: torch.dtype, device: str | torch.device | None) -> None
         )
 
 
-def _wrap(hf: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> tuple[HookedModel, Mapping[str, float] | None]:
-    """The wrapped model, and the sites at which its wrapper differs from the model; None if that cannot be checked."""
+def _wrap(hf: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> tuple[HookedModel, WrapperCheck | None]:
+    """The wrapped model, and the check of its wrapper; None if that cannot be checked."""
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     offloaded = [m for m in hf.modules() if isinstance(m, nn.Linear) and m.bias is None and m.weight.is_meta]
@@ -210,17 +210,17 @@ def _wrap(hf: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> tuple[Hooke
     if not calls.of:
         return bridge, None
     try:
-        differing = differing_sites(bridge, calls)
+        checked = check_wrapper(bridge, calls)
     except ValueError as error:
         raise ValueError(
             f"transformer-lens' wrapper of the architecture {architecture!r} of {name!r} computes something else: {error}; "
             f"{LOADABLE}"
         ) from error
-    if differing:
+    if checked.differing:
         warnings.warn(
-            f"transformer-lens computes something else inside the blocks of {architecture!r}: {len(differing)} of its sites "
-            "are refused, and calls of the model itself differ from transformers'; functions of interp_transfer do not",
+            f"transformer-lens computes something else inside the blocks of {architecture!r}: {len(checked.differing)} of its "
+            "sites are refused, and calls of the model itself differ from transformers'; functions of interp_transfer do not",
             UserWarning,
             stacklevel=4,
         )
-    return bridge, differing
+    return bridge, checked

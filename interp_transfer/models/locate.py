@@ -55,7 +55,7 @@ def locate(name: str, *, gguf_file: str | None = None, revision: str | None = No
 
 def _ask_hub(name: str, file: str, revision: str | None) -> None:
     """Ask the hub for a file that its cache lacks, once: transformers would repeat the question for a minute."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     try:
         if not isinstance(try_to_load_from_cache(name, file, revision=revision), str):
@@ -63,7 +63,8 @@ def _ask_hub(name: str, file: str, revision: str | None) -> None:
     except Exception as error:  # noqa: BLE001 - each version of huggingface-hub has other classes for a missing network
         raise ValueError(
             f"cannot load {name!r}: it is no known model and no local folder, and the hub did not provide it "
-            f"({first_line(error)}): {_similar_folder(Path(name))}if there is no network, give the path of a downloaded copy"
+            f"({first_line(error)}): {_similar_folder(Path(name))}if there is no network, give the path of a downloaded copy, or "
+            f"set HF_HUB_OFFLINE=1 for one in the hub's cache ({constants.HF_HUB_CACHE})"
         ) from error
 
 

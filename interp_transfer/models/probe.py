@@ -6,7 +6,7 @@ wrapped, on two short texts of unequal length, without and with a KV cache, and 
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.sites import hooked
+from interp_transfer.models.identity import WrapperCheck
+from interp_transfer.models.sites import RESIDUAL_WRITES, hooked
 from interp_transfer.models.supported import language_config
 
 TEXTS = ("The cat sat on the mat.", "Yes, it")
@@ -104,12 +105,18 @@ def block_calls(hf: Any, tokenizer: Any) -> BlockCalls:
     return BlockCalls(both, alike)
 
 
-def differing_sites(model: HookedModel, calls: BlockCalls) -> dict[str, float]:
-    """Return the sites at which a hook that does nothing changes what a block returns, with the largest change.
+def check_wrapper(model: HookedModel, calls: BlockCalls) -> WrapperCheck:
+    """Hold the blocks of a wrapped model against their calls before.
 
     Raises:
         ValueError: when the blocks differ without any hook.
     """
+    differing = _differing(model, calls)
+    return WrapperCheck(differing, 0.0 if differing else max(_left(model, k, each[0]) for k, each in calls.of.items()))
+
+
+def _differing(model: HookedModel, calls: BlockCalls) -> dict[str, float]:
+    """The sites at which a hook that does nothing changes what a block returns, with the largest change."""
     found: dict[str, float] = {}
     for k, recorded in calls.of.items():
         alone = _difference(model, k, recorded)
@@ -149,6 +156,26 @@ def _difference(model: HookedModel, k: int, recorded: list[_Call], bypass: bool 
             shares.append(float(share.nan_to_num(torch.inf).max()))
         largest = max(largest, min(shares))
     return largest
+
+
+@torch.no_grad()
+def _left(model: HookedModel, k: int, call: _Call) -> float:
+    """The share of a direction that ablation at a block's input, attention and MLP leaves; 0 where there is no such site."""
+    points = [model.hook_dict.get(site.replace("*", str(k))) for site in RESIDUAL_WRITES]
+    if None in points:
+        return 0.0
+    direction = nn.functional.normalize(call.outputs[0][call.real].float().mean(dim=0), dim=0)
+
+    def ablate(tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 - transformer-lens passes it by name
+        return (tensor.float() - (tensor.float() @ direction)[..., None] * direction).to(tensor.dtype)
+
+    with ExitStack() as stack:
+        for point in points:
+            stack.enter_context(hooked(point, ablate))
+        stack.enter_context(bypassed(model))
+        output = call.again(model.blocks[k])  # type: ignore[attr-defined]
+    before, after = ((rows[call.real].float() @ direction).abs().mean() for rows in (call.outputs[0], output))
+    return float(after / before)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 from interp_transfer.models.exclusive import locked
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.identity import differing_sites
+from interp_transfer.models.identity import wrapper_check
 from interp_transfer.names import did_you_mean
 
 BLOCK = re.compile(r"^blocks\.(\d+|\*)\.")
@@ -153,7 +153,7 @@ def _known(model: HookedModel) -> dict[str, Any]:
 
 def _check(model: HookedModel, site: str, known: dict[str, Any]) -> str:
     if site in known:
-        if change := differing_sites(model).get(site):
+        if change := wrapper_check(model).differing.get(site):
             raise ValueError(
                 f"{site!r} cannot be used: transformer-lens computes something else there for this architecture, and a hook "
                 f"that does nothing changes what the block adds by {change:.0%}; use another site, such as "

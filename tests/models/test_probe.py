@@ -9,8 +9,9 @@ from transformers import AutoModelForCausalLM
 import interp_transfer as it
 from interp_transfer.activations.capture import forward
 from interp_transfer.interventions.hooks import applied
+from interp_transfer.interventions.transforms import Ablate
 from interp_transfer.models import probe
-from interp_transfer.models.identity import differing_sites
+from interp_transfer.models.identity import wrapper_check
 from interp_transfer.models.sites import hooked
 from tests.checkpoints import FAMILIES, byte_tokenizer, config, make_checkpoint, raw_model
 
@@ -42,6 +43,24 @@ SMALL: dict[str, Any] = {
     },
     "falcon": {"alibi": True, "new_decoder_architecture": False, "multi_query": False, "parallel_attn": False},
     "gpt2": {"scale_attn_weights": False},
+    "gemma4_text": {
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+        "global_head_dim": 4,
+        "num_kv_shared_layers": 0,
+        "vocab_size_per_layer_input": 300,
+        "hidden_size_per_layer_input": 4,
+    },
+    "falcon_h1": {
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+        "mamba_d_ssm": 16,
+        "mamba_n_heads": 4,
+        "mamba_d_head": 4,
+        "mamba_n_groups": 1,
+        "mamba_d_state": 4,
+        "mamba_chunk_size": 8,
+    },
     "qwen3": {"num_key_value_heads": 2, "head_dim": 4},
     "gemma3_text": {"num_key_value_heads": 2, "head_dim": 4, "num_hidden_layers": 6},
     "mixtral": {"num_key_value_heads": 2, "num_local_experts": 4},
@@ -68,11 +87,11 @@ def test_sites_where_a_hook_that_does_nothing_changes_the_model_are_refused(kind
         alone = hf(tokens).logits
     with pytest.warns(UserWarning, match=r"transformer-lens computes something else inside the blocks.* sites are refused"):
         model = load(hf)
-    inside = next(site for site in differing_sites(model) if ".hook_out" in site)
+    inside = next(site for site in wrapper_check(model).differing if ".hook_out" in site)
     for call in (lambda: it.capture(model, ["a text"], inside), lambda: model_with(model, inside, tokens)):
         with pytest.raises(ValueError, match=f"{inside}.*cannot be used.*changes what the block adds.*hook_resid_pre"):
             call()
-    assert it.identity(model).wrapper == f"{len(differing_sites(model))} sites differ"
+    assert it.identity(model).wrapper == f"{len(wrapper_check(model).differing)} sites differ"
     for site in ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_post"):
         assert torch.allclose(model_with(model, site, tokens), alone, atol=1e-4)
 
@@ -92,7 +111,23 @@ def test_a_model_that_is_wrong_without_a_hook_is_refused(kind: str) -> None:
 @pytest.mark.parametrize("kind", [*FAMILIES, "qwen3", "gemma3_text", "mixtral", "olmo2", "bloom"])
 def test_wrappers_that_are_right_are_exact(kind: str) -> None:
     model = load(tiny(kind, **({"scale_attn_weights": True} if kind == "gpt2" else {})))
-    assert not differing_sites(model) and it.identity(model).wrapper == "exact"
+    assert it.identity(model).wrapper == "exact" and wrapper_check(model).left < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["gemma4_text", "falcon_h1"])
+def test_ablation_everywhere_is_refused_where_blocks_write_more_than_attention_and_mlp(kind: str) -> None:
+    model = load(tiny(kind))
+    site = "blocks.3.hook_resid_post"
+    rows = it.capture(model, ["the cat sat on a mat"], site, progress=False)[site]
+    vector = it.SteeringVector(rows.mean(dim=0), site, it.identity(model))
+    with pytest.raises(ValueError, match=r"would leave .*% of a direction .* ablate at \('blocks") as refused:
+        it.generate(model, ["the cat"], it.ablate(vector, everywhere=True))
+    assert 0.01 < wrapper_check(model).left < 1
+    sites = ("blocks.*.hook_resid_pre", "blocks.*.hook_resid_post")
+    assert all(site in str(refused.value) for site in sites)
+    with it.applied(model, it.Intervention(sites, Ablate(vector.direction))):
+        left = it.capture(model, ["the cat sat on a mat"], site, progress=False)[site]
+    assert (left @ vector.direction).abs().max() < 1e-4 * (rows @ vector.direction).abs().max()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -121,10 +156,9 @@ def test_a_fault_in_one_kind_of_block_names_all_of_that_kind() -> None:
     model = load(hf)
     broken = model.blocks[1].attn
     with hooked(broken.hook_out, lambda tensor, hook: -tensor):  # noqa: ARG005 - transformer-lens passes both
-        found = probe.differing_sites(model, probe.BlockCalls({0: calls.of[0]}, calls.alike))
-        assert not found
+        assert not probe.check_wrapper(model, probe.BlockCalls({0: calls.of[0]}, calls.alike)).differing
         with pytest.raises(ValueError, match="block 1 differs"):
-            probe.differing_sites(model, calls)
+            probe.check_wrapper(model, calls)
 
 
 def test_a_model_whose_blocks_are_not_found_is_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
