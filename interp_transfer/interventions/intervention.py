@@ -140,6 +140,6 @@ def check_intervention(model: HookedModel, intervention: Any) -> Intervention:
     if left > LEFT_AT_MOST and intervention.site == RESIDUAL_WRITES and isinstance(intervention.transform, Ablate):
         raise ValueError(
             f"ablation everywhere would leave {left:.0%} of a direction in {here.name}, whose blocks write more than attention "
-            "and MLP: ablate at ('blocks.*.hook_resid_pre', 'blocks.*.hook_resid_post'), as Intervention(sites, Ablate(direction))"
+            "and MLP: ablate at ('blocks.*.hook_resid_pre', 'blocks.*.hook_resid_post'), Intervention(sites, Ablate(direction))"
         )
     return intervention

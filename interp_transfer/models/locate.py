@@ -63,8 +63,8 @@ def _ask_hub(name: str, file: str, revision: str | None) -> None:
     except Exception as error:  # noqa: BLE001 - each version of huggingface-hub has other classes for a missing network
         raise ValueError(
             f"cannot load {name!r}: it is no known model and no local folder, and the hub did not provide it "
-            f"({first_line(error)}): {_similar_folder(Path(name))}if there is no network, give the path of a downloaded copy, or "
-            f"set HF_HUB_OFFLINE=1 for one in the hub's cache ({constants.HF_HUB_CACHE})"
+            f"({first_line(error)}): {_similar_folder(Path(name))}if there is no network, give the path of a downloaded copy, "
+            f"or set HF_HUB_OFFLINE=1 for one in the hub's cache ({constants.HF_HUB_CACHE})"
         ) from error
 
 
