@@ -106,11 +106,30 @@ def number_of_blocks(model: str | Path) -> int | None:
 
 
 def cast(hf: nn.Module, dtype: torch.dtype) -> None:
-    """Change the dtype of a model's parameters, in place; quantized ones, which are integers, stay."""
-    # One parameter at a time, so that memory never holds the model twice; buffers (rotary frequencies) keep their float32.
-    for parameter in hf.parameters():
-        if parameter.is_floating_point() and parameter.dtype != dtype and not parameter.is_meta:
-            parameter.data = parameter.data.to(dtype)
+    """Change the dtype of a model, in place; quantized parameters, which are integers, stay."""
+    # One parameter at a time, so that memory never holds the model twice.
+    other = [p for p in hf.parameters() if p.is_floating_point() and p.dtype != dtype and not p.is_meta]
+    for parameter in other:
+        parameter.data = parameter.data.to(dtype)
+    if other:
+        _renew_buffers(hf, dtype)
+
+
+def _renew_buffers(hf: Any, dtype: torch.dtype) -> None:
+    """Give buffers that no checkpoint holds, such as the scale of Gemma's embeddings, the values that they have in a dtype.
+
+    They were computed in another one, in which they are rounded.
+    """
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        empty = type(hf)._from_config(hf.config, dtype=dtype)
+    stored = hf.state_dict().keys()
+    own = dict(hf.named_buffers())
+    for name, new in empty.named_buffers():
+        if name in own and name not in stored and new.is_floating_point() and new.shape == own[name].shape:
+            module, _, last = name.rpartition(".")
+            setattr(hf.get_submodule(module), last, new.to(own[name].device))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import interp_transfer as it
 from interp_transfer import plugins
+from interp_transfer.activations.capture import forward
 from interp_transfer.models.hooked_model import context_length, huggingface_model
 from interp_transfer.models.hooked_transformer import as_hooked_transformer
 from interp_transfer.models.identity import SAMPLES_PER_TENSOR, sampled_values
@@ -408,3 +409,17 @@ def test_a_dtype_that_the_cpu_has_no_instructions_for_is_warned_of(
     told = [str(warning.message) for warning in caught if "no instructions" in str(warning.message)]
     assert len(told) == (1 if not fast and dtype != torch.float32 else 0)
     assert all(str(dtype) in one and "dtype='float32'" in one and "\n" not in one for one in told)
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_buffers_that_no_checkpoint_holds_have_the_values_of_the_dtype(
+    tmp_path: Path, stored: torch.dtype, dtype: torch.dtype
+) -> None:
+    folder = make_checkpoint(tmp_path / "m", "gemma2", dtype=stored, hidden_size=20)  # its scale, 20 ** 0.5, is rounded
+    tokens = torch.tensor([[5, 9, 33]])
+    with torch.no_grad():
+        expected = raw_model(folder, dtype=dtype)(tokens).logits
+        loaded: Any = it.load_model(folder, dtype=dtype, device="cpu")
+        assert torch.equal(forward(loaded, tokens), expected)
+    assert it.identity(loaded).fingerprint == it.identity(it.load_model(folder, device="cpu")).fingerprint
