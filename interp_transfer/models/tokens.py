@@ -57,8 +57,8 @@ def tokenize(
         any_length: return prompts that exceed the model's context too, instead of refusing them.
 
     Raises:
-        ValueError: for one string instead of a list, a prompt that is neither text nor chat or has no tokens, a chat that
-            ``render_chat`` refuses, or (as `TextTooLong`) a prompt that exceeds the model's context.
+        ValueError: for one string instead of a list, a prompt that is neither text nor chat or has no tokens, a token that
+            the model lacks, a chat that ``render_chat`` refuses, or (as `TextTooLong`) a prompt that exceeds the context.
     """
     if isinstance(prompts, str):
         raise ValueError(f"one string was given, {prompts[:60]!r}: give a list of strings")
@@ -88,10 +88,15 @@ def tokenize(
         for (index, chat), row in zip(chats.items(), ids, strict=True):
             rows[index] = list(row)
             _remember(tokenizer, row, chat, max(CHATS_REMEMBERED, len(chats)))
-    limit = context_length(model)
+    limit, size = context_length(model), int(model.cfg.d_vocab)
     for index, row in enumerate(rows):
         if not row:
             raise ValueError(f"text {first_text + index} ({prompts[index]!r}) has no tokens: leave it out")
+        if max(row) >= size:
+            raise ValueError(
+                f"text {first_text + index} has the token {tokenizer.decode([max(row)])!r}, number {max(row)}, and the model's "
+                f"vocabulary has {size}: give the tokenizer that belongs to the model, tokenizer=..., or resize its embedding"
+            )
         if len(row) > limit and not any_length:
             raise TextTooLong(
                 f"text {first_text + index} has {len(row)} tokens, the model's context is {limit}: shorten or split it"

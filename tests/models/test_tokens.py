@@ -147,3 +147,11 @@ def test_the_last_token_is_the_texts_where_a_tokenizer_appends_an_end(folder: Ca
     assert (last[SITE] == it.capture(plain, ["the cat sat"], SITE, "last", progress=False)[SITE]).all()
     with pytest.warns(UserWarning, match="is left out"):
         assert it.generate(model, ["the cat"], max_new_tokens=4) == it.generate(plain, ["the cat"], max_new_tokens=4)
+
+
+def test_a_token_that_the_model_lacks_is_named(folder: Callable[[str], Path]) -> None:
+    larger: Any = byte_tokenizer.__wrapped__()
+    larger.add_tokens(["<new>"])
+    model = it.load_model(str(folder("qwen2")), device="cpu", tokenizer=larger)
+    with pytest.raises(ValueError, match=r"text 1 has the token '<new>', number 300, and the model's vocabulary has 300"):
+        it.capture(model, ["a", "a <new> b"], SITE)
