@@ -75,8 +75,16 @@ def require_gradients(model: HookedModel, purpose: str) -> None:
 
 
 def context_length(model: HookedModel) -> int:
-    """The maximum number of tokens of one sequence."""
-    return int(model.cfg.n_ctx)
+    """The maximum number of tokens of one sequence.
+
+    With LongRoPE it is the length from which on a model uses other rotary frequencies. transformers chooses them by the longest
+    text of a batch, so that a text would be read otherwise beside a longer one, and in the middle of a generation.
+    """
+    config = getattr(huggingface_model(model), "config", None)
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    switch = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    longrope = "longrope" in (rope.get("rope_type"), rope.get("type"))
+    return min(int(model.cfg.n_ctx), int(switch)) if longrope and switch else int(model.cfg.n_ctx)
 
 
 def parameter_count(model: HookedModel) -> int:

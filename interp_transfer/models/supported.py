@@ -40,6 +40,8 @@ def check_supported(name: str, config: Any) -> None:
         reason = "an encoder-decoder"
     elif kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(text, "is_decoder", False):
         reason = "an encoder, which reads texts in both directions"
+    elif getattr(text, "use_bidirectional_attention", None) in (True, "all"):
+        reason = "which reads texts in both directions"
     elif getattr(text, "num_attention_heads", None) is None:
         reason = "a state-space model, without attention"
     elif architecture not in SUPPORTED_ARCHITECTURES:

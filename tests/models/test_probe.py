@@ -13,7 +13,7 @@ from interp_transfer.interventions.transforms import Ablate
 from interp_transfer.models import probe
 from interp_transfer.models.identity import wrapper_check
 from interp_transfer.models.sites import hooked
-from tests.checkpoints import FAMILIES, byte_tokenizer, config, make_checkpoint, raw_model
+from tests.checkpoints import FAMILIES, WIDTH, byte_tokenizer, config, make_checkpoint, raw_model
 
 SMALL: dict[str, Any] = {
     "cohere": {"num_key_value_heads": 2},
@@ -66,6 +66,18 @@ SMALL: dict[str, Any] = {
     "mixtral": {"num_key_value_heads": 2, "num_local_experts": 4},
     "olmo2": {"num_key_value_heads": 2},
     "bloom": {},
+    "phi3": {
+        "num_key_value_heads": 2,
+        "original_max_position_embeddings": 8,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0, 1.0],
+            "long_factor": [4.0, 9.0],
+            "original_max_position_embeddings": 8,
+            "partial_rotary_factor": 1.0,
+        },
+    },
 }
 
 
@@ -164,3 +176,33 @@ def test_a_fault_in_one_kind_of_block_names_all_of_that_kind() -> None:
 def test_a_model_whose_blocks_are_not_found_is_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_block_list", lambda _: None)
     assert it.identity(load(tiny("llama"))).wrapper == "unchecked"
+
+
+@pytest.mark.parametrize(
+    "kind", [*FAMILIES, "qwen3", "gemma3_text", "gemma4_text", "falcon_h1", "mixtral", "olmo2", "bloom", "deepseek_v2", "phi3"]
+)
+@pytest.mark.filterwarnings("ignore:transformer-lens computes something else")
+def test_a_text_is_read_and_steered_in_a_batch_as_alone(kind: str) -> None:
+    model = load(tiny(kind, **({"scale_attn_weights": True} if kind == "gpt2" else {})))
+    texts = ["the cat", "x", "a dog"] if kind == "phi3" else ["the cat sat on a mat and the dogs run far", "x", "a dog: 12"]
+    site, new = "blocks.2.hook_resid_pre", 3
+    together = it.capture(model, texts, site, progress=False)
+    steer = it.add(it.SteeringVector(torch.arange(WIDTH) / 4, site, it.identity(model)))
+    generated = it.generate(model, texts, steer, max_new_tokens=new, progress=False)
+    for index, text in enumerate(texts):
+        alone = it.capture(model, [text], site, progress=False)[site]
+        assert torch.allclose(together[site][together.text_index == index], alone, rtol=1e-4, atol=1e-4)
+        assert it.generate(model, [text], steer, max_new_tokens=new, progress=False) == generated[index : index + 1]
+
+
+def test_longrope_is_used_up_to_its_switch() -> None:
+    model = load(tiny("phi3"))
+    with pytest.raises(ValueError, match="the model's context is 8"):
+        it.capture(model, ["the cat sat on a mat"], "blocks.2.hook_resid_pre")
+    with pytest.raises(ValueError, match="5 tokens and 6 are to come, the model's context is 8|context is 8"):
+        it.generate(model, ["the cat"], max_new_tokens=6)
+
+
+def test_attention_in_both_directions_is_refused() -> None:
+    with pytest.raises(ValueError, match="which reads texts in both directions: what can be loaded"):
+        load(tiny("gemma3_text", use_bidirectional_attention=True))
