@@ -95,6 +95,8 @@ def block_calls(hf: Any, tokenizer: Any) -> BlockCalls:
     with _explicit_masks(hf):
         for first, last, cached in ((0, None, False), (0, -1, True), (-1, None, True)):
             cache = calls[max(calls)][-1].cache if first else None
+            if first and cache is None:  # these blocks keep none
+                continue
             options = {"use_cache": cached, "past_key_values": cache, "position_ids": position[:, first:last]}
             with _recorded(blocks, calls, real[:, first:last]), suppress(_Enough):
                 hf(tokens[:, first:last], attention_mask=real[:, :last].long(), **options)
