@@ -31,6 +31,8 @@ from interp_transfer.plugins import known_models
 from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
 
 FORMAT = "interp_transfer.sae/1"
+OF_CHANGES = (DeprecationWarning, FutureWarning, ImportWarning, PendingDeprecationWarning)
+"""Warnings of future changes; others are about the SAE that is loaded."""
 PROCESSING = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases", "refactor_factored_attn_matrices")
 """What transformer-lens may do to weights, which changes activations."""
 FILE = "interp_transfer.json"
@@ -302,7 +304,7 @@ def _of(module: Any, model: HookedModel | None, site: str | None) -> Sae:
 def _read(folder: Path, device: str) -> Any:
     from safetensors import SafetensorError
 
-    with quiet_sae_lens():
+    with quiet_sae_lens(*OF_CHANGES):
         from sae_lens import SAE
 
         try:
@@ -312,7 +314,7 @@ def _read(folder: Path, device: str) -> Any:
 
 
 def _released(release: str, sae_id: str, device: str) -> Any:
-    with quiet_sae_lens():
+    with quiet_sae_lens(*OF_CHANGES):
         from sae_lens import SAE
 
         try:
@@ -325,9 +327,9 @@ def _released(release: str, sae_id: str, device: str) -> Any:
 
 
 @contextmanager
-def quiet_sae_lens() -> Iterator[None]:
-    """Without the warnings of future changes that sae-lens and what it imports give on loading."""
+def quiet_sae_lens(*kinds: type[Warning]) -> Iterator[None]:
+    """Without the warnings of some kinds that sae-lens gives; of all kinds, unless some are named."""
     with warnings.catch_warnings():
-        for category in (DeprecationWarning, FutureWarning, ImportWarning, PendingDeprecationWarning):
-            warnings.simplefilter("ignore", category)
+        for kind in kinds or (Warning,):
+            warnings.simplefilter("ignore", kind)
         yield

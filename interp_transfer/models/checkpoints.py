@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def _renew_buffers(hf: Any, dtype: torch.dtype) -> None:
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):
-        empty = type(hf)._from_config(hf.config, dtype=dtype)
+        empty = type(hf)._from_config(deepcopy(hf.config), dtype=dtype)  # which notes the dtype there
     stored = hf.state_dict().keys()
     own = dict(hf.named_buffers())
     for name, new in empty.named_buffers():
