@@ -136,7 +136,12 @@ def tiny(kind: str, **changes: Any) -> Any:
         "eos_token_id": 0,
         "pad_token_id": 1,
     }
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**plain, **changes})).eval()
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**plain, **changes}))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:  # norms and biases, which at their initial 1 and 0 would hide mistakes
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
 
 
 def row(kind: str, changes: dict[str, Any]) -> dict[str, str]:

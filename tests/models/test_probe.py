@@ -29,6 +29,7 @@ SMALL: dict[str, Any] = {
         "moe_intermediate_size": 8,
         "first_k_dense_replace": 1,
     },
+    "hunyuan_v1_dense": {"num_key_value_heads": 2, "head_dim": 4},
     "qwen3_next": {
         "num_key_value_heads": 2,
         "head_dim": 4,
@@ -84,14 +85,19 @@ SMALL: dict[str, Any] = {
 def tiny(kind: str, **changes: Any) -> Any:
     """A transformers model of an architecture, with random weights."""
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config(kind, **{**SMALL.get(kind, {}), **changes})).eval()
+    model = AutoModelForCausalLM.from_config(config(kind, **{**SMALL.get(kind, {}), **changes}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:  # norms and biases, which at their initial 1 and 0 would hide mistakes
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
 
 
 def load(hf: Any) -> Any:
     return it.load_model(hf, tokenizer=byte_tokenizer())
 
 
-@pytest.mark.parametrize("kind", ["cohere", "deepseek_v2", "qwen3_next"])
+@pytest.mark.parametrize("kind", ["cohere", "deepseek_v2", "hunyuan_v1_dense", "qwen3_next"])
 def test_sites_where_a_hook_that_does_nothing_changes_the_model_are_refused(kind: str) -> None:
     hf = tiny(kind)
     tokens = torch.tensor([[5, 9, 33, 70, 101, 64]])
