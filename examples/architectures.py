@@ -138,7 +138,7 @@ def tiny(kind: str, **changes: Any) -> Any:
     }
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**plain, **changes}))
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.ndim == 1:  # norms and biases, which at their initial 1 and 0 would hide mistakes
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return model.eval()
