@@ -112,6 +112,17 @@ VARIANTS = {
 """What is refused: model type and changes, by name."""
 
 
+HEADS = {
+    "sites": "sites in blocks",
+    "capture": "captured as transformers",
+    "cache": "steered with a cache as without",
+    "batch": "in a batch as alone",
+    "ablation": "ablation everywhere",
+    "transformer": "HookedTransformer",
+}
+"""Columns of the table."""
+
+
 def tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer of bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -235,19 +246,11 @@ def _reason(error: str) -> str:
 
 def table() -> str:
     """All architectures, as Markdown."""
-    heads = {
-        "sites": "sites in blocks",
-        "capture": "captured as transformers",
-        "cache": "steered with a cache as without",
-        "batch": "in a batch as alone",
-        "ablation": "ablation everywhere",
-        "transformer": "HookedTransformer",
-    }
-    lines = [f"| architecture | {' | '.join(heads.values())} |", f"|{'---|' * (len(heads) + 1)}"]
+    lines = [f"| architecture | {' | '.join(HEADS.values())} |", f"|{'---|' * (len(HEADS) + 1)}"]
     every = {**{name: (name, changes) for name, changes in ARCHITECTURES.items()}, **VARIANTS}
     for name, (kind, changes) in every.items():
         columns = row(kind, changes)
-        lines.append(f"| {name} | {' | '.join(columns.get(column, '-') for column in heads)} |")
+        lines.append(f"| {name} | {' | '.join(columns.get(column, '-') for column in HEADS)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -130,6 +130,8 @@ def generate_tokens(
                 continue
             for index, row in zip(batch, generated, strict=True):
                 stop = next((k + 1 for k, token in enumerate(row) if token in ends), len(row))
+                while "stop_strings" in options and stop and row[stop - 1] == pad_token(model):
+                    stop -= 1  # transformers pads a row that a stop string has ended
                 completions[index] = row[:stop]
             bar.update(len(batch))
     return completions

@@ -37,7 +37,7 @@ class _Call:
         args: positional arguments, before a KV cache was changed by the call.
         kwargs: other arguments, likewise.
         outputs: what it returned, with eager attention and with the model's own. In 16 bits they may differ by a fifth of what
-            a block adds (Qwen2.5-1.5B), so a wrapper has to agree with one of them.
+            a block adds (docs/models.md), so a wrapper has to agree with one of them.
         real: which tokens are no padding.
         cache: the KV cache itself, to which later blocks and calls add.
     """
@@ -75,11 +75,28 @@ class _Enough(Exception):
 def block_calls(hf: Any, tokenizer: Any) -> BlockCalls:
     """Run two texts through a transformers model, without and with a KV cache, and record the first block of each kind.
 
-    None is recorded where a model's blocks are not found, or are on no device.
+    None is recorded where a model's blocks are not found, are on no device, or are not called as those of most models.
+
+    Raises:
+        ValueError: for a model whose blocks return NaN or infinity.
     """
     blocks = _block_list(hf)
     if blocks is None or any(parameter.is_meta for parameter in hf.parameters()):
         return BlockCalls({}, {})
+    try:
+        recorded = _block_calls(hf, blocks, tokenizer)
+    except Exception:  # noqa: BLE001 - a check that cannot be made keeps no model from being loaded
+        return BlockCalls({}, {})
+    calls = [call for each in recorded.of.values() for call in each]
+    if any(call.outputs[0].shape[:2] != call.real.shape for call in calls):
+        return BlockCalls({}, {})
+    if not all(torch.isfinite(call.outputs[0][call.real]).all() for call in calls):
+        dtype = str(calls[0].outputs[0].dtype).removeprefix("torch.")
+        raise ValueError(f"the model computes NaN or infinity in {dtype}: load it with dtype='float32' or 'bfloat16'")
+    return recorded
+
+
+def _block_calls(hf: Any, blocks: nn.ModuleList, tokenizer: Any) -> BlockCalls:
     kinds: dict[tuple, list[int]] = {}
     for k, block in enumerate(blocks):
         kinds.setdefault(_kind(block), []).append(k)
@@ -100,9 +117,6 @@ def block_calls(hf: Any, tokenizer: Any) -> BlockCalls:
             options = {"use_cache": cached, "past_key_values": cache, "position_ids": position[:, first:last]}
             with _recorded(blocks, calls, real[:, first:last]), suppress(_Enough):
                 hf(tokens[:, first:last], attention_mask=real[:, :last].long(), **options)
-    if not all(torch.isfinite(call.outputs[0][call.real]).all() for each in calls.values() for call in each):
-        dtype = str(embedding.dtype).removeprefix("torch.")
-        raise ValueError(f"the model computes NaN or infinity in {dtype}: load it with dtype='float32' or 'bfloat16'")
     both = {k: [replace(call, outputs=(*call.outputs, call.again(blocks[k]))) for call in each] for k, each in calls.items()}
     return BlockCalls(both, alike)
 
@@ -145,11 +159,9 @@ def _difference(model: HookedModel, k: int, recorded: list[_Call], bypass: bool 
     largest = 0.0
     for call in recorded:
         with bypassed(model) if bypass else nullcontext():
-            block: Any = model.blocks[k]  # type: ignore[attr-defined]
-            try:
-                output = call.again(block)
-            except Exception:  # noqa: BLE001 - whatever it is, the wrapped block does not run
-                return float("inf")
+            output = _wrapped_output(model, k, call)
+        if output is None:
+            return float("inf")
         read = call.args[0] if call.args else call.kwargs["hidden_states"]
         shares = []
         for alone in call.outputs:
@@ -158,6 +170,14 @@ def _difference(model: HookedModel, k: int, recorded: list[_Call], bypass: bool 
             shares.append(float(share.nan_to_num(torch.inf).max()))
         largest = max(largest, min(shares))
     return largest
+
+
+def _wrapped_output(model: HookedModel, k: int, call: _Call) -> Tensor | None:
+    """What a wrapped block returns for a call; None if it cannot be run, for whatever reason."""
+    try:
+        return call.again(model.blocks[k])  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - wrappers raise errors of all classes
+        return None
 
 
 @torch.no_grad()
@@ -175,7 +195,9 @@ def _left(model: HookedModel, k: int, call: _Call) -> float:
         for point in points:
             stack.enter_context(hooked(point, ablate))
         stack.enter_context(bypassed(model))
-        output = call.again(model.blocks[k])  # type: ignore[attr-defined]
+        output = _wrapped_output(model, k, call)
+    if output is None:  # ablation says so itself where it is tried
+        return 0.0
     before, after = ((rows[call.real].float() @ direction).abs().mean() for rows in (call.outputs[0], output))
     return float(after / before)
 
@@ -244,4 +266,4 @@ def _is_setting(value: Any) -> bool:
 
 
 def _tensor(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
+    return output[0] if isinstance(output, tuple | list) else output

@@ -77,11 +77,12 @@ def tokenize(
     rows: list[list[int]] = [[] for _ in prompts]
     if texts:
         ids = tokenizer(list(texts.values()), verbose=False)["input_ids"]
-        if after := added_tokens(tokenizer)[1]:
-            appended = tokenizer.decode(list(after))
-            warnings.warn(f"{appended!r}, which the tokenizer appends to every text, is left out", UserWarning, stacklevel=2)
+        appended: list[int] = []
         for index, row, own in zip(texts, ids, own_tokens(ids, tokenizer), strict=True):
-            rows[index] = list(row[own])
+            rows[index], appended = list(row[own]), list(row[own.stop :])
+        if appended:
+            last = tokenizer.decode(appended)
+            warnings.warn(f"{last!r}, which the tokenizer appends to every text, is left out", UserWarning, stacklevel=2)
     if chats:
         rendered = [render_chat(tokenizer, chat) for chat in chats.values()]
         ids = tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"]

@@ -651,6 +651,9 @@ def test_options_of_generation_that_need_more_than_transformers_has(wrapped: Cal
     assert generate_tokens(model, ["the cat"], max_new_tokens=NEW, eos_token_id=ids[stop]) == [ids[: stop + 1]]
     text = model.tokenizer.decode(ids[:1])
     assert it.generate(model, ["the cat"], max_new_tokens=NEW, stop_strings=[text]) == [text]
+    together = generate_tokens(model, ["a dog", "the cat"], max_new_tokens=NEW, stop_strings=[text])
+    assert together == [generate_tokens(model, [p], max_new_tokens=NEW, stop_strings=[text])[0] for p in ("a dog", "the cat")]
+    assert len(together[1]) == 1
     with pytest.raises(ValueError, match="cache_implementation='static': generate needs a KV cache that grows"):
         it.generate(model, ["the cat"], cache_implementation="static")
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 import interp_transfer as it
 from interp_transfer.activations.capture import forward
@@ -13,88 +12,33 @@ from interp_transfer.interventions.transforms import Ablate
 from interp_transfer.models import probe
 from interp_transfer.models.identity import wrapper_check
 from interp_transfer.models.sites import hooked
-from tests.checkpoints import FAMILIES, WIDTH, byte_tokenizer, config, make_checkpoint, raw_model
+from tests.architectures import ROOT, script
+from tests.checkpoints import byte_tokenizer, make_checkpoint, raw_model
 
-SMALL: dict[str, Any] = {
-    "cohere": {"num_key_value_heads": 2},
-    "deepseek_v2": {
-        "kv_lora_rank": 8,
-        "q_lora_rank": 8,
-        "qk_nope_head_dim": 4,
-        "qk_rope_head_dim": 4,
-        "v_head_dim": 4,
-        "num_key_value_heads": 4,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 8,
-        "first_k_dense_replace": 1,
-    },
-    "hunyuan_v1_dense": {"num_key_value_heads": 2, "head_dim": 4},
-    "qwen3_next": {
-        "num_key_value_heads": 2,
-        "head_dim": 4,
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "linear_key_head_dim": 4,
-        "linear_value_head_dim": 4,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 8,
-        "shared_expert_intermediate_size": 8,
-    },
-    "falcon": {"alibi": True, "new_decoder_architecture": False, "multi_query": False, "parallel_attn": False},
-    "gpt2": {"scale_attn_weights": False},
-    "gemma4_text": {
-        "num_key_value_heads": 2,
-        "head_dim": 4,
-        "global_head_dim": 4,
-        "num_kv_shared_layers": 0,
-        "vocab_size_per_layer_input": 300,
-        "hidden_size_per_layer_input": 4,
-    },
-    "falcon_h1": {
-        "num_key_value_heads": 2,
-        "head_dim": 4,
-        "mamba_d_ssm": 16,
-        "mamba_n_heads": 4,
-        "mamba_d_head": 4,
-        "mamba_n_groups": 1,
-        "mamba_d_state": 4,
-        "mamba_chunk_size": 8,
-    },
-    "qwen3": {"num_key_value_heads": 2, "head_dim": 4},
-    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 4, "num_hidden_layers": 6},
-    "mixtral": {"num_key_value_heads": 2, "num_local_experts": 4},
-    "olmo2": {"num_key_value_heads": 2},
-    "bloom": {},
-    "phi3": {
-        "num_key_value_heads": 2,
-        "original_max_position_embeddings": 8,
-        "rope_parameters": {
-            "rope_type": "longrope",
-            "rope_theta": 10000.0,
-            "short_factor": [1.0, 1.0],
-            "long_factor": [4.0, 9.0],
-            "original_max_position_embeddings": 8,
-            "partial_rotary_factor": 1.0,
-        },
-    },
-}
+TABLE = (ROOT / "docs" / "made" / "architectures.md").read_text(encoding="utf-8")
+EVERY = {**{name: (name, changes) for name, changes in script.ARCHITECTURES.items()}, **script.VARIANTS}
+"""By name in the table: model type and changes to a tiny configuration."""
+QUICK = ("gpt2", "gemma2", "phi3", "cohere", "gpt2, unscaled", "gemma3, bidirectional", "mamba")
 
 
-def tiny(kind: str, **changes: Any) -> Any:
-    """A transformers model of an architecture, with random weights."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config(kind, **{**SMALL.get(kind, {}), **changes}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:  # norms and biases, which at their initial 1 and 0 would hide mistakes
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return model.eval()
+def tiny(name: str, **changes: Any) -> Any:
+    """A transformers model of the script, with random weights."""
+    kind, own = EVERY[name]
+    return script.tiny(kind, **{**own, **changes})
 
 
 def load(hf: Any) -> Any:
-    return it.load_model(hf, tokenizer=byte_tokenizer())
+    return it.load_model(hf, tokenizer=script.tokenizer())
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in EVERY])
+def test_an_architecture_is_as_in_the_table_of_the_docs(name: str) -> None:
+    line = f"| {name} | {' | '.join(script.row(*EVERY[name]).get(column, '-') for column in script.HEADS)} |\n"
+    assert line in TABLE and "**no**" not in line
+
+
+def test_most_architectures_of_the_table_are_right() -> None:
+    assert len(TABLE.splitlines()) == 2 + len(EVERY) and TABLE.count("| yes | yes | yes |") >= 20
 
 
 @pytest.mark.parametrize("kind", ["cohere", "deepseek_v2", "hunyuan_v1_dense", "qwen3_next"])
@@ -120,16 +64,10 @@ def model_with(model: Any, site: str, tokens: torch.Tensor) -> torch.Tensor:
         return forward(model, tokens)
 
 
-@pytest.mark.parametrize("kind", ["falcon", "gpt2"])
+@pytest.mark.parametrize("kind", ["falcon, ALiBi", "gpt2, unscaled"])
 def test_a_model_that_is_wrong_without_a_hook_is_refused(kind: str) -> None:
     with pytest.raises(ValueError, match=r"wrapper of the architecture .* computes something else: block 0 differs .*what can"):
         load(tiny(kind))
-
-
-@pytest.mark.parametrize("kind", [*FAMILIES, "qwen3", "gemma3_text", "mixtral", "olmo2", "bloom"])
-def test_wrappers_that_are_right_are_exact(kind: str) -> None:
-    model = load(tiny(kind, **({"scale_attn_weights": True} if kind == "gpt2" else {})))
-    assert it.identity(model).wrapper == "exact" and wrapper_check(model).left < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["gemma4_text", "falcon_h1"])
@@ -179,36 +117,22 @@ def test_a_fault_in_one_kind_of_block_names_all_of_that_kind() -> None:
             probe.check_wrapper(model, calls)
 
 
-def test_a_model_whose_blocks_are_not_found_is_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_blocks_are_not_found_or_not_called_as_others_is_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    hf = tiny("llama")
+    forward_of = type(hf.model.layers[0]).forward
+    with monkeypatch.context() as patched:
+        patched.setattr(type(hf.model.layers[0]), "forward", lambda self, *a, **k: forward_of(self, *a, **k)[:, :1])
+        assert not probe.block_calls(hf, byte_tokenizer()).of, "another shape"
+    with monkeypatch.context() as patched:
+        patched.setattr(type(hf), "forward", lambda self, input_ids: None)
+        assert not probe.block_calls(hf, byte_tokenizer()).of, "other arguments"
     monkeypatch.setattr(probe, "_block_list", lambda _: None)
-    assert it.identity(load(tiny("llama"))).wrapper == "unchecked"
-
-
-@pytest.mark.parametrize(
-    "kind", [*FAMILIES, "qwen3", "gemma3_text", "gemma4_text", "falcon_h1", "mixtral", "olmo2", "bloom", "deepseek_v2", "phi3"]
-)
-@pytest.mark.filterwarnings("ignore:transformer-lens computes something else")
-def test_a_text_is_read_and_steered_in_a_batch_as_alone(kind: str) -> None:
-    model = load(tiny(kind, **({"scale_attn_weights": True} if kind == "gpt2" else {})))
-    texts = ["the cat", "x", "a dog"] if kind == "phi3" else ["the cat sat on a mat and the dogs run far", "x", "a dog: 12"]
-    site, new = "blocks.2.hook_resid_pre", 3
-    together = it.capture(model, texts, site, progress=False)
-    steer = it.add(it.SteeringVector(torch.arange(WIDTH) / 4, site, it.identity(model)))
-    generated = it.generate(model, texts, steer, max_new_tokens=new, progress=False)
-    for index, text in enumerate(texts):
-        alone = it.capture(model, [text], site, progress=False)[site]
-        assert torch.allclose(together[site][together.text_index == index], alone, rtol=1e-4, atol=1e-4)
-        assert it.generate(model, [text], steer, max_new_tokens=new, progress=False) == generated[index : index + 1]
+    assert it.identity(load(hf)).wrapper == "unchecked"
 
 
 def test_longrope_is_used_up_to_its_switch() -> None:
     model = load(tiny("phi3"))
-    with pytest.raises(ValueError, match="the model's context is 8"):
-        it.capture(model, ["the cat sat on a mat"], "blocks.2.hook_resid_pre")
-    with pytest.raises(ValueError, match="5 tokens and 6 are to come, the model's context is 8|context is 8"):
-        it.generate(model, ["the cat"], max_new_tokens=6)
-
-
-def test_attention_in_both_directions_is_refused() -> None:
-    with pytest.raises(ValueError, match="which reads texts in both directions: what can be loaded"):
-        load(tiny("gemma3_text", use_bidirectional_attention=True))
+    with pytest.raises(ValueError, match="text 0 has 49 tokens, the model's context is 48"):
+        it.capture(model, ["x" * 49], "blocks.2.hook_resid_pre")
+    with pytest.raises(ValueError, match="prompt 0 has 46 tokens and 3 are to come, the model's context is 48"):
+        it.generate(model, ["x" * 46], max_new_tokens=3)
