@@ -1,8 +1,8 @@
 """The identity of a model: a name and a fingerprint.
 
-The fingerprint hashes the configuration, the tokenizer and sampled values of each weight in its stored dtype. So a checkpoint
-that is loaded in another dtype keeps its fingerprint, and a fine-tune of it does not. Vectors and mappers carry the identity
-of their model and refuse other models.
+The fingerprint hashes the configuration where it differs from its class's defaults, the tokenizer, and sampled values of each
+weight in its stored dtype. So a checkpoint that is loaded in another dtype, or by another version of transformers, keeps its
+fingerprint, and a fine-tune of it does not. Vectors and mappers carry the identity of their model and refuse other models.
 """
 
 import hashlib
@@ -41,6 +41,11 @@ _LOADING_OPTIONS = frozenset(
     }
 )
 """Entries of a configuration that say how a checkpoint was loaded and is run; they do not enter the fingerprint."""
+
+_SAID_TWICE = frozenset(
+    {"rope_theta", "rope_scaling", "partial_rotary_factor", "per_layer_config", "global_head_dim", "num_global_key_value_heads"}
+)
+"""Entries that only some versions of transformers write, though ``rope_parameters`` or the shapes of weights say the same."""
 
 
 @dataclass(frozen=True)
@@ -220,8 +225,24 @@ def _digest(*fields: str) -> str:
 
 
 def _config_json(config: Any) -> str:
-    plain = {key: value for key, value in config.to_dict().items() if key not in _LOADING_OPTIONS}
-    return json.dumps(plain, sort_keys=True, default=str)
+    """What a configuration says of its architecture, alike in all versions of transformers.
+
+    Versions differ in the defaults that they write down, and keep entries that their class does not know.
+    """
+    plain = config.to_dict()
+    try:
+        defaults = type(config)().to_dict()
+    except Exception:  # noqa: BLE001 - a class of a checkpoint's own code may need arguments, and raises what it likes
+        defaults = dict.fromkeys(plain)
+    facts = {
+        key: value
+        for key, value in plain.items()
+        if key in defaults and value != defaults[key] and key not in _LOADING_OPTIONS | _SAID_TWICE
+    }
+    rope = plain.get("rope_parameters") or {}
+    by_kind = {kind: own for kind, own in rope.items() if isinstance(own, dict)}
+    facts |= {"model_type": plain.get("model_type"), "rope_parameters": by_kind or rope}
+    return json.dumps(facts, sort_keys=True, default=str)
 
 
 def _weights_digest(module: nn.Module) -> str:

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 import interp_transfer as it
+from interp_transfer.models.identity import _config_json
 from tests.checkpoints import WIDTH, make_checkpoint
 
 SITE = "blocks.2.hook_resid_pre"
@@ -30,3 +32,39 @@ def test_weights_changed_in_place_are_another_model_and_changed_back_the_same(tm
         for name, weight in model.original_model.named_parameters():
             weight.copy_(kept[name])
     assert it.identity(model) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "written"),
+    [
+        ("phi", {"partial_rotary_factor": 0.5}),  # 5.4 writes what 5.23 has in rope_parameters alone
+        ("falcon_h1", {"time_step_min": 0.001}),  # 5.23 does not know it any more
+        ("gemma3_text", {"rope_parameters": {"rope_theta": None, "rope_type": "default"}}),  # 5.9 adds these to those by kind
+        ("llama", {"mlp_bias": False}),  # a default
+    ],
+)
+def test_defaults_that_a_version_of_transformers_writes_make_no_other_model(kind: str, written: dict[str, Any]) -> None:
+    plain, other = (transformers.AutoConfig.for_model(kind) for _ in range(2))
+    assert "rope_parameters" not in written or any(isinstance(own, dict) for own in plain.rope_parameters.values())
+    for name, value in written.items():
+        setattr(other, name, {**plain.rope_parameters, **value} if isinstance(value, dict) else value)
+    assert _config_json(plain) == _config_json(other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("llama", {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}),
+        ("llama", {"rms_norm_eps": 1e-4}),
+        ("gpt2", {"scale_attn_weights": False}),
+        ("gemma2", {"sliding_window": 17}),
+    ],
+)
+def test_settings_that_change_what_a_model_computes_make_another_model(kind: str, changed: dict[str, Any]) -> None:
+    assert _config_json(transformers.AutoConfig.for_model(kind)) != _config_json(
+        transformers.AutoConfig.for_model(kind, **changed)
+    )
+
+
+def test_models_of_two_kinds_with_all_defaults_differ() -> None:
+    assert _config_json(transformers.LlamaConfig()) != _config_json(transformers.MistralConfig())
