@@ -113,9 +113,12 @@ def render_chat(tokenizer: Any, chat: Chat) -> str:
         ValueError: for a tokenizer without a template, a chat that the template rejects, or one of whose messages it leaves
             out.
     """
-    text = _rendered(tokenizer, chat.to_list(), chat, _takes_system(tokenizer, chat))
+    takes_system = _takes_system(tokenizer, chat)
+    text = _rendered(tokenizer, chat.to_list(), chat, takes_system)
     for index, (role, content) in enumerate(chat.messages):
-        if split_reasoning(content)[-1].strip() not in text:
+        answer = split_reasoning(content)[-1].strip()
+        marked = _rendered(tokenizer, _replaced(chat, index, _MARK), chat, takes_system) if answer else _MARK
+        if answer not in text or _MARK not in marked:
             raise _not_rendered(index, role, content)
     return text
 
@@ -137,8 +140,7 @@ def located(tokenizer: Any, chat: Chat) -> tuple[str, tuple[Passage, ...]]:
             own = pieces[number].strip()
             if not own:
                 continue
-            messages = chat.to_list()
-            messages[index]["content"] = "".join((*pieces[:number], _MARK, *pieces[number + 1 :]))
+            messages = _replaced(chat, index, "".join((*pieces[:number], _MARK, *pieces[number + 1 :])))
             before, mark, after = _rendered(tokenizer, messages, chat, takes_system).partition(_MARK)
             place += 1
             if mark or kind != "reasoning":
@@ -149,6 +151,13 @@ def located(tokenizer: Any, chat: Chat) -> tuple[str, tuple[Passage, ...]]:
                 passages.append(Passage(index, kind, len(before), stop, own, place))
             place += len(own)
     return text, tuple(sorted(passages, key=lambda passage: passage.start))
+
+
+def _replaced(chat: Chat, index: int, content: str) -> Messages:
+    """The messages of a chat with another content for one of them."""
+    messages = chat.to_list()
+    messages[index]["content"] = content
+    return messages
 
 
 def _not_rendered(index: int, role: str, content: str) -> ValueError:

@@ -100,6 +100,12 @@ def test_a_role_that_a_template_does_not_have_is_refused_or_rendered(style: str)
         assert contents(chat_tokenizer(style), chat)[1] == (1, "tool", "17")
 
 
+def test_a_message_that_is_left_out_is_noticed_where_its_words_are_elsewhere(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% for m in messages if m.role == 'user' %}user: {{ m.content }}{% endfor %}"
+    with pytest.raises(ValueError, match=r"does not render message 1 \(assistant: 'user'"):
+        render_chat(tokenizer, Chat((("user", "Who?"), ("assistant", "user"))))
+
+
 def test_a_message_that_is_rendered_twice_has_no_one_place(tokenizer: Any) -> None:
     tokenizer.chat_template = "{{ messages[0].content }} -- {{ messages[0].content }}"
     with pytest.raises(ValueError, match="does not render message 0"):
