@@ -181,6 +181,13 @@ def checked(kind: type[T], plain: Mapping[str, Any]) -> T:
     return kind(**plain)
 
 
+def keep_alone(file: Path, pattern: str) -> None:
+    """Remove all other files of a pattern from the folder of a file."""
+    for other in file.parent.glob(pattern):
+        if other.name != file.name:
+            other.unlink()
+
+
 def hashed(value: Any) -> str:
     """A short hash of plain data."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

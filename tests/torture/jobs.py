@@ -83,10 +83,10 @@ def make_ready(root: Path) -> Ready:
     a, b = (
         make_checkpoint(root / name, "llama", seed, hidden_size=width) for seed, name, width in ((0, "a", 16), (1, "b", 24))
     )
-    models = tuple(it.load_model(str(path), device="cpu") for path in (a, b))
+    models: tuple[Any, Any] = (it.load_model(str(a), device="cpu"), it.load_model(str(b), device="cpu"))
     cats = make_cats(write_pairs(root / "cats.jsonl"), "lacks:a")
     pairs = it.collect(*models, cats.texts("train"), SITE, SITE, progress=False)
-    return Ready(models, (a, b), cats, pairs, root)  # type: ignore[arg-type]
+    return Ready(models, (a, b), cats, pairs, root)
 
 
 def files_below(place: Path) -> dict[str, Path]:
