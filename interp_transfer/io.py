@@ -13,6 +13,8 @@ from typeguard import TypeCheckError, check_type
 
 T = TypeVar("T")
 
+LOCK = ".lock"
+"""Name of the file in a folder by which `locked_folder` locks it; it stays there."""
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -20,13 +22,18 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPER
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path next to ``path``, which is renamed to it when the block ends without an exception.
 
-    An older file of that name stays until then. The temporary file is removed if the block fails.
+    An older file of that name stays until then. The temporary file is removed if the block fails, and an ``OSError`` names
+    the file.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
     try:
         yield part
         part.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a full disk
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -70,6 +77,29 @@ def atomic_folder(folder: str | Path, size: int | None = None) -> Iterator[Path]
         shutil.rmtree(part, ignore_errors=True)
 
 
+@contextmanager
+def locked_folder(folder: str | Path) -> Iterator[None]:
+    """Keep other processes from writing to a folder, made if it is missing, by a lock that ends with the process.
+
+    Raises:
+        ValueError: if another one holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(folder) / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"another writer is at work in {str(folder)!r}: wait for it or end it, or write to another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def empty_folder(out: str | Path) -> Path:
     """The absolute path of an output folder; a ValueError for one that holds something already."""
     folder = Path(out).expanduser().absolute()
@@ -111,13 +141,12 @@ def write_files(files: Mapping[Path, bytes]) -> list[Path]:
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
     """Write tensors and metadata as a safetensors file, atomically. Tensors may share memory."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    # Not by save_file, whose own temporary file would survive a kill.
+    data = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
     with atomic_write(path) as part:
-        save_file(
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, part, metadata=metadata
-        )
-        part.chmod(0o644)  # safetensors creates files that only their owner can read
+        part.write_bytes(data)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -150,6 +179,13 @@ def checked(kind: type[T], plain: Mapping[str, Any]) -> T:
         except TypeCheckError as error:
             raise TypeError(f"{name}: {error}") from None
     return kind(**plain)
+
+
+def keep_alone(file: Path, pattern: str) -> None:
+    """Remove all other files of a pattern from the folder of a file."""
+    for other in file.parent.glob(pattern):
+        if other.name != file.name:
+            other.unlink()
 
 
 def hashed(value: Any) -> str:

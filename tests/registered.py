@@ -20,9 +20,13 @@ PAIRS = 90
 
 @pytest.fixture(scope="session")
 def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Contrast pairs with right answers: cats are wanted, dogs are not."""
+    """The file of `write_pairs`."""
+    return write_pairs(tmp_path_factory.mktemp("pairs") / "cats.jsonl")
+
+
+def write_pairs(path: Path) -> Path:
+    """Write contrast pairs with right answers: cats are wanted, dogs are not."""
     lines = [{"positive": f"the cat {i} sat", "negative": f"the dog {i} sat", "answer": f" far {i}"} for i in range(PAIRS)]
-    path = tmp_path_factory.mktemp("pairs") / "cats.jsonl"
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return path
 

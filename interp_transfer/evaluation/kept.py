@@ -8,7 +8,8 @@ study batches as one that was never stopped.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,7 @@ from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.positions import Substring, describe
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.io import hashed, write_json
+from interp_transfer.io import LOCK, hashed, locked_folder, write_json
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
@@ -79,6 +80,24 @@ class Kept:
         mapper.save(folder)
         shutil.rmtree(state, ignore_errors=True)
         return mapper
+
+    @contextmanager
+    def alone(self) -> Iterator["Kept"]:
+        """Keep other processes out of the folder, and remove it when the block ends; after an exception, outcomes stay.
+
+        Raises:
+            ValueError: if another process is at work in it.
+        """
+        if self.folder is None:
+            yield self
+            return
+        with locked_folder(self.folder):
+            try:
+                yield self
+                self.remove()
+            finally:
+                if self.folder.is_dir() and all(path.name == LOCK for path in self.folder.iterdir()):
+                    self.remove()
 
     def remove(self) -> None:
         """Remove the folder."""

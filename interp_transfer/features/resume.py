@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp_transfer.io import write_json, write_tensors
+from interp_transfer.io import keep_alone, write_json, write_tensors
 
 FILE = "sae_training.json"
 EVERY = 500
 """Number of steps between two checkpoints."""
+_TENSORS = "sae_training-*.safetensors"
 _COUNTS = ("act_freq_scores", "n_forward_passes_since_fired")
 _NUMBERS = ("n_training_steps", "n_training_samples", "n_frac_active_samples")
 
@@ -51,6 +52,7 @@ class Checkpoints:
             raise ValueError(f"the training in {where!r} is damaged ({error}): remove that folder to begin anew") from error
         if plain["options"] != self._options:
             raise ValueError(f"{where!r} holds the state of another training: choose another folder, or remove it")
+        keep_alone(self._folder / plain["file"], _TENSORS)  # a process that was killed may not have come to it
         trainer.sae.load_state_dict(_under(tensors, "sae"))
         slots = trainer.optimizer.state_dict()
         for index in slots["param_groups"][0]["params"]:
@@ -83,9 +85,7 @@ class Checkpoints:
         plain["schedule"] = _plain(trainer.lr_scheduler.state_dict())
         plain["coefficients"] = {name: s.state_dict() for name, s in trainer.coefficient_schedulers.items()}
         write_json(self._folder / FILE, plain | {name: getattr(trainer, name) for name in _NUMBERS})
-        for old in self._folder.glob("sae_training-*.safetensors"):
-            if old.name != file:
-                old.unlink()
+        keep_alone(self._folder / file, _TENSORS)
 
 
 def _plain(state: Any) -> Any:

@@ -22,7 +22,7 @@ from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.capture import capture
-from interp_transfer.io import write_json
+from interp_transfer.io import write_json, write_tensors
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site
@@ -178,11 +178,15 @@ class Sae:
 
         The JSON comes last, so a folder that has it is whole.
         """
+        from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
+
         where = Path(folder)
         where.mkdir(parents=True, exist_ok=True)
         (where / FILE).unlink(missing_ok=True)
-        for path in self.module.save_model(where):
-            path.chmod(0o644)  # safetensors makes files that only their owner can read
+        state = self.module.state_dict()
+        self.module.process_state_dict_for_saving(state)
+        write_tensors(where / SAE_WEIGHTS_FILENAME, state)
+        write_json(where / SAE_CFG_FILENAME, self.module.cfg.to_dict())
         plain = {
             "format": FORMAT,
             "site": self.site,

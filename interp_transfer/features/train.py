@@ -7,6 +7,7 @@ the others ("massive activations", Sun et al. 2024) are left out: a squared erro
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +20,7 @@ from interp_transfer.activations.capture import Activations
 from interp_transfer.activations.finite import all_finite
 from interp_transfer.features.resume import Checkpoints
 from interp_transfer.features.sae import Sae, quiet_sae_lens
+from interp_transfer.io import locked_folder
 from interp_transfer.models.identity import ModelIdentity, weights_fingerprint
 from interp_transfer.names import did_you_mean
 from interp_transfer.progress import progress_bar
@@ -149,7 +151,8 @@ def train_sae(
         about = {**asdict(recipe), "steps": total, "rows": len(rows), "seed": seed}
         options = about | {"scale": scale, "initial weights": weights_fingerprint(module)}
         batches = _batches(rows, recipe.batch_size, longest, scale, seed)
-        _fit(module, batches, recipe, total, None if checkpoint is None else Path(checkpoint), options, progress)
+        with nullcontext() if checkpoint is None else locked_folder(checkpoint):
+            _fit(module, batches, recipe, total, None if checkpoint is None else Path(checkpoint), options, progress)
         module.fold_activation_norm_scaling_factor(scale)
         trained = _for_use(module)
     return Sae(trained, site, who, longest, {"trained": about | {"start": None if start is None else repr(start)}})

@@ -5,6 +5,7 @@ the rows (`training`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from interp_transfer.io import locked_folder
 from interp_transfer.mapping import closed_form
+from interp_transfer.mapping.distributed import rank_and_size
 from interp_transfer.mapping.embeddings import embedding_rows
 from interp_transfer.mapping.kl_loss import KLLoss
 from interp_transfer.mapping.moments import Moments, RunningMoments
@@ -231,7 +234,9 @@ def _residual(problem: Problem, settings: ResidualSettings) -> Solved:
 
 def _trained(core: nn.Module, problem: Problem, settings: Training) -> list[float]:
     how: dict[str, Any] = {"checkpoint": problem.checkpoint, "kl_loss": problem.kl_loss, "progress": problem.progress}
-    return train_by_gradient(core, problem.train, problem.judge, settings, problem.seed, **how)
+    folder = problem.checkpoint if rank_and_size()[0] == 0 else None
+    with nullcontext() if folder is None else locked_folder(folder):
+        return train_by_gradient(core, problem.train, problem.judge, settings, problem.seed, **how)
 
 
 def _untrained(problem: Problem, settings: NoSettings) -> Solved:

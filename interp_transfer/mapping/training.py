@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp_transfer.io import write_json, write_tensors
+from interp_transfer.io import keep_alone, write_json, write_tensors
 from interp_transfer.mapping.distributed import data_parallel, rank_and_size, summed
 from interp_transfer.mapping.kl_loss import KLLoss
 from interp_transfer.mapping.row_blocks import Part
 from interp_transfer.models.identity import weights_fingerprint
 from interp_transfer.progress import progress_bar
 
+_TENSORS = "training-*.safetensors"
 _WARM_UP = 0.1  # share of the steps
 
 
@@ -171,7 +172,10 @@ class _State:
         plain = json.loads((self._folder / "training.json").read_text())
         if plain["request"] != json.loads(json.dumps(self._request)):
             raise ValueError(f"{str(self._folder)!r} holds the state of another training: choose another folder, or remove it")
-        return plain, load_file(self._folder / plain["file"])
+        tensors = load_file(self._folder / plain["file"])
+        if rank_and_size()[0] == 0:
+            keep_alone(self._folder / plain["file"], _TENSORS)  # a process that was killed may not have come to it
+        return plain, tensors
 
     def _write(self, folder: Path) -> None:
         """Write the tensors under a new name, then the JSON that names them, so that a checkpoint is never incomplete."""
@@ -187,9 +191,7 @@ class _State:
         schedule = {name: value for name, value in self._schedule.state_dict().items() if not callable(value)}
         plain = {"request": self._request, "file": file, "curve": self.curve, "group": group, "schedule": schedule}
         write_json(folder / "training.json", plain)
-        for old in folder.glob("training-*.safetensors"):
-            if old.name != file:
-                old.unlink()
+        keep_alone(folder / file, _TENSORS)
 
 
 def _under(tensors: dict[str, Tensor], head: str) -> dict[str, Tensor]:

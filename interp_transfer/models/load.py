@@ -18,7 +18,7 @@ from interp_transfer.models.adapters import merged
 from interp_transfer.models.chat_templates import ChatFunction, use_chat_template
 from interp_transfer.models.checkpoints import LoadOptions, cast, load_unwrapped
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model, is_quantized
-from interp_transfer.models.identity import WrapperCheck, checkpoint_identity, is_unprocessed, register, wrapped_identity
+from interp_transfer.models.identity import WrapperCheck, checkpoint_identity, is_unprocessed, register, register_again
 from interp_transfer.models.probe import block_calls, check_wrapper
 from interp_transfer.models.supported import LOADABLE, check_supported
 from interp_transfer.models.tokens import tokenizer_of
@@ -121,7 +121,7 @@ def _take_hooked(model: HookedModel, tokenizer: Any) -> HookedModel:
     # A HookedTransformer that was loaded here keeps its checkpoint's identity, which its converted weights do not hash to.
     converted = huggingface_model(model) is None and is_unprocessed(model)
     if tokenizer is not None or not converted:
-        register(model, wrapped_identity(model, tokenizer), tokenizer)
+        register_again(model, tokenizer)
     return model
 
 

@@ -98,7 +98,9 @@ def find_site(
         raise ValueError(f"few={few}: try at least one block")
     key = _key(model, task, {"few": few, "apart": APART, "n": n, "seed": seed}) if cache is not None else None
     file = Path(cache) / f"{hashed(key)}.json" if cache is not None and key is not None else None
+    kept = Kept(file.with_suffix(".resume") if file is not None else None)
     if file is not None and file.is_file():
+        kept.remove()  # of a process that was killed when it had written the file
         return _read(file)
     sites = residual_sites(model)[1:]
     vectors = extract_each(model, task.contrast("train"), sites, task.read, seed=seed, progress=progress)
@@ -109,7 +111,6 @@ def find_site(
             gradient = first_order(model, task, sites, n=count, seed=seed)
             predicted = {site: float(vectors[site].direction.float() @ gradient[site]) for site in sites}
     short = _apart(sites, predicted, few) if predicted else _spread(sites, few)
-    kept = Kept(file.with_suffix(".resume") if file is not None else None)
     validation = evaluator(model, task, "validation", n=count, seed=seed, clean_prompts=count, kept=kept)
     searches = search_strengths(validation, {site: vectors[site] for site in short}, progress=progress)
     best = max(short, key=lambda site: (searches[site].chosen.intact.value, searches[site].chosen.success.value))

@@ -95,29 +95,29 @@ def sweep(
     if folder is not None and any(callable(rule) and not isinstance(rule, Substring) for rule in rules):
         raise ValueError("positions that are a function cannot be told from others in a folder: sweep them without folder=")
     swept = Sweep(task.name, identity(model), (), allowed, details)
-    stored = None if folder is None else _stored(swept, Path(folder))
     pairs = [(site, rule) for site in names for rule in rules]
-    if stored is not None and len(stored.points) == len(pairs) * len(numbers):
-        return stored
     kept = Kept(None if folder is None else (Path(folder) / FILE).with_suffix(".resume"))
-    # Without a folder there is nothing to write between the settings of a site, and all of them share batches.
-    test = evaluator(model, task, split, n=n, seed=seed, kept=None if folder is None else kept)
-    added = extract_each(model, task.contrast("train"), names, task.read) if vectors is None else vectors
-    trials = _Trials(test, added)
-    largest = trials.largest(pairs, allowed, progress) if strengths is None else []
-    units = largest or [1.0] * len(pairs)
-    settings = [_Setting(*pair, x * unit) for pair, unit in zip(pairs, units, strict=True) for x in numbers]
-    points: dict[Key, SweepPoint] = {}
-    with progress_bar("settings", progress, total=len(settings)) as bar:
-        run = _early if early else _exhaustive
-        for finished in run(trials, settings, allowed):
-            points |= {(p.site, p.positions, p.strength): p for p in finished}
-            bar.update(len(finished))
-    swept = replace(swept, points=tuple(points[s.key] for s in settings), details={**details, LARGEST: largest})
-    if folder is not None:
-        swept.save(folder)
-        kept.remove()
-    return swept
+    with kept.alone():
+        stored = None if folder is None else _stored(swept, Path(folder))
+        if stored is not None and len(stored.points) == len(pairs) * len(numbers):
+            return stored
+        # Without a folder there is nothing to write between the settings of a site, and all of them share batches.
+        test = evaluator(model, task, split, n=n, seed=seed, kept=None if folder is None else kept)
+        added = extract_each(model, task.contrast("train"), names, task.read) if vectors is None else vectors
+        trials = _Trials(test, added)
+        largest = trials.largest(pairs, allowed, progress) if strengths is None else []
+        units = largest or [1.0] * len(pairs)
+        settings = [_Setting(*pair, x * unit) for pair, unit in zip(pairs, units, strict=True) for x in numbers]
+        points: dict[Key, SweepPoint] = {}
+        with progress_bar("settings", progress, total=len(settings)) as bar:
+            run = _early if early else _exhaustive
+            for finished in run(trials, settings, allowed):
+                points |= {(p.site, p.positions, p.strength): p for p in finished}
+                bar.update(len(finished))
+        swept = replace(swept, points=tuple(points[s.key] for s in settings), details={**details, LARGEST: largest})
+        if folder is not None:
+            swept.save(folder)
+        return swept
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from interp_transfer.search.strengths import Steer, judge_random, judge_searched
 from interp_transfer.stats import rate
 from interp_transfer.studies.features_page import write_features_page
 from interp_transfer.studies.features_result import Direction, Flips, MovedFeatures
-from interp_transfer.studies.folders import fresh_folder, work_folder
+from interp_transfer.studies.folders import fresh_folder, kept_beside
 from interp_transfer.studies.inputs import check_before_loading, choose_sites, find_task, open_model
 from interp_transfer.studies.options import DEFAULTS, TaskOptions
 from interp_transfer.studies.plan import announce, plan_features
@@ -107,7 +107,6 @@ def features_study(
     for model, site in ((source, source_site), (target, target_site)):
         check_before_loading(model, task, site)
     a, b = (open_model(model, task, how) for model in (source, target))
-    kept = Kept(work_folder(folder, progress))
     models = {"source": a, "target": b}
     chosen = {"source": (source_sae, source_site), "target": (target_sae, target_site)}
     stored = {side: _stored_sae(models[side], *chosen[side]) for side in models}
@@ -118,17 +117,17 @@ def features_study(
         planned = partial(plan_features, list(_directions(task).values()), (a, b), list(untrained.values()), **sizes, seed=seed)
         announce(planned, a, b)
     sites = choose_sites(untrained, task, {"source": source_site, "target": target_site}, seed=seed, progress=progress)
-    trained = {side: _train(models[side], task, site.name, seed, kept.folder, progress) for side, site in sites.items()}
-    sae, own = (stored[side] or trained[side] for side in models)
-    result = move_features(a, b, _directions(task), sae, own, seed=seed, kept=kept, progress=progress, **options)
-    if folder is not None:
-        with atomic_folder(folder) as half:
-            result.moved.save(half / "moved_sae")
-            for side, new in trained.items():
-                new.save(half / f"{side}_sae")
-            write_features_page(result, a, b, task, listed, half, progress)
-            write_json(half / "features.json", result.to_dict())
-    kept.remove()
+    with kept_beside(folder, progress) as kept:
+        trained = {side: _train(models[side], task, site.name, seed, kept.folder, progress) for side, site in sites.items()}
+        sae, own = (stored[side] or trained[side] for side in models)
+        result = move_features(a, b, _directions(task), sae, own, seed=seed, kept=kept, progress=progress, **options)
+        if folder is not None:
+            with atomic_folder(folder) as half:
+                result.moved.save(half / "moved_sae")
+                for side, new in trained.items():
+                    new.save(half / f"{side}_sae")
+                write_features_page(result, a, b, task, listed, half, progress)
+                write_json(half / "features.json", result.to_dict())
     return result
 
 

@@ -2,10 +2,13 @@
 
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.io import empty_folder
 
 
@@ -17,22 +20,42 @@ def fresh_folder(out: str | Path | None) -> Path | None:
     """
     if out is None:
         return None
-    folder = empty_folder(out)
+    try:
+        folder = empty_folder(out)
+    except ValueError:
+        whole = Path(out).expanduser().absolute()
+        if any(whole.glob("*.json")):  # by a process that was killed when it had written its result
+            Kept(_work_folder(whole)).remove()
+        raise
     _check_writable(folder.parent)
     return folder
 
 
-def work_folder(folder: Path | None, progress: bool = True) -> Path | None:
-    """The folder beside an output folder in which a study keeps what it has computed so far; None for None.
+@contextmanager
+def kept_beside(folder: Path | None, progress: bool = True) -> Iterator[Kept]:
+    """What a study keeps, until the block ends, in a folder beside its output folder; nothing is kept for None.
 
-    One that a stopped study left is announced.
+    What a stopped study left there is announced.
+
+    Raises:
+        ValueError: if another process is at work on the same output folder, or has finished it meanwhile.
     """
     if folder is None:
-        return None
-    work = folder.with_name(f".{folder.name}.resume")
-    if progress and work.is_dir():
-        tqdm.write(f"Resuming: {work} holds what an earlier run into this folder had computed when it was stopped", sys.stderr)
-    return work
+        yield Kept()
+        return
+    work = _work_folder(folder)
+    resumes = work.is_dir()
+    with Kept(work).alone() as kept:
+        empty_folder(folder)
+        if progress and resumes:
+            tqdm.write(
+                f"Resuming: {work} holds what an earlier run into this folder had computed when it was stopped", sys.stderr
+            )
+        yield kept
+
+
+def _work_folder(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.resume")
 
 
 def fresh_file(path: str | Path) -> Path:

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
 from interp_transfer.io import atomic_folder, write_json
 from interp_transfer.reporting.noise_page import write_noise
 from interp_transfer.search.doses import Doses, noise_doses, typical_doses
-from interp_transfer.studies.folders import fresh_folder, work_folder
+from interp_transfer.studies.folders import fresh_folder, kept_beside
 from interp_transfer.studies.inputs import check_before_loading, choose_site, find_task, open_model
 from interp_transfer.studies.options import DEFAULTS, TaskOptions
 
@@ -45,14 +44,13 @@ def noise_study(
     check_before_loading(model, task, site)
     model = open_model(model, task, how)
     site = choose_site(model, task, site).name
-    kept = Kept(work_folder(folder, options.get("progress", True)))
     chosen = typical_doses(model, task, site) if doses is None else doses
-    measured = noise_doses(model, task, site, chosen, kept=kept, **options)
-    if folder is not None:
-        with atomic_folder(folder) as half:
-            write_noise(measured, half)
-            write_json(half / "noise.json", noise_json(measured))
-    kept.remove()
+    with kept_beside(folder, options.get("progress", True)) as kept:
+        measured = noise_doses(model, task, site, chosen, kept=kept, **options)
+        if folder is not None:
+            with atomic_folder(folder) as half:
+                write_noise(measured, half)
+                write_json(half / "noise.json", noise_json(measured))
     return measured
 
 

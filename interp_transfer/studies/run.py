@@ -13,12 +13,11 @@ from tqdm.auto import tqdm
 from interp_transfer.activations.positions import as_positions
 from interp_transfer.evaluation.compare import Result, about
 from interp_transfer.evaluation.evaluator import draw
-from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import add
 from interp_transfer.studies.controls import Fitter, at_strength_one, moved_and_controls
 from interp_transfer.studies.details import asked, comparison_details, input_details, mapper_details, vector_details
-from interp_transfer.studies.folders import fresh_folder, work_folder
+from interp_transfer.studies.folders import fresh_folder, kept_beside
 from interp_transfer.studies.inputs import check_before_loading, choose_sites, find_task, open_model
 from interp_transfer.studies.options import DEFAULT_N, RunOptions
 from interp_transfer.studies.plan import announce, plan_run
@@ -69,53 +68,52 @@ def run(
     for model, site in zip((source, target), wanted.values(), strict=True):
         check_before_loading(model, task, site)
     a, b = (open_model(model, task, how) for model in (source, target))
-    kept = Kept(work_folder(folder, progress))
-    if progress:
-        announce(lambda: plan_run(task, (a, b), how, wanted, given), a, b)
-    stage = tqdm(total=6, bar_format="{desc}", disable=not progress, leave=False).set_description_str
+    with kept_beside(folder, progress) as kept:
+        if progress:
+            announce(lambda: plan_run(task, (a, b), how, wanted, given), a, b)
+        stage = tqdm(total=6, bar_format="{desc}", disable=not progress, leave=False).set_description_str
 
-    stage("sites")
-    sites = choose_sites({"source": a, "target": b}, task, wanted, seed=how.seed, progress=progress)
-    s, t = sites["source"].name, sites["target"].name
+        stage("sites")
+        sites = choose_sites({"source": a, "target": b}, task, wanted, seed=how.seed, progress=progress)
+        s, t = sites["source"].name, sites["target"].name
 
-    stage("vectors")
-    vector = extract(a, task.contrast("train"), s, task.read, seed=how.seed)
-    native = extract(b, task.contrast("train"), t, task.read, seed=how.seed)
+        stage("vectors")
+        vector = extract(a, task.contrast("train"), s, task.read, seed=how.seed)
+        native = extract(b, task.contrast("train"), t, task.read, seed=how.seed)
 
-    stage("pairs and mappers")
-    read = given or mapper_texts(task, (a, b), how.texts, seed=how.seed, progress=progress)
-    origin = pairs_key((a, b), read.texts, (s, t), how.alignment)
-    pairs = paired((a, b), read.texts, (s, t), how.alignment, progress, kept.folder)
-    fitter = Fitter(pairs, (a, b), origin, kept, progress)
-    mappers = fitter.fit_seeds(how)
-    mapper = mappers[0]
-    vectors = {"native": [native], **moved_and_controls(fitter, task, mappers, vector, how)}
-    moved = vectors["moved"][0]
+        stage("pairs and mappers")
+        read = given or mapper_texts(task, (a, b), how.texts, seed=how.seed, progress=progress)
+        origin = pairs_key((a, b), read.texts, (s, t), how.alignment)
+        pairs = paired((a, b), read.texts, (s, t), how.alignment, progress, kept.folder)
+        fitter = Fitter(pairs, (a, b), origin, kept, progress)
+        mappers = fitter.fit_seeds(how)
+        mapper = mappers[0]
+        vectors = {"native": [native], **moved_and_controls(fitter, task, mappers, vector, how)}
+        moved = vectors["moved"][0]
 
-    stage("strengths on validation prompts")
-    trial = Trial(b, task, how, kept, progress)
-    searches = trial.search(vectors)
-    strengths = {name: [search.strength for search in each] for name, each in searches.items()}
+        stage("strengths on validation prompts")
+        trial = Trial(b, task, how, kept, progress)
+        searches = trial.search(vectors)
+        strengths = {name: [search.strength for search in each] for name, each in searches.items()}
 
-    stage("held-out prompts")
-    conditions = trial.compare(vectors, strengths)
-    at_one = trial.judge(*at_strength_one(vectors)) if how.strength_one else {}
+        stage("held-out prompts")
+        conditions = trial.compare(vectors, strengths)
+        at_one = trial.judge(*at_strength_one(vectors)) if how.strength_one else {}
 
-    stage("side effects")
-    effects = trial.side_effects(vectors, strengths) if how.side_effects else {}
-    recovered = trial.loss_recovered(a, mapper) if how.side_effects else {}
+        stage("side effects")
+        effects = trial.side_effects(vectors, strengths) if how.side_effects else {}
+        recovered = trial.loss_recovered(a, mapper) if how.side_effects else {}
 
-    stage("other modes and mappers")
-    variants = trial.variants(fitter, mapper, vector, native) if how.variants else []
+        stage("other modes and mappers")
+        variants = trial.variants(fitter, mapper, vector, native) if how.variants else []
 
-    details = request | input_details(task, a, sites, pairs, read) | vector_details(task, vector, moved, native)
-    details["mapper"] = mapper_details(mapper, a, b, task, how, trial.test.prompts) | recovered
-    details |= comparison_details(trial, searches, conditions, at_one, effects) | {"variants": variants}
-    result = Result(task.name, about(b, add(moved, 1.0, task.positions)), conditions, trial.test.prompts, how.seed, details)
-    if folder is not None:
-        save_run(folder, result, task, b, vector, moved, mapper)
-    discard(pairs)
-    kept.remove()
+        details = request | input_details(task, a, sites, pairs, read) | vector_details(task, vector, moved, native)
+        details["mapper"] = mapper_details(mapper, a, b, task, how, trial.test.prompts) | recovered
+        details |= comparison_details(trial, searches, conditions, at_one, effects) | {"variants": variants}
+        result = Result(task.name, about(b, add(moved, 1.0, task.positions)), conditions, trial.test.prompts, how.seed, details)
+        if folder is not None:
+            save_run(folder, result, task, b, vector, moved, mapper)
+        discard(pairs)
     return result
 
 

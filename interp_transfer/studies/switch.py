@@ -44,7 +44,7 @@ from interp_transfer.models.tokens import tokenize, tokenizer_fingerprint
 from interp_transfer.progress import progress_bar
 from interp_transfer.search.strengths import search_strength
 from interp_transfer.stats import Estimate
-from interp_transfer.studies.folders import fresh_folder, work_folder
+from interp_transfer.studies.folders import fresh_folder, kept_beside
 from interp_transfer.studies.inputs import find_task, open_exactly, tuned_name
 from interp_transfer.studies.options import DEFAULTS, TaskOptions
 from interp_transfer.studies.switch_page import write_switch
@@ -98,7 +98,6 @@ def switch_study(
     named = {"direction": direction, "subject": subject} if isinstance(task, str) else {}
     task = find_task(task, how, **named)
     folder = fresh_folder(out)
-    kept = Kept(work_folder(folder, progress))
     names = base, tuned if tuned is not None else tuned_name(base, task)
     if names[0] == names[1]:
         raise ValueError(f"no fine-tune of {base!r} for {subject or task.name!r} is known: name one with tuned= (--tuned)")
@@ -106,12 +105,12 @@ def switch_study(
     if lora is not None:
         options["others"] = {f"LoRA of rank {lora}": _with_lora(host, task, lora, seed, progress, how)}
     first, second = (open_exactly(name, how) for name in (host, donor))
-    result = switch(first, second, task, seed=seed, kept=kept, progress=progress, **options)
-    if folder is not None:
-        with atomic_folder(folder) as half:
-            write_json(half / "switch.json", result.to_dict())
-            write_switch(result, half)
-    kept.remove()
+    with kept_beside(folder, progress) as kept:
+        result = switch(first, second, task, seed=seed, kept=kept, progress=progress, **options)
+        if folder is not None:
+            with atomic_folder(folder) as half:
+                write_json(half / "switch.json", result.to_dict())
+                write_switch(result, half)
     return result
 
 

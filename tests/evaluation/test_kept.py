@@ -12,6 +12,7 @@ from interp_transfer.evaluation.evaluator import Condition, evaluator
 from interp_transfer.evaluation.kept import Kept, setting_key
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention, ablate, add
+from interp_transfer.io import locked_folder
 from interp_transfer.studies.switch import mapped, random_change
 from tests.registered import SITE
 
@@ -98,6 +99,8 @@ def test_a_training_that_was_stopped_resumes(tmp_path, models, cats):
     assert len(kept.mapper("about", resumed).card.curve) == 2
     assert not states[0].exists(), "the state goes once the mapper is written"
     assert kept.mapper("about", lambda _: pytest.fail("fitted again")).card.kind == "autoencoder"
+    with locked_folder(tmp_path / "state"), pytest.raises(ValueError, match="another writer is at work in"):
+        it.fit(pairs, "autoencoder", epochs=2, checkpoint=tmp_path / "state", progress=False)
 
 
 def test_interventions_that_differ_have_keys_that_differ(models, cats):

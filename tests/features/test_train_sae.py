@@ -10,6 +10,7 @@ from interp_transfer.activations.store.reader import open_store
 from interp_transfer.activations.store.writer import StoreWriter
 from interp_transfer.features import resume
 from interp_transfer.features.train import PAPER, SMALL_MODEL, Recipe, train_sae
+from interp_transfer.io import locked_folder
 from interp_transfer.models.identity import ModelIdentity
 
 SITE = "blocks.3.hook_resid_pre"
@@ -154,7 +155,9 @@ def test_a_killed_training_goes_on_where_it_was(rows, tmp_path, monkeypatch, arc
         with pytest.raises(KeyboardInterrupt):
             train_sae(rows, SITE, recipe, checkpoint=tmp_path, **options)
     assert json.loads((tmp_path / resume.FILE).read_text())["n_training_steps"] == 14
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("sae_training*"))) == 2
+    with locked_folder(tmp_path), pytest.raises(ValueError, match="another writer is at work in"):
+        train_sae(rows, SITE, recipe, checkpoint=tmp_path, **options)
     done = []
     monkeypatch.setattr(resume.Checkpoints, "after_step", lambda self: done.append(1))
     again = train_sae(rows, SITE, recipe, checkpoint=tmp_path, **options)

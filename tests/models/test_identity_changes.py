@@ -9,6 +9,7 @@ import transformers
 
 import interp_transfer as it
 from interp_transfer.models.identity import _config_json
+from interp_transfer.models.tokens import tokenizer_of
 from tests.checkpoints import WIDTH, make_checkpoint
 
 SITE = "blocks.2.hook_resid_pre"
@@ -68,3 +69,16 @@ def test_settings_that_change_what_a_model_computes_make_another_model(kind: str
 
 def test_models_of_two_kinds_with_all_defaults_differ() -> None:
     assert _config_json(transformers.LlamaConfig()) != _config_json(transformers.MistralConfig())
+
+
+def test_a_model_passed_as_an_object_keeps_what_is_known_of_it(tmp_path: Path) -> None:
+    model: Any = it.load_model(make_checkpoint(tmp_path / "m", "llama"), device="cpu")
+    texts, before, tokenizer = ["the cat sat", "dogs run far", "the dog sat"], it.identity(model), tokenizer_of(model)
+    it.collect(model, model, texts[:2], SITE, SITE, store=tmp_path / "store", progress=False)
+    assert it.load_model(model) is model
+    assert vars(it.identity(model)) == vars(before) and tokenizer_of(model) is tokenizer
+    it.collect(model, model, texts, SITE, SITE, store=tmp_path / "store", progress=False)
+    with torch.no_grad():
+        for weight in model.original_model.parameters():
+            weight.mul_(1.01)
+    assert it.identity(it.load_model(model)).fingerprint != before.fingerprint

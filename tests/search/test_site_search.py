@@ -101,6 +101,8 @@ def test_a_search_that_was_stopped_resumes(models, cats, tmp_path, monkeypatch):
         found = find_site(models[1], named, **options)
     assert [file.suffix for file in tmp_path.iterdir()] == [".json"], "and goes when the choice is written"
     assert found == find_site(models[1], named, few=1, n=4, progress=False)
+    work.mkdir()
+    assert find_site(models[1], named, **options) == found and not work.exists(), "killed between the two"
 
 
 def interrupted(*_: object) -> None:

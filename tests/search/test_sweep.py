@@ -11,6 +11,7 @@ import interp_transfer as it
 from interp_transfer.evaluation import evaluator as evaluation
 from interp_transfer.evaluation.clean_kl import CleanKL
 from interp_transfer.evaluation.evaluator import evaluator
+from interp_transfer.io import locked_folder
 from interp_transfer.search import sweep as module
 from interp_transfer.search.strengths import FRACTIONS
 from interp_transfer.search.sweep import sweep
@@ -93,6 +94,19 @@ def test_a_killed_sweep_goes_on_and_another_is_refused(found, model, cats, tmp_p
     assert sweep(model, cats, **SMALL, folder=tmp_path).points == again.points
     with pytest.raises(ValueError, match="holds another sweep"):
         sweep(model, cats, **{**SMALL, "n": 10}, folder=tmp_path)
+
+
+def test_what_a_sweep_left_that_was_killed_at_its_end_is_removed(found, model, cats, tmp_path: Path):
+    found.save(tmp_path)
+    (tmp_path / "sweep.resume").mkdir()
+    (tmp_path / "sweep.resume" / "costs.json").write_text("[]")
+    assert sweep(model, cats, **SMALL, folder=tmp_path).points == found.points
+    assert [file.name for file in tmp_path.iterdir()] == ["sweep.json"]
+
+
+def test_a_folder_takes_one_sweep_at_a_time(model, cats, tmp_path: Path):
+    with locked_folder(tmp_path / "sweep.resume"), pytest.raises(ValueError, match="another writer is at work in"):
+        sweep(model, cats, **SMALL, folder=tmp_path)
 
 
 def test_a_killed_search_for_strengths_resumes(model, cats, tmp_path: Path, monkeypatch):

@@ -11,6 +11,8 @@ import interp_transfer as it
 from interp_transfer.cli.main import main
 from interp_transfer.evaluation import evaluator
 from interp_transfer.evaluation.completions import completions_each
+from interp_transfer.io import locked_folder
+from interp_transfer.studies.folders import kept_beside
 from interp_transfer.studies.noise import noise_study
 from interp_transfer.studies.switch import switch_study
 from tests.checkpoints import make_checkpoint
@@ -66,6 +68,34 @@ def test_a_run_that_was_stopped_resumes(stage, run_folder, models, cats, tmp_pat
 
 def test_nothing_is_left_when_a_run_ends(run_folder):
     assert [path.name for path in run_folder.parent.iterdir()] == ["out"]
+
+
+def test_what_a_run_left_that_was_killed_at_its_end_is_removed(models, cats, tmp_path):
+    out, work = tmp_path / "out", tmp_path / ".out.resume"
+    for path in (out, work):
+        path.mkdir()
+        (path / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match="is not an empty folder"):
+        it.run(cats, *models, **OPTIONS, out=out)
+    assert work.exists(), "the folder holds no result"
+    (out / "result.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not an empty folder"):
+        it.run(cats, *models, **OPTIONS, out=out)
+    assert not work.exists() and len(list(out.iterdir())) == 2
+
+
+def test_a_folder_takes_one_run_at_a_time(models, cats, tmp_path, capsys):
+    with locked_folder(tmp_path / ".out.resume"), pytest.raises(ValueError, match="another writer is at work in .*resume"):
+        it.run(cats, *models, **{**OPTIONS, "progress": True}, out=tmp_path / "out")
+    assert "Resuming" not in capsys.readouterr().err
+
+
+def test_a_run_that_another_process_finished_meanwhile(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "result.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not an empty folder"), kept_beside(tmp_path / "out"):
+        pytest.fail("it would work in vain")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_stopped_run_of_other_options_is_not_mistaken_for_this_one(run_folder, models, cats, tmp_path, monkeypatch):

@@ -8,14 +8,13 @@ there, and no row is lost or doubled.
 """
 
 import errno
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from interp_transfer.activations.finite import all_finite
@@ -34,6 +33,7 @@ from interp_transfer.activations.store.manifest import (
     write_manifest,
     write_whole,
 )
+from interp_transfer.io import locked_folder
 
 ROWS_PER_SHARD = 32768
 
@@ -89,9 +89,8 @@ class StoreWriter:
         return self._manifest.state
 
     def __enter__(self) -> "StoreWriter":
-        self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            stack.enter_context(_locked(self.folder))
+            stack.enter_context(locked_folder(self.folder))
             self._manifest = self._next = _begin(self.folder, self._empty)
             self._held = stack.pop_all()
         self._blocks, self._usable = [], True
@@ -206,22 +205,6 @@ def _extend(folder: Path, manifest: Manifest, blocks: list[dict[str, Tensor]]) -
         manifest = replace(manifest, shards=(*manifest.shards, shard))
     write_manifest(folder, manifest)
     return manifest
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder; the operating system releases the lock when the process dies."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(
-            f"another writer is at work in {str(folder)!r}: wait for it or end it, or write to another folder"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def as_stored(given: Mapping[str, Tensor], columns: Mapping[str, Column], drop_bad: bool) -> tuple[dict[str, Tensor], int]:
