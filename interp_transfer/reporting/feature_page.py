@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from interp_transfer.escape import shown, visible
 from interp_transfer.features.cards import Example, FeatureCard
-from interp_transfer.reporting.render import render, shown, visible, write_page
+from interp_transfer.reporting.render import render, write_page
 
 FILE = "features.html"
 WINDOW = 72

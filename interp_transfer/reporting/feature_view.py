@@ -7,10 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from interp_transfer.escape import shown, visible
 from interp_transfer.extras import require
 from interp_transfer.features.cards import Example, FeatureCard
 from interp_transfer.reporting.feature_page import window
-from interp_transfer.reporting.render import render, shown
+from interp_transfer.reporting.render import render
 
 SIDES = (("source", "42, 128, 201"), ("target", "221, 95, 30"))
 """Names of the two models, and their colours."""
@@ -67,7 +68,7 @@ class FeatureView:
 
     def __repr__(self) -> str:
         twin = f", beside {self.twin.index} of {self.twin.model}" if self.twin else ""
-        return f"FeatureView({self.card.index} of {self.card.model}{twin})"
+        return visible(f"FeatureView({self.card.index} of {self.card.model}{twin})")
 
     def _repr_html_(self) -> str:
         cards = [self.card, *([self.twin] if self.twin else [])]

@@ -1,12 +1,10 @@
 """Output folders of studies: checked before any work."""
 
-import sys
 import tempfile
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from interp_transfer.io import empty_folder
+from interp_transfer.progress import write_line
 
 
 def fresh_folder(out: str | Path | None) -> Path | None:
@@ -31,7 +29,7 @@ def work_folder(folder: Path | None, progress: bool = True) -> Path | None:
         return None
     work = folder.with_name(f".{folder.name}.resume")
     if progress and work.is_dir():
-        tqdm.write(f"Resuming: {work} holds what an earlier run into this folder had computed when it was stopped", sys.stderr)
+        write_line(f"Resuming: {work} holds what an earlier run into this folder had computed when it was stopped")
     return work
 
 

@@ -1,10 +1,10 @@
 """The result of a safety switch: every way to switch, side by side."""
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from interp_transfer.escape import html_table, visible
 from interp_transfer.evaluation.evaluator import Condition
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.sites import layer_of
@@ -121,8 +121,7 @@ class Switch:
 
     def __repr__(self) -> str:
         lines = [f"  {name:24s} {way.judged}" for name, way in self.ways.items()]
-        return f"Switch({self.task}: {self.host.name} as {self.donor.name})\n" + "\n".join(lines)
+        return visible(f"Switch({self.task}: {self.host.name} as {self.donor.name})\n" + "\n".join(lines))
 
     def _repr_html_(self) -> str:
-        title = html.escape(f"{self.task}: {self.host.name} as {self.donor.name}")
-        return f"<p><b>{title}</b></p>{self.to_frame().round(3).to_html(escape=True)}"
+        return html_table(f"{self.task}: {self.host.name} as {self.donor.name}", self.to_frame())

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from interp_transfer.escape import shown
 from interp_transfer.features.cards import Example, FeatureCard
 from interp_transfer.reporting.feature_page import FILE, WINDOW, peak_tokens, window, write_features
-from interp_transfer.reporting.render import shown
 
 HOSTILE = (
     "<script>alert(1)</script>",

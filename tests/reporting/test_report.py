@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from interp_transfer.escape import visible
 from interp_transfer.evaluation import compare
 from interp_transfer.reporting import run_folder
-from interp_transfer.reporting.render import visible
 from interp_transfer.reporting.report import GLOSSARY, headline, write_report
 from tests.reporting.conftest import sealed
 
