@@ -8,6 +8,7 @@ as `visible` does.
 import html
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _JOINERS = "\u200c\u200d"  # emoji and some scripts need them
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-_MARKDOWN = re.compile(r"[\\`*|$~]|(?<!\w)_|_(?!\w)|(?<=\])[(\[:]|^[#+\-](?=[\s#])|^>|^(?:\d+)[.)](?=\s)")
+_MARKDOWN = re.compile(r"[\\`*|$~]|(?<![^\W_])_|_(?![^\W_])|(?<=\])[(\[:]|^[#+\-](?=[\s#])|^>|^(?:\d+)[.)](?=\s)")
 """What Markdown reads as markup: code, emphasis, cells, formulas, links, and at the beginning headings, lists and quotes."""
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 
@@ -63,6 +64,16 @@ def markdown_code(text: str) -> str:
     line = re.sub(r"[\n\t]", " ", visible(text))
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     return f"{fence} {line} {fence}" if len(fence) > 1 else f"`{line}`"
+
+
+def data_frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
+    """Return rows as a frame, in whose strings pandas accepts no halves of surrogate pairs."""
+    import pandas as pd
+
+    def plain(cell: Any) -> Any:
+        return without_surrogates(cell) if isinstance(cell, str) else cell
+
+    return pd.DataFrame([{plain(name): plain(cell) for name, cell in row.items()} for row in rows])
 
 
 def html_table(title: str, frame: "pd.DataFrame", **options: Any) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from interp_transfer.activations.positions import describe
-from interp_transfer.escape import html_table, visible
+from interp_transfer.escape import data_frame, html_table, visible
 from interp_transfer.evaluation.evaluator import Condition, add_readings, evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import Intervention
@@ -54,10 +54,8 @@ class Result:
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a row for each condition: strength, success, intact and clean KL with their intervals, n."""
-        import pandas as pd
-
         rows = [{"condition": name, "strength": c.strength, **c.columns()} for name, c in self.conditions.items()]
-        return pd.DataFrame(rows).set_index("condition")
+        return data_frame(rows).set_index("condition")
 
     def plot(self) -> "Figure":
         """Draw success and intact of each condition with their intervals."""

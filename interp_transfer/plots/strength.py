@@ -45,8 +45,12 @@ def strength_curves(
     called = figure_text(below.split()[0].rstrip(":,"))
     names = list(dict.fromkeys(str(row["condition"]) for row in rows))
     figure = make_subplots(
-        rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.21 / len(panels), subplot_titles=list(map(figure_text, panels.values())),
-    )  # fmt: skip
+        rows=len(panels),
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.21 / len(panels),
+        subplot_titles=list(map(figure_text, panels.values())),
+    )
     for name, style in styles(names).items():
         points = sorted((row for row in rows if row["condition"] == name), key=lambda row: row["strength"])
         for panel, measure in enumerate(panels, start=1):

@@ -7,9 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from interp_transfer.escape import shown, visible
+from interp_transfer.escape import visible
 from interp_transfer.extras import require
 from interp_transfer.features.cards import Example, FeatureCard
+from interp_transfer.reporting.completions import readable
 from interp_transfer.reporting.feature_page import window
 from interp_transfer.reporting.render import render
 
@@ -45,7 +46,7 @@ def _circuits(example: Example, most: float) -> tuple[str, str, str]:
     """The output of circuitsvis for an example: the element, the library, and the call that draws in the element."""
     from circuitsvis.tokens import colored_tokens
 
-    tokens = [html.escape(shown(token).replace("\n", "")) for token in example.tokens]  # circuitsvis reads tokens as HTML
+    tokens = [html.escape(readable(token).replace("\n", "")) for token in example.tokens]  # circuitsvis reads tokens as HTML
     whole = colored_tokens(tokens, list(example.activations), min_value=0.0, max_value=most or 1.0).local_src
     box, rest = whole.split("<script", 1)
     script = rest.split(">", 1)[1].rsplit("</script>", 1)[0]

@@ -17,9 +17,10 @@ from markupsafe import Markup
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
-from interp_transfer.escape import marked_breaks, shown, visible
+from interp_transfer.escape import marked_breaks, visible
 from interp_transfer.io import write_files
 from interp_transfer.plots.style import percent
+from interp_transfer.reporting.completions import readable
 from interp_transfer.reporting.formats import fixed, p_value, perplexity, points, short, strength
 
 
@@ -90,6 +91,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (percent, short, fixed, strength, points, perplexity, p_value, marked_breaks, shown):
+    for function in (percent, short, fixed, strength, points, perplexity, p_value, marked_breaks, readable):
         environment.filters[function.__name__] = function
     return environment

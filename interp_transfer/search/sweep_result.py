@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typeguard import TypeCheckError, check_type
 
-from interp_transfer.escape import html_table, visible
+from interp_transfer.escape import data_frame, html_table, visible
 from interp_transfer.io import write_json
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.sites import layer_of
@@ -248,12 +248,10 @@ def _best(points: Sequence[SweepPoint], budget: float) -> SweepPoint:
 
 
 def _frame(points: Sequence[SweepPoint]) -> "pd.DataFrame":
-    import pandas as pd
-
     rows = []
     for t in points:
         row: dict[str, Any] = {name: getattr(t, name) for name in ("site", "positions", "strength", "norm")}
         row |= t.success.columns("success") | t.intact.columns("intact")
         row["clean_kl"] = math.nan if t.clean_kl is None else t.clean_kl
         rows.append({**row, "n": t.intact.n, "complete": t.complete})
-    return pd.DataFrame(rows)
+    return data_frame(rows)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from interp_transfer.escape import html_table, visible
+from interp_transfer.escape import data_frame, html_table, visible
 from interp_transfer.evaluation.evaluator import Condition
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.sites import layer_of
@@ -80,8 +80,6 @@ class Switch:
 
     def to_frame(self) -> "pd.DataFrame":
         """A row for each way: success, intact, clean KL, skills, share recovered, parameters as a share of the host's."""
-        import pandas as pd
-
         rows = []
         for name, way in self.ways.items():
             row: dict[str, Any] = {"way": name, "site": way.site}
@@ -90,7 +88,7 @@ class Switch:
             row |= {skill: share.value for skill, share in way.skills.items()}
             row["parameters"] = float("nan") if way.parameters is None else way.parameters / self.host_parameters
             rows.append(row)
-        return pd.DataFrame(rows).set_index("way")
+        return data_frame(rows).set_index("way")
 
     def plot(self) -> "Figure":
         """Success, intact and clean KL by block, for each way that is tried at every layer."""

@@ -19,7 +19,7 @@ HTML = {
     "style": "<style>body{display:none}</style>",
     "comment": "<!-- never ended <!--> --!> ",
     "cdata": "<![CDATA[ <b>x</b> ]]> <?php echo 1 ?>",
-    "attribute": f"\" onclick=\"{STEAL}\" x='` autofocus onfocus=alert(1) ",
+    "attribute": f'" onclick="{STEAL}" x=\'` autofocus onfocus=alert(1) ',
     "entities": "&lt;b&gt; &amp;amp; &#60;script&#62; &nbsp;",
 }
 TEMPLATES = {
@@ -45,28 +45,34 @@ TERMINAL = {
     "separators": "a\u2028b\u2029c\x85d",
     "emoji": "\U0001f469\u200d\U0001f680 \u05e9\u05dc\u05d5\u05dd e\u0301",
 }
-FORMULAS = {
-    f"formula {code!a}": f"{code}HYPERLINK(1)"
-    for code in ("=", "+", "-", "@", "\t=", "\r=", "\n=", " =", "\x00=", "\xa0+", "\ufeff=", "'=", "\u200b@", "\uff1d", "\u3000\uff0b")
+SIGNS = ["=", "+", "-", "@", "\t=", "\r=", "\n=", "\x07=", "\x00=", "\xa0+", "\ufeff=", "'=", "\u200b@", "＝", "\u3000＋"]
+FORMULAS = {f"formula {code!a}": f"{code}HYPERLINK(1)" for code in (*SIGNS, " =")}
+LINES = "\n" * 22
+JSON = {
+    "quotes": '"}],\'} \\" \\u0022 \\',
+    "keys": '","intact":true,"x":"',
+    "lines": f"a{LINES}b",
 }
-JSON = {"quotes": "\"}],'} \\\" \\u0022 \\", "keys": '","intact":true,"x":"', "lines": "a\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\nb"}
 TEXTS = {
     name: f"{text} end-of-{k:02d}"
     for k, (name, text) in enumerate({**HTML, **TEMPLATES, **TERMINAL, **FORMULAS, **JSON}.items())
 }
 """Each with a mark at its end, by which it is found."""
 LONG = f"beginning-of-long {'x' * 10**6} end-of-long"
+TYPED = {name: TEXTS[name] for name in (*TERMINAL, "rich", "front matter", "lines", "quotes")}
+"""Those that could do harm in a line of a terminal."""
 ALL = " ".join(TEXTS.values())
 
+_RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _READ = """() => {
-  document.querySelectorAll('script, style').forEach((e) => e.remove());
+  document.querySelectorAll('script, style, .js-plotly-plot').forEach((e) => e.remove());
   return document.body.textContent;
 }"""
 
 
 def squeezed(text: str) -> str:
     """A text without the space that a page may add or drop, and without its marks of line breaks and tabs."""
-    return re.sub(r"[\s\u21b5\u21e5]+", "", text)
+    return re.sub(r"[\s\u21b5\u21e5\u23ce]+", "", text)
 
 
 def hidden_from(text: str, *, stored: bool = False, longest: int | None = None) -> list[str]:
@@ -83,10 +89,10 @@ def hidden_from(text: str, *, stored: bool = False, longest: int | None = None) 
 
 
 def text_of(page: Any) -> str:
-    """The text of an open page, without scripts and styles; they are removed from it."""
+    """The text of an open page, without scripts, styles and figures; they are removed from it."""
     return page.evaluate(_READ)
 
 
 def raw_controls(text: str) -> list[str]:
-    """What a terminal would read as more than text: controls but line breaks and tabs, and marks that change its direction."""
-    return re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]", text)
+    """Controls but line breaks and tabs, marks of direction, and other characters that a terminal does not print."""
+    return _RAW.findall(text)
