@@ -12,7 +12,7 @@ DIFFERING = 2
 """Number of completions of a condition that are shown because its judges differ."""
 SIDE_BY_SIDE = ("unsteered", "native", "moved", "random")
 READABLE = 10_000
-"""Characters of a token, prompt or completion that views of features show."""
+"""Characters of a token, prompt or completion that pages show."""
 LONGEST = 600
 """Characters of a completion that are shown."""
 
@@ -24,7 +24,7 @@ def cut(text: str, longest: int) -> str:
 
 
 def readable(text: str) -> str:
-    """Return a token, prompt or completion as views of features show it: cut, with visible line breaks."""
+    """Return a token, prompt or completion as pages show it: cut, with visible line breaks."""
     return shown(cut(text, READABLE))
 
 

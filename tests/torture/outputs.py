@@ -28,7 +28,7 @@ from tests.torture.hostile import ALL, LONG, TEXTS
 SHARE, COST = rate([True, False, True]), Estimate(0.1, 0.05, 0.2, 3)
 MODEL = ModelIdentity(ALL, "1" * 16)
 MAIN = ("unswitched", "donor", MAPPED, DIRECT)
-NAMES = [*TEXTS.values(), LONG]
+NAMES = [LONG, *TEXTS.values()]
 
 
 def condition(text: str, strength: float = 1.0) -> Condition:
@@ -51,7 +51,7 @@ def run_folder(folder: Path, names: Sequence[str] = NAMES, *, also: str = "") ->
     for k, prompt in enumerate(names):
         said["prompts"][k] = prompt
         for name in ("unsteered", "native", "moved", "random"):
-            said["conditions"][name][k] |= {"completion": prompt + also, "reason": prompt, "differ": True}
+            said["conditions"][name][k] |= {"completion": prompt + also, "reason": prompt, "intact": not also, "differ": True}
     said["prompts"], said["tokens"] = said["prompts"][:n], said["tokens"][:12]
     for k in range(12):
         pieces = names[k::12]
