@@ -11,6 +11,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from typeguard import TypeCheckError, check_type
 
+from interp_transfer.escape import without_surrogates
+
 T = TypeVar("T")
 
 LOCK = ".lock"
@@ -109,14 +111,14 @@ def empty_folder(out: str | Path) -> Path:
 
 
 def write_json(path: str | Path, data: Any) -> None:
-    """Write data as JSON, atomically.
+    """Write data as JSON, atomically. Halves of surrogate pairs, which UTF-8 does not have, are written as JSON's escapes.
 
     Raises:
         ValueError: for NaN or infinity, which JSON does not have.
     """
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_files(files: Mapping[Path, bytes]) -> list[Path]:
@@ -143,8 +145,9 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: dict[s
     """Write tensors and metadata as a safetensors file, atomically. Tensors may share memory."""
     from safetensors.torch import save
 
+    plain = {key: without_surrogates(value) for key, value in (metadata or {}).items()}
     # Not by save_file, whose own temporary file would survive a kill.
-    data = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
+    data = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, plain)
     with atomic_write(path) as part:
         part.write_bytes(data)
 

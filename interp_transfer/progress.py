@@ -1,9 +1,12 @@
 """Progress bars, on stderr."""
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm.auto import tqdm
+
+from interp_transfer.escape import one_line, visible
 
 DELAY = 2.0
 """Seconds before a bar appears: short work shows none."""
@@ -18,4 +21,9 @@ def progress_bar(desc: str, show: bool, *, items: Iterable[Any] | None = None, *
         items: what to iterate over; a bar without items is advanced by its ``update``.
         options: of tqdm, such as ``total`` and ``unit``.
     """
-    return tqdm(items, desc=desc, disable=not show, **{"delay": DELAY, "leave": False} | options)
+    return tqdm(items, desc=one_line(desc), disable=not show, **{"delay": DELAY, "leave": False} | options)
+
+
+def write_line(text: str) -> None:
+    """Print a text on stderr, above the bars."""
+    tqdm.write(visible(text), sys.stderr)

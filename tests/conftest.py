@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import shutil
 import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -93,3 +94,43 @@ def wrapped(_wrapped: Callable[[str], Any]) -> Iterator[Callable[[str], Any]]:
     yield get
     for model in used:
         assert not hooks_of(model), "the test left hooks behind"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One Chromium for all tests that look at pages."""
+    from interp_transfer.reporting.png_export import BROWSERS
+
+    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a page without network; it may request nothing, go nowhere, say nothing on the console and raise no error."""
+    events: list[str] = []
+    pages: list[tuple[str, Any]] = []
+
+    def go(url: str, **options: Any) -> Any:
+        page, own = browser.new_context(offline=True, **options).new_page(), url.split("#")[0]
+        pages.append((own, page))
+        page.on("console", lambda message: events.append(message.text))
+        page.on("pageerror", lambda error: events.append(str(error)))
+        page.on("dialog", lambda dialog: events.append(dialog.message))
+        page.on("popup", lambda popup: events.append(popup.url))
+        page.on("request", lambda one: None if one.url.startswith((own, "data:", "blob:")) else events.append(one.url))
+        page.goto(url)
+        return page
+
+    yield go
+    events += [page.url for own, page in pages if page.url.split("#")[0] != own]
+    for _, page in pages:
+        page.context.close()
+    assert events == []

@@ -12,6 +12,7 @@ import pytest
 import interp_transfer
 
 ROWS = (
+    "escape",
     "io",
     "names",
     "extras",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from interp_transfer.cli.options import Json, model_option, numbers
-from interp_transfer.cli.output import console, print_json
+from interp_transfer.cli.output import console, print_json, say
 
 
 def chat(
@@ -51,7 +51,7 @@ def chat(
 def _lines() -> Iterator[str]:
     """The lines of standard input that are not empty, as they come."""
     if sys.stdin.isatty():
-        sys.stderr.write("One prompt a line; end with Ctrl-D.\n")
+        say("One prompt a line; end with Ctrl-D.", err=True)
     for line in sys.stdin:
         if line.strip():
             yield line.strip()
@@ -59,12 +59,9 @@ def _lines() -> Iterator[str]:
 
 def _table(prompt: str, answers: dict[str, str]) -> Any:
     from rich.table import Table
-    from rich.text import Text
 
-    from interp_transfer.reporting.render import visible
-
-    table = Table(title=Text(visible(prompt)), title_justify="left", expand=True, show_lines=True)
+    table = Table(title=prompt, title_justify="left", expand=True, show_lines=True)
     for way in answers:
         table.add_column(way, ratio=1, overflow="fold")
-    table.add_row(*(Text(visible(answer.strip())) for answer in answers.values()))
+    table.add_row(*(answer.strip() for answer in answers.values()))
     return table

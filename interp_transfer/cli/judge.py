@@ -1,13 +1,12 @@
 """`interp-transfer judge`: the completions of a run, judged by a model."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from interp_transfer.cli.options import Json, parts
-from interp_transfer.cli.output import finish
+from interp_transfer.cli.output import finish, say
 
 
 def judge(
@@ -34,19 +33,16 @@ def judge(
     options: dict[str, Any] = {"base_url": base_url, "local": local, "budget": budget, "against": against}
     judged = judge_run(folder, kind, model, unsafe=parts(unsafe) or [], **options)
     for line in judged.every.damaged:
-        sys.stderr.write(f"damaged, asked again: {line}\n")
+        say(f"damaged, asked again: {line}", err=True)
     lines = [*_lines(judged), f"Written to {folder / f'judged-{kind}.json'}"]
     finish(as_json, judged.to_dict(), _table(judged), lines, wrap=False)
 
 
 def _table(judged: Any) -> Any:
     from rich.table import Table
-    from rich.text import Text
 
-    from interp_transfer.reporting.render import visible
-
-    compared = f", compared with {visible(judged.against).replace('_', ' ')}" if judged.against else ""
-    table = Table(title=Text(f"{judged.judge}{compared}"), caption=Text(judged.scale))
+    compared = f", compared with {judged.against.replace('_', ' ')}" if judged.against else ""
+    table = Table(title=f"{judged.judge}{compared}", caption=judged.scale)
     table.add_column("condition", no_wrap=True)
     for name in ("mean", "95% interval", "n", "missing", "left to do"):
         table.add_column(name, justify="right")
@@ -54,19 +50,17 @@ def _table(judged: Any) -> Any:
         mean = judged.mean(name)
         shown = ("-", "-") if mean is None else (f"{mean.value:.3f}", f"{mean.low:.3f} to {mean.high:.3f}")
         counts = (str(len(condition.scores)), str(condition.missing), str(len(condition.left)))
-        table.add_row(Text(visible(name).replace("_", " ")), *shown, *counts)
+        table.add_row(name.replace("_", " "), *shown, *counts)
     return table
 
 
 def _lines(judged: Any) -> list[str]:
-    from interp_transfer.reporting.render import visible
-
     lines = []
     every = judged.every
     if every.missing:
         reasons = ", ".join(f"{count} {kind}" for kind, count in every.why_missing.items())
-        lines.append(f"{every.missing} missing: {visible(reasons)}")
+        lines.append(f"{every.missing} missing: {reasons}")
     if every.left:
         first = every.opinions[every.left[0]].reason
-        lines += [f"{len(every.left)} left to do: the same command resumes", f"the first of them: {visible(first)}"]
+        lines += [f"{len(every.left)} left to do: the same command resumes", f"the first of them: {first}"]
     return lines

@@ -7,6 +7,7 @@ code 2. Commands import what they need when they run, so that the help is fast.
 import logging
 import os
 import sys
+import warnings
 from importlib.metadata import version
 from typing import Annotated
 
@@ -20,11 +21,13 @@ from interp_transfer.cli.features import features
 from interp_transfer.cli.finetune import finetune
 from interp_transfer.cli.judge import judge
 from interp_transfer.cli.noise import noise
+from interp_transfer.cli.output import say
 from interp_transfer.cli.report import report
 from interp_transfer.cli.run import run
 from interp_transfer.cli.sweep import sweep
 from interp_transfer.cli.switch import switch
 from interp_transfer.cli.transfer import transfer
+from interp_transfer.escape import one_line
 from interp_transfer.plugins import plugins
 
 INTERRUPTED = 130
@@ -68,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         message = explain()
         if type(error).__name__ == "NoArgsIsHelpError":
-            sys.stderr.write(f"{message}\n")
+            say(message, err=True)
             return 2
         return _fail(message)
     if code == INTERRUPTED:
@@ -77,12 +80,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int = 2) -> int:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    say(f"error: {one_line(message)}", err=True)
     return code
 
 
 def _silence_libraries() -> None:
-    """Turn off advice and progress bars of libraries, which would mix with the results."""
+    """Turn off advice and progress bars of libraries, which would mix with the results; a warning is one line."""
+    warnings.formatwarning = lambda message, *_: f"warning: {one_line(str(message))}\n"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from interp_transfer.cli.options import Json, model_option
-from interp_transfer.cli.output import console, print_json, show
+from interp_transfer.cli.output import console, print_json, say, show
 
 SHOWN_APART = ("name", "architecture", "parameters", "measured", "site_sweep")
 """Entries of a card that are no plain line of `models show`."""
@@ -76,7 +76,7 @@ def show_model(
         print_json(card)
         return
     out = console()
-    out.print(f"[bold]{name}[/bold]: {card['architecture']}, {card['parameters']:,} parameters")
+    out.print(f"{name}: {card['architecture']}, {card['parameters']:,} parameters")
     for key in (key for key in card if key not in SHOWN_APART):
         out.print(f"  {key}: {card[key]}", highlight=False, soft_wrap=True)
     table = Table("measured on test prompts" + ("" if measure else " (from the card)"), "rate", "95% interval", "n")
@@ -165,12 +165,12 @@ def get_model(
     from interp_transfer.models.sources import source_of
 
     source = source_of(name)
-    typer.echo(f"{name}: {source.parameters:,} parameters, licence {source.licence} {source.terms}".rstrip(), err=True)
+    say(f"{name}: {source.parameters:,} parameters, licence {source.licence} {source.terms}".rstrip(), err=True)
     path, origin = fetch(name, accept_licence=accept_licence)
     if as_json:
         print_json({"name": name, "path": str(path), "from": origin, "licence": source.licence})
     else:
-        typer.echo(path)
+        say(path)
 
 
 @app.command("build")
@@ -191,7 +191,7 @@ def build_model(
     if as_json:
         print_json(card)
     else:
-        typer.echo(card["path"])
+        say(card["path"])
 
 
 def _known(name: str) -> tuple[Any, Any]:

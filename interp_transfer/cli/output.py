@@ -1,7 +1,6 @@
-"""What commands print: one JSON document, or tables and sentences."""
+"""What commands print: one JSON document, or tables and sentences. Names and texts in it are shown by ``escape.visible``."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +8,17 @@ from typing import Any
 
 import typer
 
+from interp_transfer.escape import visible
+
 
 def print_json(data: Any) -> None:
-    """Print one JSON document."""
-    typer.echo(json.dumps(data, indent=1))
+    """Print one JSON document; all in it is ASCII, and nothing a control character."""
+    typer.echo(json.dumps(data, indent=1).replace("\x7f", "\\u007f"))
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print a text on stdout, or on stderr."""
+    typer.echo(visible(str(text)), err=err)
 
 
 def finish(
@@ -32,15 +38,19 @@ def resumable(out: Path | None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         resumes = "The same command resumes from what was computed" if out else "With --out FOLDER stopped work can be resumed"
-        sys.stderr.write(f"\n{resumes}\n")
+        say(f"\n{resumes}", err=True)
         raise
 
 
-def console() -> Any:
-    """The console that tables are printed on."""
+def console(**options: Any) -> Any:
+    """The console that tables are printed on. It reads no markup and no names of emoji in strings."""
     from rich.console import Console
 
-    return Console()
+    class Plain(Console):
+        def render_str(self, text: str, **options: Any) -> Any:
+            return super().render_str(visible(text), **options)
+
+    return Plain(markup=False, emoji=False, **options)
 
 
 def show(table: Any, lines: Iterable[str] = (), page: Path | None = None, *, wrap: bool = True) -> None:
@@ -49,6 +59,6 @@ def show(table: Any, lines: Iterable[str] = (), page: Path | None = None, *, wra
     if table is not None:
         out.print(table)
     for line in lines:
-        out.print(line, highlight=False, markup=False, soft_wrap=not wrap)
+        out.print(line, highlight=False, soft_wrap=not wrap)
     if page is not None:
-        out.print(f"Open {page}", highlight=False, soft_wrap=True, markup=False)
+        out.print(f"Open {page}", highlight=False, soft_wrap=True)

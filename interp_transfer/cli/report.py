@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from interp_transfer.cli.output import say
+
 
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
@@ -19,7 +21,7 @@ def report(
 
         if csv or png:
             raise ValueError("--csv and --png are for one run: give them without --against")
-        typer.echo(write_two_runs(folder, against, out))
+        say(write_two_runs(folder, against, out))
         return
     if out is not None:
         raise ValueError("--out needs --against: a run's own report is report.html in its folder")
@@ -29,4 +31,4 @@ def report(
 
     drawn = write_png(folder) if png else []  # first, because it may fail
     for path in (write_report(folder), *(write_csv(folder) if csv else []), *drawn):
-        typer.echo(path)
+        say(path)

@@ -5,7 +5,6 @@ valid), and clean KL (its cost on prompts that need no intervention). The baseli
 the same norm, and the site's mean activation in place of its activation.
 """
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from interp_transfer.activations.positions import describe
+from interp_transfer.escape import data_frame, html_table, visible
 from interp_transfer.evaluation.evaluator import Condition, add_readings, evaluator
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import Intervention
@@ -54,10 +54,8 @@ class Result:
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a row for each condition: strength, success, intact and clean KL with their intervals, n."""
-        import pandas as pd
-
         rows = [{"condition": name, "strength": c.strength, **c.columns()} for name, c in self.conditions.items()]
-        return pd.DataFrame(rows).set_index("condition")
+        return data_frame(rows).set_index("condition")
 
     def plot(self) -> "Figure":
         """Draw success and intact of each condition with their intervals."""
@@ -104,11 +102,10 @@ class Result:
 
     def __repr__(self) -> str:
         lines = [f"  {name:20s} strength {c.strength:<5.3g} {c}" for name, c in self.conditions.items()]
-        return f"Result({self.task} on {self.target['name']})\n" + "\n".join(lines)
+        return visible(f"Result({self.task} on {self.target['name']})\n" + "\n".join(lines))
 
     def _repr_html_(self) -> str:
-        title = html.escape(f"{self.task} on {self.target['name']}, seed {self.seed}")
-        return f"<p><b>{title}</b></p>{self.to_frame().round(3).to_html(escape=True)}"
+        return html_table(f"{self.task} on {self.target['name']}, seed {self.seed}", self.to_frame())
 
 
 def compare(

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from interp_transfer.escape import markdown, markdown_code
 from interp_transfer.models.identity import Space
 
 LIBRARY = "interp_transfer"
@@ -83,6 +84,7 @@ def model_card(source: Space, target: Space, card: Card, data: ModelCardData, na
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
+    environment.filters |= {"escaped": markdown, "code": markdown_code}
     text = environment.get_template("card.md.j2").render(
         source=source,
         target=target,

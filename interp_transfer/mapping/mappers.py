@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
+from interp_transfer.escape import visible
 from interp_transfer.io import checked, read_tensors, write_json, write_tensors
 from interp_transfer.mapping.card import LIBRARY, PAPER, Card, is_our_card, model_card
 from interp_transfer.mapping.hub import fetch, hub_errors, local_folder
@@ -140,7 +141,7 @@ class Mapper(
 
     def extra_repr(self) -> str:
         """Return the spaces and the main figures, for ``repr``."""
-        return (
+        return visible(
             f"{self.source.model.name} {self.source.site} ({self.source.d}) -> "
             f"{self.target.model.name} {self.target.site} ({self.target.d}), fvu {self.card.fvu:.3f}, "
             f"cosine {self.card.cosine:.3f}, norm ratio {self.card.norm_ratio:.3f}, {self.card.parameters} parameters"

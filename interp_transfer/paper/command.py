@@ -1,10 +1,11 @@
 """The command `interp-transfer reproduce`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from interp_transfer.cli.output import print_json, say
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 
@@ -41,11 +42,11 @@ def reproduce(
     if show:
         rows = [{"name": one.name, "title": one.title, "where": one.where, "cases": len(one.cases)} for one in chosen]
         if as_json:
-            typer.echo(json.dumps(rows, indent=1))
+            print_json(rows)
             return
         for row in rows:
             about = f"{row['title']} ({row['where']})" if row["title"] else f"{row['cases']} cases"
-            typer.echo(f"{row['name']:28s} {about}")
+            say(f"{row['name']:28s} {about}")
         return
     folder = out if out is not None else Path("runs") / "reproduce"
     options: dict[str, Any] = {"quick": quick, "n": n, "seed": seed, "processes": jobs, "measure": not kept}
@@ -62,9 +63,9 @@ def reproduce(
         lines.append(f"Read {result.page}")
     if as_json:
         failed = [{"experiment": name, "case": case, "why": why} for (name, case), why in failures.items()]
-        typer.echo(json.dumps({**document, "failed": failed}, indent=1))
+        print_json({**document, "failed": failed})
     else:
         for line in lines:
-            typer.echo(line)
+            say(line)
     if failures:
         raise ValueError(f"{len(failures)} of the cases failed (see above): the same command measures what is missing")

@@ -1,15 +1,17 @@
 """Rows as tables of Markdown."""
 
+import re
 from collections.abc import Mapping, Sequence
 
+from interp_transfer.escape import markdown, markdown_code
 from interp_transfer.paper.rows import Row, Value, three_decimals
-from interp_transfer.reporting.render import visible
 from interp_transfer.stats import Estimate
 
 
-def escaped(text: str) -> str:
-    """Text that cannot end a cell of a table, start HTML or hide anything."""
-    return visible(text).replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
+def prose(text: str) -> str:
+    """A sentence of this package as Markdown: its code, in single backticks, stays code."""
+    parts = re.split("`([^`]*)`", text)
+    return "".join(markdown_code(part) if i % 2 else markdown(part) for i, part in enumerate(parts))
 
 
 def anchor(title: str) -> str:
@@ -33,7 +35,7 @@ def tables(rows: Sequence[tuple[Row, Mapping[str, str], Mapping[str, str]]]) -> 
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(escaped, cells))} |"
+    return f"| {' | '.join(map(markdown, cells))} |"
 
 
 def _value(value: Value) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from interp_transfer.escape import markdown
 from interp_transfer.paper.cells import METHOD, QUICK_N, Cell, Job, jobs_of, read_cell
 from interp_transfer.paper.experiment import Case, Experiment
 from interp_transfer.paper.experiment import experiments as known_experiments
 from interp_transfer.paper.kinds import kind
-from interp_transfer.paper.markdown import anchor, escaped, tables
+from interp_transfer.paper.markdown import anchor, prose, tables
 from interp_transfer.paper.rows import RowsByCase, Verdict
 from interp_transfer.paper.runner import measure_missing
 from interp_transfer.reporting.render import write_page
@@ -116,7 +117,7 @@ def _page(result: Reproduction) -> str:
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    template.filters |= {"escaped": escaped, "anchor": anchor}
+    template.filters |= {"escaped": markdown, "prose": prose, "anchor": anchor}
     return template.get_template("results.md.j2").render(
         command=_command(result, [] if everything else [one.name for one in result.experiments]),
         edition=result.edition,

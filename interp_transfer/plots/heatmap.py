@@ -1,12 +1,11 @@
 """Heat maps with their numbers in the cells: layers by layers, and patched places by tokens."""
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
 from plotly.graph_objects import Figure, Heatmap
 
-from interp_transfer.plots.style import INK, axis, label, layout
+from interp_transfer.plots.style import INK, axis, figure_text, label, layout
 
 SHARES = [[0.0, "#f3f6f9"], [0.5, "#7fb2dd"], [1.0, "#14507f"]]
 """Colours of values from 0 to 1."""
@@ -45,8 +44,8 @@ def layer_heatmap(
         values,
         [["" if value != value else f"{value:.2f}" for value in row] for row in values],
         SHARES,
-        x=None if column_names is None else list(column_names),
-        y=None if row_names is None else list(row_names),
+        x=None if column_names is None else list(map(figure_text, column_names)),
+        y=None if row_names is None else list(map(figure_text, row_names)),
         zmin=0,
         zmax=1,
         hovertemplate=f"block %{{y}} and block %{{x}}<br>{meaning} %{{z:.3f}}<extra></extra>",
@@ -89,7 +88,7 @@ def patching_map(
         text if len(tokens) <= MOST_WRITTEN else None,
         SIGNED,
         x=list(range(len(tokens))),
-        y=[html.escape(place, quote=False) for place in places],
+        y=[figure_text(place) for place in places],
         customdata=[[label(token) for token in tokens] for _ in places],
         hovertemplate=f"<b>%{{y}}</b>, {columns} \u201c%{{customdata}}\u201d<br>recovered %{{z:.3f}}<extra></extra>",
         zmin=-reach,

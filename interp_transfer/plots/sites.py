@@ -1,13 +1,12 @@
 """How the block to steer at was found: the first-order effect of every block's vector, and the blocks that were tried."""
 
-import html
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from plotly.graph_objects import Bar, Figure
 
-from interp_transfer.plots.style import FAINT, axis, layout, percent, styles
+from interp_transfer.plots.style import FAINT, axis, figure_text, layout, percent, styles
 
 
 def site_bars(search: Mapping[str, Any], *, title: str = "") -> Figure:
@@ -44,11 +43,11 @@ def site_bars(search: Mapping[str, Any], *, title: str = "") -> Figure:
 def _short(site: str) -> str:
     """The number of a block, or the name of another site."""
     block = re.fullmatch(r"blocks\.(\d+)\.hook_resid_pre", site)
-    return block.group(1) if block else html.escape(site)
+    return block.group(1) if block else figure_text(site)
 
 
 def _described(site: str, outcome: Mapping[str, float] | None) -> str:
-    name = f"<b>{html.escape(site)}</b>"
+    name = f"<b>{figure_text(site)}</b>"
     if outcome is None:
         return f"{name}<br>not tried"
     shares = ", ".join(f"{what} {percent(outcome[what])}" for what in ("success", "intact"))

@@ -10,7 +10,7 @@ from typing import Any
 from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
 
-from interp_transfer.plots.style import RATES, Style, axis, curve, layout, shares, styles
+from interp_transfer.plots.style import RATES, Style, axis, curve, figure_text, layout, shares, styles
 
 KL_FLOOR = 1e-3
 """Clean KL below this, in nats per token, is drawn at this: the scale is logarithmic."""
@@ -42,11 +42,15 @@ def strength_curves(
     """
     if not rows:
         raise ValueError("no rows to draw: give at least one strength of one condition")
-    called = below.split()[0].rstrip(":,")
+    called = figure_text(below.split()[0].rstrip(":,"))
     names = list(dict.fromkeys(str(row["condition"]) for row in rows))
     figure = make_subplots(
-        rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.21 / len(panels), subplot_titles=list(panels.values()),
-    )  # fmt: skip
+        rows=len(panels),
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.21 / len(panels),
+        subplot_titles=list(map(figure_text, panels.values())),
+    )
     for name, style in styles(names).items():
         points = sorted((row for row in rows if row["condition"] == name), key=lambda row: row["strength"])
         for panel, measure in enumerate(panels, start=1):
@@ -67,7 +71,7 @@ def strength_curves(
     figure.update_xaxes(axis(tickvals=strengths, ticktext=[f"{s:g}" for s in strengths], tickangle=0))
     if strengths[0] > 0 and strengths[-1] / strengths[0] >= LOG_FROM:
         figure.update_xaxes(type="log")
-    figure.update_xaxes(title={"text": below, "standoff": 8, "font": {"size": 13}}, row=last, col=1)
+    figure.update_xaxes(title={"text": figure_text(below), "standoff": 8, "font": {"size": 13}}, row=last, col=1)
     for panel, measure in enumerate(panels, start=1):
         figure.update_yaxes(axis(type="log", dtick=1, tickformat="~g") if measure == "clean_kl" else RATES, row=panel, col=1)
     figure.update_annotations(font={"size": 13})

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from interp_transfer.escape import one_line
+
 INK = "#444b54"
 FAINT = "#8b929a"
 """Legible on white and on near-black alike."""
 GRID = "#d9dde2"
-LONGEST = 30
-"""Characters of a name in a figure."""
+LONGEST, WIDEST = 30, 120
+"""Characters of a name in a figure, and of a title."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
@@ -77,9 +79,15 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
 
 
 def label(name: str) -> str:
-    """A condition's name for reading: not too long for a figure, nothing invisible, no HTML (of which plotly reads some)."""
-    shown = "".join(char if char.isprintable() else "\ufffd" for char in name.replace("_", " "))
-    return html.escape(shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}\u2026", quote=False)
+    """A condition's name for reading, not too long for a figure."""
+    return figure_text(name.replace("_", " "), LONGEST)
+
+
+def figure_text(foreign: str, longest: int = WIDEST) -> str:
+    """A text as a figure shows it: nothing invisible, and no HTML, template or formula, of which plotly reads some."""
+    line = one_line(foreign)
+    cut = line if len(line) <= longest else f"{line[: longest - 1]}\u2026"
+    return html.escape(cut, quote=False).replace("%{", "&#37;{").replace("$", "&#36;")
 
 
 def percent(share: float) -> str:
@@ -90,7 +98,7 @@ def percent(share: float) -> str:
 def layout(title: str, height: int) -> dict[str, Any]:
     """Layout that all figures share; side margins are small, for narrow screens."""
     return {
-        "title": {"text": html.escape(title, quote=False), "x": 0, "xref": "paper", "font": {"size": 16}},
+        "title": {"text": figure_text(title), "x": 0, "xref": "paper", "font": {"size": 16}},
         "height": height,
         "template": "none",
         "font": {"family": FONT, "size": 13, "color": INK},

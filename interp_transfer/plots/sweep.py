@@ -1,13 +1,12 @@
 """Results of a sweep: success by site and positions, and intact answers over their cost."""
 
-import html
 import math
 from typing import TYPE_CHECKING, Any
 
 from plotly.graph_objects import Figure, Scatter
 
 from interp_transfer.plots.heatmap import SHARES, heat_cells
-from interp_transfer.plots.style import FAINT, INK, axis, label, layout, percent, styles
+from interp_transfer.plots.style import FAINT, INK, axis, figure_text, label, layout, percent, styles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +41,7 @@ def sweep_map(frame: "pd.DataFrame", budget: float, title: str = "") -> Figure:
                 scale,
                 gap=2,
                 x=[label(r) for r in rules],
-                y=[html.escape(s, quote=False) for s in sites],
+                y=[figure_text(s) for s in sites],
                 customdata=[[_described(cells.get((s, r))) for r in rules] for s in sites],
                 hovertemplate="<b>%{y}</b>, positions %{x}<br>%{customdata}<extra></extra>",
                 zmin=0,
@@ -96,7 +95,7 @@ def cost_curve(frame: "pd.DataFrame", front: list[tuple[float, float]], budget: 
                 mode="markers",
                 name=label(rule),
                 marker={"color": look[rule].colour, "symbol": look[rule].symbol, "size": 8, "opacity": 0.75},
-                customdata=[[html.escape(row["site"], quote=False), _described(row)] for _, row in part.iterrows()],
+                customdata=[[figure_text(row["site"]), _described(row)] for _, row in part.iterrows()],
                 hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}<extra></extra>",
             )
         )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from interp_transfer.escape import shown
 from interp_transfer.reporting.run_folder import CompletionsJson
 
 EXAMPLES = 12
@@ -10,8 +11,21 @@ EXAMPLES = 12
 DIFFERING = 2
 """Number of completions of a condition that are shown because its judges differ."""
 SIDE_BY_SIDE = ("unsteered", "native", "moved", "random")
+READABLE = 10_000
+"""Characters of a token, prompt or completion that pages show."""
 LONGEST = 600
 """Characters of a completion that are shown."""
+
+
+def cut(text: str, longest: int) -> str:
+    """Return a text, or its beginning and how many characters it has beyond that."""
+    hidden = len(text) - longest
+    return f"{text[:longest]} \u2026 ({hidden} more characters)" if hidden > 0 else text
+
+
+def readable(text: str) -> str:
+    """Return a token, prompt or completion as pages show it: cut, with visible line breaks."""
+    return shown(cut(text, READABLE))
 
 
 def shown_completion(judged: Mapping[str, Any]) -> dict[str, str]:
@@ -21,9 +35,7 @@ def shown_completion(judged: Mapping[str, Any]) -> dict[str, str]:
         kind, badge = "intact", "\u2713 intact"
     elif judged["success"]:
         kind, badge = "success", "\u25d0 not valid"
-    text = judged["completion"].strip(" ")
-    hidden = len(text) - LONGEST
-    text = f"{text[:LONGEST]} \u2026 ({hidden} more characters)" if hidden > 0 else text
+    text = cut(judged["completion"].strip(" "), LONGEST)
     return {"kind": kind, "badge": badge, "text": text or "(nothing)", "reason": judged["reason"][:LONGEST]}
 
 

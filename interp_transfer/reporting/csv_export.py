@@ -18,8 +18,11 @@ from interp_transfer.io import write_files
 from interp_transfer.reporting.effects import fits
 from interp_transfer.reporting.run_folder import CompletionsJson, ResultJson, read_run
 
-DANGEROUS = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""Beginning of a text that a table program may run: the signs, their full-width forms, and breaks that it may skip."""
+DANGEROUS = re.compile(
+    r"'*(?:[\t\r\n]|[\x00-\x20\x7f-\xa0\u200b-\u200f\u2028-\u202f\u2060-\u2069\u3000\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20])"
+)
+"""Beginning of a text that a table program may run: the signs and their full-width forms, also after characters that it
+may read as space or drop, and breaks."""
 ESCAPED = re.compile("'" + DANGEROUS.pattern)
 """Beginning of such a text in the CSV."""
 ENDS = ("low", "high", "n")

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from interp_transfer.escape import visible
 from interp_transfer.features.cards import Example, FeatureCard
-from interp_transfer.reporting.render import render, shown, visible, write_page
+from interp_transfer.reporting.completions import readable
+from interp_transfer.reporting.render import render, write_page
 
 FILE = "features.html"
 WINDOW = 72
@@ -69,7 +71,7 @@ def page(
     texts = _Texts()
     trios = [(card, target.get(card.index), facts.get(card.index, {})) for card in source]
     cards = {f"card-{card.index}": _card(card, twin, fact, texts) for card, twin, fact in trios}
-    index = {"columns": [*map(shown, columns)], "rows": [_row(*trio, columns) for trio in trios], "texts": texts.pieces}
+    index = {"columns": [*map(readable, columns)], "rows": [_row(*trio, columns) for trio in trios], "texts": texts.pieces}
     twin = next(iter(target.values()), None)
     return render(
         "features.html.j2",
@@ -92,7 +94,7 @@ def window(example: Example) -> tuple[int, int]:
 
 def peak_tokens(card: FeatureCard) -> list[str]:
     """The token at which each example peaks, each text once, best first."""
-    return list(dict.fromkeys(shown(example.tokens[example.peak]) for example in card.examples))
+    return list(dict.fromkeys(readable(example.tokens[example.peak]) for example in card.examples))
 
 
 class _Texts:
@@ -105,7 +107,7 @@ class _Texts:
     def number(self, tokens: tuple[str, ...]) -> int:
         if tokens not in self._numbers:
             self._numbers[tokens] = len(self.pieces)
-            self.pieces.append([shown(token) for token in tokens])
+            self.pieces.append([readable(token) for token in tokens])
         return self._numbers[tokens]
 
 
@@ -128,11 +130,11 @@ def _fact(index: int, name: str, value: Any) -> Fact:
 def _row(card: FeatureCard, twin: FeatureCard | None, facts: Mapping[str, Fact], columns: Sequence[str]) -> dict[str, Any]:
     """A feature's row of the list, and the words by which it is found."""
     hints = peak_tokens(card)
-    words = [*hints, *(shown(token) for token, _ in (*card.promoted, *card.suppressed))]
+    words = [*hints, *(readable(token) for token, _ in (*card.promoted, *card.suppressed))]
     for example in card.examples:
         top = example.activations[example.peak]
         pairs = zip(example.tokens, example.activations, strict=True)
-        words += [shown(token) for token, value in pairs if top > 0 and value > top / 2]
+        words += [readable(token) for token, value in pairs if top > 0 and value > top / 2]
     return {
         "index": card.index,
         "hints": hints[:3],
@@ -151,11 +153,11 @@ def _card(card: FeatureCard, twin: FeatureCard | None, facts: Mapping[str, Fact]
     prompts = list(dict.fromkeys(prompt for side in sides for said in side.completions.values() for prompt, _ in said))
     strengths = sorted({strength for side in sides for strength in side.completions})
     return {
-        "facts": [[shown(name), _plain(value)] for name, value in facts.items() if value is not None],
+        "facts": [[readable(name), _plain(value)] for name, value in facts.items() if value is not None],
         "sides": [_side(side) for side in sides],
         "pairs": _pairs(card, twin, texts),
         "more": _more(card, twin, texts),
-        "prompts": [*map(shown, prompts)],
+        "prompts": [*map(readable, prompts)],
         "strengths": strengths,
         "said": [[_completions(side, strength, prompts) for strength in strengths] for side in sides],
     }
@@ -170,8 +172,8 @@ def _side(card: FeatureCard) -> dict[str, Any]:
         "fires": _short(card.density),
         "size": _short(card.size),
         "histogram": [list(counts), [_short(edge) for edge in edges]],
-        "promoted": [[shown(token), _short(logit)] for token, logit in card.promoted],
-        "suppressed": [[shown(token), _short(logit)] for token, logit in card.suppressed],
+        "promoted": [[readable(token), _short(logit)] for token, logit in card.promoted],
+        "suppressed": [[readable(token), _short(logit)] for token, logit in card.suppressed],
         "peak": _short(max((max(e.activations) for e in (*card.examples, *card.others) if e.activations), default=0.0)),
         "never": not card.examples,
     }
@@ -209,7 +211,7 @@ def _completions(card: FeatureCard, strength: float, prompts: Sequence[str]) -> 
     if strength not in card.completions:
         return None
     by_prompt = dict(card.completions[strength])
-    return [shown(by_prompt[prompt]) if prompt in by_prompt else None for prompt in prompts]
+    return [readable(by_prompt[prompt]) if prompt in by_prompt else None for prompt in prompts]
 
 
 def _about(card: FeatureCard, n: int) -> str:
@@ -219,7 +221,7 @@ def _about(card: FeatureCard, n: int) -> str:
 
 def _plain(value: Fact) -> Fact:
     if isinstance(value, str):
-        return shown(value)
+        return readable(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return _short(value) if isinstance(value, float) else value

@@ -7,10 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from interp_transfer.escape import visible
 from interp_transfer.extras import require
 from interp_transfer.features.cards import Example, FeatureCard
+from interp_transfer.reporting.completions import readable
 from interp_transfer.reporting.feature_page import window
-from interp_transfer.reporting.render import render, shown
+from interp_transfer.reporting.render import render
 
 SIDES = (("source", "42, 128, 201"), ("target", "221, 95, 30"))
 """Names of the two models, and their colours."""
@@ -44,7 +46,7 @@ def _circuits(example: Example, most: float) -> tuple[str, str, str]:
     """The output of circuitsvis for an example: the element, the library, and the call that draws in the element."""
     from circuitsvis.tokens import colored_tokens
 
-    tokens = [html.escape(shown(token).replace("\n", "")) for token in example.tokens]  # circuitsvis reads tokens as HTML
+    tokens = [html.escape(readable(token).replace("\n", "")) for token in example.tokens]  # circuitsvis reads tokens as HTML
     whole = colored_tokens(tokens, list(example.activations), min_value=0.0, max_value=most or 1.0).local_src
     box, rest = whole.split("<script", 1)
     script = rest.split(">", 1)[1].rsplit("</script>", 1)[0]
@@ -67,7 +69,7 @@ class FeatureView:
 
     def __repr__(self) -> str:
         twin = f", beside {self.twin.index} of {self.twin.model}" if self.twin else ""
-        return f"FeatureView({self.card.index} of {self.card.model}{twin})"
+        return visible(f"FeatureView({self.card.index} of {self.card.model}{twin})")
 
     def _repr_html_(self) -> str:
         cards = [self.card, *([self.twin] if self.twin else [])]

@@ -7,7 +7,6 @@ page's own scripts, so no other script runs, whatever text a model wrote. Every 
 import base64
 import hashlib
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,12 +17,11 @@ from markupsafe import Markup
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
+from interp_transfer.escape import marked_breaks, visible
 from interp_transfer.io import write_files
 from interp_transfer.plots.style import percent
+from interp_transfer.reporting.completions import readable
 from interp_transfer.reporting.formats import fixed, p_value, perplexity, points, short, strength
-
-_JOINERS = "\u200c\u200d"  # emoji and some scripts need them
-_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def render(
@@ -70,36 +68,6 @@ def write_page(text: str, out: Path) -> Path:
     return path
 
 
-def visible(text: str) -> str:
-    """Return a text in which nothing is hidden and nothing reorders its surroundings.
-
-    Control characters become control pictures. Characters that change the direction of writing, have no width or break lines
-    become their code points in brackets. Line breaks and tabs stay.
-    """
-    if text.isprintable() and text.isascii():
-        return text
-    return "".join(map(_visible, text))
-
-
-def marked_breaks(text: str) -> str:
-    """Return a text in which every line break is preceded by an arrow."""
-    return text.replace("\n", "\u21b5\n")
-
-
-def shown(text: str) -> str:
-    """Return a token's text in which line breaks and tabs are visible as well."""
-    return marked_breaks(visible(text)).replace("\t", "\u21e5\t")
-
-
-def _visible(char: str) -> str:
-    if char in "\n\t" or char in _JOINERS or unicodedata.category(char) not in _HIDDEN:
-        return char
-    code = ord(char)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else f"\u27e8U+{code:04X}\u27e9"
-
-
 def _source(name: str) -> str:
     return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
@@ -123,6 +91,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (percent, short, fixed, strength, points, perplexity, p_value, marked_breaks, shown):
+    for function in (percent, short, fixed, strength, points, perplexity, p_value, marked_breaks, readable):
         environment.filters[function.__name__] = function
     return environment

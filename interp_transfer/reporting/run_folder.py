@@ -12,6 +12,7 @@ from typing import Any, NotRequired, TypedDict
 
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
+from interp_transfer.escape import without_surrogates
 from interp_transfer.io import hashed
 
 SCHEMA = 2
@@ -67,7 +68,9 @@ def read_run(folder: Path) -> RunFolder:
     result = read_result(folder / "result.json")
     path = folder / "completions.json"
     try:
-        completions = check_type(_load(path), CompletionsJson, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+        completions = check_type(
+            _whole(_load(path)), CompletionsJson, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS
+        )
     except TypeCheckError as error:
         wrong = " ".join(str(error).split())  # keys are part of it, and may hold line breaks
         raise ValueError(f"{path}: {wrong}: read it with the version that wrote it, or do the run again") from None
@@ -105,7 +108,7 @@ def read_result(path: Path) -> ResultJson:
             raise ValueError(f"{path}: field {name!r} was changed after the run: {_REMEDY}")
     if not result["conditions"]:
         raise ValueError(f"{path}: field 'conditions' is empty: {_REMEDY}")
-    return result
+    return _whole(result)
 
 
 _REMEDY = "the file is damaged, do the run again"
@@ -117,9 +120,6 @@ def _load(path: Path) -> dict[str, Any]:
 
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-        # JSON may hold halves of surrogate pairs, which cannot be encoded as UTF-8.
-        whole = json.dumps(data, ensure_ascii=False).encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-        data = json.loads(whole)
     except FileNotFoundError:
         raise ValueError(
             f"{path} is missing: give the folder of a finished run, which holds result.json and completions.json"
@@ -131,6 +131,11 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a JSON object, found a {type(data).__name__}: {_REMEDY}")
     return data
+
+
+def _whole(data: dict[str, Any]) -> dict[str, Any]:
+    """The same without halves of surrogate pairs, which JSON may hold and UTF-8 does not have."""
+    return json.loads(without_surrogates(json.dumps(data, ensure_ascii=False)))
 
 
 def _check_lengths(completions: CompletionsJson, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Results as tables for the terminal."""
+"""Results as tables for the terminal, to be printed on ``cli.output.console``, which makes their strings visible."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from interp_transfer.escape import visible
 from interp_transfer.evaluation.compare import Result
 from interp_transfer.plots.style import percent, styles
 from interp_transfer.reporting.formats import with_interval
@@ -24,8 +25,8 @@ def result_table(result: Result) -> Table:
     for name, condition in result.conditions.items():
         judged = condition.to_dict()
         strength = f"{condition.strength:.3g}" if condition.strength else "-"
-        table.add_row(Text(name.replace("_", " "), style=look[name].colour), strength, *_measured(judged))
-    table.caption = Text("success: the unwanted behaviour is gone; intact: and the answer is valid; clean KL: nats per token")
+        table.add_row(Text(visible(name.replace("_", " ")), style=look[name].colour), strength, *_measured(judged))
+    table.caption = "success: the unwanted behaviour is gone; intact: and the answer is valid; clean KL: nats per token"
     return table
 
 
@@ -42,7 +43,7 @@ def features_table(features: Mapping[str, Any]) -> Table:
         for side, model in names.items():
             for name, judged in conditions[side].items():
                 scale = f"{judged['strength']:.3g}" if judged["strength"] else "-"
-                table.add_row(Text(direction), Text(model), Text(name), scale, *_measured(judged))
+                table.add_row(direction, model, name, scale, *_measured(judged))
             table.add_section()
     return table
 
@@ -57,7 +58,7 @@ def sweep_table(sweep: Sweep) -> Table:
         if not t.complete:
             success, intact = f"{percent(t.success.value)}, stopped early", percent(t.intact.value)
         cost = "-" if t.clean_kl is None else f"{t.clean_kl:.4f}"
-        table.add_row(Text(site), Text(t.positions), f"{t.strength:.3g}", success, intact, cost)
+        table.add_row(site, t.positions, f"{t.strength:.3g}", success, intact, cost)
     return table
 
 
@@ -75,17 +76,17 @@ def switch_table(switch: Mapping[str, Any]) -> Table:
         kept = way["parameters"]
         size = "second model" if kept is None else f"{kept / switch['host']['parameters']:.2%}"
         able = [percent(way["skills"][skill]["rate"]) for skill in first["skills"]]
-        table.add_row(Text(name.replace("_", " ")), *_measured(way), *able, size)
-    table.caption = Text("parameters: numbers to be kept, as a share of the model's; clean KL: nats per token")
+        table.add_row(name.replace("_", " "), *_measured(way), *able, size)
+    table.caption = "parameters: numbers to be kept, as a share of the model's; clean KL: nats per token"
     return table
 
 
 def _table(title: str, text: Sequence[str], numbers: Sequence[str]) -> Table:
-    table = Table(title=Text(title))
+    table = Table(title=title)
     for name in text:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(name, overflow="fold")
     for name in numbers:
-        table.add_column(Text(name), justify="right")
+        table.add_column(name, justify="right")
     return table
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from interp_transfer.activations.positions import KEYWORDS
+from interp_transfer.escape import one_line, visible
 from interp_transfer.features.cards import STRENGTHS, FeatureCard, with_completions
 from interp_transfer.features.sae import Sae
 from interp_transfer.interventions.generation import generate
@@ -19,7 +20,7 @@ from interp_transfer.interventions.intervention import add
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.reporting.feature_page import peak_tokens
 from interp_transfer.reporting.feature_view import SIDES, feature_view, needed
-from interp_transfer.reporting.render import render, visible
+from interp_transfer.reporting.render import render
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 MAX_NEW_TOKENS = 40
@@ -90,7 +91,8 @@ class Explorer:
         return {"text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        return f"Explorer({len(self._cards)} features of {' and '.join(sae.model.name for sae, _, _ in self._models)})"
+        models = " and ".join(sae.model.name for sae, _, _ in self._models)
+        return visible(f"Explorer({len(self._cards)} features of {models})")
 
     def _card(self, side: int, index: int) -> FeatureCard:
         """The card of a feature or of its twin; of a twin without a card the source's, for its size."""
@@ -202,7 +204,7 @@ def _interactive() -> bool:
 
 def _line(text: str, longest: int = 60) -> str:
     """A text on one line, cut if it is too long."""
-    line = " ".join(visible(text).split())
+    line = one_line(text)
     return line if len(line) <= longest else f"{line[: longest - 1]}\u2026"
 
 

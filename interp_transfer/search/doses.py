@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions, substring
+from interp_transfer.escape import data_frame, visible
 from interp_transfer.evaluation.evaluator import Condition, Evaluator, draw, evaluator, pooled
 from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
@@ -67,13 +68,11 @@ class Doses:
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a row for each curve and dose: success, intact and clean KL with their intervals, n."""
-        import pandas as pd
-
         rows = []
         for name, c in self._points():
             relative = {"relative": c.strength / self.typical} if self.typical else {}
             rows.append({"curve": name, "dose": c.strength, **relative, **c.columns()})
-        return pd.DataFrame(rows)
+        return data_frame(rows)
 
     def plot(self) -> "Figure":
         """Draw success and intact over doses with 95% bands, and clean KL unless it is negligible."""
@@ -103,7 +102,7 @@ class Doses:
             lines.append(f"  {meanings}")
         if self.typical is not None:
             lines.append(f"  typical size {self.typical:.3g}")
-        return "\n".join([*lines, *(f"  {name} {c.strength:<6.3g} {c}" for name, c in self._points())])
+        return visible("\n".join([*lines, *(f"  {name} {c.strength:<6.3g} {c}" for name, c in self._points())]))
 
     def _points(self) -> list[tuple[str, Condition]]:
         return [(name, c) for name, curve in self.curves.items() for c in curve]

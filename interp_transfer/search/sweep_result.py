@@ -5,7 +5,6 @@ also counts what is left of the model: among settings from which no other is bet
 takes the cheapest that is nearly as good as the best.
 """
 
-import html
 import json
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typeguard import TypeCheckError, check_type
 
+from interp_transfer.escape import data_frame, html_table, visible
 from interp_transfer.io import write_json
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.sites import layer_of
@@ -193,10 +193,11 @@ class Sweep:
     def __repr__(self) -> str:
         incomplete = sum(not t.complete for t in self.points)
         stopped = f", {incomplete} stopped early" if incomplete else ""
-        return f"Sweep({self.task} on {self.model.name}, {len(self.points)} settings{stopped})\n  {self.recommendation()}"
+        title = f"{self.task} on {self.model.name}, {len(self.points)} settings{stopped}"
+        return visible(f"Sweep({title})\n  {self.recommendation()}")
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(self.recommendation())}</p>{self.to_frame().round(3).to_html(escape=True, max_rows=40)}"
+        return html_table(self.recommendation(), self.to_frame(), max_rows=40)
 
     def _gentlest(self) -> SweepPoint | None:
         within = [t for t in self.points if t.clean_kl is not None and t.clean_kl <= self.budget and t.success.value > 0]
@@ -247,12 +248,10 @@ def _best(points: Sequence[SweepPoint], budget: float) -> SweepPoint:
 
 
 def _frame(points: Sequence[SweepPoint]) -> "pd.DataFrame":
-    import pandas as pd
-
     rows = []
     for t in points:
         row: dict[str, Any] = {name: getattr(t, name) for name in ("site", "positions", "strength", "norm")}
         row |= t.success.columns("success") | t.intact.columns("intact")
         row["clean_kl"] = math.nan if t.clean_kl is None else t.clean_kl
         rows.append({**row, "n": t.intact.n, "complete": t.complete})
-    return pd.DataFrame(rows)
+    return data_frame(rows)

@@ -1,15 +1,13 @@
 """Output folders of studies: checked before any work."""
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from interp_transfer.evaluation.kept import Kept
 from interp_transfer.io import empty_folder
+from interp_transfer.progress import write_line
 
 
 def fresh_folder(out: str | Path | None) -> Path | None:
@@ -48,9 +46,7 @@ def kept_beside(folder: Path | None, progress: bool = True) -> Iterator[Kept]:
     with Kept(work).alone() as kept:
         empty_folder(folder)
         if progress and resumes:
-            tqdm.write(
-                f"Resuming: {work} holds what an earlier run into this folder had computed when it was stopped", sys.stderr
-            )
+            write_line(f"Resuming: {work} holds what an earlier run into this folder had computed when it was stopped")
         yield kept
 
 

@@ -5,14 +5,12 @@ search takes about ``ROUNDS`` costs, and answers end before their largest length
 estimate is meant to be within a factor of two.
 """
 
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from tqdm.auto import tqdm
 
 from interp_transfer.activations.align import AlignmentReport
 from interp_transfer.activations.positions import Positions
@@ -29,6 +27,7 @@ from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import expand_sites
 from interp_transfer.models.tokens import tokenize
+from interp_transfer.progress import write_line
 from interp_transfer.prompts.chats import Prompt
 from interp_transfer.prompts.contrast import sides as sides_of
 from interp_transfer.search.site_search import FEW, PROMPTS
@@ -86,7 +85,7 @@ class Plan:
 def announce(plan: Callable[[], Plan], *models: HookedModel) -> None:
     """Print the plan of work on large models on stderr; the plan is not made for small ones."""
     if sum(map(parameter_count, models)) >= LARGE:
-        tqdm.write(str(plan()), sys.stderr)
+        write_line(str(plan()))
 
 
 def plan_sweep(

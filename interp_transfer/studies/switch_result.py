@@ -1,10 +1,10 @@
 """The result of a safety switch: every way to switch, side by side."""
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from interp_transfer.escape import data_frame, html_table, visible
 from interp_transfer.evaluation.evaluator import Condition
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.sites import layer_of
@@ -80,8 +80,6 @@ class Switch:
 
     def to_frame(self) -> "pd.DataFrame":
         """A row for each way: success, intact, clean KL, skills, share recovered, parameters as a share of the host's."""
-        import pandas as pd
-
         rows = []
         for name, way in self.ways.items():
             row: dict[str, Any] = {"way": name, "site": way.site}
@@ -90,7 +88,7 @@ class Switch:
             row |= {skill: share.value for skill, share in way.skills.items()}
             row["parameters"] = float("nan") if way.parameters is None else way.parameters / self.host_parameters
             rows.append(row)
-        return pd.DataFrame(rows).set_index("way")
+        return data_frame(rows).set_index("way")
 
     def plot(self) -> "Figure":
         """Success, intact and clean KL by block, for each way that is tried at every layer."""
@@ -121,8 +119,7 @@ class Switch:
 
     def __repr__(self) -> str:
         lines = [f"  {name:24s} {way.judged}" for name, way in self.ways.items()]
-        return f"Switch({self.task}: {self.host.name} as {self.donor.name})\n" + "\n".join(lines)
+        return visible(f"Switch({self.task}: {self.host.name} as {self.donor.name})\n" + "\n".join(lines))
 
     def _repr_html_(self) -> str:
-        title = html.escape(f"{self.task}: {self.host.name} as {self.donor.name}")
-        return f"<p><b>{title}</b></p>{self.to_frame().round(3).to_html(escape=True)}"
+        return html_table(f"{self.task}: {self.host.name} as {self.donor.name}", self.to_frame())

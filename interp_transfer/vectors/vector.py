@@ -17,6 +17,7 @@ from torch import Tensor
 from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.positions import Positions
+from interp_transfer.escape import visible
 from interp_transfer.interventions.intervention import Intervention, ablate, add, clamp
 from interp_transfer.interventions.transforms import Strength
 from interp_transfer.io import read_tensors, write_tensors
@@ -155,7 +156,7 @@ class SteeringVector:
             evidence = f"{len(self.evidence.activations)} reference activations"
         else:
             evidence = " + ".join(f"{c.weight:g} x ({len(c.positive)} | {len(c.negative)})" for c in self.evidence) or "none"
-        return (
+        return visible(
             f"SteeringVector({self.method} at {self.site} of {self.model}, d {self.direction.shape[0]}, "
             f"norm {self.norm:.3g}, evidence {evidence})"
         )

@@ -6,7 +6,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.baselines import random_like
-from interp_transfer.evaluation.compare import SCHEMA, Result
+from interp_transfer.evaluation.compare import SCHEMA
 from interp_transfer.evaluation.evaluator import Condition, Evaluator, evaluator, pooled, strongest
 from interp_transfer.evaluation.judges.rules import Verdict
 from interp_transfer.interventions.transforms import Add
@@ -64,13 +64,6 @@ def test_frame_plot_html_and_files(result, tmp_path):
     assert stored["conditions"]["native"]["success"] == share_to_dict(result.conditions["native"].success)
     said = json.loads((tmp_path / "r" / "completions.json").read_text())
     assert len(said["conditions"]["native"]) == len(said["prompts"]) == N
-
-
-def test_model_text_is_escaped():
-    rate = Estimate(1.0, 0.5, 1.0, 1)
-    bad = "<script>alert(1)</script>"
-    result = Result(bad, {"name": bad}, {bad: Condition(rate, rate, FREE, 1.0, (bad,), (Verdict(True, True, bad),))}, (bad,), 0)
-    assert "<script>" not in result._repr_html_()
 
 
 def test_random_vectors_have_the_norm_of_the_reference(native):

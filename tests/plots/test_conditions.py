@@ -54,7 +54,7 @@ def test_names_are_escaped_and_kept_apart() -> None:
 
 def test_long_names_and_names_alike_have_a_row_each() -> None:
     figure = condition_bars(conditions(("x" * 40 + "1", "x" * 40 + "2", "a\u202eb")))
-    assert list(layout(figure).yaxis.ticktext) == ["x" * 29 + "\u2026"] * 2 + ["a\ufffdb"]
+    assert list(layout(figure).yaxis.ticktext) == ["x" * 29 + "\u2026"] * 2 + ["a\u27e8U+202E\u27e9b"]
     assert list(traces(figure)[0].y) == [0, 1, 2]
 
 

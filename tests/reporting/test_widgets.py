@@ -14,12 +14,12 @@ import pytest
 from nbclient import NotebookClient
 
 from interp_transfer.activations.capture import capture
+from interp_transfer.escape import visible
 from interp_transfer.features.cards import FeatureCard, feature_cards
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.train import Recipe, train_sae
 from interp_transfer.interventions.generation import generate
 from interp_transfer.interventions.intervention import add
-from interp_transfer.reporting.render import visible
 from interp_transfer.reporting.widgets import VIEW, Explorer, explore
 
 SITE, THERE = "blocks.2.hook_resid_pre", "blocks.3.hook_resid_pre"
