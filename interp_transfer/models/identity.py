@@ -47,6 +47,9 @@ _SAID_TWICE = frozenset(
 )
 """Entries that only some versions of transformers write, though ``rope_parameters`` or the shapes of weights say the same."""
 
+_ADDED_AT_LOADING = ("gguf_sha256", "quantization_config")
+"""Entries that no class of configurations knows."""
+
 
 @dataclass(frozen=True)
 class ModelIdentity:
@@ -259,6 +262,7 @@ def _config_json(config: Any) -> str:
     rope = plain.get("rope_parameters") or {}
     by_kind = {kind: own for kind, own in rope.items() if isinstance(own, dict)}
     facts |= {"model_type": plain.get("model_type"), "rope_parameters": by_kind or rope}
+    facts |= {key: plain[key] for key in _ADDED_AT_LOADING if plain.get(key) is not None}
     return json.dumps(facts, sort_keys=True, default=str)
 
 

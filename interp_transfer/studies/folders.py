@@ -1,13 +1,17 @@
 """Output folders of studies: checked before any work."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from interp_transfer.evaluation.kept import Kept
 from interp_transfer.io import empty_folder
 from interp_transfer.progress import write_line
+
+if TYPE_CHECKING:
+    from interp_transfer.evaluation.kept import Kept
 
 
 def fresh_folder(out: str | Path | None) -> Path | None:
@@ -23,14 +27,14 @@ def fresh_folder(out: str | Path | None) -> Path | None:
     except ValueError:
         whole = Path(out).expanduser().absolute()
         if any(whole.glob("*.json")):  # by a process that was killed when it had written its result
-            Kept(_work_folder(whole)).remove()
+            shutil.rmtree(_work_folder(whole), ignore_errors=True)
         raise
     _check_writable(folder.parent)
     return folder
 
 
 @contextmanager
-def kept_beside(folder: Path | None, progress: bool = True) -> Iterator[Kept]:
+def kept_beside(folder: Path | None, progress: bool = True) -> "Iterator[Kept]":
     """What a study keeps, until the block ends, in a folder beside its output folder; nothing is kept for None.
 
     What a stopped study left there is announced.
@@ -38,6 +42,8 @@ def kept_beside(folder: Path | None, progress: bool = True) -> Iterator[Kept]:
     Raises:
         ValueError: if another process is at work on the same output folder, or has finished it meanwhile.
     """
+    from interp_transfer.evaluation.kept import Kept
+
     if folder is None:
         yield Kept()
         return

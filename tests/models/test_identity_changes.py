@@ -82,3 +82,9 @@ def test_a_model_passed_as_an_object_keeps_what_is_known_of_it(tmp_path: Path) -
         for weight in model.original_model.parameters():
             weight.mul_(1.01)
     assert it.identity(it.load_model(model)).fingerprint != before.fingerprint
+
+
+def test_what_loading_adds_to_a_configuration_makes_another_model() -> None:
+    plain, other = transformers.LlamaConfig(), transformers.LlamaConfig()
+    other.gguf_sha256 = "0a1b"
+    assert _config_json(plain) != _config_json(other)
