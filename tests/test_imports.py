@@ -12,8 +12,8 @@ import pytest
 import interp_transfer
 
 ROWS = (
-    "io",
     "names",
+    "io",
     "extras",
     "progress",
     "stats",

@@ -5,23 +5,16 @@ whose rounding (2^-9 of a value) is far below the error of the quantization, und
 that folder. Only the original can be exact: files in float16 or float32 lose bits here, too.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from interp_transfer.extras import require
-from interp_transfer.io import atomic_folder, cache_folder
+from interp_transfer.io import atomic_folder, cache_folder, file_hash
 from interp_transfer.names import first_line
 
 SUFFIX = ".gguf"
 _TOKENIZER_BYTES = 100_000_000  # more than any tokenizer has
 _BAD_FILE = (OSError, ValueError, IndexError, KeyError, OverflowError, MemoryError)  # what gguf raises for damaged files
-
-
-def file_hash(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def dequantized(file: Path) -> tuple[Path, str]:
@@ -68,7 +61,7 @@ def _convert(file: Path, out: Path) -> None:
         hf: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.bfloat16, **source)
         check_supported(str(file), hf.config)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, OSError) as error:
         raise ValueError(
             f"transformers cannot convert {str(file)!r} ({first_line(error)}): load the checkpoint that it was made from"
         ) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -148,3 +149,16 @@ def test_a_known_model_may_be_a_gguf_file(file: Path, monkeypatch: pytest.Monkey
     assert identity(it.load_model("tiny", device="cpu")).name == "tiny"
     with pytest.raises(ValueError, match="fetch it with `interp-transfer models get absent`"):
         it.load_model("absent")
+
+
+def test_weights_that_are_not_finite_and_texts_that_do_not_fit_name_the_file(file: Path) -> None:
+    whole = file.read_bytes()
+    for old, new, says in (
+        (b"gpt2", b"gp\x00\x19", "cannot convert"),
+        (np.float32(1e-6).tobytes(), np.float32(np.nan).tobytes(), "computes NaN or infinity"),
+    ):
+        assert whole.count(old) >= 1
+        file.write_bytes(whole.replace(old, new))
+        with pytest.raises(ValueError, match=says) as error:
+            it.load_model(file, device="cpu")
+        assert str(file) in str(error.value) and "\n" not in str(error.value)
