@@ -10,11 +10,19 @@ from typing import Any
 
 from interp_transfer.extras import require
 from interp_transfer.io import atomic_folder, cache_folder, file_hash
-from interp_transfer.names import first_line
+from interp_transfer.names import first_line, quoted
 
 SUFFIX = ".gguf"
 _TOKENIZER_BYTES = 100_000_000  # more than any tokenizer has
-_BAD_FILE = (OSError, ValueError, IndexError, KeyError, OverflowError, MemoryError)  # what gguf raises for damaged files
+_BAD_FILE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)  # what gguf raises for damaged files
 
 
 def dequantized(file: Path) -> tuple[Path, str]:
@@ -44,10 +52,25 @@ def _check(file: Path) -> int:
     """Read the header of a GGUF file, which must describe a complete file; return the number of weights."""
     reader: Any = require("gguf", "gguf", f"{str(file)!r}")
     try:
-        tensors = reader.GGUFReader(file).tensors
+        content = reader.GGUFReader(file)
+        _check_width(content)
     except _BAD_FILE as error:
         raise ValueError(f"{str(file)!r} is cut or no GGUF file ({first_line(error)}): fetch it again") from error
-    return sum(int(tensor.n_elements) for tensor in tensors)
+    return sum(int(tensor.n_elements) for tensor in content.tensors)
+
+
+def _check_width(content: Any) -> None:
+    """Refuse a header whose width is not that of the weights: transformers would allocate a model of the header's width.
+
+    Raises:
+        ValueError: with both widths.
+    """
+    architecture = content.get_field("general.architecture")
+    field = None if architecture is None else content.get_field(f"{architecture.contents()}.embedding_length")
+    stored = None if field is None else field.contents()
+    for tensor in content.tensors:
+        if tensor.name == "token_embd.weight" and stored != int(tensor.shape[0]):
+            raise ValueError(f"its embedding_length is {quoted(stored)}, and its embeddings are {int(tensor.shape[0])} wide")
 
 
 def _convert(file: Path, out: Path) -> None:
@@ -61,7 +84,7 @@ def _convert(file: Path, out: Path) -> None:
         hf: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.bfloat16, **source)
         check_supported(str(file), hf.config)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - tokenizers raises nothing more special
         raise ValueError(
             f"transformers cannot convert {str(file)!r} ({first_line(error)}): load the checkpoint that it was made from"
         ) from error

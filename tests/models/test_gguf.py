@@ -155,6 +155,8 @@ def test_weights_that_are_not_finite_and_texts_that_do_not_fit_name_the_file(fil
     whole = file.read_bytes()
     for old, new, says in (
         (b"gpt2", b"gp\x00\x19", "cannot convert"),
+        (b"12\x02\x00\x00\x00\x00\x00\x00\x00ar", b"12\x02\x00\x00\x00\x00\x00\x00\x00??", "cannot convert .*BPE"),
+        (b"qwen2.embedding_length", b"qwen2.embedding_lengtX", "its embedding_length is None, and its embeddings are 32 wide"),
         (np.float32(1e-6).tobytes(), np.float32(np.nan).tobytes(), "computes NaN or infinity"),
     ):
         assert whole.count(old) >= 1
