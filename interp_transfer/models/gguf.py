@@ -25,6 +25,26 @@ _BAD_FILE = (
 )  # what gguf raises for damaged files
 
 
+def read_gguf(file: Path) -> Any:
+    """Return a ``GGUFReader`` of a file that ends nowhere inside its header.
+
+    Past the end, gguf's own reader takes empty values, so a count of 10^12 would keep it busy, and its memory growing.
+
+    Raises:
+        Exception: of many kinds, for a damaged file.
+    """
+    reader: Any = require("gguf", "gguf", f"{str(file)!r}")
+
+    class Whole(reader.GGUFReader):
+        def _get(self, offset: int, dtype: Any, count: Any = 1, *rest: Any, **options: Any) -> Any:
+            values = super()._get(offset, dtype, count, *rest, **options)
+            if len(values) < int(count):
+                raise ValueError("it ends inside its header")
+            return values
+
+    return Whole(file)
+
+
 def dequantized(file: Path) -> tuple[Path, str]:
     """Return the folder in the cache that holds a GGUF file's weights in bfloat16, and the file's SHA-256.
 
@@ -50,27 +70,32 @@ def dequantized(file: Path) -> tuple[Path, str]:
 
 def _check(file: Path) -> int:
     """Read the header of a GGUF file, which must describe a complete file; return the number of weights."""
-    reader: Any = require("gguf", "gguf", f"{str(file)!r}")
     try:
-        content = reader.GGUFReader(file)
-        _check_width(content)
+        content = read_gguf(file)
+        _check_size(content)
     except _BAD_FILE as error:
         raise ValueError(f"{str(file)!r} is cut or no GGUF file ({first_line(error)}): fetch it again") from error
     return sum(int(tensor.n_elements) for tensor in content.tensors)
 
 
-def _check_width(content: Any) -> None:
-    """Refuse a header whose width is not that of the weights: transformers would allocate a model of the header's width.
+def _check_size(content: Any) -> None:
+    """Refuse a header whose sizes are not those of the weights: transformers would make a model of the header's sizes.
 
     Raises:
-        ValueError: with both widths.
+        ValueError: with both sizes.
     """
+
+    def number(name: str) -> Any:
+        field = None if architecture is None else content.get_field(f"{architecture.contents()}.{name}")
+        return None if field is None else field.contents()
+
     architecture = content.get_field("general.architecture")
-    field = None if architecture is None else content.get_field(f"{architecture.contents()}.embedding_length")
-    stored = None if field is None else field.contents()
-    for tensor in content.tensors:
-        if tensor.name == "token_embd.weight" and stored != int(tensor.shape[0]):
-            raise ValueError(f"its embedding_length is {quoted(stored)}, and its embeddings are {int(tensor.shape[0])} wide")
+    width, blocks, tensors = number("embedding_length"), number("block_count"), content.tensors
+    for tensor in tensors:
+        if tensor.name == "token_embd.weight" and width != int(tensor.shape[0]):
+            raise ValueError(f"its embedding_length is {quoted(width)}, and its embeddings are {int(tensor.shape[0])} wide")
+    if not isinstance(blocks, int) or blocks > len(tensors):
+        raise ValueError(f"its block_count is {quoted(blocks)}, and it has {len(tensors)} tensors")
 
 
 def _convert(file: Path, out: Path) -> None:

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from interp_transfer.extras import require
 from interp_transfer.io import DIGEST, atomic_write, named_errors, parse_json, tensors_digest, typed
+from interp_transfer.models.gguf import read_gguf
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site
@@ -272,7 +273,7 @@ def _read_gguf(path: Path) -> tuple[dict[str, str], dict[int, Tensor]]:
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     with named_errors(f"{str(path)!r} is damaged or no GGUF file"):
-        reader = gguf.GGUFReader(path)
+        reader = read_gguf(path)
         texts = {
             name: bytes(entry.parts[-1]).decode()
             for name, entry in reader.fields.items()

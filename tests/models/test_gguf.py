@@ -164,3 +164,16 @@ def test_weights_that_are_not_finite_and_texts_that_do_not_fit_name_the_file(fil
         with pytest.raises(ValueError, match=says) as error:
             it.load_model(file, device="cpu")
         assert str(file) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_count_beyond_the_file_is_refused_at_once(file: Path) -> None:
+    whole = file.read_bytes()
+    place = whole.index(b"tokenizer.ggml.token_type") + len(b"tokenizer.ggml.token_type") + 8
+    for count in (10**12, 2**63):
+        file.write_bytes(whole[:place] + count.to_bytes(8, "little") + whole[place + 8 :])
+        with pytest.raises(ValueError, match="tiny.gguf' is cut or no GGUF file"):
+            it.load_model(file, device="cpu")
+    place = whole.index(b"qwen2.block_count") + len(b"qwen2.block_count") + 4
+    file.write_bytes(whole[:place] + (2**16).to_bytes(4, "little") + whole[place + 4 :])
+    with pytest.raises(ValueError, match="its block_count is 65536, and it has 51 tensors"):
+        it.load_model(file, device="cpu")
