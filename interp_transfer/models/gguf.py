@@ -13,16 +13,11 @@ from interp_transfer.io import atomic_folder, cache_folder, file_hash
 from interp_transfer.names import first_line, quoted
 
 SUFFIX = ".gguf"
+_SIZES = ("feed_forward_length", "expert_feed_forward_length", "expert_count")
+_SIZES += tuple(f"attention.{name}" for name in ("head_count", "head_count_kv", "key_length", "value_length"))
 _TOKENIZER_BYTES = 100_000_000  # more than any tokenizer has
-_BAD_FILE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-)  # what gguf raises for damaged files
+# What gguf raises for damaged files.
+_BAD_FILE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 
 
 def read_gguf(file: Path) -> Any:
@@ -96,6 +91,12 @@ def _check_size(content: Any) -> None:
             raise ValueError(f"its embedding_length is {quoted(width)}, and its embeddings are {int(tensor.shape[0])} wide")
     if not isinstance(blocks, int) or blocks > len(tensors):
         raise ValueError(f"its block_count is {quoted(blocks)}, and it has {len(tensors)} tensors")
+    largest = max(int(size) for tensor in tensors for size in tensor.shape)
+    for name in _SIZES:
+        values = number(name)
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, int) and value > largest:
+                raise ValueError(f"its {name} is {quoted(value)}, and no axis of its tensors is longer than {largest}")
 
 
 def _convert(file: Path, out: Path) -> None:
