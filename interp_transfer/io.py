@@ -9,14 +9,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from typeguard import TypeCheckError, check_type
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from interp_transfer.escape import without_surrogates
+from interp_transfer.names import first_line, quoted
 
 T = TypeVar("T")
 
 LOCK = ".lock"
 """Name of the file in a folder by which `locked_folder` locks it; it stays there."""
+DIGEST = "digest"
+"""Name under which a file stores the digest of its own content."""
+
+_CHANGED = "its content does not fit its digest, so it was changed after it was written: restore it from a copy"
+_OF_CONTENT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, OSError, TypeCheckError)
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -142,21 +148,22 @@ def write_files(files: Mapping[Path, bytes]) -> list[Path]:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors and metadata as a safetensors file, atomically. Tensors may share memory."""
+    """Write tensors and metadata, with their digest, as a safetensors file, atomically. Tensors may share memory."""
     from safetensors.torch import save
 
     plain = {key: without_surrogates(value) for key, value in (metadata or {}).items()}
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     # Not by save_file, whose own temporary file would survive a kill.
-    data = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, plain)
+    data = save(whole, {**plain, DIGEST: tensors_digest(whole, plain)})
     with atomic_write(path) as part:
         part.write_bytes(data)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
+    """Tensors and metadata of a safetensors file. The digest of ``write_tensors``, if it has one, is checked and left out.
 
     Raises:
-        ValueError: for a missing, truncated or foreign file, with its name.
+        ValueError: for a missing, truncated, changed or foreign file, with its name.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -164,9 +171,91 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise ValueError(f"there is no file {str(path)!r}")
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is damaged or no safetensors file: {error}") from error
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{str(path)!r} is damaged or no safetensors file: {first_line(error)}") from error
+    digest = metadata.pop(DIGEST, None)
+    if digest is not None and digest != tensors_digest(tensors, metadata):
+        raise ValueError(f"{str(path)!r} is damaged: {_CHANGED}")
+    return tensors, metadata
+
+
+def tensors_digest(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> str:
+    """The SHA-256 of tensors and metadata, whatever their order."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps(dict(metadata or {}), sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def with_digest(plain: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    """Plain data with a digest of it, and of ``more``, such as the digests of files that belong to it."""
+    stored = json.loads(json.dumps(plain))
+    return {**stored, DIGEST: hashed([stored, *more])}
+
+
+def check_digest(plain: dict[str, Any], *more: str) -> dict[str, Any]:
+    """Return data of ``with_digest`` without the digest; data of older versions, which have none, as they are.
+
+    Raises:
+        ValueError: if they were changed.
+    """
+    rest = {name: value for name, value in plain.items() if name != DIGEST}
+    if DIGEST in plain and plain[DIGEST] != hashed([rest, *more]):
+        raise ValueError(_CHANGED)
+    return rest
+
+
+@contextmanager
+def named_errors(where: str, remedy: str = "") -> Iterator[None]:
+    """Turn whatever the content of a damaged file makes Python raise into one ValueError of one line.
+
+    Args:
+        where: begins the error; names the file and ends in words such as "is damaged".
+        remedy: ends it.
+    """
+    try:
+        yield
+    except _OF_CONTENT as error:
+        raise ValueError(f"{where}: {first_line(error)}{remedy}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text from a file.
+
+    Raises:
+        ValueError: for a text that is no JSON, a number that is none or beyond 64 bits, and half of a surrogate pair, which
+            cannot be written or tokenized.
+        RecursionError: for lists in lists in lists.
+    """
+    value = json.loads(text, parse_int=_integer, parse_constant=_refused)
+    if "\\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _integer(digits: str) -> int:
+    if abs(number := int(digits)) >= 2**63:
+        raise ValueError(f"the number {digits[:20]}... is beyond 64 bits")
+    return number
+
+
+def _refused(constant: str) -> float:
+    raise ValueError(f"{constant} is not a number")
+
+
+def typed(value: Any, kind: Any) -> Any:
+    """Return plain data from a file if it is of a type, every item of it.
+
+    Raises:
+        TypeCheckError: otherwise.
+    """
+    return check_type(value, kind, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
 
 
 def checked(kind: type[T], plain: Mapping[str, Any]) -> T:
@@ -175,12 +264,14 @@ def checked(kind: type[T], plain: Mapping[str, Any]) -> T:
     Raises:
         TypeError: for a field that is missing, unknown or of another type, with its name.
     """
+    if not isinstance(plain, Mapping):
+        raise TypeError(f"{quoted(plain)} stands where the fields of a {kind.__name__} should be")
     hints = get_type_hints(kind)
     for name, value in plain.items():
         try:
-            check_type(value, hints.get(name, Any))
+            typed(value, hints.get(name, Any))
         except TypeCheckError as error:
-            raise TypeError(f"{name}: {error}") from None
+            raise TypeError(f"{quoted(name)}: {first_line(error)}") from None
     return kind(**plain)
 
 
@@ -194,6 +285,12 @@ def keep_alone(file: Path, pattern: str) -> None:
 def hashed(value: Any) -> str:
     """A short hash of plain data."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_hash(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def cache_folder(*parts: str) -> Path:

@@ -1,4 +1,4 @@
-"""Texts of errors: look up by name and suggest the closest name, and quote the first line of another error."""
+"""Texts of errors: look up by name and suggest the closest name, and quote other errors and values of files."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -8,6 +8,8 @@ T = TypeVar("T")
 
 CUTOFF = 0.6
 """How similar a name must be to be suggested, 0 to 1 (difflib's ratio)."""
+LONGEST = 200
+"""Characters of a quotation."""
 SHORTEST = 3
 """Characters of a beginning for which names that begin so are suggested."""
 
@@ -27,7 +29,7 @@ def find(name: str, known: Mapping[str, T], what: str, more: str = "", cutoff: f
     """
     if name not in known:
         raise ValueError(
-            f"unknown {what} {name!r}: {did_you_mean(name, known, cutoff=cutoff)}there are {', '.join(known)}{more}"
+            f"unknown {what} {quoted(name)}: {did_you_mean(name, known, cutoff=cutoff)}there are {', '.join(known)}{more}"
         )
     return known[name]
 
@@ -41,5 +43,16 @@ def did_you_mean(name: str, known: Iterable[str], n: int = 1, cutoff: float = CU
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or the name of its type if it has no text."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an error's text, or the name of its type if it has no text; cut, and without control characters."""
+    return cut((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def quoted(value: object) -> str:
+    """A value as Python writes it, for an error; cut if it is long."""
+    return cut(repr(value))
+
+
+def cut(text: str) -> str:
+    """A text for an error: cut if it is long, without control characters."""
+    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in shown)

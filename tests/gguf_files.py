@@ -29,9 +29,9 @@ _NAMES = {
 }
 
 
-def write_gguf(folder: Path, file: Path, architecture: str = "qwen2") -> Path:
-    """Make a checkpoint with random weights in a folder, and the same model in 8 bits as a GGUF file."""
-    config = json.loads((make_checkpoint(folder, "qwen2", **SHAPE) / "config.json").read_text())
+def write_gguf(folder: Path, file: Path, architecture: str = "qwen2", **options: Any) -> Path:
+    """Make a checkpoint with random weights by ``make_checkpoint``, and the same model in 8 bits as a GGUF file."""
+    config = json.loads((make_checkpoint(folder, "qwen2", **SHAPE, **options) / "config.json").read_text())
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(CONTEXT)

@@ -13,8 +13,8 @@ import interp_transfer
 
 ROWS = (
     "escape",
-    "io",
     "names",
+    "io",
     "extras",
     "progress",
     "stats",

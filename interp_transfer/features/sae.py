@@ -7,7 +7,6 @@ Every SAE is brought into one form: an activation is read off for each feature, 
 activation, and rows far longer than those it was trained on (`longest`) are left alone.
 """
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,10 +18,18 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.capture import capture
-from interp_transfer.io import write_json, write_tensors
+from interp_transfer.io import (
+    check_digest,
+    file_hash,
+    named_errors,
+    parse_json,
+    typed,
+    with_digest,
+    write_json,
+    write_tensors,
+)
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site
@@ -185,16 +192,18 @@ class Sae:
         (where / FILE).unlink(missing_ok=True)
         state = self.module.state_dict()
         self.module.process_state_dict_for_saving(state)
-        write_tensors(where / SAE_WEIGHTS_FILENAME, state)
-        write_json(where / SAE_CFG_FILENAME, self.module.cfg.to_dict())
+        files = [where / SAE_WEIGHTS_FILENAME, where / SAE_CFG_FILENAME]
+        write_tensors(files[0], state)
+        write_json(files[1], self.module.cfg.to_dict())
         plain = {
             "format": FORMAT,
             "site": self.site,
             "model": asdict(self.model),
             "longest": None if math.isinf(self.longest) else self.longest,
             "details": self.details,
+            "files": {path.name: file_hash(path) for path in files},
         }
-        write_json(where / FILE, plain)
+        write_json(where / FILE, with_digest(plain))
         return where
 
     def __repr__(self) -> str:
@@ -256,17 +265,21 @@ def load_sae(
             raise ValueError(f"{str(what)!r}: {why}; SAEs ship for {there}; one of a release of sae-lens needs sae_id=")
         folder = shipped[str(what)]
     module = _read(folder, device)
-    if not (folder / FILE).is_file():
+    if not (folder / FILE).exists():
+        if model is None:
+            raise ValueError(f"{str(folder)!r} has no {FILE}, so it does not say exactly which model it is of: give model=")
         return _of(module, model, site)
-    try:
-        plain = check_type(json.loads((folder / FILE).read_text()), dict[str, Any])
+    with named_errors(f"{str(folder / FILE)!r} is damaged"):
+        plain = typed(parse_json((folder / FILE).read_text(encoding="utf-8")), dict[str, Any])
         if plain.get("format") != FORMAT:
-            raise ValueError(f"{str(folder / FILE)!r} is no SAE of this package (format {plain.get('format')!r})")
+            raise ValueError(f"no SAE of this package (format {plain.get('format')!r})")
         longest = math.inf if plain["longest"] is None else float(plain["longest"])
-        known_model = ModelIdentity(**check_type(plain["model"], dict[str, str]))
-        sae = Sae(module, check_type(plain["site"], str), known_model, longest, check_type(plain["details"], dict[str, Any]))
-    except (KeyError, TypeError, json.JSONDecodeError, TypeCheckError) as error:
-        raise ValueError(f"{str(folder / FILE)!r} is damaged: {error}") from error
+        known_model = ModelIdentity(**typed(plain["model"], dict[str, str]))
+        sae = Sae(module, typed(plain["site"], str), known_model, longest, typed(plain["details"], dict[str, Any]))
+        digests = typed(check_digest(plain).get("files", {}), dict[str, str])
+        for file in folder.iterdir():
+            if file.name in digests and file_hash(file) != digests[file.name]:
+                raise ValueError(f"{file.name} was changed after it was written: restore it from a copy")
     if site is not None and site != sae.site:
         raise ValueError(f"this SAE is of {sae.site!r}, not of {site!r}")
     if model is not None:
@@ -308,13 +321,17 @@ def _of(module: Any, model: HookedModel | None, site: str | None) -> Sae:
 def _read(folder: Path, device: str) -> Any:
     from safetensors import SafetensorError
 
-    with quiet_sae_lens(*OF_CHANGES):
+    with quiet_sae_lens(*OF_CHANGES), named_errors(f"{str(folder)!r} holds no whole SAE of sae-lens"):
         from sae_lens import SAE
 
         try:
-            return SAE.load_from_disk(folder, device=device).eval()
-        except (OSError, KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
-            raise ValueError(f"{str(folder)!r} holds no whole SAE of sae-lens: {first_line(error)}") from error
+            module = SAE.load_from_disk(folder, device=device).eval()
+            if not getattr(module, "hook_z_reshaping_mode", False):  # a wrong setting shows when it is used
+                with torch.no_grad():
+                    module.decode(module.encode(torch.zeros(1, module.cfg.d_in, device=device, dtype=module.W_dec.dtype)))
+            return module
+        except SafetensorError as error:
+            raise ValueError(first_line(error)) from error
 
 
 def _released(release: str, sae_id: str, device: str) -> Any:

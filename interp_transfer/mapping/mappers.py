@@ -7,7 +7,6 @@ A mapper is saved as ``mapper.safetensors`` and ``mapper.json``, in a folder or 
 model card (`card`).
 """
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -17,16 +16,26 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from typeguard import TypeCheckError, check_type
 
 from interp_transfer.escape import visible
-from interp_transfer.io import checked, read_tensors, write_json, write_tensors
+from interp_transfer.io import (
+    check_digest,
+    checked,
+    named_errors,
+    parse_json,
+    read_tensors,
+    tensors_digest,
+    typed,
+    with_digest,
+    write_json,
+    write_tensors,
+)
 from interp_transfer.mapping.card import LIBRARY, PAPER, Card, is_our_card, model_card
 from interp_transfer.mapping.hub import fetch, hub_errors, local_folder
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, MODES, NORMS, applicable_mode, move
 from interp_transfer.mapping.networks import make_core
 from interp_transfer.models.identity import ModelIdentity, Space
-from interp_transfer.names import find, first_line
+from interp_transfer.names import find
 from interp_transfer.vectors.vector import SteeringVector, check_same
 
 FORMAT = "interp_transfer.mapper/1"
@@ -171,7 +180,7 @@ class Mapper(
             "card": asdict(self.card),
         }
         write_tensors(save_directory / "mapper.safetensors", self.state_dict())
-        write_json(save_directory / "mapper.json", card)
+        write_json(save_directory / "mapper.json", with_digest(card, tensors_digest(self.state_dict())))
         readme = save_directory / "README.md"
         if readme.is_file() and is_our_card(readme.read_text(encoding="utf-8", errors="replace")):
             readme.unlink()
@@ -270,16 +279,16 @@ class Mapper(
         if not path.is_file():
             raise ValueError(f"there is no mapper in {str(where)!r}: mapper.json is missing")
         weights, _ = read_tensors(where / "mapper.safetensors")
-        try:
-            plain = check_type(json.loads(path.read_text()), dict[str, Any])
+        with named_errors(f"the mapper in {str(where)!r} is damaged"):
+            plain = typed(parse_json(path.read_text(encoding="utf-8")), dict[str, Any])
             if plain.get("format") != FORMAT:
-                raise ValueError(f"{str(path)!r} is no mapper of this package (format {plain.get('format')!r})")
+                raise ValueError(f"{path.name} is of no mapper of this package (format {plain.get('format')!r})")
             source, target = (_space(plain[side]) for side in ("source", "target"))
             card = checked(Card, plain["card"])
-            mapper = cls(make_core(card.kind, (source.d, target.d), card.settings), source, target, card)
-            mapper.load_state_dict(weights)
-        except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, TypeCheckError) as error:
-            raise ValueError(f"the mapper in {str(where)!r} is damaged: {first_line(error)}") from error
+            with torch.device("meta"):  # widths in the file allocate nothing
+                mapper = cls(make_core(card.kind, (source.d, target.d), card.settings), source, target, card)
+            mapper.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+            check_digest(plain, tensors_digest(weights))
         return mapper.eval().requires_grad_(False)
 
 

@@ -6,7 +6,6 @@ hash of the texts, so that a collection can be resumed with the same texts. ``ex
 paired.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -16,12 +15,11 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.align import COUNTS, AlignmentReport, Example
 from interp_transfer.activations.store.manifest import join, read_manifest, write_manifest
 from interp_transfer.activations.store.reader import Runs, Store, open_store
-from interp_transfer.io import checked, hashed, write_json
+from interp_transfer.io import checked, hashed, named_errors, parse_json, typed, write_json
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.row_blocks import StoredPart, side_by_side
 from interp_transfer.models.identity import ModelIdentity
@@ -156,24 +154,26 @@ def open_pairs(folder: str | Path) -> StoredPairs:
     store = open_store(folder)
     if store.meta.get("holds") != FORMAT:
         raise ValueError(f"the store in {str(folder)!r} holds no pairs of this package: give the store= of a collect(...)")
-    try:
-        models = [ModelIdentity(**store.meta[side]) for side in ("source", "target")]
-        sites = check_type(tuple(map(tuple, store.meta["sites"])), tuple[tuple[str, str], ...])
-        report = report_of(check_type(store.meta["strategy"], str), store.manifest.state)
-    except (KeyError, TypeError, TypeCheckError) as error:
-        raise ValueError(f"the store in {str(folder)!r} is damaged: its manifest does not describe pairs ({error})") from error
-    return StoredPairs(
-        {s: StoredColumn(store, (SOURCE + s,)) for s, _ in sites},
-        {t: StoredColumn(store, (TARGET + t,)) for _, t in sites},
-        sites,
-        StoredColumn(store, ("text_index",)),
-        StoredColumn(store, ("target_token",)),
-        models[0],
-        models[1],
-        replace(report, examples=_read_examples(Path(folder))),
-        dropped=store.manifest.dropped,
-        store=store,
-    )
+    examples = _read_examples(Path(folder))
+    with named_errors(f"the store in {str(folder)!r} is damaged: its manifest does not describe pairs"):
+        models = [checked(ModelIdentity, store.meta[side]) for side in ("source", "target")]
+        sites = typed(tuple(map(tuple, store.meta["sites"])), tuple[tuple[str, str], ...])
+        columns = {name for s, t in sites for name in (SOURCE + s, TARGET + t)} | {"text_index", "target_token"}
+        if not sites or not columns <= store.columns.keys():
+            raise ValueError("it lacks a column")
+        report = report_of(typed(store.meta["strategy"], str), store.manifest.state)
+        return StoredPairs(
+            {s: StoredColumn(store, (SOURCE + s,)) for s, _ in sites},
+            {t: StoredColumn(store, (TARGET + t,)) for _, t in sites},
+            sites,
+            StoredColumn(store, ("text_index",)),
+            StoredColumn(store, ("target_token",)),
+            models[0],
+            models[1],
+            replace(report, examples=examples),
+            dropped=store.manifest.dropped,
+            store=store,
+        )
 
 
 def rank_folder(rank: int) -> str:
@@ -198,8 +198,8 @@ def merge_ranks(folder: Path, size: int) -> None:
 
 def report_of(strategy: str, state: Mapping[str, Any]) -> AlignmentReport:
     """Return how tokens were paired, from a store's state; zeros for an empty state."""
-    counts: dict[str, Any] = {name: check_type(state.get(name, 0), int) for name in COUNTS}
-    by_role = check_type(state.get("by_role", {}), dict[str, list[int]])
+    counts: dict[str, Any] = {name: typed(state.get(name, 0), int) for name in COUNTS}
+    by_role = typed(state.get("by_role", {}), dict[str, list[int]])
     return AlignmentReport(strategy, by_role={role: (paired, count) for role, (paired, count) in by_role.items()}, **counts)
 
 
@@ -223,10 +223,8 @@ def _read_examples(folder: Path) -> tuple[Example, ...]:
     path = folder / _EXAMPLES
     if not path.is_file():  # models of one tokenizer have none
         return ()
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+    with named_errors(f"{str(path)!r} is damaged", "; remove it, collecting again writes it anew"):
+        plain = parse_json(path.read_text(encoding="utf-8"))
         for one in plain:
             one |= {side: [(piece, end) for piece, end in one[side]] for side in ("source", "target")}
         return tuple(checked(Example, one) for one in plain)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(path)!r} is damaged ({error}): remove it, collecting again writes it anew") from error

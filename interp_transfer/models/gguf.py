@@ -5,23 +5,39 @@ whose rounding (2^-9 of a value) is far below the error of the quantization, und
 that folder. Only the original can be exact: files in float16 or float32 lose bits here, too.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from interp_transfer.extras import require
-from interp_transfer.io import atomic_folder, cache_folder
-from interp_transfer.names import first_line
+from interp_transfer.io import atomic_folder, cache_folder, file_hash
+from interp_transfer.names import first_line, quoted
 
 SUFFIX = ".gguf"
+_SIZES = ("feed_forward_length", "expert_feed_forward_length", "expert_count")
+_SIZES += tuple(f"attention.{name}" for name in ("head_count", "head_count_kv", "key_length", "value_length"))
 _TOKENIZER_BYTES = 100_000_000  # more than any tokenizer has
-_BAD_FILE = (OSError, ValueError, IndexError, KeyError, OverflowError, MemoryError)  # what gguf raises for damaged files
+# What gguf raises for damaged files.
+_BAD_FILE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 
 
-def file_hash(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
+def read_gguf(file: Path) -> Any:
+    """Return a ``GGUFReader`` of a file that ends nowhere inside its header.
+
+    Past the end, gguf's own reader takes empty values, so a count of 10^12 would keep it busy, and its memory growing.
+
+    Raises:
+        Exception: of many kinds, for a damaged file.
+    """
+    reader: Any = require("gguf", "gguf", f"{str(file)!r}")
+
+    class Whole(reader.GGUFReader):
+        def _get(self, offset: int, dtype: Any, count: Any = 1, *rest: Any, **options: Any) -> Any:
+            values = super()._get(offset, dtype, count, *rest, **options)
+            if len(values) < int(count):
+                raise ValueError("it ends inside its header")
+            return values
+
+    return Whole(file)
 
 
 def dequantized(file: Path) -> tuple[Path, str]:
@@ -49,12 +65,38 @@ def dequantized(file: Path) -> tuple[Path, str]:
 
 def _check(file: Path) -> int:
     """Read the header of a GGUF file, which must describe a complete file; return the number of weights."""
-    reader: Any = require("gguf", "gguf", f"{str(file)!r}")
     try:
-        tensors = reader.GGUFReader(file).tensors
+        content = read_gguf(file)
+        _check_size(content)
     except _BAD_FILE as error:
         raise ValueError(f"{str(file)!r} is cut or no GGUF file ({first_line(error)}): fetch it again") from error
-    return sum(int(tensor.n_elements) for tensor in tensors)
+    return sum(int(tensor.n_elements) for tensor in content.tensors)
+
+
+def _check_size(content: Any) -> None:
+    """Refuse a header whose sizes are not those of the weights: transformers would make a model of the header's sizes.
+
+    Raises:
+        ValueError: with both sizes.
+    """
+
+    def number(name: str) -> Any:
+        field = None if architecture is None else content.get_field(f"{architecture.contents()}.{name}")
+        return None if field is None else field.contents()
+
+    architecture = content.get_field("general.architecture")
+    width, blocks, tensors = number("embedding_length"), number("block_count"), content.tensors
+    for tensor in tensors:
+        if tensor.name == "token_embd.weight" and width != int(tensor.shape[0]):
+            raise ValueError(f"its embedding_length is {quoted(width)}, and its embeddings are {int(tensor.shape[0])} wide")
+    if not isinstance(blocks, int) or blocks > len(tensors):
+        raise ValueError(f"its block_count is {quoted(blocks)}, and it has {len(tensors)} tensors")
+    largest = max(int(size) for tensor in tensors for size in tensor.shape)
+    for name in _SIZES:
+        values = number(name)
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, int) and value > largest:
+                raise ValueError(f"its {name} is {quoted(value)}, and no axis of its tensors is longer than {largest}")
 
 
 def _convert(file: Path, out: Path) -> None:
@@ -68,7 +110,7 @@ def _convert(file: Path, out: Path) -> None:
         hf: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.bfloat16, **source)
         check_supported(str(file), hf.config)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # noqa: BLE001 - tokenizers raises nothing more special
         raise ValueError(
             f"transformers cannot convert {str(file)!r} ({first_line(error)}): load the checkpoint that it was made from"
         ) from error

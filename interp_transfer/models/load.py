@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from interp_transfer.io import named_errors
 from interp_transfer.models.adapters import merged
 from interp_transfer.models.chat_templates import ChatFunction, use_chat_template
 from interp_transfer.models.checkpoints import LoadOptions, cast, load_unwrapped
@@ -195,7 +196,8 @@ def _wrap(hf: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> tuple[Hooke
 
     offloaded = [m for m in hf.modules() if isinstance(m, nn.Linear) and m.bias is None and m.weight.is_meta]
     architecture = (hf.config.architectures or [type(hf).__name__])[0]
-    calls = block_calls(hf, tokenizer)
+    with named_errors(repr(name)):
+        calls = block_calls(hf, tokenizer)
     try:
         with keep_tokenizer(tokenizer):
             bridge = build_bridge_from_module(

@@ -1,16 +1,19 @@
 """Where real models can be had, and where they lie once they are fetched: the table behind ``interp-transfer models get``."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from interp_transfer.io import cache_folder, checked
+from interp_transfer.io import cache_folder, checked, named_errors
 from interp_transfer.models.gguf import SUFFIX
-from interp_transfer.names import find
+from interp_transfer.names import find, quoted
 from interp_transfer.plugins import KnownModel, Plugin
 
+MOST_PARTS = 999
+_PLAIN = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)  # never a path out of the cache folder, or an option of pip
 TABLE = Path(__file__).with_name("sources.toml")
 
 
@@ -35,6 +38,13 @@ class ModelSource:
     terms: str
     architecture: str
     parameters: int
+
+    def __post_init__(self) -> None:
+        for what in ("name", "package", "version"):
+            if not _PLAIN.fullmatch(getattr(self, what).replace("{n}", "1" if what == "package" else "{n}")):
+                raise ValueError(f"{what} {quoted(getattr(self, what))} is not made of letters, digits and . _ + - alone")
+        if not 1 <= self.parts <= MOST_PARTS:
+            raise ValueError(f"parts {quoted(self.parts)}: give a number from 1 to {MOST_PARTS}")
 
     @property
     def folder(self) -> Path:
@@ -81,12 +91,10 @@ def sources() -> Mapping[str, ModelSource]:
 def _sources(own: Path) -> Mapping[str, ModelSource]:
     entries = {}
     for table in (TABLE, own):
-        try:
+        with named_errors(f"{str(table)!r} is no table of models with the fields of {str(TABLE)!r}"):
             if table.is_file():
                 for name, fields in tomllib.loads(table.read_text(encoding="utf-8")).items():
                     entries[name] = checked(ModelSource, {"name": name, **fields})
-        except (tomllib.TOMLDecodeError, TypeError) as error:
-            raise ValueError(f"{str(table)!r} is no table of models ({error}): see {str(TABLE)!r} for the fields") from error
     return entries
 
 

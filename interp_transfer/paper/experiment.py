@@ -13,9 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from typeguard import TypeCheckError, check_type
-
-from interp_transfer.names import find
+from interp_transfer.io import named_errors, typed
+from interp_transfer.names import find, quoted
 
 EXPERIMENTS, TABLES = (Path(__file__).with_name(name) for name in ("experiments", "tables"))
 EDITIONS = ("organisms", "paper")
@@ -155,9 +154,8 @@ def read_experiment(path: Path) -> Experiment:
     for case in plain["case"]:
         for edition in EDITIONS:
             if (edition in case) == (f"not_{edition}" in case):
-                raise ValueError(
-                    f"{path}: case {case['name']!r} needs either settings ({edition}) or a reason (not_{edition}), and not both"
-                )
+                either = f"settings ({edition}) or a reason (not_{edition})"
+                raise ValueError(f"{path}: case {quoted(case['name'])} needs either {either}, and not both")
     return _experiment(path, plain, "cells")
 
 
@@ -171,11 +169,9 @@ def read_table(path: Path) -> Experiment:
 
 
 def _checked(path: Path, schema: type) -> dict[str, Any]:
-    try:
+    with named_errors(str(path)):
         plain = tomllib.loads(path.read_text(encoding="utf-8"))
-        check_type(plain, schema)
-    except (tomllib.TOMLDecodeError, TypeCheckError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        typed(plain, schema)
     if len({case["name"] for case in plain["case"]}) < len(plain["case"]):
         raise ValueError(f"{path}: two cases have one name: name each once")
     return plain

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from interp_transfer.names import quoted
+
 
 @dataclass(frozen=True)
 class Chat:
@@ -48,10 +50,10 @@ def as_prompt(prompt: Any) -> Prompt:
         return prompt
     expected = 'a text, or a chat such as [{"role": "user", "content": "Hello"}]'
     if not isinstance(prompt, Sequence) or not len(prompt):
-        raise ValueError(f"a prompt is {prompt!r}: give {expected}")
+        raise ValueError(f"a prompt is {quoted(prompt)}: give {expected}")
     for message in prompt:
         if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise ValueError(f"a message of a chat is {message!r}: give {expected}")
+            raise ValueError(f"a message of a chat is {quoted(message)}: give {expected}")
     return Chat(tuple((message["role"], message["content"]) for message in prompt))
 
 

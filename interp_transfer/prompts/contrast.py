@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from interp_transfer.names import quoted
 from interp_transfer.prompts.chats import Prompt, as_prompt
 
 Split = Literal["train", "validation", "test"]
@@ -31,7 +32,7 @@ def check_split(split: str) -> Split:
     for known in SPLITS:
         if split == known:
             return known
-    raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    raise ValueError(f"unknown split {quoted(split)}: choose one of {', '.join(SPLITS)}")
 
 
 Pairs = Sequence[Any]
@@ -56,7 +57,7 @@ def sides(contrast: Pairs) -> tuple[list[Prompt], list[Prompt]]:
             positive, negative = map(as_prompt, two)
         except ValueError as error:
             raise ValueError(
-                f"pair {index} of the contrast is {two!r}: give two texts or chats, (positive, negative)"
+                f"pair {index} of the contrast is {quoted(two)}: give two texts or chats, (positive, negative)"
             ) from error
         both.append((positive, negative))
     return [positive for positive, _ in both], [negative for _, negative in both]

@@ -7,7 +7,8 @@ from typing import Any
 
 from typeguard import TypeCheckError, check_type
 
-from interp_transfer.names import did_you_mean
+from interp_transfer.io import parse_json
+from interp_transfer.names import did_you_mean, first_line, quoted
 
 
 def read_jsonl(
@@ -46,18 +47,20 @@ def _row(
 ) -> dict[str, Any]:
     expected = f"expected an object with {_named(required)}" + (f", and perhaps {_named(optional)}" if optional else "")
     try:
-        row: Mapping[str, Any] = check_type(json.loads(line), dict[str, Any])
+        row: Mapping[str, Any] = check_type(parse_json(line), dict[str, Any])
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not JSON ({error.msg}, column {error.colno}); {expected}") from error
+    except (ValueError, RecursionError) as error:  # digits without end, lists in lists
+        raise ValueError(f"{where}: no JSON that can be read ({first_line(error)}); {expected}") from error
     except TypeCheckError as error:
         raise ValueError(f"{where}: not an object; {expected}") from error
     for column in required:
         if column not in row:
             hint = did_you_mean(column, row)
-            raise ValueError(f"{where}: {column!r} is missing: {hint}{expected}, not {_named(row) or 'nothing'}")
+            raise ValueError(f"{where}: {column!r} is missing: {hint}{expected}, not {_named(list(row)[:20]) or 'nothing'}")
     others = [column for column in row if column not in (*required, *optional)]
     if strict and others:
-        raise ValueError(f"{where}: unknown column {others[0]!r}; {expected}")
+        raise ValueError(f"{where}: unknown column {quoted(others[0])}; {expected}")
     kept = {k: v for k, v in row.items() if k in required or (k in optional and v is not None)}
     for column, value in kept.items():
         if not isinstance(value, str) and not (chats and isinstance(value, list)):
@@ -66,4 +69,4 @@ def _row(
 
 
 def _named(columns: Collection[str]) -> str:
-    return ", ".join(repr(column) for column in columns)
+    return ", ".join(map(quoted, columns))

@@ -6,7 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.names import first_line
+from interp_transfer.io import parse_json
+from interp_transfer.names import cut, first_line
 from interp_transfer.prompts.chats import Prompt, as_prompt, as_user_message, with_answer
 
 COLUMNS = ("text", "messages", "prompt")
@@ -54,9 +55,11 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
             yield where, line.rstrip("\r")
             continue
         try:
-            yield where, json.loads(line)
+            yield where, parse_json(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}: not JSON ({error.msg}, column {error.colno}); give one JSON value a line") from error
+        except (ValueError, RecursionError) as error:  # digits without end, lists in lists
+            raise ValueError(f"{where}: no JSON that can be read ({first_line(error)}); give one JSON value a line") from error
 
 
 def _rows(name: str, most: int) -> Iterator[tuple[str, Any]]:
@@ -89,7 +92,8 @@ def _text(row: Any, where: str) -> Prompt:
             return as_prompt(row)
         column = next((name for name in COLUMNS if row.get(name)), None)
         if column is None:
-            raise ValueError(f"none of the columns {', '.join(COLUMNS)} is among {', '.join(map(str, row)) or 'nothing'}")
+            there = cut(", ".join(map(str, row))) or "nothing"
+            raise ValueError(f"none of the columns {', '.join(COLUMNS)} is among {there}")
         if column != "prompt":
             return as_prompt(row[column])
         return with_answer(as_user_message(row[column]), str(row.get("response") or ""))

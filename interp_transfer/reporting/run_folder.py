@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+from typeguard import TypeCheckError
 
 from interp_transfer.escape import without_surrogates
-from interp_transfer.io import hashed
+from interp_transfer.io import hashed, typed
+from interp_transfer.names import cut, first_line, quoted
 
 SCHEMA = 2
 """Of result.json; the same as `evaluation.compare.SCHEMA`, which is not imported because it would load torch."""
@@ -68,11 +69,9 @@ def read_run(folder: Path) -> RunFolder:
     result = read_result(folder / "result.json")
     path = folder / "completions.json"
     try:
-        completions = check_type(
-            _whole(_load(path)), CompletionsJson, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS
-        )
+        completions = typed(_whole(_load(path)), CompletionsJson)
     except TypeCheckError as error:
-        wrong = " ".join(str(error).split())  # keys are part of it, and may hold line breaks
+        wrong = cut(" ".join(str(error).split()))  # keys are part of it, and may hold line breaks
         raise ValueError(f"{path}: {wrong}: read it with the version that wrote it, or do the run again") from None
     _check_lengths(completions, path)
     return RunFolder(result, completions)
@@ -89,7 +88,7 @@ def read_result(path: Path) -> ResultJson:
     if schema not in READABLE:
         known = " or ".join(map(str, READABLE))
         raise ValueError(
-            f"{path}: schema {schema!r}, expected {known}: read it with the version that wrote it, or do the run again"
+            f"{path}: schema {quoted(schema)}, expected {known}: read it with the version that wrote it, or do the run again"
         )
     digests = result.get("digests")
     if not isinstance(digests, dict):
@@ -102,10 +101,10 @@ def read_result(path: Path) -> ResultJson:
             continue
         if name not in digests:
             raise ValueError(
-                f"{path}: field {name!r} has no digest, so it may have been changed after the run: do the run again"
+                f"{path}: field {quoted(name)} has no digest, so it may have been changed after the run: do the run again"
             )
         if name not in result or hashed(result[name]) != digests[name]:
-            raise ValueError(f"{path}: field {name!r} was changed after the run: {_REMEDY}")
+            raise ValueError(f"{path}: field {quoted(name)} was changed after the run: {_REMEDY}")
     if not result["conditions"]:
         raise ValueError(f"{path}: field 'conditions' is empty: {_REMEDY}")
     return _whole(result)
@@ -127,7 +126,7 @@ def _load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"cannot read {path} ({error.strerror}): give the folder of a finished run") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable as JSON ({error}): {_REMEDY}") from error
+        raise ValueError(f"{path} is not readable as JSON ({first_line(error)}): {_REMEDY}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a JSON object, found a {type(data).__name__}: {_REMEDY}")
     return data
@@ -142,7 +141,9 @@ def _check_lengths(completions: CompletionsJson, path: Path) -> None:
     n = len(completions["prompts"])
     for name, judged in completions["conditions"].items():
         if len(judged) != n:
-            raise ValueError(f"{path}: field {'conditions.' + name!r} has {len(judged)} completions for {n} prompts: {_REMEDY}")
+            raise ValueError(
+                f"{path}: field {quoted('conditions.' + name)} has {len(judged)} completions for {n} prompts: {_REMEDY}"
+            )
     marked = completions.get("tokens", [])
     if len(marked) > n:
         raise ValueError(f"{path}: field 'tokens' has {len(marked)} entries for {n} prompts: {_REMEDY}")

@@ -5,17 +5,14 @@ also counts what is left of the model: among settings from which no other is bet
 takes the cheapest that is nearly as good as the best.
 """
 
-import json
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from typeguard import TypeCheckError, check_type
-
 from interp_transfer.escape import data_frame, html_table, visible
-from interp_transfer.io import write_json
+from interp_transfer.io import check_digest, checked, named_errors, parse_json, typed, with_digest, write_json
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.sites import layer_of
 from interp_transfer.names import find
@@ -165,7 +162,7 @@ class Sweep:
         """Write ``sweep.json`` into a folder, which is created if it is missing."""
         where = Path(folder)
         where.mkdir(parents=True, exist_ok=True)
-        write_json(where / FILE, self.to_dict())
+        write_json(where / FILE, with_digest(self.to_dict()))
         return where / FILE
 
     @classmethod
@@ -176,19 +173,17 @@ class Sweep:
             ValueError: for a missing, damaged or foreign file, named.
         """
         path = Path(folder) / FILE
-        try:
-            data = check_type(json.loads(path.read_text()), dict[str, Any])
-            if data.get("format") != FORMAT:
-                raise ValueError(f"format {data.get('format')!r}")
+        if not path.exists():
+            raise ValueError(f"there is no sweep in {str(folder)!r}")
+        with named_errors(f"{str(path)!r} is damaged or no sweep of this package"):
+            data = check_digest(typed(parse_json(path.read_text(encoding="utf-8")), dict[str, Any]))
+            if data.pop("format", None) != FORMAT:
+                raise ValueError("its format is another")
             points = [
-                SweepPoint(**{**point, **{name: Estimate(**point[name]) for name in ("success", "intact")}})
-                for point in check_type(data["points"], list[dict[str, Any]])
+                checked(SweepPoint, {**point, **{name: checked(Estimate, point[name]) for name in ("success", "intact")}})
+                for point in typed(data["points"], list[dict[str, Any]])
             ]
-            return cls(data["task"], ModelIdentity(**data["model"]), tuple(points), float(data["budget"]), data["details"])
-        except FileNotFoundError as error:
-            raise ValueError(f"there is no sweep in {str(folder)!r}") from error
-        except (ValueError, KeyError, TypeError, TypeCheckError) as error:
-            raise ValueError(f"{str(path)!r} is damaged or no sweep of this package: {error}") from error
+            return checked(cls, {**data, "model": checked(ModelIdentity, data["model"]), "points": tuple(points)})
 
     def __repr__(self) -> str:
         incomplete = sum(not t.complete for t in self.points)

@@ -8,11 +8,11 @@ from interp_transfer.activations.positions import describe
 from interp_transfer.evaluation.evaluator import Condition
 from interp_transfer.evaluation.side_effects import SideEffects
 from interp_transfer.evaluation.task import Task
+from interp_transfer.io import file_hash
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.stored import StoredPairs
 from interp_transfer.mapping.token_classes import fits_by_token_class
-from interp_transfer.models.gguf import file_hash
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenizer_fingerprint

@@ -8,10 +8,9 @@ from typing import Any
 from interp_transfer.evaluation.ready import ready_tasks
 from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import READY, load_task
-from interp_transfer.io import cache_folder
+from interp_transfer.io import cache_folder, file_hash
 from interp_transfer.models.chat_templates import has_chat_template, use_chat_template
 from interp_transfer.models.checkpoints import number_of_blocks
-from interp_transfer.models.gguf import file_hash
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model

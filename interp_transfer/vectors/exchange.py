@@ -17,6 +17,7 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -25,17 +26,20 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from typeguard import TypeCheckError, check_type
 
 from interp_transfer.extras import require
-from interp_transfer.io import atomic_write
+from interp_transfer.io import DIGEST, atomic_write, named_errors, parse_json, tensors_digest, typed
+from interp_transfer.models.gguf import read_gguf
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site
+from interp_transfer.names import first_line, quoted
 from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
 
 ARCHITECTURE = "controlvector"
 FORMAT = "interp_transfer.control_vector/1"
+_OURS = "interp_transfer."
+"""Begins the keys of our own."""
 PLACES = ("hook_resid_post", "hook_resid_pre")
 
 _BETWEEN_BLOCKS = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|in|resid_post|out)")  # a bridge has both names of each
@@ -108,17 +112,22 @@ def to_gguf(vectors: SteeringVector | Sequence[SteeringVector], path: str | Path
         str(layer): {"site": v.site, "method": v.method, "positions": v.positions, "history": list(v.history)}
         for layer, v in by_layer.items()
     }
+    texts = {
+        f"{ARCHITECTURE}.model_hint": hint,
+        f"{_OURS}format": FORMAT,
+        f"{_OURS}model": known.name,
+        f"{_OURS}fingerprint": known.fingerprint,
+        f"{_OURS}processing": known.processing,
+        f"{_OURS}vectors": json.dumps(about),
+    }
+    # llama.cpp reads one axis and float32 only
+    directions = {layer: by_layer[layer].direction.detach().float().cpu().contiguous() for layer in sorted(by_layer)}
     with atomic_write(path) as part, closing(require_gguf().GGUFWriter(part, ARCHITECTURE)) as writer:
-        writer.add_string(f"{ARCHITECTURE}.model_hint", hint)
+        for key, text in {**texts, _OURS + DIGEST: _digest(texts, directions)}.items():
+            writer.add_string(key, text)
         writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(by_layer))
-        writer.add_string("interp_transfer.format", FORMAT)
-        writer.add_string("interp_transfer.model", known.name)
-        writer.add_string("interp_transfer.fingerprint", known.fingerprint)
-        writer.add_string("interp_transfer.processing", known.processing)
-        writer.add_string("interp_transfer.vectors", json.dumps(about))
-        for layer, vector in sorted(by_layer.items()):
-            # llama.cpp reads one axis and float32 only
-            writer.add_tensor(f"direction.{layer}", vector.direction.detach().float().cpu().contiguous().numpy())
+        for layer, direction in directions.items():
+            writer.add_tensor(f"direction.{layer}", direction.numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -150,11 +159,11 @@ def from_gguf(
     if place not in PLACES:
         raise ValueError(f"place={place!r}: choose {' or '.join(map(repr, PLACES))}")
     texts, directions = _read_gguf(Path(path))
-    ours = texts.get("interp_transfer.format") == FORMAT
+    ours = texts.get(f"{_OURS}format") == FORMAT
     requested = model if isinstance(model, ModelIdentity) or model is None else identity(model)
     owner = requested
     if ours:
-        owner = ModelIdentity(*(texts.get(f"interp_transfer.{key}", "") for key in ("model", "fingerprint", "processing")))
+        owner = ModelIdentity(*(texts.get(f"{_OURS}{key}", "") for key in ("model", "fingerprint", "processing")))
         if requested is not None and requested.fingerprint != owner.fingerprint:
             raise ValueError(
                 f"{str(path)!r} holds vectors of {owner}, not of {requested}: load the model that they belong to, or rebind "
@@ -164,9 +173,11 @@ def from_gguf(
     if owner is None:
         hint = texts.get(f"{ARCHITECTURE}.model_hint", "none")
         raise ValueError(
-            f"{str(path)!r} does not name the model of its vectors (model_hint {hint!r}): give it to from_gguf(path, model)"
+            f"{str(path)!r} does not name the model of its vectors (model_hint {quoted(hint)}): call from_gguf(path, model)"
         )
     about = _about(path, texts) if ours else {}
+    if ours and texts.get(_OURS + DIGEST, digest := _digest(texts, directions)) != digest:
+        raise ValueError(f"{str(path)!r} is damaged: it was changed after it was written; restore it from a copy")
     note = f"read from {Path(path).name}, model_hint {texts.get(f'{ARCHITECTURE}.model_hint', 'none')!r}"
     vectors = []
     for layer, direction in sorted(directions.items()):
@@ -223,6 +234,12 @@ def from_pt(
     )
 
 
+def _digest(texts: Mapping[str, str], directions: Mapping[int, Tensor]) -> str:
+    """The digest of a file of ``to_gguf``, from the text entries of its metadata and its directions."""
+    covered = {key: text for key, text in texts.items() if key not in ("general.architecture", _OURS + DIGEST)}
+    return tensors_digest({str(layer): direction for layer, direction in directions.items()}, covered)
+
+
 def _architecture(model: HookedModel) -> str:
     config = getattr(huggingface_model(model), "config", None)
     return str(getattr(config, "model_type", ""))
@@ -255,8 +272,8 @@ def _read_gguf(path: Path) -> tuple[dict[str, str], dict[int, Tensor]]:
     gguf = require_gguf()
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
-    try:
-        reader = gguf.GGUFReader(path)
+    with named_errors(f"{str(path)!r} is damaged or no GGUF file"):
+        reader = read_gguf(path)
         texts = {
             name: bytes(entry.parts[-1]).decode()
             for name, entry in reader.fields.items()
@@ -264,18 +281,16 @@ def _read_gguf(path: Path) -> tuple[dict[str, str], dict[int, Tensor]]:
         }
         plain = (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16)
         tensors = {t.name: torch.tensor(t.data) if t.tensor_type in plain else None for t in reader.tensors}
-    except (ValueError, KeyError, IndexError, OSError, OverflowError) as error:
-        raise ValueError(f"{str(path)!r} is damaged or no GGUF file: {error}") from error
     architecture = texts.get("general.architecture")
     if architecture != ARCHITECTURE:
         raise ValueError(
-            f"{str(path)!r} is no control vector: its general.architecture is {architecture!r}, not {ARCHITECTURE!r}"
+            f"{str(path)!r} is no control vector: its general.architecture is {quoted(architecture)}, not {ARCHITECTURE!r}"
         )
     directions: dict[int, Tensor] = {}
     for name, values in tensors.items():
         match = _DIRECTION.fullmatch(name)
         if not match or values is None:
-            raise ValueError(f"{str(path)!r}: tensor {name!r} is no direction of float32 numbers named direction.N")
+            raise ValueError(f"{str(path)!r}: tensor {quoted(name)} is no direction of float32 numbers named direction.N")
         directions[int(match[1])] = _direction(values, f"{str(path)!r}: {name}")
     if not directions:
         raise ValueError(f"{str(path)!r} holds no direction")
@@ -284,15 +299,13 @@ def _read_gguf(path: Path) -> tuple[dict[str, str], dict[int, Tensor]]:
 
 def _about(path: str | Path, texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Site, method, positions and history of the vectors of a file of ``to_gguf``, by block."""
-    try:
-        about = check_type(json.loads(texts.get("interp_transfer.vectors", "")), dict[str, dict[str, str | list[str]]])
+    with named_errors(f"{str(path)!r} is damaged: interp_transfer.vectors"):
+        about = typed(parse_json(texts.get(f"{_OURS}vectors", "")), dict[str, dict[str, str | list[str]]])
         for layer, entry in about.items():
             for name, kind in (("site", str), ("method", str), ("positions", str), ("history", list[str])):
-                check_type(entry[name], kind)
+                typed(entry[name], kind)
             if control_layer(str(entry["site"])) != int(layer):
                 raise ValueError(f"{entry['site']} is not the output of block {layer}")
-    except (ValueError, KeyError, TypeCheckError) as error:
-        raise ValueError(f"{str(path)!r} is damaged: interp_transfer.vectors: {error}") from error
     return about
 
 
@@ -300,6 +313,7 @@ def _read_pt(path: Path) -> Any:
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     try:
+        _check_zip(path)
         with warnings.catch_warnings():  # about old pickle protocols
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, weights_only=True, map_location="cpu")
@@ -312,9 +326,25 @@ def _read_pt(path: Path) -> Any:
             "the maker, load it yourself with torch.load(path, weights_only=False) where it can do no harm, and save the "
             "direction alone with torch.save(direction, path)"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        reason = "".join(str(error).strip().splitlines()[:1])
-        raise ValueError(f"{str(path)!r} is damaged or no file of torch.save ({type(error).__name__}: {reason})") from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ValueError(f"{str(path)!r} is damaged or no file of torch.save ({reason})") from error
+
+
+def _check_zip(path: Path) -> None:
+    """Compare the checksums in the zip archive that torch.save writes, which torch.load does not; older files have none.
+
+    Raises:
+        ValueError: for a member that was changed, or is larger than the file.
+        BadZipFile: for a damaged archive.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+            raise ValueError("its members are compressed, or larger than the file")
+        if changed := archive.testzip():
+            raise ValueError(f"the checksum of its member {quoted(changed)} does not fit, restore it from a copy")
 
 
 def _select_direction(content: Any, key: str | int | None, path: str | Path) -> Float[Tensor, " d_model"]:

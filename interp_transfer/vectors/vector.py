@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.positions import Positions
 from interp_transfer.escape import visible
 from interp_transfer.interventions.intervention import Intervention, ablate, add, clamp
 from interp_transfer.interventions.transforms import Strength
-from interp_transfer.io import read_tensors, write_tensors
+from interp_transfer.io import named_errors, parse_json, read_tensors, typed, write_tensors
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site, join_sites
+from interp_transfer.names import quoted
 
 FORMAT = "interp_transfer.vector/1"
 
@@ -201,10 +201,13 @@ class SteeringVector:
         """
         tensors, meta = read_tensors(path)
         if meta.get("format") != FORMAT or "direction" not in tensors:
-            raise ValueError(f"{str(path)!r} is no steering vector of this package (format {meta.get('format')!r})")
-        try:
-            weights = check_type(json.loads(meta["weights"]), list[float])
-            history = check_type(json.loads(meta["history"]), list[str])
+            raise ValueError(f"{str(path)!r} is no steering vector of this package (format {quoted(meta.get('format'))})")
+        with named_errors(f"{str(path)!r} is damaged"):
+            weights = typed(parse_json(meta["weights"]), list[float])
+            history = typed(parse_json(meta["history"]), list[str])
+            wide = (len(tensors["direction"]),)
+            if any(t.shape[("evidence" in name) :] != wide or not t.is_floating_point() for name, t in tensors.items()):
+                raise ValueError("its tensors are not a direction and rows of the same width")
             if "evidence.reference" in tensors:
                 evidence: Evidence = Reference(tensors["evidence.reference"])
             else:
@@ -214,8 +217,6 @@ class SteeringVector:
             return cls(
                 tensors["direction"], meta["site"], known, evidence, meta["method"], meta["extracted_at"], tuple(history)
             )
-        except (KeyError, json.JSONDecodeError, TypeCheckError) as error:
-            raise ValueError(f"{str(path)!r} is damaged: {error}") from error
 
 
 def side_by_side(vectors: Sequence[SteeringVector]) -> SteeringVector:

@@ -591,8 +591,8 @@ def test_every_damaged_shard_is_named(tmp_path: Path) -> None:
 
 def test_each_shard_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    checksum = store_reading._checksum
-    monkeypatch.setattr(store_reading, "_checksum", lambda file: (hashed.append(file.name), checksum(file))[1])
+    checksum = store_reading.file_hash
+    monkeypatch.setattr(store_reading, "file_hash", lambda file: (hashed.append(file.name), checksum(file))[1])
     filled(tmp_path)
     for check in (False, True, True):
         found = open_store(tmp_path, check=check)
@@ -612,6 +612,12 @@ def test_each_shard_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (lambda said: json.dumps({**said, "shards": [*said["shards"][:-1], {"file": "x"}]}), "rows"),
         (lambda said: json.dumps({**said, "shards": said["shards"][1:]}), "not numbered from 0"),
         (lambda said: json.dumps({**said, "columns": {"x": {"dtype": "int8", "width": 3}}}), "dtype 'int8'"),
+        (lambda said: json.dumps({**said, "columns": {"x": {"dtype": "int64", "width": 10**12}}}), "too small for its rows"),
+        (lambda said: json.dumps({**said, "dropped": 7}), "does not fit its digest"),
+        (lambda said: json.dumps({**said, "upto": 2**70}), "beyond 64 bits"),
+        (lambda said: json.dumps({**said, "shards": [{**said["shards"][0], "sha256": "\x1b[2J"}]}), "a shard of .* sha256"),
+        (lambda said: json.dumps({**said, "shards": [{**said["shards"][0], "rows": -1}]}), "a shard of -1 rows"),
+        (lambda said: json.dumps({**said, "x" * 10_000: 7}), "x{100}"),
     ],
 )
 def test_damaged_manifests_are_named(tmp_path: Path, change: Any, match: str) -> None:
@@ -621,7 +627,7 @@ def test_damaged_manifests_are_named(tmp_path: Path, change: Any, match: str) ->
     for refuses in (lambda: open_store(tmp_path), lambda: filled(tmp_path, 50)):
         with pytest.raises(ValueError, match=match) as caught:
             refuses()
-        assert MANIFEST in str(caught.value)
+        assert MANIFEST in str(caught.value) and len(str(caught.value)) < 800 and str(caught.value).isprintable()
     assert sorted(tmp_path.glob("shard-*")) == files
 
 
@@ -633,3 +639,18 @@ def test_a_store_without_its_manifest_is_not_overwritten(tmp_path: Path) -> None
         open_store(tmp_path)
     with pytest.raises(ValueError, match="holds no store"):
         open_store(tmp_path / "nowhere")
+
+
+def test_a_manifest_without_a_digest_is_read(tmp_path: Path) -> None:
+    path = filled(tmp_path) / MANIFEST
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in plain.items() if key != "digest"}))
+    assert len(open_store(tmp_path)) == sum(shard["rows"] for shard in plain["shards"])
+
+
+def test_a_shard_that_is_a_link_to_itself_is_named(tmp_path: Path) -> None:
+    shard = filled(tmp_path) / "shard-00000.safetensors"
+    shard.unlink()
+    shard.symlink_to(shard.name)
+    with pytest.raises(ValueError, match="shard-00000.safetensors cannot be read"):
+        open_store(tmp_path)

@@ -170,3 +170,20 @@ def test_a_file_may_hold_chats(tmp_path: Path):
 def test_what_makes_no_task_is_refused(pairs: Any, options: dict[str, Any], error: str):
     with pytest.raises(ValueError, match=error):
         Task.from_pairs(pairs, **{"judge": yes, **options})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 20_000,
+        '{"positive": ' + "9" * 5000 + ', "negative": "b"}',
+        '{"positive": "a \\ud800", "negative": "b"}',
+        '{"positive": "a", "negative": "b", "split": "' + "x" * 100_000 + '"}',
+        '{"positive": "a", "negative": "b", "' + "x" * 100_000 + '": ""}',
+        '{"positive": [{"role": "' + "x" * 100_000 + '"}], "negative": "b"}',
+    ],
+)
+def test_a_line_that_cannot_be_read_gives_one_short_error(line: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mine.jsonl, line 1: ") as error:
+        Task.from_jsonl(write(tmp_path / "mine.jsonl", line), "contains:a")
+    assert len(str(error.value)) < 800 and str(error.value).isprintable()

@@ -249,3 +249,32 @@ def test_an_sae_of_processed_weights_needs_such_a_model(model):
         load_sae(sae, model=model)
     sae.cfg.metadata.model_from_pretrained_kwargs = {"fold_ln": False, "n_devices": 1}
     assert load_sae(sae, model=model).site == SITE
+
+
+def test_changed_files_are_refused_and_older_ones_are_read(sae, tmp_path):
+    sae.save(tmp_path)
+    weights, path = tmp_path / "sae_weights.safetensors", tmp_path / FILE
+    whole, plain = weights.read_bytes(), json.loads(path.read_text())
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match=f"{tmp_path.name}.* is damaged: sae_weights.safetensors was changed"):
+        load_sae(tmp_path)
+    path.write_text(json.dumps({key: value for key, value in plain.items() if key not in ("digest", "files")}))
+    assert load_sae(tmp_path).site == sae.site, "older files have no digests"
+    weights.write_bytes(whole)
+    path.write_text(json.dumps({**plain, "longest": 3.0}))
+    with pytest.raises(ValueError, match="does not fit its digest"):
+        load_sae(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=f"{tmp_path.name}.*{FILE}' is damaged"):
+        load_sae(tmp_path)
+
+
+def test_settings_that_sae_lens_cannot_use_are_refused_when_it_is_loaded(sae, tmp_path):
+    sae.save(tmp_path)
+    (tmp_path / FILE).unlink()
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    for changes in ({"metadata": "text"}, {"apply_b_dec_to_input": {"a": 1}}):
+        (tmp_path / "cfg.json").write_text(json.dumps({**config, **changes}))
+        with pytest.raises(ValueError, match=f"{tmp_path.name}.* holds no whole SAE"):
+            load_sae(tmp_path)

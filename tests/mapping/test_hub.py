@@ -273,3 +273,39 @@ def test_what_a_file_says_is_checked(key: str, value: Any, tmp_path: Path) -> No
 def test_the_card_says_how_training_ended(curve: list[float], most: int, sentence: str) -> None:
     settings = {"epochs": most}
     assert Card("autoencoder", 1, 0.0, 0.0, 0.0, 1, 1, 0, settings=settings, curve=curve).training == sentence
+
+
+def test_files_that_were_changed_or_exchanged_are_refused_and_older_ones_are_read(tmp_path: Path) -> None:
+    made().save(tmp_path / "a")
+    made(seed=1).save(tmp_path / "b")
+    path = tmp_path / "a/mapper.json"
+    whole = path.read_text()
+    assert Mapper.load(tmp_path / "a").card.seed == 0
+    shutil.copy(tmp_path / "b/mapper.safetensors", tmp_path / "a/mapper.safetensors")
+    for text in (whole, whole.replace('"seed": 0', '"seed": 2')):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="'.*a' is damaged: its content does not fit its digest"):
+            Mapper.load(tmp_path / "a")
+    path.write_text(json.dumps({key: value for key, value in json.loads(whole).items() if key != "digest"}))
+    assert Mapper.load(tmp_path / "a").card.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"kind"', '"ki\xff"'),
+        ('"seed": 0', '"seed": ' + "9" * 5000),
+        ('"seed": 0', '"seed": 0, "' + "x" * 10_000 + '": 1'),
+        ('"card": {', '"card": [], "other": {'),
+        ('"d": 6', '"d": 1000000000000'),
+    ],
+)
+def test_a_damaged_mapper_gives_one_short_line(old: str, new: str, tmp_path: Path) -> None:
+    made().save(tmp_path)
+    path = tmp_path / "mapper.json"
+    assert old in path.read_text(), path.read_text()
+    path.write_bytes(path.read_text().replace(old, new).encode("latin-1"))
+    with pytest.raises(ValueError, match="is damaged") as error:
+        Mapper.load(tmp_path)
+    text = str(error.value).replace(str(tmp_path), "FOLDER")
+    assert "FOLDER" in text and len(text) < 500 and text.isprintable() and "allocate" not in text

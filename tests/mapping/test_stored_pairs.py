@@ -213,8 +213,16 @@ def test_another_request_is_refused_by_name(models: dict[str, Any], tmp_path: Pa
     with pytest.raises(ValueError, match="holds no pairs of this package"):
         open_pairs(tmp_path / "else")
     (tmp_path / "examples.json").write_text("[{")
-    with pytest.raises(ValueError, match="examples.json' is damaged"):
-        open_pairs(tmp_path)
+    for text in ("[{", "[" * 20_000, "[3]"):
+        (tmp_path / "examples.json").write_text(text)
+        with pytest.raises(ValueError, match="examples.json' is damaged"):
+            open_pairs(tmp_path)
+    (tmp_path / "examples.json").unlink()
+    plain = {key: value for key, value in json.loads((tmp_path / MANIFEST).read_text()).items() if key != "digest"}
+    for meta in ({"source": []}, {"sites": []}, {"sites": [["else", "where"]]}):
+        (tmp_path / MANIFEST).write_text(json.dumps({**plain, "meta": {**plain["meta"], **meta}}))
+        with pytest.raises(ValueError, match=f"{tmp_path.name}' is damaged: its manifest does not describe pairs"):
+            open_pairs(tmp_path)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch) -> None:

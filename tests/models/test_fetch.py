@@ -254,6 +254,11 @@ def test_the_table_and_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (f"[mine]\n{fields}\ncolour = 'red'", "models.toml' is no table of models .*colour"),
         (f"[mine]\n{fields}".replace("parts = 2", "parts = 'two'"), "models.toml' is no table of models"),
         ("[mine", "models.toml' is no table of models"),
+        (f"['../mine']\n{fields}", "models.toml' is no table of models .*name '../mine' is not made of letters"),
+        (f"[mine]\n{fields}".replace("package = '", "package = '--pre"), "package '--pre.* is not made of letters"),
+        (f"[mine]\n{fields}".replace("{n}", "{n.real}"), "package .* is not made of letters"),
+        (f"[mine]\n{fields}".replace("parts = 2", "parts = 1000000000000"), "parts 1000000000000: give a number"),
+        ("mine = []", "models.toml' is no table of models"),
     ):
         own.write_text(text)
         sources._sources.cache_clear()

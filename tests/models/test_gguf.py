@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -148,3 +149,32 @@ def test_a_known_model_may_be_a_gguf_file(file: Path, monkeypatch: pytest.Monkey
     assert identity(it.load_model("tiny", device="cpu")).name == "tiny"
     with pytest.raises(ValueError, match="fetch it with `interp-transfer models get absent`"):
         it.load_model("absent")
+
+
+def test_weights_that_are_not_finite_and_texts_that_do_not_fit_name_the_file(file: Path) -> None:
+    whole = file.read_bytes()
+    for old, new, says in (
+        (b"gpt2", b"gp\x00\x19", "cannot convert"),
+        (b"12\x02\x00\x00\x00\x00\x00\x00\x00ar", b"12\x02\x00\x00\x00\x00\x00\x00\x00??", "cannot convert .*BPE"),
+        (b"qwen2.embedding_length", b"qwen2.embedding_lengtX", "its embedding_length is None, and its embeddings are 32 wide"),
+        (np.float32(1e-6).tobytes(), np.float32(np.nan).tobytes(), "computes NaN or infinity"),
+    ):
+        assert whole.count(old) >= 1
+        file.write_bytes(whole.replace(old, new))
+        with pytest.raises(ValueError, match=says) as error:
+            it.load_model(file, device="cpu")
+        assert str(file) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_count_beyond_the_file_is_refused_at_once(file: Path) -> None:
+    whole = file.read_bytes()
+    place = whole.index(b"tokenizer.ggml.token_type") + len(b"tokenizer.ggml.token_type") + 8
+    for count in (10**12, 2**63):
+        file.write_bytes(whole[:place] + count.to_bytes(8, "little") + whole[place + 8 :])
+        with pytest.raises(ValueError, match="tiny.gguf' is cut or no GGUF file"):
+            it.load_model(file, device="cpu")
+    for name, says in (("block_count", "it has 51 tensors"), ("attention.head_count", "no axis of its tensors is longer")):
+        place = whole.index(f"qwen2.{name}".encode()) + len(f"qwen2.{name}") + 4
+        file.write_bytes(whole[:place] + (2**16).to_bytes(4, "little") + whole[place + 4 :])
+        with pytest.raises(ValueError, match=f"its {name} is 65536, and {says}"):
+            it.load_model(file, device="cpu")

@@ -55,12 +55,14 @@ def test_an_unknown_name_brings_the_closest() -> None:
         ("order = 19", "order = 19\nsurprise = 1", "surprise"),
         ("order = 19", "order = ", "Invalid value"),
         ("[case.organisms]", "[case.organismus]", "organismus"),
+        ("order = 19", "order = 19 # \udcff", "utf-8"),
+        ("order = 19", "order = " + "[" * 20_000, "recursion"),
     ],
 )
 def test_a_broken_file_is_named_with_what_is_wrong(tmp_path: Path, old: str, new: str, told: str) -> None:
     path = tmp_path / "broken.toml"
     assert old in WHOLE
-    path.write_text(WHOLE.replace(old, new, 1))
+    path.write_text(WHOLE.replace(old, new, 1), errors="surrogateescape")
     with pytest.raises(ValueError, match=told) as error:
         read_experiment(path)
     assert "broken.toml" in str(error.value)
@@ -93,3 +95,10 @@ def test_every_case_of_every_table_can_be_measured_and_its_file_is_part_of_a_pag
         assert hasattr(module, "measure")
         if not hasattr(module, "tables"):
             assert f"made/{table.name}.md" in pages
+
+
+def test_every_case_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text(f"{WHOLE}\n[[case]]\nstands_for = 'b'\n")
+    with pytest.raises(ValueError, match="broken.toml: item .*missing required key"):
+        read_experiment(path)

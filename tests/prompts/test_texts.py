@@ -52,6 +52,9 @@ def test_a_data_set_is_streamed(tmp_path: Path) -> None:
     ("content", "error"),
     [
         ("{", "line 1: not JSON"),
+        ("[" * 20_000, "line 1: no JSON that can be read"),
+        ("9" * 5000, "line 1: no JSON that can be read"),
+        ('"a \\ud800"', "line 1: no JSON that can be read .*surrogates not allowed"),
         ('"fine"\n7', "line 2: a prompt is 7"),
         ('{"txt": "a"}', "line 1: none of the columns text, messages, prompt is among txt"),
         ('[{"role": "user"}]', "line 1: a message of a chat is"),

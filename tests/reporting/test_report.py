@@ -245,6 +245,7 @@ def _set(data: Json, path: str, value: Any) -> None:
     ("path", "value", "says"),
     [
         ("schema", 3, "schema 3, expected 1 or 2"),
+        ("schema", "x" * 10_000, "schema 'x{100,250}[.]{3}, expected 1 or 2"),
         ("seed", "0", "field 'seed' was changed after the run"),
         ("conditions", {}, "field 'conditions' was changed"),
         ("conditions/moved/intact/n", 201, "field 'conditions' was changed"),

@@ -1,5 +1,6 @@
 """Searching: what is tried, what is told of it, what is recommended, and what happens when it is cut short."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -294,3 +295,32 @@ def test_what_the_budget_forbids_sets_no_bar(model, cats, monkeypatch):
     assert fair.complete and fair.intact.n == N, "the one beyond the budget is better, and is no reason to give this up"
     assert not costly.complete and costly.intact.n == N // 4
     assert not weak.complete and weak.intact.n == N // 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"budget": ', '"budget": 1'),
+        ('"task": "', '"task": "\xff'),
+        ('"n": ', '"n": 9' + "9" * 5000),
+        ('"value": ', '"value": "a", "x": '),
+    ],
+)
+def test_a_changed_sweep_is_refused(found, tmp_path: Path, old: str, new: str):
+    path = found.save(tmp_path)
+    assert old in path.read_text()
+    path.write_bytes(path.read_text().replace(old, new, 1).encode("latin-1"))
+    with pytest.raises(ValueError, match="sweep.json.*damaged") as error:
+        Sweep.load(tmp_path)
+    assert len(str(error.value)) < 500 and str(error.value).isprintable()
+
+
+def test_a_sweep_without_a_digest_is_read_but_its_types_are_checked(found, tmp_path: Path):
+    path = found.save(tmp_path)
+    plain = {key: value for key, value in json.loads(path.read_text()).items() if key != "digest"}
+    path.write_text(json.dumps(plain))
+    assert Sweep.load(tmp_path).points == found.points
+    plain["points"][-1]["strength"] = "strong"
+    path.write_text(json.dumps(plain))
+    with pytest.raises(ValueError, match="sweep.json.*strength"):
+        Sweep.load(tmp_path)

@@ -10,8 +10,7 @@ import torch
 
 import interp_transfer as it
 from interp_transfer.evaluation.compare import digests
-from interp_transfer.io import read_tensors
-from interp_transfer.models.gguf import file_hash
+from interp_transfer.io import file_hash, read_tensors
 from interp_transfer.reporting.command import command
 from interp_transfer.studies.rerun import rerun
 from interp_transfer.studies.save import marked_tokens

@@ -29,7 +29,11 @@ FUZZ = {"kind": "file", "mutations": "mutations", "errors": "named errors", "equ
 def table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as Markdown, numbers to the right, with the number of faults last and a row of sums."""
     first, *numbers = columns
-    sums = {first: "all", **{name: sum(row[name] for row in rows) for name in numbers}, "faults": sum((r["faults"] for r in rows), [])}
+    sums = {
+        first: "all",
+        **{name: sum(row[name] for row in rows) for name in numbers},
+        "faults": sum((r["faults"] for r in rows), []),
+    }
     lines = [
         " | ".join([*columns.values(), "faults"]),
         " | ".join(["---", *["---:"] * len(columns)]),
@@ -51,10 +55,8 @@ def main() -> int:
     killed, damaged = kills(given.moments, given.seed), fuzz(given.mutations, given.seed)
     minutes = (time.perf_counter() - start) / 60
     page = (
-        f"Seed {given.seed}, {minutes:.0f} minutes. Each job was killed by SIGKILL at {given.moments} random moments, one in three "
-        "times twice, and then\nlet finish.\n\n"
-        f"{table(KILLS, killed)}\n\nEach kind of file was damaged {given.mutations:,} times, and read by the function that users "
-        f"call.\n\n{table(FUZZ, damaged)}\n"
+        f"Seed {given.seed}, {minutes:.0f} minutes on {os.cpu_count()} cores. `moments` a job: {given.moments}.\n\n{table(KILLS, killed)}\n\n"
+        f"{table(FUZZ, damaged)}\n"
     )
     with atomic_write(given.page) as part:
         part.write_text(page, encoding="utf-8")

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -352,3 +353,39 @@ def test_missing_damaged_and_misplaced_pt_files(tmp_path: Path, wrapped: Callabl
             from_pt(missing, PRE, HERE)
     with pytest.raises(ValueError, match="did you mean"):
         from_pt(tmp_path / "v.pt", "blocks.3.resid_pre", wrapped("qwen2"))
+
+
+def test_a_changed_bit_of_our_file_is_noticed(tmp_path: Path) -> None:
+    path = to_gguf([vector(POST)], tmp_path / "v.gguf")
+    whole = path.read_bytes()
+    for place in (len(whole) - 1, whole.index(b"difference") + 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match="v.gguf' is damaged: it was changed"):
+            from_gguf(path)
+    path.write_bytes(whole.replace(b"interp_transfer.digest", b"interp_transfer.another"[:22]))
+    assert len(from_gguf(path)) == 1, "older files have no digest"
+
+
+def test_wrong_texts_of_a_gguf_file_give_one_short_error(tmp_path: Path) -> None:
+    path = foreign(tmp_path / "v.gguf", {"direction.1": np.ones(4, np.float32)}, "x" * 100_000)
+    with pytest.raises(ValueError, match="v.gguf' is no control vector") as error:
+        from_gguf(path)
+    assert len(str(error.value)) < 600
+
+
+def test_a_changed_bit_of_a_pt_file_is_noticed(tmp_path: Path) -> None:
+    path = saved(tmp_path / "v.pt", torch.full((WIDTH,), 1.5))
+    whole = path.read_bytes()
+    place = whole.index(torch.full((WIDTH,), 1.5).numpy().tobytes())
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(ValueError, match="v.pt' is damaged .*the checksum of its member"):
+        from_pt(path, PRE, HERE)
+
+
+def test_a_compressed_pt_file_is_not_unpacked(tmp_path: Path) -> None:
+    path = saved(tmp_path / "v.pt", torch.zeros(1 << 16))
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "small.pt", "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(ValueError, match="small.pt' is damaged .*compressed"):
+        from_pt(tmp_path / "small.pt", PRE, HERE)

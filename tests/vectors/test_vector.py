@@ -180,3 +180,50 @@ def test_a_vector_makes_its_interventions() -> None:
         assert str(method) == str(function)
         rows = torch.randn(3, len(one.direction))
         assert torch.equal(method.transform(rows), function.transform(rows))
+
+
+def stored(path: Path, tensors: dict[str, torch.Tensor], **changes: str) -> Path:
+    """A vector's file with other content and no digest, as older versions wrote it."""
+    _, meta = read_tensors(vector().save(path))
+    save_file(tensors or read_tensors(path)[0], path, metadata=meta | changes)
+    return path
+
+
+def test_a_changed_bit_is_noticed_and_older_files_are_read(tmp_path: Path) -> None:
+    file = vector().save(tmp_path / "v.safetensors")
+    good = file.read_bytes()
+    for place in (len(good) - 1, good.index(b"blocks.")):
+        file.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(ValueError, match="v.safetensors' is damaged: its content does not fit its digest"):
+            SteeringVector.load(file)
+    older = SteeringVector.load(stored(file, {}, method="probe"))
+    assert older.method == "probe" and torch.equal(older.direction, vector().direction)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"history": "[" * 20_000 + "]" * 20_000},
+        {"history": '["a", 1]'},
+        {"weights": '[1.0, "a"]'},
+        {"weights": "[NaN]"},
+        {"history": '["\\ud800"]'},
+        {"weights": "[" + "9" * 5000 + "]"},
+        {"format": "x" * 100_000},
+    ],
+)
+def test_wrong_metadata_gives_one_short_line(changes: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="v.safetensors' is (damaged|no steering vector)") as error:
+        SteeringVector.load(stored(tmp_path / "v.safetensors", {}, **changes))
+    assert len(str(error.value).replace(str(tmp_path), "")) < 500 and str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(("direction", "rows"), [((2, 3), (4, 3)), ((3,), (4, 5)), ((3,), (3,))])
+def test_tensors_that_do_not_belong_together_are_refused(direction: Any, rows: Any, tmp_path: Path) -> None:
+    tensors = {
+        "direction": torch.ones(direction),
+        "evidence.0.positive": torch.ones(rows),
+        "evidence.0.negative": torch.ones(rows),
+    }
+    with pytest.raises(ValueError, match="not a direction and rows of the same width"):
+        SteeringVector.load(stored(tmp_path / "v.safetensors", tensors))

@@ -18,11 +18,14 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from interp_transfer.io import atomic_write, checked
+from interp_transfer.io import DIGEST, atomic_write, check_digest, checked, named_errors, parse_json, with_digest
+from interp_transfer.names import quoted
 
 FORMAT = "interp_transfer.store/1"
 MANIFEST = "manifest.json"
 _SUBFOLDER = re.compile(r"[\w-]*")  # of a store that several ranks have written; never a path out of the store
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 # By name of the stored dtype: torch's dtype, and its name in a safetensors header.
 _DTYPES: dict[str, tuple[torch.dtype, str]] = {
@@ -82,6 +85,10 @@ class Shard:
     sha256: str
     upto: int
 
+    def __post_init__(self) -> None:
+        if not 0 < self.rows <= self.bytes or not _SHA256.fullmatch(self.sha256):
+            raise ValueError(f"a shard of {self.rows} rows in {self.bytes} bytes, sha256 {quoted(self.sha256)}")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -134,8 +141,10 @@ def read_manifest(folder: str | Path) -> Manifest:
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise ValueError(f"{str(folder)!r} holds no store: there is no {MANIFEST}; give the folder that a StoreWriter wrote to")
-    try:
-        plain = dict(json.loads(path.read_text(encoding="utf-8")))
+    remedy = "; restore it from a copy, the shards cannot be read without it"
+    with named_errors(f"{str(path)!r} is damaged or foreign", remedy):
+        whole = dict(parse_json(path.read_text(encoding="utf-8")))
+        plain = {name: value for name, value in whole.items() if name != DIGEST}
         if (its_format := plain.pop("format", FORMAT)) != FORMAT:
             raise ValueError(f"its format is {its_format!r}, and this version reads {FORMAT!r}")
         shards = tuple(checked(Shard, shard) for shard in plain["shards"])
@@ -145,10 +154,10 @@ def read_manifest(folder: str | Path) -> Manifest:
             numbered = [f"{folder_name}/{file_name(i)}".lstrip("/") for i in range(len(shards))]
             if not _SUBFOLDER.fullmatch(folder_name) or (names := list(files)) != numbered[: len(names)]:
                 raise ValueError("its shards are not numbered from 0 without a gap")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{str(path)!r} is damaged or foreign: {error}; restore it from a copy, the shards cannot be read without it"
-        ) from error
+        for shard in shards:
+            if max(end for _, end in layout(columns, shard.rows).values()) > shard.bytes:
+                raise ValueError(f"{shard.file} is too small for its rows and columns")
+        check_digest(whole)
     return manifest
 
 
@@ -179,6 +188,8 @@ def damage(folder: Path, shard: Shard, checksum: Callable[[Path], str] | None = 
         size = (folder / shard.file).stat().st_size
     except FileNotFoundError:
         return f"{shard.file} is missing"
+    except OSError as error:
+        return f"{shard.file} cannot be read ({error.strerror})"
     if size != shard.bytes:
         return f"{shard.file} is {'truncated' if size < shard.bytes else 'too long'}: {size} bytes instead of {shard.bytes}"
     if checksum is not None and (now := checksum(folder / shard.file)) != shard.sha256:
@@ -223,7 +234,7 @@ def file_name(index: int) -> str:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace a store's manifest."""
-    text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1) + "\n"
+    text = json.dumps(with_digest({"format": FORMAT, **asdict(manifest)}), indent=1) + "\n"
     write_whole(folder / MANIFEST, [memoryview(text.encode())])
 
 

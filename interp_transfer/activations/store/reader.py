@@ -6,7 +6,6 @@ shuffling is as fast as reading, and the rows of a block are far apart once the 
 columns may be exchanged (`Exchange`), for controls.
 """
 
-import hashlib
 import os
 import sys
 from bisect import bisect_right
@@ -24,7 +23,8 @@ from torch import Tensor
 
 from interp_transfer.activations.store.exchange import BLOCK_ROWS, Exchange
 from interp_transfer.activations.store.manifest import Column, Manifest, Shard, damage, layout, read_manifest
-from interp_transfer.names import did_you_mean
+from interp_transfer.io import file_hash
+from interp_transfer.names import did_you_mean, first_line
 
 BUFFER_ROWS = 65536
 BATCH_SIZE = 1024
@@ -223,8 +223,8 @@ class Store:
                     if tuple(column.get_shape()) != self.columns[name].shape(shard.rows):
                         raise SafetensorError(f"{name} has shape {column.get_shape()}")
                     part[name] = column[0 : shard.rows]
-        except (SafetensorError, FileNotFoundError) as error:
-            raise ValueError(_remedy(self.folder, [f"{shard.file} cannot be read ({error})"])) from error
+        except (SafetensorError, OSError) as error:
+            raise ValueError(_remedy(self.folder, [f"{shard.file} cannot be read ({first_line(error)})"])) from error
         return part
 
     def _announced(self, blocks: Runs, ahead: int, names: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -294,11 +294,6 @@ def open_store(folder: str | Path, *, check: bool = True) -> Store:
     return Store(Path(folder), manifest, check)
 
 
-def _checksum(file: Path) -> str:
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
-
-
 def _checksum_once(file: Path) -> str:
     """The checksum of a file, computed again only if the file has changed."""
     now = file.stat()
@@ -307,7 +302,7 @@ def _checksum_once(file: Path) -> str:
 
 @cache
 def _cached(file: Path, *_: int) -> str:
-    return _checksum(file)
+    return file_hash(file)
 
 
 def _remedy(folder: Path, problems: Sequence[str]) -> str:
