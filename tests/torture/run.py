@@ -1,7 +1,7 @@
 """Kill every job that resumes, damage every kind of file, and write a table of what came of it (``make torture``).
 
-Exits with 1 if a result was lost, doubled or changed, something was left over, or a damaged file gave anything but a named error
-or an equal load.
+Exits with 1 if a result was lost, doubled or changed, if something was left over, or if a damaged file gave anything but a named
+error or an equal load.
 """
 
 import argparse
@@ -55,8 +55,8 @@ def main() -> int:
     killed, damaged = kills(given.moments, given.seed), fuzz(given.mutations, given.seed)
     minutes = (time.perf_counter() - start) / 60
     page = (
-        f"Seed {given.seed}, {minutes:.0f} minutes on {os.cpu_count()} cores. `moments` a job: {given.moments}.\n\n{table(KILLS, killed)}\n\n"
-        f"{table(FUZZ, damaged)}\n"
+        f"Seed {given.seed}, {given.moments} moments a job, {minutes:.0f} minutes on {os.cpu_count()} cores.\n\n"
+        f"{table(KILLS, killed)}\n\n{table(FUZZ, damaged)}\n"
     )
     with atomic_write(given.page) as part:
         part.write_text(page, encoding="utf-8")
