@@ -3,9 +3,10 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 BIN := .venv/bin
+DEPRECATIONS := -W default::DeprecationWarning -W default::FutureWarning -W default::PendingDeprecationWarning
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: .venv demo demo-real test test-all test-real mutants lint docs bench size reproduce tables quick clean
+.PHONY: .venv demo demo-real test test-all test-real mutants torture lowest newest lint docs bench size reproduce tables quick clean
 
 .venv: .venv/.made
 
@@ -44,6 +45,18 @@ test-real: .venv
 # Faults that somebody could make, one by one: at least 90% must be caught. About 15 minutes.
 mutants: .venv
 	$(BIN)/python -m tests.mutants.run
+
+# Each job that resumes is killed at 50 random moments, and each kind of file damaged 10,000 times. About half an hour.
+torture: .venv
+	$(BIN)/python -m tests.torture.run
+
+# The quick tests with the lowest and the newest versions that pyproject.toml allows, each in an environment of its own. Old and new
+# libraries deprecate things that the tested set does not.
+lowest newest: .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear build/$@
+	$(BIN)/uv pip install --quiet --python build/$@ --resolution $(if $(filter lowest,$@),lowest-direct,highest) --editable '.[dev]'
+	build/$@/bin/python -m pytest $(PARALLEL) -m "not slow and not real" $(DEPRECATIONS)
 
 bench: .venv
 	$(BIN)/python -m benchmarks

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -349,7 +350,13 @@ def _released(release: str, sae_id: str, device: str) -> Any:
 
 @contextmanager
 def quiet_sae_lens(*kinds: type[Warning]) -> Iterator[None]:
-    """Without the warnings of some kinds that sae-lens gives; of all kinds, unless some are named."""
+    """Without the warnings of some kinds that sae-lens gives; of all kinds, unless some are named.
+
+    Raises:
+        ValueError: if sae-lens is not installed.
+    """
+    if find_spec("sae_lens") is None:
+        raise ValueError("SAEs need sae-lens, which needs transformer-lens 3: pip install sae-lens 'transformer-lens<4'")
     with warnings.catch_warnings():
         for kind in kinds or (Warning,):
             warnings.simplefilter("ignore", kind)

@@ -25,9 +25,15 @@ def as_hooked_transformer(hf: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
         dtype: of the weights.
 
     Raises:
-        ValueError: for an architecture, or a kind of rotary embedding, that is not converted here.
+        ValueError: for an architecture, or a kind of rotary embedding, that is not converted here, and with transformer-lens 4.
     """
-    from transformer_lens import HookedTransformer
+    try:
+        from transformer_lens import HookedTransformer
+    except ImportError as error:
+        raise ValueError(
+            "transformer-lens 4 has no HookedTransformer: load the model with wrapper='bridge', or pip install "
+            "'transformer-lens<4'"
+        ) from error
     from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
     from transformer_lens.pretrained import weight_conversions
 

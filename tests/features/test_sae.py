@@ -278,3 +278,9 @@ def test_settings_that_sae_lens_cannot_use_are_refused_when_it_is_loaded(sae, tm
         (tmp_path / "cfg.json").write_text(json.dumps({**config, **changes}))
         with pytest.raises(ValueError, match=f"{tmp_path.name}.* holds no whole SAE"):
             load_sae(tmp_path)
+
+
+def test_without_sae_lens_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("interp_transfer.features.sae.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="^SAEs need sae-lens, which needs transformer-lens 3: pip"), quiet_sae_lens():
+        pass

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -423,3 +424,10 @@ def test_buffers_that_no_checkpoint_holds_have_the_values_of_the_dtype(
         loaded: Any = it.load_model(folder, dtype=dtype, device="cpu")
         assert torch.equal(forward(loaded, tokens), expected)
     assert it.identity(loaded).fingerprint == it.identity(it.load_model(folder, device="cpu")).fingerprint
+
+
+def test_transformer_lens_4_has_no_hooked_transformer(folder, monkeypatch):
+    monkeypatch.delattr("transformer_lens.HookedTransformer")
+    monkeypatch.setitem(sys.modules, "transformer_lens.HookedTransformer", None)  # the module of the same name
+    with pytest.raises(ValueError, match="^transformer-lens 4 has no HookedTransformer: load the model with wrapper='bridge'"):
+        it.load_model(folder("llama"), device="cpu", wrapper="hooked_transformer")

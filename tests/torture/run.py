@@ -1,7 +1,7 @@
-"""Kill every job that resumes, damage every kind of file, and write a table of what came of it (``make torture``).
+"""Kill each job that resumes, damage each kind of file, and write a table of what came of it (``make torture``).
 
-Exits with 1 if a result was lost, doubled or changed, if something was left over, or if a damaged file gave anything but a named
-error or an equal load.
+Exits with 1 if a result was lost, doubled or changed, if something was left over, or if a damaged file was read as something
+else without a named error.
 """
 
 import argparse
