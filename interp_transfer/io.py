@@ -194,8 +194,11 @@ def tensors_digest(tensors: Mapping[str, Any], metadata: Mapping[str, str] | Non
 
 
 def with_digest(plain: Mapping[str, Any], *more: str) -> dict[str, Any]:
-    """Plain data with a digest of it, and of ``more``, such as the digests of files that belong to it."""
-    stored = json.loads(json.dumps(plain))
+    """Plain data with a digest of it, and of ``more``, such as the digests of files that belong to it.
+
+    Halves of surrogate pairs are replaced, because ``parse_json`` refuses them.
+    """
+    stored = json.loads(without_surrogates(json.dumps(plain, ensure_ascii=False)))
     return {**stored, DIGEST: hashed([stored, *more])}
 
 

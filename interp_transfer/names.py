@@ -42,9 +42,9 @@ def did_you_mean(name: str, known: Iterable[str], n: int = 1, cutoff: float = CU
     return f"did you mean {', '.join(map(repr, close))}? " if close else ""
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException, longest: int = LONGEST) -> str:
     """The first line of an error's text, or the name of its type if it has no text; cut, and without control characters."""
-    return cut((str(error).strip().splitlines() or [type(error).__name__])[0])
+    return cut((str(error).strip().splitlines() or [type(error).__name__])[0], longest)
 
 
 def quoted(value: object) -> str:
@@ -52,7 +52,7 @@ def quoted(value: object) -> str:
     return cut(repr(value))
 
 
-def cut(text: str) -> str:
+def cut(text: str, longest: int = LONGEST) -> str:
     """A text for an error: cut if it is long, without control characters."""
-    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    shown = text if len(text) <= longest else f"{text[:longest]}..."
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in shown)

@@ -177,7 +177,7 @@ def _readable(name: str, local: bool) -> Iterator[None]:
         *(OSError, ValueError, KeyError, RuntimeError, ImportError),
         *(SafetensorError, StrictDataclassError, HFValidationError, HfHubHTTPError),
     ) as error:
-        reason = first_line(error)
+        reason = first_line(error, 600)  # an error of this package, which may quote another, comes this way too
         if local:
             raise ValueError(f"cannot load the model in {name!r}: {reason}") from error
         raise ValueError(f"cannot load {name!r} from the hub: {reason}") from error

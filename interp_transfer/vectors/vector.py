@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.activations.positions import Positions
-from interp_transfer.escape import visible
+from interp_transfer.escape import visible, without_surrogates
 from interp_transfer.interventions.intervention import Intervention, ablate, add, clamp
 from interp_transfer.interventions.transforms import Strength
 from interp_transfer.io import named_errors, parse_json, read_tensors, typed, write_tensors
@@ -186,7 +186,7 @@ class SteeringVector:
             "method": self.method,
             "extracted_at": self.positions,
             "weights": json.dumps(weights),
-            "history": json.dumps(list(self.history)),
+            "history": json.dumps([without_surrogates(line) for line in self.history]),
             **{key: str(value) for key, value in extra.items()},
         }
         write_tensors(path, tensors, metadata)

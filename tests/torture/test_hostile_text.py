@@ -261,10 +261,10 @@ def test_json_keeps_every_text_and_a_run_is_not_lost(tmp_path: Path) -> None:
     assert write_report(tmp_path / "run").is_file()
     sweep = outputs.sweep()
     sweep.save(tmp_path)
-    assert Sweep.load(tmp_path) == sweep
+    assert Sweep.load(tmp_path).to_frame().equals(sweep.to_frame())
     vector = SteeringVector(torch.ones(3), TEXTS["surrogates"], outputs.MODEL, (), ALL, ALL, tuple(TEXTS.values()))
     vector.save(tmp_path / "v.safetensors", note=ALL)
-    assert SteeringVector.load(tmp_path / "v.safetensors").history == vector.history
+    assert SteeringVector.load(tmp_path / "v.safetensors").history == tuple(map(without_surrogates, vector.history))
     write_tensors(tmp_path / "t.safetensors", {"a": torch.ones(1)}, TEXTS)
     assert set(read_tensors(tmp_path / "t.safetensors")[1]) == set(TEXTS)
 
