@@ -6,7 +6,7 @@ BIN := .venv/bin
 DEPRECATIONS := -W default::DeprecationWarning -W default::FutureWarning -W default::PendingDeprecationWarning
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: .venv demo demo-real test test-all test-real mutants torture lowest newest lint docs bench size reproduce tables quick clean
+.PHONY: .venv demo demo-real test test-all test-real mutants torture lowest newest wheel lint docs bench size reproduce tables quick clean
 
 .venv: .venv/.made
 
@@ -57,6 +57,14 @@ lowest newest: .venv
 	$(BIN)/uv venv --quiet --clear build/$@
 	$(BIN)/uv pip install --quiet --python build/$@ --resolution $(if $(filter lowest,$@),lowest-direct,highest) --editable '.[dev]'
 	build/$@/bin/python -m pytest $(PARALLEL) -m "not slow and not real" $(DEPRECATIONS)
+
+# A wheel in an empty environment, and the demo there, outside the checkout.
+wheel: .venv
+	rm -rf build/wheel build/empty
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip install --quiet --constraint constraints.txt "$$(echo build/wheel/*.whl)[organisms]"
+	cd build/wheel && ../empty/bin/interp-transfer demo --out demo
 
 bench: .venv
 	$(BIN)/python -m benchmarks
