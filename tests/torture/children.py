@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import RLock, Thread
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ def calm() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0
+    tqdm.set_lock(RLock())  # not its lock between processes, which a child may hold when it is killed
     transformers.utils.logging.disable_progress_bar()
 
 
