@@ -1,5 +1,6 @@
 """What transformer-lens computes otherwise than the model alone is found when a model is loaded, and refused by name."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -136,3 +137,20 @@ def test_longrope_is_used_up_to_its_switch() -> None:
         it.capture(model, ["x" * 49], "blocks.2.hook_resid_pre")
     with pytest.raises(ValueError, match="prompt 0 has 46 tokens and 3 are to come, the model's context is 48"):
         it.generate(model, ["x" * 46], max_new_tokens=3)
+
+
+def test_a_wrapper_may_compute_as_the_model_s_own_attention_or_as_eager() -> None:
+    hf = tiny("llama")
+    calls = probe.block_calls(hf, script.tokenizer())
+    for call in calls.of[0]:
+        eager, own = call.outputs
+        torch.testing.assert_close(own[call.real], eager[call.real], atol=1e-5, rtol=1e-4)
+    model = load(hf)
+    for apart in ((2.0, 1.0), (1.0, 2.0)):
+        one = [
+            replace(call, outputs=tuple(x * out for x, out in zip(apart, call.outputs, strict=True))) for call in calls.of[0]
+        ]
+        assert str(probe.check_wrapper(model, replace(calls, of={0: one}))) == "exact"
+    far = [replace(call, outputs=tuple(2 * out for out in call.outputs)) for call in calls.of[0]]
+    with pytest.raises(ValueError, match="block 0 differs from that of transformers"):
+        probe.check_wrapper(model, replace(calls, of={0: far}))
