@@ -55,5 +55,6 @@ def test_two_runs_are_equal_and_threads_change_nothing_but_rounding(tmp_path: Pa
         tensors, again, threaded = (read_tensors(folder / file)[0] for folder in (first, second, other))
         for name, tensor in tensors.items():
             assert torch.equal(tensor, again[name]), f"{file}: {name}"
-            assert (tensor - threaded[name]).norm() <= ROUNDING * tensor.norm(), f"{file}: {name}"
+            same = torch.equal(tensor, threaded[name])  # infinity is among them
+            assert same or (tensor - threaded[name]).norm() <= ROUNDING * tensor.norm(), f"{file}: {name}"
     assert content(first)["completions.json"] == content(other)["completions.json"]
