@@ -179,7 +179,8 @@ def _checked(path: Path, schema: type) -> dict[str, Any]:
 
 def _experiment(path: Path, plain: dict[str, Any], folder: str) -> Experiment:
     fields = {name: value for name, value in plain.items() if name != "case"}
-    return Experiment(name=path.stem, folder=folder, cases=tuple(map(_case, plain["case"])), **fields)
+    with named_errors(str(path)):  # integers beyond any float
+        return Experiment(name=path.stem, folder=folder, cases=tuple(map(_case, plain["case"])), **fields)
 
 
 def _case(plain: Mapping[str, Any]) -> Case:

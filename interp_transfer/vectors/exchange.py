@@ -163,7 +163,8 @@ def from_gguf(
     requested = model if isinstance(model, ModelIdentity) or model is None else identity(model)
     owner = requested
     if ours:
-        owner = ModelIdentity(*(texts.get(f"{_OURS}{key}", "") for key in ("model", "fingerprint", "processing")))
+        with named_errors(f"{str(path)!r} is damaged"):
+            owner = ModelIdentity(*(texts[f"{_OURS}{key}"] for key in ("model", "fingerprint", "processing")))
         if requested is not None and requested.fingerprint != owner.fingerprint:
             raise ValueError(
                 f"{str(path)!r} holds vectors of {owner}, not of {requested}: load the model that they belong to, or rebind "

@@ -57,6 +57,7 @@ def test_an_unknown_name_brings_the_closest() -> None:
         ("[case.organisms]", "[case.organismus]", "organismus"),
         ("order = 19", "order = 19 # \udcff", "utf-8"),
         ("order = 19", "order = " + "[" * 20_000, "recursion"),
+        ("minutes = ", "minutes = " + "9" * 400, "int too large"),
     ],
 )
 def test_a_broken_file_is_named_with_what_is_wrong(tmp_path: Path, old: str, new: str, told: str) -> None:

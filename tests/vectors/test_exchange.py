@@ -364,6 +364,11 @@ def test_a_changed_bit_of_our_file_is_noticed(tmp_path: Path) -> None:
             from_gguf(path)
     path.write_bytes(whole.replace(b"interp_transfer.digest", b"interp_transfer.another"[:22]))
     assert len(from_gguf(path)) == 1, "older files have no digest"
+    path.write_bytes(
+        whole.replace(b"interp_transfer.digest", b"interp_transfer.another"[:22]).replace(b"processing", b"prozessing")
+    )
+    with pytest.raises(ValueError, match="is damaged: .*processing"):
+        from_gguf(path)
 
 
 def test_wrong_texts_of_a_gguf_file_give_one_short_error(tmp_path: Path) -> None:
