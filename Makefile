@@ -3,7 +3,8 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 BIN := .venv/bin
-DEPRECATIONS := -W default::DeprecationWarning -W default::FutureWarning -W default::PendingDeprecationWarning
+DEPRECATIONS := -W default::DeprecationWarning -W default::FutureWarning -W default::PendingDeprecationWarning \
+	-W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: .venv demo demo-real test test-all test-real mutants torture lowest newest wheel lint docs bench size reproduce tables quick clean
@@ -51,7 +52,7 @@ torture: .venv
 	$(BIN)/python -m tests.torture.run
 
 # The quick tests with the lowest and the newest versions that pyproject.toml allows, each in an environment of its own. Old and new
-# libraries deprecate things that the tested set does not.
+# libraries deprecate things, and leave files open, where the tested set does not.
 lowest newest: .venv
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear build/$@

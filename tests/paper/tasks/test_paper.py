@@ -381,7 +381,7 @@ def test_refusal_reports_that_its_mapper_data_meet_its_test_prompts(make: Any) -
     task = make("refusal")
     with pytest.warns(UserWarning, match="refusal: contamination: 10 of 10 evaluation prompts .* 10 exactly") as caught:
         texts = task.texts("train")
-    assert len(caught) == 1
+    assert [warning.category for warning in caught].count(UserWarning) == 1
     assert any("harmful note about topic number 3" in text for text in texts)
     report = task.contamination()
     assert report.share == 1.0
