@@ -55,7 +55,7 @@ torture: .venv
 # libraries deprecate things, and leave files open, where the tested set does not.
 lowest newest: .venv
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv venv --quiet --clear build/$@
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/$@
 	$(BIN)/uv pip install --quiet --python build/$@ --resolution $(if $(filter lowest,$@),lowest-direct,highest) --editable '.[dev]'
 	build/$@/bin/python -m pytest $(PARALLEL) -m "not slow and not real" $(DEPRECATIONS)
 
