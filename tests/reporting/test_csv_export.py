@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 
 def read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, keep_default_na=False, float_precision="round_trip")
+    return pd.read_csv(path, keep_default_na=False)
 
 
 def test_the_tables_hold_what_the_run_holds(save: Save, result: Json, completions: Json) -> None:
