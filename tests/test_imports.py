@@ -33,6 +33,7 @@ ROWS = (
     "finetuning",
     "reporting",
     "studies",
+    "deployment",
     "cli",
 )
 """The core. A file imports from its own row and the rows above it."""
