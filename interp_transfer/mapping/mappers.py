@@ -287,9 +287,8 @@ class Mapper(
             card = checked(Card, plain["card"])
             with torch.device("meta"):  # widths in the file allocate nothing
                 mapper = cls(make_core(card.kind, (source.d, target.d), card.settings), source, target, card)
-            mapper.load_state_dict(
-                {name: w.to(torch.float32, copy=True) for name, w in weights.items()}, assign=True
-            )  # aligned
+            aligned = {name: w.to(torch.float32, copy=True) for name, w in weights.items()}  # tensors of a file need not be
+            mapper.load_state_dict(aligned, assign=True)
             check_digest(plain, tensors_digest(weights))
         return mapper.eval().requires_grad_(False)
 

@@ -14,16 +14,6 @@ from interp_transfer.escape import shown
 from interp_transfer.features.cards import Example, FeatureCard
 from interp_transfer.reporting.feature_page import FILE, WINDOW, peak_tokens, window, write_features
 
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "</script><img src=x onerror=alert(2)>",
-    "a\u202eb",
-    "\x00\x1b[31m",
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467",
-    "\u05e9\u05dc\u05d5\u05dd",
-    "<!--",
-    "\ud800",
-)
 WORDS = (" the", " drum", " of", " Corwell", " is", " in", " market", ".\n", "User", ":")
 
 

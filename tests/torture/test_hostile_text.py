@@ -90,6 +90,13 @@ def test_pages(name: str, tmp_path: Path, visit: Callable[..., Any]) -> None:
     text = text_of(page)
     assert hidden_from(text, stored=name in STORED) == []
     assert raw_controls(text) == [] and ("beginning-of-long" in text or name == "noise")
+    [policy] = [tag.get_attribute("content") for tag in page.locator("meta[http-equiv=Content-Security-Policy]").all()]
+    scripts = path.read_text(encoding="utf-8").count("<script>")  # those that run, not those that hold data
+    assert scripts and re.fullmatch(rf"default-src 'none';.*script-src( 'sha256-[\w+/=]+'){{{scripts}}}", policy)
+    assert page.locator("img").count() == 0
+    plain = visit(path.as_uri(), color_scheme="dark", java_script_enabled=False)
+    assert plain.locator("img").count() == 0 and raw_controls(text_of(plain)) == []
+    assert "need scripts" in plain.locator("noscript").inner_text()
 
 
 @pytest.mark.slow
