@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from interp_transfer.io import atomic_write, locked_folder, write_json, write_tensors
+from interp_transfer.io import atomic_write, locked_folder, tensors_digest, write_json, write_tensors
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.safetensors"])
@@ -48,3 +48,11 @@ def test_a_folder_has_one_writer(tmp_path: Path) -> None:
         pass
     with locked_folder(folder):
         assert folder.is_dir()
+
+
+def test_a_digest_covers_names_types_and_shapes() -> None:
+    row = torch.arange(6, dtype=torch.float32)
+    same = {"a": row, "b": row}
+    others = [{"a": row.reshape(2, 3), "b": row}, {"a": row.view(torch.int32), "b": row}, {"a": row, "c": row}, {"a": row}]
+    assert tensors_digest(dict(reversed(same.items()))) == tensors_digest(same)
+    assert all(tensors_digest(other) != tensors_digest(same) for other in others)

@@ -8,6 +8,7 @@ model card (`card`).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from jaxtyping import Bool, Float
+from plotly.graph_objects import Figure
 from torch import Tensor, nn
 
 from interp_transfer.escape import visible
@@ -36,6 +38,8 @@ from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, MODES, NORM
 from interp_transfer.mapping.networks import make_core
 from interp_transfer.models.identity import ModelIdentity, Space
 from interp_transfer.names import find
+from interp_transfer.plots.transfer import transfer_picture
+from interp_transfer.vectors.planes import transfer_planes
 from interp_transfer.vectors.vector import SteeringVector, check_same
 
 FORMAT = "interp_transfer.mapper/1"
@@ -147,6 +151,24 @@ class Mapper(
             (*vector.history, note),
         )
         return give_norm(moved, vector)
+
+    def plot(
+        self,
+        vector: SteeringVector,
+        native: SteeringVector | None = None,
+        texts: tuple[Sequence[str], Sequence[str]] | None = None,
+    ) -> Figure:
+        """Draw the move of a vector: both sides of its contrast before and after the map, in a plane of each space.
+
+        Args:
+            vector: vector of this mapper's source model and site, from ``extract``.
+            native: the target's own vector of the same contrast, to be shown with it.
+            texts: prompts of the positive and of the negative side, shown on hover.
+
+        Raises:
+            ValueError: for a vector that ``transfer`` refuses, or whose evidence is no single contrast.
+        """
+        return transfer_picture(transfer_planes(vector, self.transfer(vector), native, texts))
 
     def extra_repr(self) -> str:
         """Return the spaces and the main figures, for ``repr``."""

@@ -30,8 +30,11 @@ PATIENCE = 120
 ABOUT = {
     "conditions": "{n} held-out prompts. Pale bars: success; solid bars: intact; 95% intervals. Clean KL in nats per token.",
     "strength": "{n} validation prompts. Pale lines: further draws. Rings: the strength that was chosen.",
+    "picture": "Orange comes from the source, blue from the target. Filled: positive side. Arrows are projections onto the plane.",
 }
 """The line below the title of a PNG."""
+SITE = "{side}: the best of {tried} blocks on {n} validation prompts. Numbers: intact answers."
+"""The same for the search of a site."""
 BROWSERS = (
     "chromium",
     "chromium-browser",
@@ -46,7 +49,8 @@ _REMEDY = "see that it starts by itself, or install another Chromium or Chrome"
 def write_png(folder: str | Path) -> list[Path]:
     """Write the figures of a run's report as PNG into the folder's `figures`, on white.
 
-    `conditions.png` holds the bars of all conditions, `strength.png` the curves of the sweep, if there was one.
+    `conditions.png` holds the bars of all conditions; `strength.png` the curves of the search for strengths, `picture.png` the
+    move in two planes, `source-site.png` and `target-site.png` the searches of sites, if the run has them.
 
     Returns:
         The files' paths. Older files are replaced once all are drawn.
@@ -59,11 +63,17 @@ def write_png(folder: str | Path) -> list[Path]:
     result = read_run(folder).result
     title = f"{result['task']}, {models_of(result)}"
     judged = {"conditions": list(result["conditions"].values()), "strength": result.get("sweep", [])}
-    drawn = {
-        folder / FIGURES / f"{name}.png": png(figure, title, ABOUT[name].format(n=min(c["success"]["n"] for c in judged[name])))
-        for name, figure in figures(result).items()
-    }
-    return write_files(drawn)
+
+    def about(name: str) -> str:
+        if name in ABOUT:
+            return ABOUT[name].format(n=min((row["success"]["n"] for row in judged.get(name, [])), default=0))
+        side = name.removesuffix("-site")
+        search = result["sites"][side]["search"]
+        return SITE.format(side=side, tried=len(search["tried"]), n=search["n"])
+
+    return write_files(
+        {folder / FIGURES / f"{name}.png": png(figure, title, about(name)) for name, figure in figures(result).items()}
+    )
 
 
 def png(figure: Figure, title: str, about: str, width: int = WIDTH) -> bytes:

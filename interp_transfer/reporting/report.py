@@ -16,6 +16,7 @@ from interp_transfer.plots.conditions import condition_bars
 from interp_transfer.plots.effect import effect_curves
 from interp_transfer.plots.sites import site_bars
 from interp_transfer.plots.style import styles
+from interp_transfer.plots.transfer import transfer_picture
 from interp_transfer.reporting.command import command
 from interp_transfer.reporting.completions import differing, examples
 from interp_transfer.reporting.effects import PERPLEXITY, fits, measures, sides
@@ -50,6 +51,7 @@ OPTIONAL = (
     "at_strength_one",
     "side_effects",
     "left_out",
+    "picture",
     "texts",
 )
 """Parts of a result that the page leaves out if the run did not store them."""
@@ -108,12 +110,14 @@ def page(result: ResultJson, completions: CompletionsJson) -> str:
 
 
 def figures(result: ResultJson) -> dict[str, Figure]:
-    """Return the figures of a run's report: "conditions", "strength" if strengths were searched, and those of found sites."""
+    """Return the figures of a run's report: "conditions", and "strength", "picture" and those of found sites if it has them."""
     conditions, sweep, rule = result["conditions"], result.get("sweep"), result.get("strength_rule")
     drawn = {"conditions": condition_bars(conditions)}
     if sweep:
         budget = rule["budget_nats_per_token"] if rule else None
         drawn["strength"] = effect_curves(sweep, budget=budget, chosen=list(_chosen(conditions)))
+    if result.get("picture"):
+        drawn["picture"] = transfer_picture(result["picture"])
     for side, site in result.get("sites", {}).items():
         if "search" in site:
             drawn[f"{side}-site"] = site_bars(site["search"])

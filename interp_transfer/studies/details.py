@@ -16,13 +16,16 @@ from interp_transfer.mapping.token_classes import fits_by_token_class
 from interp_transfer.models.hooked_model import HookedModel, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenizer_fingerprint
+from interp_transfer.plots.transfer import LONGEST
 from interp_transfer.prompts.chats import Chat
+from interp_transfer.prompts.contrast import sides
 from interp_transfer.search.strengths import FRACTIONS, RULE, StrengthSearch
 from interp_transfer.stats import paired_difference
 from interp_transfer.studies.inputs import DIGEST, ChosenSite
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.texts import MapperTexts
 from interp_transfer.studies.trial import Trial
+from interp_transfer.vectors.planes import transfer_planes
 from interp_transfer.vectors.vector import SteeringVector
 
 CLASS_PROMPTS = 100
@@ -76,8 +79,10 @@ def _left_out(task: Task, pairs: PairedActivations) -> dict[str, str]:
 
 
 def vector_details(task: Task, vector: SteeringVector, moved: SteeringVector, native: SteeringVector) -> dict[str, Any]:
-    """The vector before and after it was moved."""
+    """The vector before and after it was moved, and the data of the picture of the move."""
+    texts = ([str(prompt)[:LONGEST] for prompt in side] for side in sides(task.contrast("train")))
     return {
+        "picture": transfer_planes(vector, moved, native, tuple(texts)),
         "vector": {
             "method": vector.method,
             "positions": vector.positions,
@@ -86,7 +91,7 @@ def vector_details(task: Task, vector: SteeringVector, moved: SteeringVector, na
             "moved_norm": moved.norm,
             "native_norm": native.norm,
             "cosine_to_native": moved.cosine(native),
-        }
+        },
     }
 
 

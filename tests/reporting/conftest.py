@@ -151,12 +151,32 @@ def make_result() -> dict[str, Any]:
             "rule": "most intact answers among the strengths within the clean-KL budget; then the smaller strength",
         },
         "sweep": sweep,
+        "picture": make_picture(),
         "side_effects": make_side_effects(),
         "at_strength_one": one,
         "variants": variants,
         "something_newer": {"ignored": True},
         "conditions": {name: condition(*figures) | {"draws": make_draws(name)} for name, figures in CONDITIONS.items()},
     }  # fmt: skip
+
+
+def make_picture() -> dict[str, Any]:
+    """Three prompts of each side."""
+    places = {"source": ("source",), "target": ("moved", "native")}
+    planes: dict[str, Any] = {
+        place: {
+            "model": place,
+            "site": "blocks.3.hook_resid_pre",
+            "points": {
+                f"{whose}, {side}": [[start + i / 9, i / 5] for i in range(3)]
+                for whose in owners
+                for side, start in (("positive", 3.0), ("negative", 0.0))
+            },
+            "arrows": {whose: {"from": [0.0, 0.0], "to": [3.0, 0.1], "in_plane": 0.97} for whose in owners},
+        }
+        for place, owners in places.items()
+    }
+    return {**planes, "texts": {side: [f"{side} prompt {i}" for i in range(3)] for side in ("positive", "negative")}}
 
 
 def make_draws(name: str) -> list[dict[str, Any]]:

@@ -44,8 +44,8 @@ def test_a_browser_that_fails_is_named(
 
 
 def test_a_run_without_a_sweep_has_one_figure(save: Save, result: Json, completions: Json) -> None:
-    assert list(figures(read_run(save(result, completions)).result)) == ["conditions", "strength"]
-    del result["sweep"]
+    assert list(figures(read_run(save(result, completions)).result)) == ["conditions", "strength", "picture"]
+    del result["sweep"], result["picture"]
     assert list(figures(read_run(save(result, completions)).result)) == ["conditions"]
 
 
@@ -84,11 +84,20 @@ def test_figures_are_drawn_on_white(save: Save, result: Json, completions: Json,
         pytest.skip("no Chromium on this machine")
     monkeypatch.setattr(png_export, "SCALE", 1)
     result["source"]["name"] = "<b>bold</b>\u202e"
+    block = "blocks.3.hook_resid_pre"
+    tried = {block: {"success": 0.5, "intact": 0.5, "strength": 1.0, "clean_kl": 0.1}}
+    search = {"site": block, "predicted": {}, "tried": tried, "n": 16, "budget": 0.1}
+    result["sites"] = {"source": {"site": block, "search": search}, "target": {"site": block, "chosen": "given"}}
     folder = save(result, completions)
     made = figures(read_run(folder).result)
     written = write_png(folder)
-    assert [p.name for p in written] == ["conditions.png", "strength.png"]
-    assert sorted(p.name for p in (folder / png_export.FIGURES).iterdir()) == ["conditions.png", "strength.png"]
+    assert [p.name for p in written] == ["conditions.png", "strength.png", "picture.png", "source-site.png"]
+    assert sorted(p.name for p in (folder / png_export.FIGURES).iterdir()) == [
+        "conditions.png",
+        "picture.png",
+        "source-site.png",
+        "strength.png",
+    ]
     for path in written:
         width, height, counts = pixels(path)
         assert (width, height) == (WIDTH, HEAD + made[path.stem].to_dict()["layout"]["height"])

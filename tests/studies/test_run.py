@@ -32,6 +32,10 @@ def test_the_run_folder_holds_what_is_promised(run_folder, stored):
     names = {"result.json", "completions.json", "report.html", "vector.safetensors", "moved.safetensors", "mapper"}
     assert {path.name for path in run_folder.iterdir()} == names
     assert stored["schema"] == 2
+    points = {name: len(rows) for name, rows in stored["picture"]["target"]["points"].items()}
+    assert set(points) == {f"{whose}, {side}" for whose in ("moved", "native") for side in ("positive", "negative")}
+    texts = stored["picture"]["texts"]
+    assert len(texts["positive"]) == points["moved, positive"] and all("cat" in text for text in texts["positive"])
     assert (stored["task"], stored["seed"]) == ("cats", 0)
     assert stored["asked"] is None, "objects cannot be named"
     assert stored["options"]["source_site"] == SITE and stored["options"]["directions"] == 2

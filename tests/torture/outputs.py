@@ -67,6 +67,9 @@ def run_folder(folder: Path, names: Sequence[str] = NAMES, *, also: str = "") ->
         plain["variants"].append({**plain["variants"][0], "mapper": text, "mode": text})
     plain |= {"task": ALL, "description": ALL, "left_out": {text: text for text in TEXTS.values()}}
     plain["versions"][ALL] = ALL
+    for place in ("source", "target"):
+        plain["picture"][place] |= {"model": ALL, "site": ALL}
+    plain["picture"]["texts"] = {side: list(names[:3]) for side in ("positive", "negative")}
     for part, fields in (
         ("source", ("name", "fingerprint", "site", ALL)),
         ("target", ("name", "site", "positions")),
