@@ -30,7 +30,7 @@ PATIENCE = 120
 ABOUT = {
     "conditions": "{n} held-out prompts. Pale bars: success; solid bars: intact; 95% intervals. Clean KL in nats per token.",
     "strength": "{n} validation prompts. Pale lines: further draws. Rings: the strength that was chosen.",
-    "picture": "Orange comes from the source, blue from the target. Filled: positive side. Arrows are projections onto the plane.",
+    "picture": "Orange comes from the source, blue from the target. Filled: positive side. Arrows are projected.",
 }
 """The line below the title of a PNG."""
 SITE = "{side}: the best of {tried} blocks on {n} validation prompts. Numbers: intact answers."

@@ -91,18 +91,13 @@ def test_figures_are_drawn_on_white(save: Save, result: Json, completions: Json,
     folder = save(result, completions)
     made = figures(read_run(folder).result)
     written = write_png(folder)
-    assert [p.name for p in written] == ["conditions.png", "strength.png", "picture.png", "source-site.png"]
-    assert sorted(p.name for p in (folder / png_export.FIGURES).iterdir()) == [
-        "conditions.png",
-        "picture.png",
-        "source-site.png",
-        "strength.png",
-    ]
+    assert [p.stem for p in written] == ["conditions", "strength", "picture", "source-site"]
+    assert sorted((folder / png_export.FIGURES).iterdir()) == sorted(written)
     for path in written:
         width, height, counts = pixels(path)
         assert (width, height) == (WIDTH, HEAD + made[path.stem].to_dict()["layout"]["height"])
         assert max(counts, key=counts.__getitem__) == (255, 255, 255)
-        for name in ("native", "moved"):
+        for name in ("native", "moved") if path.stem in ("conditions", "strength") else ():
             colour = styles([name])[name].colour
             assert counts.get(tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)), 0) > 100, (path.name, name)
 
