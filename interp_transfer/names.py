@@ -25,8 +25,10 @@ def find(name: str, known: Mapping[str, T], what: str, more: str = "", cutoff: f
         cutoff: how similar a suggested name must be.
 
     Raises:
-        ValueError: for an unknown name, with the closest one and the list of all.
+        ValueError: for no name or an unknown one, with the closest one and the list of all.
     """
+    if not isinstance(name, str):
+        raise misplaced(name, f"the name of a {what}", f"there are {', '.join(known)}{more}")
     if name not in known:
         raise ValueError(
             f"unknown {what} {quoted(name)}: {did_you_mean(name, known, cutoff=cutoff)}there are {', '.join(known)}{more}"
@@ -50,6 +52,12 @@ def first_line(error: BaseException, longest: int = LONGEST) -> str:
 def quoted(value: object) -> str:
     """A value as Python writes it, for an error; cut if it is long."""
     return cut(repr(value))
+
+
+def misplaced(value: object, wanted: str, remedy: str) -> ValueError:
+    """The error for an argument of another kind than what is wanted."""
+    plain = value is None or isinstance(value, str | int | float)
+    return ValueError(f"expected {wanted}, got {quoted(value) if plain else f'a {type(value).__name__}'}: {remedy}")
 
 
 def cut(text: str, longest: int = LONGEST) -> str:

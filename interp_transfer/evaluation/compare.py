@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,13 @@ from torch import Tensor
 from interp_transfer.activations.positions import describe
 from interp_transfer.escape import data_frame, html_table, visible
 from interp_transfer.evaluation.evaluator import Condition, add_readings, evaluator
-from interp_transfer.evaluation.task import Task
-from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.evaluation.task import Task, check_task
+from interp_transfer.interventions.intervention import Intervention, check_intervention
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.io import hashed, write_json
-from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.hooked_model import HookedModel, check_model
 from interp_transfer.models.identity import identity
+from interp_transfer.names import misplaced
 from interp_transfer.prompts.chats import Prompt
 
 if TYPE_CHECKING:
@@ -140,7 +142,13 @@ def compare(
     Raises:
         ValueError: for fewer prompts than n, an unknown reference, no interventions.
     """
-    named = {name: (one,) if isinstance(one, Intervention) else tuple(one) for name, one in interventions.items()}
+    check_model(target)
+    check_task(task)
+    if not isinstance(interventions, Mapping):
+        raise misplaced(interventions, "interventions by name", "give a dictionary, {'moved': moved.add(1.0)}")
+    named = {name: tuple(one) if isinstance(one, list | tuple) else (one,) for name, one in interventions.items()}
+    for intervention in chain.from_iterable(named.values()):
+        check_intervention(target, intervention)
     if not named:
         raise ValueError("no interventions to compare: give at least one, {'native': add(vector, 1.0)}")
     if taken := {"unsteered", "random", "mean_ablated"} & set(named):

@@ -10,14 +10,20 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from interp_transfer.activations.positions import describe
+from interp_transfer.escape import visible
 from interp_transfer.evaluation.judges.named import as_judge, name_of
 from interp_transfer.evaluation.judges.rules import Judge
+from interp_transfer.names import misplaced
 from interp_transfer.prompts.chats import Prompt, as_prompt, as_user_message, with_answer
 from interp_transfer.prompts.contrast import ContrastPair, Pairs, check_split, sides
 from interp_transfer.prompts.jsonl import read_jsonl
 
 BUDGET = 0.01
 """Clean KL, in nats per token, that an intervention may cost unless the task or the user sets another limit."""
+
+DESCRIBED = 200
+"""Characters of the description in a task's ``repr``."""
 
 _SHARES = (("train", 0.7), ("validation", 0.85), ("test", 1.0))  # cumulative
 
@@ -26,7 +32,7 @@ Readings = Callable[[Sequence[Any], Sequence[str]], dict[str, list[bool | None]]
 """Further ways to read completions, by name; None where a reading does not apply to a completion."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task:
     """A behaviour that is steered. ``split`` is "train", "validation" or "test" everywhere; any other raises ``ValueError``.
 
@@ -62,11 +68,11 @@ class Task:
 
     name: str
     judge: Judge
-    contrast: Callable[[str], list[ContrastPair]] = field(repr=False)
-    prompts: Callable[[str], list[Any]] = field(repr=False)
-    clean: Callable[[str], list[Any]] = field(repr=False)
-    texts: Callable[[str], list[Any]] = field(repr=False)
-    answers: Callable[[Sequence[Any]], list[str]] | None = field(default=None, repr=False)
+    contrast: Callable[[str], list[ContrastPair]]
+    prompts: Callable[[str], list[Any]]
+    clean: Callable[[str], list[Any]]
+    texts: Callable[[str], list[Any]]
+    answers: Callable[[Sequence[Any]], list[str]] | None = None
     positions: Any = "all"
     read: Any = "last"
     max_new_tokens: int = 64
@@ -75,16 +81,25 @@ class Task:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     trigger: str = ""
     safe_trigger: str = ""
-    group: Callable[[Any], str] | None = field(default=None, repr=False)
-    valid: Callable[[Any, str], bool] | None = field(default=None, repr=False)
-    readings: Readings | None = field(default=None, repr=False)
-    differ: Callable[[Sequence[Any], Sequence[str]], list[int]] | None = field(default=None, repr=False)
-    training: Callable[[str], list[tuple[str, str]]] | None = field(default=None, repr=False)
-    recipe: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
-    skills: Callable[..., Sequence[Mapping[str, Any]]] | None = field(default=None, repr=False)
-    opposite: Callable[[], "Task"] | None = field(default=None, repr=False)
+    group: Callable[[Any], str] | None = None
+    valid: Callable[[Any, str], bool] | None = None
+    readings: Readings | None = None
+    differ: Callable[[Sequence[Any], Sequence[str]], list[int]] | None = None
+    training: Callable[[str], list[tuple[str, str]]] | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    skills: Callable[..., Sequence[Mapping[str, Any]]] | None = None
+    opposite: Callable[[], "Task"] | None = None
     texts_are_prompts: bool = False
     instruction: str = ""
+
+    def __repr__(self) -> str:
+        judged = getattr(self.judge, "__self__", self.judge)  # a method's repr has its object's, whole
+        judge = judged.__name__ if hasattr(judged, "__name__") else type(judged).__name__
+        about = f"{self.description[:DESCRIBED]}..." if len(self.description) > DESCRIBED else self.description
+        return visible(
+            f"Task({self.name}: {about}\n  judge {judge}, vector read at {describe(self.read)}, applied at "
+            f"{describe(self.positions)}, {self.max_new_tokens} new tokens, budget {self.budget:g} nats per token)"
+        )
 
     @classmethod
     def from_pairs(
@@ -235,6 +250,19 @@ class Task:
         """
         there = {f.name: getattr(source, f.name) for f in fields(cls) if hasattr(source, f.name)}
         return cls(**there | changes)
+
+
+def check_task(task: Any) -> None:
+    """Check that an argument is a task.
+
+    Raises:
+        ValueError: for a name, pairs or anything else.
+    """
+    if not isinstance(task, Task):
+        load = (
+            f"it.load_task({task!r})" if isinstance(task, str) else "it.load_task(name) or it.Task.from_pairs(pairs, judge=...)"
+        )
+        raise misplaced(task, "a task", f"make one with {load}")
 
 
 def split_of(prompt: Prompt, seed: int = 0) -> str:

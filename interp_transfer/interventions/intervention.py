@@ -12,10 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.activations.positions import Positions, check_positions, describe
+from interp_transfer.escape import visible
 from interp_transfer.interventions.transforms import Ablate, Add, Clamp, Running, Strength, Transform, When
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity, wrapper_check
 from interp_transfer.models.sites import RESIDUAL_WRITES
+from interp_transfer.names import misplaced
 
 LEFT_AT_MOST = 0.01
 """Share of a direction that ablation everywhere may leave, by rounding in 16 bits."""
@@ -41,7 +43,7 @@ class Vector(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Intervention:
     """Apply ``transform`` to the activations at ``site`` of the tokens at ``positions``.
 
@@ -85,6 +87,12 @@ class Intervention:
         score = condition if callable(condition) else _dot_product(condition.direction.float())
         return replace(self, transform=When(score, self.transform, above))
 
+    def __repr__(self) -> str:
+        transform = getattr(self.transform, "__name__", "") or repr(self.transform)
+        site = self.site if isinstance(self.site, str) else " + ".join(self.site)
+        of = "" if self.model is None else f", for {self.model.name}"
+        return visible(f"Intervention({transform} at {site}, positions {describe(self.positions)}{of})")
+
     def __str__(self) -> str:
         site = self.site if isinstance(self.site, str) else " + ".join(self.site)
         return f"{type(self.transform).__name__} at {site}, positions {describe(self.positions)}"
@@ -98,7 +106,13 @@ def add(vector: Vector, strength: Strength = 1.0, positions: Positions = "all") 
     """Add ``strength`` times the vector at its site; strength 1.0 is the contrast's own difference.
 
     ``strength`` may hold one number for each text, ``Float[Tensor, " text"]``.
+
+    Raises:
+        ValueError: for a bare direction, or a strength that is no number.
     """
+    _check_vector(vector)
+    if not isinstance(strength, Tensor | float | int):
+        raise misplaced(strength, "a strength", "give a number, or a tensor with one for each text")
     return Intervention(vector.site, Add(vector.direction, strength), positions, model=vector.model)
 
 
@@ -110,13 +124,21 @@ def ablate(vector: Vector, positions: Positions = "all", *, everywhere: bool = F
         positions: which tokens.
         everywhere: at every block's input, attention output and MLP output, instead of the vector's site alone.
     """
+    _check_vector(vector)
     site = RESIDUAL_WRITES if everywhere else vector.site
     return Intervention(site, Ablate(vector.direction), positions, model=vector.model)
 
 
 def clamp(vector: Vector, value: Strength, positions: Positions = "all") -> Intervention:
     """Set the component along the vector's unit direction to ``value``, in units of the activation."""
+    _check_vector(vector)
     return Intervention(vector.site, Clamp(vector.direction, value), positions, model=vector.model)
+
+
+def _check_vector(vector: Any) -> None:
+    if not isinstance(vector, Vector):
+        remedy = "a bare direction needs its place, it.SteeringVector(direction, site, it.identity(model))"
+        raise misplaced(vector, "a steering vector", remedy)
 
 
 def check_intervention(model: HookedModel, intervention: Any) -> Intervention:

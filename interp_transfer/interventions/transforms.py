@@ -11,9 +11,9 @@ same holds for strengths. So one batch can hold different interventions.
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -110,8 +110,23 @@ def _unit(direction: Tensor) -> Tensor:
     return direction.float() / norm
 
 
-@dataclass(frozen=True)
-class Add:
+class _Short:
+    """A transform that prints its tensors as their shapes and lengths."""
+
+    def __repr__(self) -> str:
+        shown = (f"{one.name} {_described(getattr(self, one.name))}" for one in fields(self))  # pyright: ignore[reportArgumentType]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return getattr(value, "__name__", "") or repr(value)
+    shape = " x ".join(map(str, value.shape))
+    return f"({shape}) of norm {float(value.float().norm()):.3g}" if value.ndim == 1 else f"({shape})"
+
+
+@dataclass(frozen=True, repr=False)
+class Add(_Short):
     """a + strength * direction. The direction is used as it is, not normalised: strength 1.0 adds it once."""
 
     direction: Direction
@@ -122,8 +137,8 @@ class Add:
         return a + strength_per_row(self.strength, a, at) * _per_row(self.direction, a, at, 1)
 
 
-@dataclass(frozen=True)
-class Ablate:
+@dataclass(frozen=True, repr=False)
+class Ablate(_Short):
     """a - (a . v) v with v the unit direction (directional ablation, Arditi et al. 2024)."""
 
     direction: Direction
@@ -133,8 +148,8 @@ class Ablate:
         return Clamp(self.direction, 0.0)(a, at)
 
 
-@dataclass(frozen=True)
-class Clamp:
+@dataclass(frozen=True, repr=False)
+class Clamp(_Short):
     """Set the component along the unit direction to ``value``, in units of the activation; the rest stays."""
 
     direction: Direction
@@ -146,8 +161,8 @@ class Clamp:
         return a + (strength_per_row(self.value, a, at) - (a * v).sum(dim=-1, keepdim=True)) * v
 
 
-@dataclass(frozen=True)
-class MeanAblate:
+@dataclass(frozen=True, repr=False)
+class MeanAblate(_Short):
     """Replace the activation by its mean over a reference set, which removes everything specific to the text."""
 
     mean: Direction
@@ -157,8 +172,8 @@ class MeanAblate:
         return _per_row(self.mean, a, at, 1).expand_as(a)
 
 
-@dataclass(frozen=True)
-class When:
+@dataclass(frozen=True, repr=False)
+class When(_Short):
     """Transform the rows whose score is above a threshold (conditional steering, Lee et al. 2024).
 
     Attributes:

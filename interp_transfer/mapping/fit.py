@@ -34,7 +34,7 @@ from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.row_blocks import BLOCK_ROWS, CollectedPart, Transformed, regrouped
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import Space, identity
-from interp_transfer.names import did_you_mean
+from interp_transfer.names import did_you_mean, misplaced
 from interp_transfer.vectors.vector import check_same
 
 __all__ = ["KINDS", "check_kind", "fit"]
@@ -84,11 +84,13 @@ def fit(
         settings: settings of the kind, see ``kinds``.
 
     Raises:
-        ValueError: for an unknown kind or setting, rows that hold NaN or infinity, too few rows, widths that the kind cannot
-            map between, missing models, or other models than those of the pairs.
+        ValueError: for anything but pairs, an unknown kind or setting, rows that hold NaN or infinity, too few rows,
+            widths that the kind cannot map between, missing models, or other models than those of the pairs.
     """
     known = find_kind(kind)
     chosen = _settings(known, kind, settings)
+    if not isinstance(pairs, PairedActivations):
+        raise misplaced(pairs, "pairs", "collect them with it.collect(source, target, texts, source_site, target_site)")
     uses_kl = getattr(chosen, "kl", 0) > 0
     _check_models(pairs, kind, models, texts, known.needs_models, uses_kl)
     if not massive > 1:

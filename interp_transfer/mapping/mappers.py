@@ -37,7 +37,7 @@ from interp_transfer.mapping.hub import fetch, hub_errors, local_folder
 from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, MODES, NORMS, applicable_mode, move
 from interp_transfer.mapping.networks import make_core
 from interp_transfer.models.identity import ModelIdentity, Space
-from interp_transfer.names import find
+from interp_transfer.names import find, misplaced
 from interp_transfer.plots.transfer import transfer_picture
 from interp_transfer.vectors.planes import transfer_planes
 from interp_transfer.vectors.vector import SteeringVector, check_same
@@ -93,6 +93,8 @@ class Mapper(
         Raises:
             ValueError: for rows of another width.
         """
+        if not isinstance(rows, Tensor):
+            raise misplaced(rows, "activations (row, d_source)", "a vector is moved by mapper.transfer(vector)")
         if rows.ndim != 2 or rows.shape[1] != self.source.d:
             raise ValueError(f"rows of shape {tuple(rows.shape)}: this mapper takes (row, {self.source.d})")
         rows = rows.to(self.shift_in.dtype)
@@ -129,6 +131,8 @@ class Mapper(
             ValueError: for a vector of another model or site, an unknown mode or norm, or a vector without the evidence that
                 the mode or the norm needs.
         """
+        if not isinstance(vector, SteeringVector):
+            raise misplaced(vector, "a steering vector", "take one of it.extract(...); mapper(rows) maps activations")
         find(mode, MODES, "mode")
         give_norm = find(norm, NORMS, "norm")
         check_same(vector.model, self.source.model, "this vector and the mapper's source are")

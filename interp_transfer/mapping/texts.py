@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from interp_transfer.activations.spans import Conversation
+from interp_transfer.names import misplaced
 from interp_transfer.prompts.chats import Chat, as_prompt
 
 TEXTS_PER_PORTION = 4096
@@ -35,6 +36,8 @@ def texts_of(texts: Iterable[Any], column: str, most: int | None, rank: int = 0,
         raise ValueError(f"max_texts={most}: give at least 1, or None for all of them")
     if isinstance(texts, Mapping):
         raise ValueError(f"texts is a {type(texts).__name__} of {', '.join(map(str, texts))}: give one of them, texts[...]")
+    if not isinstance(texts, Iterable):
+        raise misplaced(texts, "texts", "give a list of texts or chats, such as task.texts('train')")
     names = getattr(texts, "column_names", None)
     if isinstance(names, list) and names:
         _check_column(column, names)

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from interp_transfer.models.hooked_model import HookedModel, huggingface_model
+from interp_transfer.models.hooked_model import HookedModel, check_model, huggingface_model
 
 _LOCKS: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()
 _NEW = Lock()
@@ -20,6 +20,8 @@ def locked(*models: HookedModel) -> Iterator[None]:
 
     Locks are taken in one order, so that threads which need the same models do not wait for each other for ever.
     """
+    for model in models:
+        check_model(model)
     with _NEW:
         locks = [_LOCKS.setdefault(model, RLock()) for model in sorted(set(models), key=id)]
     with ExitStack() as stack:

@@ -5,6 +5,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from interp_transfer.names import misplaced
+
 
 class _CheapCheck(type(Protocol)):
     """Instance checks that look at the class before the object.
@@ -48,6 +50,17 @@ class HookedModel(Protocol, metaclass=_CheapCheck):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run a forward pass."""
         ...
+
+
+def check_model(model: Any) -> None:
+    """Check that an argument is a wrapped model.
+
+    Raises:
+        ValueError: for a name or anything else.
+    """
+    if not isinstance(model, HookedModel):
+        load = f"it.load_model({model!r})" if isinstance(model, str) else "it.load_model(name)"
+        raise misplaced(model, "a model", f"load it with {load}; models come first, then tasks or texts")
 
 
 def huggingface_model(model: HookedModel) -> Any:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp_transfer.models.hooked_model import HookedModel, huggingface_model
+from interp_transfer.models.hooked_model import HookedModel, check_model, huggingface_model
 
 SAMPLES_PER_TENSOR = 64
 """Values of each weight that enter the fingerprint, evenly spaced."""
@@ -140,6 +140,7 @@ def register_again(model: HookedModel, tokenizer: Any = None) -> None:
         model: a wrapped model, registered or not.
         tokenizer: replaces the one that it was registered with if it is not None.
     """
+    check_model(model)
     known = _REGISTRY.get(model)
     if known is None:
         register(model, wrapped_identity(model, tokenizer), tokenizer)

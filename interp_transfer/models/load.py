@@ -20,6 +20,7 @@ from interp_transfer.models.chat_templates import ChatFunction, use_chat_templat
 from interp_transfer.models.checkpoints import LoadOptions, cast, load_unwrapped
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model, is_quantized
 from interp_transfer.models.identity import WrapperCheck, checkpoint_identity, is_unprocessed, register, register_again
+from interp_transfer.models.printing import print_short
 from interp_transfer.models.probe import block_calls, check_wrapper
 from interp_transfer.models.supported import LOADABLE, check_supported
 from interp_transfer.models.tokens import tokenizer_of
@@ -79,8 +80,9 @@ def load_model(
         if options != LoadOptions():
             odd = next(name for name, value in vars(options).items() if value != getattr(LoadOptions(), name))
             raise ValueError(f"{odd}= is for models that are loaded by name, and this one is in memory already: leave it out")
-        take = _take_hooked if isinstance(model, HookedModel) else _wrap_object
-        return _with_template(take(model, tokenizer), chat_template)
+        if isinstance(model, HookedModel):
+            return _with_template(_take_hooked(model, tokenizer), chat_template)
+        return _with_template(print_short(_wrap_object(model, tokenizer)), chat_template)
     if device is not None and device_map is not None:
         raise ValueError(f"device={device!r} and device_map={device_map!r} contradict each other: give one of them")
     if wrapper not in WRAPPERS:
@@ -108,7 +110,7 @@ def load_model(
     else:
         wrapped, checked = _wrap(hf, tokenizer, str(model), chosen)
         register(wrapped, identity, tokenizer, checked)
-    return _with_template(wrapped, chat_template)
+    return _with_template(print_short(wrapped), chat_template)
 
 
 def _with_template(model: HookedModel, chat_template: str | ChatFunction | None) -> HookedModel:

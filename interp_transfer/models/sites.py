@@ -13,7 +13,7 @@ from typing import Any
 from interp_transfer.models.exclusive import locked
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import wrapper_check
-from interp_transfer.names import did_you_mean
+from interp_transfer.names import did_you_mean, misplaced
 
 BLOCK = re.compile(r"^blocks\.(\d+|\*)\.")
 
@@ -62,6 +62,8 @@ def layer_of(site: str) -> int | None:
 
 def site_name(site: str | int) -> str:
     """Return the name of a site; that of a block's input for the number of a block, such as 12 or "12"."""
+    if not isinstance(site, str | int):
+        raise misplaced(site, "a site", "give a hook-point name such as 'blocks.3.hook_resid_pre', or the number of a block")
     return f"blocks.{int(site)}.hook_resid_pre" if isinstance(site, int) or site.isdecimal() else site
 
 

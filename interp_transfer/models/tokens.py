@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from interp_transfer.models.chat_templates import render_chat
-from interp_transfer.models.hooked_model import HookedModel, context_length
+from interp_transfer.models.hooked_model import HookedModel, check_model, context_length
 from interp_transfer.models.identity import registered_tokenizer, tokenizer_hash
 from interp_transfer.prompts.chats import Chat, PromptLike, as_prompt
 
@@ -29,6 +29,7 @@ def tokenizer_of(model: HookedModel) -> Any:
     For models loaded by ``load_model`` it is the checkpoint's own, as transformers loads it: the wrapper's copy may prepend a
     BOS that the checkpoint's own tokenizer does not add.
     """
+    check_model(model)
     tokenizer = registered_tokenizer(model)
     tokenizer = model.tokenizer if tokenizer is None else tokenizer
     if tokenizer is None:

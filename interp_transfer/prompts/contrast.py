@@ -4,11 +4,11 @@ A contrast is a list of pairs of prompts that differ in one respect; the positiv
 a text or a chat (see ``prompts.chats``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from interp_transfer.names import quoted
+from interp_transfer.names import misplaced, quoted
 from interp_transfer.prompts.chats import Prompt, as_prompt
 
 Split = Literal["train", "validation", "test"]
@@ -45,6 +45,8 @@ def sides(contrast: Pairs) -> tuple[list[Prompt], list[Prompt]]:
     Raises:
         ValueError: if it is empty or does not consist of pairs.
     """
+    if not isinstance(contrast, Iterable):
+        raise misplaced(contrast, "pairs of prompts", "give a list of (positive, negative), such as task.contrast('train')")
     pairs = list(contrast)
     if not pairs:
         raise ValueError("the contrast is empty: give at least one pair of (positive, negative) texts")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from interp_transfer.evaluation.ready import ready_tasks
-from interp_transfer.evaluation.task import Task
+from interp_transfer.evaluation.task import Task, check_task
 from interp_transfer.evaluation.tasks import READY, load_task
 from interp_transfer.io import cache_folder, file_hash
 from interp_transfer.models.chat_templates import has_chat_template, use_chat_template
@@ -56,6 +56,7 @@ def find_task(
             chosen.pop("template", None)  # they are chats already
         task = load_task(task, edition, **chosen)
     else:
+        check_task(task)
         for name, value in (chosen if edition is None else {**chosen, "edition": edition}).items():
             raise ValueError(
                 f"{name}={value!r} needs the name of a task, but {task.name!r} is a task already: leave {name} out"
