@@ -21,12 +21,13 @@ from torch import Tensor
 from interp_transfer.activations.capture import forward
 from interp_transfer.deployment.changes import Addition, Change, Removal, changes_of
 from interp_transfer.deployment.plain import plain_model, stored_tensors
-from interp_transfer.deployment.rewrite import biases_for, changed_model, check_projectable, options_for, quiet, save_biases
+from interp_transfer.deployment.rewrite import biases_for, changed_model, check_projectable, options_for, save_biases
 from interp_transfer.deployment.writes import residual_writes, tolerance
 from interp_transfer.escape import markdown
 from interp_transfer.interventions.hooks import applied
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.io import atomic_folder, tensors_digest, with_digest, write_json
+from interp_transfer.models.adapters import quiet_peft
 from interp_transfer.models.checkpoints import no_progress_bars
 from interp_transfer.models.hooked_model import HookedModel, context_length, device_of, huggingface_model, is_quantized
 from interp_transfer.models.identity import identity
@@ -152,7 +153,7 @@ def _difference(model: HookedModel, folder: Path, expected: list[Tensor]) -> flo
     """The largest difference of a folder's logits from others, as a share of their spread over the vocabulary, over texts."""
     from transformers import AutoModelForCausalLM
 
-    with quiet():
+    with quiet_peft():
         baked: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=huggingface_model(model).dtype, local_files_only=True, trust_remote_code=False
         )

@@ -3,9 +3,7 @@
 An adapter is for classes of transformers that have no bias where an addition needs one: rank 1, matrices of zeros, and a bias.
 """
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from torch import Tensor
 from interp_transfer.deployment.changes import Addition, Change, Removal
 from interp_transfer.deployment.plain import homes, plain_model
 from interp_transfer.deployment.writes import Write, arrivals, multiple, writes_to
-from interp_transfer.models.adapters import require_peft, save_adapter
+from interp_transfer.models.adapters import quiet_peft, require_peft, save_adapter
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 from interp_transfer.models.sites import layer_of
 
@@ -154,7 +152,7 @@ def save_biases(plain: Any, biases: Mapping[str, Tensor], base: str, folder: Pat
     if not base:
         raise ValueError("the model is an object without a folder, which an adapter needs for its base: load it by name")
     config = peft.LoraConfig(r=1, lora_alpha=1, target_modules=list(biases), lora_bias=True, task_type="CAUSAL_LM")
-    with quiet():
+    with quiet_peft():
         adapted = peft.get_peft_model(plain, config)
     for path, bias in biases.items():
         layer = plain.get_submodule(path)
@@ -163,11 +161,3 @@ def save_biases(plain: Any, biases: Mapping[str, Tensor], base: str, folder: Pat
         own = layer.lora_B["default"].bias
         own.data = _plus(torch.zeros_like(own), bias)
     save_adapter(adapted, folder, base)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence peft's warning, inside the block, that a bias cannot be merged into a layer without one."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".lora_bias=True. was passed")
-        yield
