@@ -160,4 +160,5 @@ def save_biases(plain: Any, biases: Mapping[str, Tensor], base: str, folder: Pat
             matrix.data.zero_()
         own = layer.lora_B["default"].bias
         own.data = _plus(torch.zeros_like(own), bias)
-    save_adapter(adapted, folder, base)
+    with quiet_peft():
+        save_adapter(adapted, folder, base)

@@ -189,9 +189,10 @@ def merged(model: Any) -> Any:
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Silence, inside the block, warnings about peft's own calls, and that a bias cannot be merged into a layer without one."""
+    """Silence, inside the block, warnings about peft's own calls, and those about biases of corrections."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".lora_bias=True. was passed", UserWarning)
+        warnings.filterwarnings("ignore", ".lora_bias=True. was passed", UserWarning)  # `merged` adds the bias that is missing
+        warnings.filterwarnings("ignore", r"Adapter .* have invalid shape: .*lora_B\.bias", UserWarning)  # a bias has one axis
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
         yield
 
