@@ -35,11 +35,11 @@ def bake(
     if ablate and strength is not None:
         raise ValueError("--ablate removes a direction as a whole: leave --strength out")
     fresh_folder(out)
-    loaded = {file: SteeringVector.load(file) for file in vectors}
-    hooked = load_model(model or next(iter(loaded.values())).model.name, dtype=dtype, device=device)
+    loaded = [(file, SteeringVector.load(file)) for file in vectors]
+    hooked = load_model(model or loaded[0][1].model.name, dtype=dtype, device=device)
     steps = [
         vector.ablate(everywhere=True) if ablate else vector.add(stored_strength(file) if strength is None else strength)
-        for file, vector in loaded.items()
+        for file, vector in loaded
     ]
     result = write(hooked, steps, out)
     kind = "a whole checkpoint" if result.form == "weights" else "an adapter of peft, which needs its base"
