@@ -80,7 +80,7 @@ def residual_writes(model: HookedModel, tensors: Mapping[str, Tensor]) -> list[W
         tensors: its tensors by their names in a checkpoint.
     """
     bridge: Any = model
-    names = {id(tensor): name for name, tensor in reversed(tensors.items())}
+    names = {id(tensor): name for name, tensor in reversed(list(tensors.items()))}
     found: list[Write] = []
 
     def collect(site: str, module: nn.Module | None, names_of: re.Pattern[str]) -> None:
@@ -163,7 +163,10 @@ def _scale_inside(model: HookedModel, write: Write) -> float:
 
 @contextmanager
 def _shifted(module: nn.Module, shift: Tensor) -> Iterator[None]:
-    handle = module.register_forward_hook(lambda _module, _args, output: output + shift.to(output.dtype))
+    def add(module: nn.Module, args: tuple, output: Tensor) -> Tensor:  # noqa: ARG001 - torch passes them
+        return output + shift.to(output.dtype)
+
+    handle = module.register_forward_hook(add)
     try:
         yield
     finally:
