@@ -24,6 +24,7 @@ _WHERE = {
     "ablate": "interventions.intervention",
     "add": "interventions.intervention",
     "applied": "interventions.hooks",
+    "bake": "deployment.bake",
     "capture": "activations.capture",
     "clamp": "interventions.intervention",
     "collect": "mapping.collect",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from interp_transfer.activations.capture import Activations as Activations
     from interp_transfer.activations.capture import capture as capture
     from interp_transfer.activations.positions import substring as substring
+    from interp_transfer.deployment.bake import bake as bake
     from interp_transfer.evaluation import judges as judges
     from interp_transfer.evaluation.compare import Result as Result
     from interp_transfer.evaluation.compare import compare as compare

@@ -69,7 +69,7 @@ def adapt(model: Any, lora: Lora, seed: int) -> Any:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2 stores matrices transposed
         task_type="CAUSAL_LM",
     )
-    with _without_deprecations():
+    with quiet_peft():
         return peft.get_peft_model(model, config)
 
 
@@ -145,7 +145,7 @@ def merge_adapter(model: Any, folder: str | Path) -> Any:
 
     peft = require_peft()
     try:
-        with _without_deprecations():
+        with quiet_peft():
             warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # compared below
             adapted = peft.PeftModel.from_pretrained(model, str(folder))
             stored, own = (
@@ -174,16 +174,25 @@ def merged(model: Any) -> Any:
     peft = sys.modules.get("peft")  # an object of peft cannot exist before its import
     if peft is None or not isinstance(model, peft.PeftModel):
         return model
+    from torch import nn
+
     if model.active_peft_config.is_prompt_learning:
         kind = model.active_peft_config.peft_type.value
         raise ValueError(f"an adapter of type {kind} changes no weights and cannot be merged: give one like LORA that does")
-    with _without_deprecations():
+    for module in model.modules():
+        if any(getattr(module, "lora_bias", {}).values()) and module.base_layer.bias is None:  # peft merges no bias into none
+            weight = module.base_layer.weight
+            module.base_layer.bias = nn.Parameter(weight.new_zeros(module.out_features), requires_grad=False)
+    with quiet_peft():
         return model.merge_and_unload()
 
 
 @contextmanager
-def _without_deprecations() -> Iterator[None]:
-    with warnings.catch_warnings():  # transformers' warnings about peft's own calls
+def quiet_peft() -> Iterator[None]:
+    """Silence, inside the block, warnings about peft's own calls, and those about biases of corrections."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".lora_bias=True. was passed", UserWarning)  # `merged` adds the bias that is missing
+        warnings.filterwarnings("ignore", r"Adapter .* have invalid shape: .*lora_B\.bias", UserWarning)  # a bias has one axis
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
         yield
 
