@@ -37,13 +37,12 @@ def block_output(site: str, file: str, first: int = 0, reason: str = "the embedd
     Raises:
         ValueError: for a site that is not between two blocks, or comes too early.
     """
-    match = _BETWEEN_BLOCKS.fullmatch(site)
-    if not match:
+    block = _block(site)
+    if block is None:
         raise ValueError(
             f"{site!r} cannot be written to {file}, which is added to the output of a block: "
             "take a vector at a hook_resid_post or hook_resid_pre, or keep this one with vector.save(path)"
         )
-    block = int(match[1]) - (match[2] in ("resid_pre", "in"))
     if block < first:
         raise ValueError(
             f"{site!r} cannot be written to {file}: {reason}; take a vector at {site_after(first)} "
@@ -92,6 +91,18 @@ def check_place(place: str) -> str:
 def site_after(block: int, place: str = "hook_resid_post") -> str:
     """The site of a block's output, as one of ``PLACES``."""
     return f"blocks.{block}.hook_resid_post" if place == "hook_resid_post" else f"blocks.{block + 1}.hook_resid_pre"
+
+
+def as_output(site: str) -> str:
+    """The name of a site between two blocks as the output of the earlier one; other sites as they are."""
+    block = _block(site)
+    return site if block is None or block < 0 else site_after(block)
+
+
+def _block(site: str) -> int | None:
+    """The block whose output a site is, -1 for the embeddings; None for a site that is not between two blocks."""
+    match = _BETWEEN_BLOCKS.fullmatch(site)
+    return int(match[1]) - (match[2] in ("resid_pre", "in")) if match else None
 
 
 def layers_of(tensors: Mapping[str, Tensor], path: str | Path) -> dict[int, Tensor]:
