@@ -87,7 +87,8 @@ def read_dictionary(folder: Path, device: str) -> Any:
         }
     )
     known.metadata = SAEMetadata(hook_name=_site(config, trainer), model_name=str(trainer.get("lm_name", "")))
-    module = SAE.get_sae_class_for_architecture(CLASSES[kind])(known)
+    kind_of_module: Any = SAE.get_sae_class_for_architecture(CLASSES[kind])
+    module = kind_of_module(known)
     module.load_state_dict(weights)
     return module
 

@@ -50,7 +50,7 @@ def pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
 
     def write(layers: Any, kind: Any = "decoder_block", **more: Any) -> Path:
         module = types.ModuleType("steering_vectors.steering_vector")
-        made = type("SteeringVector", (), {"__module__": module.__name__})()
+        made: Any = type("SteeringVector", (), {"__module__": module.__name__})()
         module.__dict__["SteeringVector"] = type(made)
         made.__dict__ |= {"layer_activations": layers, "layer_type": kind, **more}
         with monkeypatch.context() as context:

@@ -62,6 +62,8 @@ def _arrays(file: Path) -> dict[str, Tensor]:
         if (size := sum(member.file_size for member in members)) > MOST_BYTES:
             raise ValueError(f"its arrays have {size} bytes unpacked, and directions at most {MOST_BYTES}")
         for member in members:
+            if member.comment:  # numpy writes none: a damaged length lets one swallow the next member
+                raise ValueError(f"its member {quoted(member.filename)} has a comment")
             name = member.filename.removesuffix(".npy")
             if name in arrays:
                 raise ValueError(f"it holds {quoted(name)} twice")
