@@ -5,9 +5,12 @@ The layouts were taken from files that the tools wrote.
 
 import hashlib
 import json
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -35,6 +38,18 @@ def by_layer() -> dict[int, Tensor]:
 
 def vector(where: str, seed: int = 0, **changes: Any) -> SteeringVector:
     return replace(SteeringVector(direction(seed), where, HERE), **changes)
+
+
+def write_steering_vector(path: Path, layers: Any, kind: Any = "decoder_block", **more: Any) -> Path:
+    """What torch.save writes of an object of steering-vectors, whose modules are gone when it is read."""
+    modules = {name: types.ModuleType(name) for name in ("steering_vectors", "steering_vectors.steering_vector")}
+    *_, name = modules
+    made: Any = type("SteeringVector", (), {"__module__": name})()
+    made.__dict__ |= {"layer_activations": layers, "layer_type": kind, **more}
+    modules[name].__dict__["SteeringVector"] = type(made)
+    with patch.dict(sys.modules, modules):
+        torch.save(made, path)
+    return path
 
 
 def write_npz(path: Path, arrays: dict[str, Any], compressed: bool = False) -> Path:

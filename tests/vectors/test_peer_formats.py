@@ -2,8 +2,6 @@
 
 import json
 import os
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from tests.peer_files import (
     vector,
     write_npz,
     write_profile,
+    write_steering_vector,
 )
 
 
@@ -45,21 +44,9 @@ class Held:
 
 
 @pytest.fixture
-def pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Write what torch.save writes of an object of steering-vectors, whose module is not there when it is read."""
-
-    def write(layers: Any, kind: Any = "decoder_block", **more: Any) -> Path:
-        module = types.ModuleType("steering_vectors.steering_vector")
-        made: Any = type("SteeringVector", (), {"__module__": module.__name__})()
-        module.__dict__["SteeringVector"] = type(made)
-        made.__dict__ |= {"layer_activations": layers, "layer_type": kind, **more}
-        with monkeypatch.context() as context:
-            context.setitem(sys.modules, "steering_vectors", types.ModuleType("steering_vectors"))
-            context.setitem(sys.modules, module.__name__, module)
-            torch.save(made, tmp_path / "theirs.pt")
-        return tmp_path / "theirs.pt"
-
-    return write
+def pickled(tmp_path: Path) -> Callable[..., Path]:
+    """Write what torch.save writes of an object of steering-vectors."""
+    return lambda *given, **more: write_steering_vector(tmp_path / "theirs.pt", *given, **more)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
