@@ -12,12 +12,19 @@ from interp_transfer.cli.output import console, print_json, say
 
 
 def chat(
-    vectors: Annotated[list[Path], typer.Argument(metavar="VECTOR...", help="Files of vectors, each compared by itself.")],
+    vectors: Annotated[
+        list[Path],
+        typer.Argument(metavar="VECTOR...", help="Files of vectors, each compared by itself; also .gguf, .npz, .json, .pt."),
+    ],
     prompts: Annotated[
         list[str] | None, typer.Option("--prompt", help="A prompt; may be repeated. Default: lines of standard input.")
     ] = None,
     model: Annotated[str | None, model_option("Model; default: the one that is stored with the first vector.")] = None,
     mapper: Annotated[Path | None, typer.Option(help="Folder of a mapper that the vectors are moved through first.")] = None,
+    site: Annotated[
+        str | None,
+        typer.Option(help="Hook point of the vectors, for a file that holds several or does not name it."),
+    ] = None,
     strength: Annotated[
         str | None, typer.Option(help="Strengths, joined by commas; default: the one that is stored with a vector, or 1.")
     ] = None,
@@ -34,7 +41,7 @@ def chat(
     """Answer prompts with and without steering, side by side. Each prompt is answered alone."""
     from interp_transfer.studies.answers import steered
 
-    options: dict[str, Any] = {"system": system, "plain": plain, "max_new_tokens": max_new_tokens}
+    options: dict[str, Any] = {"system": system, "plain": plain, "max_new_tokens": max_new_tokens, "site": site}
     options |= {"positions": positions, "dtype": dtype, "device": device, "strengths": numbers(strength, "--strength")}
     ways = steered(vectors, model, mapper=mapper, **options)
     if as_json:

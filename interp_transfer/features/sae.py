@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.activations.capture import capture
+from interp_transfer.features.dictionary_learning import is_dictionary, read_dictionary
 from interp_transfer.io import (
     check_digest,
     file_hash,
@@ -238,11 +239,12 @@ def load_sae(
     site: str | None = None,
     device: str = "cpu",
 ) -> Sae:
-    """An SAE that ships with a known model, of a folder, of a release of sae-lens, or one that is there already.
+    """An SAE that ships with a known model, of a folder, of a release of sae-lens, or one that is loaded already.
 
     Args:
-        what: the name of a known model that an SAE ships with; a folder that ``Sae.save`` or sae-lens wrote; the name of a
-            release of sae-lens, or a repository of the Hugging Face Hub, with ``sae_id``; or an SAE of sae-lens.
+        what: the name of a known model that an SAE ships with; a folder that ``Sae.save``, sae-lens or dictionary_learning
+            (``ae.pt`` and ``config.json``) wrote; the name of a release of sae-lens, or a repository of the Hugging Face Hub,
+            with ``sae_id``; or an SAE of sae-lens.
         sae_id: which SAE of a release.
         model: whose it is. Needed unless ``Sae.save`` wrote it, and checked if it did.
         site: hook-point name; what the SAE says of itself unless given.
@@ -322,11 +324,13 @@ def _of(module: Any, model: HookedModel | None, site: str | None) -> Sae:
 def _read(folder: Path, device: str) -> Any:
     from safetensors import SafetensorError
 
-    with quiet_sae_lens(*OF_CHANGES), named_errors(f"{str(folder)!r} holds no whole SAE of sae-lens"):
+    foreign = is_dictionary(folder)
+    maker = "dictionary_learning" if foreign else "sae-lens"
+    with quiet_sae_lens(*OF_CHANGES), named_errors(f"{str(folder)!r} holds no whole SAE of {maker}"):
         from sae_lens import SAE
 
         try:
-            module = SAE.load_from_disk(folder, device=device).eval()
+            module = (read_dictionary if foreign else SAE.load_from_disk)(folder, device=device).eval()
             if not getattr(module, "hook_z_reshaping_mode", False):  # a wrong setting shows when it is used
                 with torch.no_grad():
                     module.decode(module.encode(torch.zeros(1, module.cfg.d_in, device=device, dtype=module.W_dec.dtype)))

@@ -13,7 +13,7 @@ from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
 from interp_transfer.prompts.chats import PromptLike, as_prompt, as_user_message
-from interp_transfer.vectors.vector import SteeringVector
+from interp_transfer.vectors.exchange.read import is_own, read_vector
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ def steered(
     model: Any = None,
     *,
     mapper: str | Path | None = None,
+    site: str | int | None = None,
     strengths: Sequence[float] | None = None,
     positions: Positions = "all",
     dtype: str = "auto",
@@ -57,9 +58,11 @@ def steered(
     """Load saved vectors and the model that they steer.
 
     Args:
-        vectors: files of ``SteeringVector.save``, each of which is one way to answer.
+        vectors: files of ``SteeringVector.save``, or those of other tools that ``vectors.exchange.read_vector`` reads, each of
+            which is one way to answer.
         model: the model or its name; default: the name that is stored with the first vector.
-        mapper: folder of a mapper that all vectors are moved through first.
+        mapper: folder of a mapper that all vectors are moved through first; they are files of ``SteeringVector.save``.
+        site: site of the vectors; needed for files that hold several or do not name it.
         strengths: strengths of every vector; default: the one that is stored with it, or 1.0.
         positions: the tokens at which the vectors are added.
         dtype: dtype of a model that is loaded by name.
@@ -77,16 +80,19 @@ def steered(
         raise ValueError("a plain text has no system prompt: leave out one of the two")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens}: an answer has at least one token")
-    loaded = {str(path): SteeringVector.load(path) for path in vectors}
+    # Files that name their model are read before it is loaded, so that what is wrong with them shows at once.
+    names = [str(path) for path in vectors]
+    early = {name for name in names if model is None or mapper is not None or is_own(name)}
+    loaded = {name: read_vector(name, site=site) for name in names if name in early}
     if mapper is not None:
         through = Mapper.load(mapper)
         loaded = {name: through.transfer(vector) for name, vector in loaded.items()}
-    first = next(iter(loaded.values()))
-    hooked = load_model(model if model is not None else first.model.name, **_options(model, dtype, device))
+    hooked = load_model(model if model is not None else loaded[names[0]].model.name, **_options(model, dtype, device))
+    loaded |= {name: read_vector(name, hooked, site) for name in names if name not in early}
     settings: dict[str, tuple[Intervention, ...]] = {"unsteered": ()}
-    for name, vector in loaded.items():
+    for name in names:
         for strength in strengths or [stored_strength(name)]:
-            settings[f"{Path(name).stem} x {strength:g}"] = (vector.add(strength, positions),)
+            settings[f"{Path(name).stem} x {strength:g}"] = (loaded[name].add(strength, positions),)
     return Steered(hooked, settings, system, plain, max_new_tokens)
 
 
@@ -95,12 +101,12 @@ def _options(model: Any, dtype: str, device: str | None) -> dict[str, Any]:
 
 
 def stored_strength(path: str | Path) -> float:
-    """The strength that is stored with a vector.
+    """The strength that is stored with a vector; 1.0 for files of other tools.
 
     Raises:
         ValueError: for one that is no number.
     """
-    stored = read_tensors(path)[1].get("strength", "1.0")
+    stored = read_tensors(path)[1].get("strength", "1.0") if is_own(path) else "1.0"
     try:
         return float(stored)
     except ValueError:

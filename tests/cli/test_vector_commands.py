@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import interp_transfer as it
 from interp_transfer.models.tokens import tokenizer_of
+from interp_transfer.vectors.exchange import to_gguf
 from tests.registered import SITE
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -96,6 +98,23 @@ def test_prompts_are_chats_unless_plain(call: Any, refuses: Any, vector: Path, m
         assert code == 0 and json.loads(out)[0]["answers"]["unsteered"] == expected
     finally:
         tokenizer_of(models[0]).chat_template = None
+
+
+def test_vectors_of_other_tools_steer(call: Any, refuses: Any, vector: Path, models: Any, tmp_path: Path) -> None:
+    loaded = it.SteeringVector.load(vector)
+    block = int(SITE.split(".")[1])
+    arrays = {str(block - 1): loaded.direction.numpy(), str(block): -loaded.direction.numpy()}
+    np.savez(tmp_path / "theirs.npz", **arrays, allow_pickle=False)
+    own = to_gguf(loaded, tmp_path / "own.gguf")
+    argv = ["--plain", "--prompt", "the dog 1", "--strength", "50", "--max-new-tokens", "4"]
+    code, out, _ = call("chat", own, tmp_path / "theirs.npz", "--model", "tiny-a", "--site", SITE, *argv, "--json")
+    [expected] = it.generate(models[0], ["the dog 1"], loaded.add(50.0), max_new_tokens=4)
+    [unsteered] = it.generate(models[0], ["the dog 1"], max_new_tokens=4)
+    answers = {"unsteered": unsteered, "own x 50": expected, "theirs x 50": expected}
+    assert code == 0 and json.loads(out)[0]["answers"] == answers and expected != unsteered
+    refuses("choose a site of these", "chat", tmp_path / "theirs.npz", "--model", "tiny-a", *argv)
+    refuses("give the model", "chat", tmp_path / "theirs.npz", "--site", SITE, *argv)
+    refuses("this model has d_model 24", "chat", tmp_path / "theirs.npz", "--model", "tiny-b", "--site", SITE, *argv)
 
 
 def test_vectors_are_moved_before_they_steer(call: Any, vector: Path, models: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -31,9 +32,10 @@ from interp_transfer.prompts.texts import read_texts
 from interp_transfer.reporting.run_folder import read_result, read_run
 from interp_transfer.search.sweep_result import Sweep, SweepPoint
 from interp_transfer.stats import Estimate
-from interp_transfer.vectors.exchange import from_gguf, from_pt, to_gguf
+from interp_transfer.vectors.exchange import from_gguf, from_neuronpedia, from_npz, from_pt, from_saklas, to_gguf
 from interp_transfer.vectors.vector import Contrast, SteeringVector
 from tests.gguf_files import write_gguf
+from tests.peer_files import write_profile
 
 MODEL = ModelIdentity("tiny", "0123456789abcdef")
 OTHER = ModelIdentity("other", "fedcba9876543210")
@@ -258,6 +260,15 @@ def _load_pt(folder: Path) -> Any:
     return held(from_pt(folder / "directions.pt", SITE, MODEL, "3"))
 
 
+def _foreign(folder: Path, number: int) -> dict[str, torch.Tensor]:
+    """Directions by layer, and their file of each tool's."""
+    layers = {f"layer_{layer}": _draw(number + layer, 6) for layer in (1, 3)}
+    np.savez(folder / "directions.npz", allow_pickle=False, **{name: one.numpy() for name, one in layers.items()})
+    write_profile(folder / "profile.safetensors", layers)
+    (folder / "neuronpedia.json").write_text(json.dumps({"vector": layers["layer_1"].tolist(), "hookName": SITE}))
+    return layers
+
+
 _SEALED: Mapping[str, Kind] = {
     "vector": Kind(lambda folder, n: _vector(n).save(folder / "vector.safetensors", strength=1.0), _load_vector),
     "mapper": Kind(_mapper, _load_mapper, ("mapper.json", "mapper.safetensors")),
@@ -276,6 +287,10 @@ _SEALED: Mapping[str, Kind] = {
         lambda folder, n: torch.save({"3": _draw(n, 6), "4": _draw(n + 1, 6)}, folder / "directions.pt"),
         _load_pt,
     ),
+    "npz": Kind(_foreign, lambda folder: held(from_npz(folder / "directions.npz", MODEL)), ("directions.npz",)),
+    "profile": Kind(
+        _foreign, lambda folder: held(from_saklas(folder / "profile.safetensors", MODEL)), ("profile.safetensors",)
+    ),
 }
 _OPEN: Mapping[str, Kind] = {
     "completions": Kind(
@@ -292,6 +307,12 @@ _OPEN: Mapping[str, Kind] = {
         why="a file that its user writes: another number is another setting",
     ),
     "sources": Kind(_sources, _load_sources, why="a file that its user writes; what it leads to has a pinned SHA-256"),
+    "neuronpedia": Kind(
+        _foreign,
+        lambda folder: held(from_neuronpedia(folder / "neuronpedia.json", MODEL)),
+        ("neuronpedia.json",),
+        "Neuronpedia's documents have no checksum",
+    ),
     "gguf": Kind(
         _gguf,
         _load_gguf,

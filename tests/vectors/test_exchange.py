@@ -18,7 +18,8 @@ from torch import Tensor
 
 import interp_transfer as it
 from interp_transfer.models.identity import ModelIdentity
-from interp_transfer.vectors.exchange import control_layer, from_gguf, from_pt, to_gguf
+from interp_transfer.vectors.exchange import from_gguf, from_pt, to_gguf
+from interp_transfer.vectors.exchange.gguf import control_layer
 from interp_transfer.vectors.vector import Contrast, Reference, SteeringVector
 from tests.checkpoints import FAMILIES, LAYERS, WIDTH, blocks, first, raw_model
 

@@ -1,6 +1,6 @@
-"""Read and write the steering vectors of other tools: GGUF control vectors and `.pt` files.
+"""GGUF control vectors, which llama.cpp and repeng read.
 
-llama.cpp and repeng read GGUF control vectors: ``general.architecture`` is "controlvector", and a tensor ``direction.N`` is
+``general.architecture`` is "controlvector", and a tensor ``direction.N`` is
 added to the output of block N, blocks counted from 0, at every token. That is ``blocks.N.hook_resid_post``, which is the same
 tensor as ``blocks.N+1.hook_resid_pre``. llama.cpp refuses a file with ``direction.0``. Sources: llama.cpp's
 ``common_control_vector_load_one`` stores direction N at N - 1 of a buffer, ``llama_adapter_cvec::apply`` passes that entry to
@@ -14,17 +14,13 @@ gguf is an optional dependency, imported where it is used.
 """
 
 import json
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from interp_transfer.extras import require
@@ -32,17 +28,14 @@ from interp_transfer.io import DIGEST, atomic_write, named_errors, parse_json, t
 from interp_transfer.models.gguf import read_gguf
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 from interp_transfer.models.identity import ModelIdentity, identity
-from interp_transfer.models.sites import check_site
-from interp_transfer.names import first_line, quoted
-from interp_transfer.vectors.vector import Reference, SteeringVector, check_same
+from interp_transfer.names import quoted
+from interp_transfer.vectors.exchange.layers import block_output, by_block, check_fits, check_place, direction_of, site_after
+from interp_transfer.vectors.vector import SteeringVector, check_same
 
 ARCHITECTURE = "controlvector"
 FORMAT = "interp_transfer.control_vector/1"
 _OURS = "interp_transfer."
 """Begins the keys of our own."""
-PLACES = ("hook_resid_post", "hook_resid_pre")
-
-_BETWEEN_BLOCKS = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|in|resid_post|out)")  # a bridge has both names of each
 _DIRECTION = re.compile(r"direction\.(\d+)")
 
 
@@ -57,20 +50,8 @@ def control_layer(site: str) -> int:
     Raises:
         ValueError: for a site where control vectors cannot be added, with the reason.
     """
-    match = _BETWEEN_BLOCKS.fullmatch(site)
-    if not match:
-        raise ValueError(
-            f"{site!r} cannot be written to a GGUF control vector, which is added to the output of a block: "
-            "take a vector at a hook_resid_post or hook_resid_pre, or keep this one with vector.save(path)"
-        )
-    layer = int(match[1]) - (match[2] in ("resid_pre", "in"))
-    if layer < 1:
-        raise ValueError(
-            f"{site!r} cannot be written to a GGUF control vector: llama.cpp adds none to the embeddings or to the output of "
-            "block 0; take a vector at blocks.1.hook_resid_post (blocks.2.hook_resid_pre) or later, or keep this one with "
-            "vector.save(path)"
-        )
-    return layer
+    reason = "llama.cpp adds none to the embeddings or to the output of block 0"
+    return block_output(site, "a GGUF control vector", 1, reason)
 
 
 def to_gguf(vectors: SteeringVector | Sequence[SteeringVector], path: str | Path, model: HookedModel | None = None) -> Path:
@@ -91,19 +72,8 @@ def to_gguf(vectors: SteeringVector | Sequence[SteeringVector], path: str | Path
     Raises:
         ValueError: for vectors of several models, two of one block, or a site that the format cannot express; without gguf.
     """
-    vectors = [vectors] if isinstance(vectors, SteeringVector) else list(vectors)
-    if not vectors:
-        raise ValueError("no vector given: a control vector has at least one direction")
-    known, by_layer = vectors[0].model, {}
-    for vector in vectors:
-        check_same(vector.model, known, "the vectors of one file are")
-        layer = control_layer(vector.site)
-        if layer in by_layer:
-            raise ValueError(
-                f"two vectors at the output of one block, {by_layer[layer].site!r} and {vector.site!r}: a file has one "
-                "direction for each block; add them first, or write two files"
-            )
-        by_layer[layer] = vector
+    by_layer = by_block(vectors, control_layer)
+    known = next(iter(by_layer.values())).model
     hint = known.name
     if model is not None:
         check_same(identity(model), known, "the model and the vectors are")
@@ -121,7 +91,7 @@ def to_gguf(vectors: SteeringVector | Sequence[SteeringVector], path: str | Path
         f"{_OURS}vectors": json.dumps(about),
     }
     # llama.cpp reads one axis and float32 only
-    directions = {layer: by_layer[layer].direction.detach().float().cpu().contiguous() for layer in sorted(by_layer)}
+    directions = {layer: by_layer[layer].direction.detach().float().cpu().contiguous() for layer in by_layer}
     with atomic_write(path) as part, closing(require_gguf().GGUFWriter(part, ARCHITECTURE)) as writer:
         for key, text in {**texts, _OURS + DIGEST: _digest(texts, directions)}.items():
             writer.add_string(key, text)
@@ -156,8 +126,7 @@ def from_gguf(
         ValueError: for a file that is missing, damaged or no control vector, and for a model that it does not fit; without
             gguf.
     """
-    if place not in PLACES:
-        raise ValueError(f"place={place!r}: choose {' or '.join(map(repr, PLACES))}")
+    check_place(place)
     texts, directions = _read_gguf(Path(path))
     ours = texts.get(f"{_OURS}format") == FORMAT
     requested = model if isinstance(model, ModelIdentity) or model is None else identity(model)
@@ -182,57 +151,15 @@ def from_gguf(
     note = f"read from {Path(path).name}, model_hint {texts.get(f'{ARCHITECTURE}.model_hint', 'none')!r}"
     vectors = []
     for layer, direction in sorted(directions.items()):
-        site = f"blocks.{layer}.hook_resid_post" if place == "hook_resid_post" else f"blocks.{layer + 1}.hook_resid_pre"
-        entry = about.get(str(layer), {"site": site, "method": "control vector", "positions": "", "history": [note]})
-        if isinstance(model, HookedModel):
-            _check_fits(model, entry["site"], direction, path)
+        entry = about.get(
+            str(layer), {"site": site_after(layer, place), "method": "control vector", "positions": "", "history": [note]}
+        )
+        if model is not None:
+            check_fits(model, entry["site"], direction, path)
         vectors.append(
             SteeringVector(direction, entry["site"], owner, (), entry["method"], entry["positions"], tuple(entry["history"]))
         )
     return vectors
-
-
-def from_pt(
-    path: str | Path,
-    site: str,
-    model: HookedModel | ModelIdentity,
-    key: str | int | None = None,
-    *,
-    reference: Float[Tensor, "n d_model"] | None = None,
-) -> SteeringVector:
-    """Read a direction from a file of ``torch.save``: a tensor, or a dictionary of tensors.
-
-    Such a file is a pickle, which can run code when it is read. So it is read with ``weights_only=True``, which accepts tensors
-    and plain containers alone.
-
-    Without evidence the direction can be added, but a mapper can move it with ``mode="raw"`` alone. With ``reference`` it can
-    be moved by ``delta`` and ``jacobian``.
-
-    Args:
-        path: the file.
-        site: the site of the direction. Tools count layers differently: ``hidden_states[i]`` of transformers is
-            ``blocks.i.hook_resid_pre``, the output of ``layers[i]`` is ``blocks.i.hook_resid_post``.
-        model: the model that it belongs to.
-        key: the tensor of a dictionary (often a layer), or the row of a tensor with two axes, counted from 0. Not needed for a
-            single direction.
-        reference: activations of the model at the site, such as ``capture(model, texts, site)[site]``.
-
-    Raises:
-        ValueError: for a missing or damaged file, one that holds more than tensors, or a direction that is ambiguous or does
-            not fit the model.
-    """
-    direction = _select_direction(_read_pt(Path(path)), key, path)
-    if isinstance(model, HookedModel):
-        _check_fits(model, site, direction, path)
-    if reference is not None and reference.shape[1] != len(direction):
-        raise ValueError(f"reference activations of width {reference.shape[1]} for a direction of {len(direction)}")
-    return SteeringVector(
-        direction,
-        site,
-        model if isinstance(model, ModelIdentity) else identity(model),
-        () if reference is None else Reference(reference),
-        history=(f"read from {Path(path).name}" + ("" if key is None else f", key {key!r}"),),
-    )
 
 
 def _digest(texts: Mapping[str, str], directions: Mapping[int, Tensor]) -> str:
@@ -244,28 +171,6 @@ def _digest(texts: Mapping[str, str], directions: Mapping[int, Tensor]) -> str:
 def _architecture(model: HookedModel) -> str:
     config = getattr(huggingface_model(model), "config", None)
     return str(getattr(config, "model_type", ""))
-
-
-def _check_fits(model: HookedModel, site: str, direction: Tensor, path: str | Path) -> None:
-    check_site(model, site)
-    if len(direction) != int(model.cfg.d_model):
-        raise ValueError(
-            f"{str(path)!r} holds a direction of {len(direction)} numbers, this model has d_model {model.cfg.d_model}: it was "
-            "made for another model"
-        )
-
-
-def _direction(values: Tensor, what: str) -> Float[Tensor, " d_model"]:
-    """Finite float32 numbers along one axis; other axes have length one and are dropped."""
-    if not values.is_floating_point() or values.numel() == 0 or max(values.shape, default=0) != values.numel():
-        raise ValueError(
-            f"{what} has shape {tuple(values.shape)} and dtype {values.dtype}: a direction has floating-point numbers along "
-            "one axis"
-        )
-    flat = values.detach().reshape(-1).to(torch.float32, copy=True)
-    if not flat.isfinite().all():
-        raise ValueError(f"{what} holds numbers that are not finite: extract it again")
-    return flat
 
 
 def _read_gguf(path: Path) -> tuple[dict[str, str], dict[int, Tensor]]:
@@ -292,7 +197,7 @@ def _read_gguf(path: Path) -> tuple[dict[str, str], dict[int, Tensor]]:
         match = _DIRECTION.fullmatch(name)
         if not match or values is None:
             raise ValueError(f"{str(path)!r}: tensor {quoted(name)} is no direction of float32 numbers named direction.N")
-        directions[int(match[1])] = _direction(values, f"{str(path)!r}: {name}")
+        directions[int(match[1])] = direction_of(values, f"{str(path)!r}: {name}")
     if not directions:
         raise ValueError(f"{str(path)!r} holds no direction")
     return texts, directions
@@ -308,65 +213,3 @@ def _about(path: str | Path, texts: Mapping[str, str]) -> dict[str, dict[str, An
             if control_layer(str(entry["site"])) != int(layer):
                 raise ValueError(f"{entry['site']} is not the output of block {layer}")
     return about
-
-
-def _read_pt(path: Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"there is no file {str(path)!r}")
-    try:
-        _check_zip(path)
-        with warnings.catch_warnings():  # about old pickle protocols
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL ([\w.]+)", str(error))
-        fault = f"holds more than tensors (it asks for {name[1]})" if name else "is damaged, or holds more than tensors"
-        raise ValueError(
-            f"{str(path)!r} {fault}: reading it could run "
-            "code on this machine, so it is not read. Ask its maker for a safetensors file or a bare tensor; or, if you trust "
-            "the maker, load it yourself with torch.load(path, weights_only=False) where it can do no harm, and save the "
-            "direction alone with torch.save(direction, path)"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise ValueError(f"{str(path)!r} is damaged or no file of torch.save ({reason})") from error
-
-
-def _check_zip(path: Path) -> None:
-    """Compare the checksums in the zip archive that torch.save writes, which torch.load does not; older files have none.
-
-    Raises:
-        ValueError: for a member that was changed, or is larger than the file.
-        BadZipFile: for a damaged archive.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
-            raise ValueError("its members are compressed, or larger than the file")
-        if changed := archive.testzip():
-            raise ValueError(f"the checksum of its member {quoted(changed)} does not fit, restore it from a copy")
-
-
-def _select_direction(content: Any, key: str | int | None, path: str | Path) -> Float[Tensor, " d_model"]:
-    """The direction that ``key`` names in the content of a file."""
-    what = repr(str(path))
-    if isinstance(content, Tensor):
-        rows = len(content) if content.ndim == 2 and len(content) > 1 else 0
-        if key is None and not rows:
-            return _direction(content, what)
-        if not isinstance(key, int) or not 0 <= key < rows:
-            remedy = f"choose a row, key= from 0 to {rows - 1}" if rows else "leave key out"
-            raise ValueError(f"{what} holds a tensor of shape {tuple(content.shape)}, key={key!r}: {remedy}")
-        return _direction(content[key], f"{what}, row {key}")
-    entries = content.items() if isinstance(content, dict) else ()
-    tensors = {name: value for name, value in entries if isinstance(value, Tensor)}
-    if not tensors:
-        raise ValueError(
-            f"{what} holds no tensor but a {type(content).__name__}: save the direction alone, torch.save(d, path)"
-        )
-    names = [key] if key in tensors else [name for name in tensors if key is None or str(name) == str(key)]
-    if len(names) != 1:
-        problem = "several tensors" if key is None else f"no tensor {key!r}"
-        raise ValueError(f"{what} holds {problem}: choose one by key=, of {', '.join(map(repr, list(tensors)[:20]))}")
-    return _direction(tensors[names[0]], f"{what}, {names[0]!r}")
