@@ -85,7 +85,7 @@ def steered(
     hooked = load_model(model if model is not None else first.model.name, **_options(model, dtype, device))
     settings: dict[str, tuple[Intervention, ...]] = {"unsteered": ()}
     for name, vector in loaded.items():
-        for strength in strengths or [_stored_strength(name)]:
+        for strength in strengths or [stored_strength(name)]:
             settings[f"{Path(name).stem} x {strength:g}"] = (vector.add(strength, positions),)
     return Steered(hooked, settings, system, plain, max_new_tokens)
 
@@ -94,7 +94,7 @@ def _options(model: Any, dtype: str, device: str | None) -> dict[str, Any]:
     return {"dtype": dtype, "device": device} if model is None or isinstance(model, str | Path) else {}
 
 
-def _stored_strength(path: str) -> float:
+def stored_strength(path: str) -> float:
     """The strength that is stored with a vector.
 
     Raises:
