@@ -244,8 +244,7 @@ class Batcher:
                 self._changed.wait_for(lambda: self._groups or self._waiting or self._closed)
                 if self._closed:
                     break
-                if rows := self._joining():
-                    self._groups.append(_Group(rows))
+                self._join()
             for group in self._groups:
                 self._turn(group)
             self._groups = [group for group in self._groups if group.rows]
@@ -255,26 +254,29 @@ class Batcher:
             if group.tokens is not None:
                 group.tokens.close()
 
-    def _can_join(self) -> bool:
-        return len(self._waiting) > 0 and len(self._groups) < max(GROUPS, BATCH_SIZE // self._size)
+    def _can_join(self, rows: Sequence[_Row] = ()) -> bool:
+        """Whether the first request that waits fits into a group with ``rows``, or into a new one."""
+        if not self._waiting or len(rows) >= self._size or len(self._groups) >= max(GROUPS, BATCH_SIZE // self._size):
+            return False
+        group = _Group([*rows, self._waiting[0]])
+        longest = max(len(row.request.prompt) for row in group.rows) + max(row.request.max_new_tokens for row in group.rows)
+        if rows and (group.rows[0].alone or group.rows[-1].alone):
+            return False
+        # A row that has ended is computed on, beyond its own length, in a cache that cannot be cut.
+        if rows and not self._can_drop and longest > context_length(self.model):
+            return False
+        return not (rows or self._groups) or group.cost + sum(other.cost for other in self._groups) <= TOKENS
 
-    def _joining(self) -> list[_Row]:
-        """Take requests from those that wait, in their order, as many as fit into one group."""
-        rows: list[_Row] = []
-        left = TOKENS - sum(group.cost for group in self._groups)
-        limit = context_length(self.model)
-        while self._can_join() and len(rows) < self._size:
-            row = self._waiting[0]
-            group = _Group([*rows, row])
-            longest = max(len(one.request.prompt) for one in group.rows) + max(one.request.max_new_tokens for one in group.rows)
-            full = group.cost > left and (rows or self._groups)
-            # A row that has ended is computed on in a cache that cannot be cut, beyond its own length.
-            if full or (rows and (row.alone or rows[0].alone or (longest > limit and not self._can_drop))):
-                break
-            self._waiting.popleft()
-            if not row.done:
-                rows.append(row)
-        return rows
+    def _join(self) -> None:
+        """Make groups of the requests that wait, in their order, as many as fit."""
+        while self._can_join():
+            rows: list[_Row] = []
+            while self._can_join(rows):
+                row = self._waiting.popleft()
+                if not row.done:
+                    rows.append(row)
+            if rows:
+                self._groups.append(_Group(rows))
 
     def _turn(self, group: _Group) -> None:
         """Generate some tokens of a group. Its ``rows`` are empty when it has ended."""
@@ -297,7 +299,8 @@ class Batcher:
                 group.tokens.close()
 
     def _advance(self, group: _Group) -> list[int]:
-        """Generate until a row ends, at most `STEPS` tokens; returns the rows that are left."""
+        """Generate until a row ends, at most `STEPS` tokens and at first one; returns the rows that are left."""
+        most = STEPS if group.tokens is not None else 1
         if group.tokens is None:
             requests = [row.request for row in group.rows]
             interventions, numbers = self.combine([request.setting for request in requests])
@@ -318,7 +321,7 @@ class Batcher:
                     row.cancelled = True
             return [row.done for row in group.rows] != done or self._can_join() or self._closed
 
-        tokens.advance(give, STEPS)
+        tokens.advance(give, most)
         left = [index for index in tokens.rows if not group.rows[index].done]
         tokens.keep(left)
         return left

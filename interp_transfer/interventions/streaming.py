@@ -64,16 +64,17 @@ class Sampling:
         self._generator = torch.Generator().manual_seed(self.seed)
 
     def scores(self, logits: Float[Tensor, " vocabulary"]) -> Float[Tensor, " vocabulary"]:
-        """Return scores of which the highest is the token that is chosen."""
+        """Return scores, in float32, of which the highest is the token that is chosen."""
+        logits = logits.float()
         if not self.temperature:
             return logits
-        likely = ((logits.float() - logits.max()) / self.temperature).softmax(dim=-1)
+        likely = ((logits - logits.max()) / self.temperature).softmax(dim=-1)
         if self.top_p < 1:
             sorted_, order = likely.sort(descending=True)
             likely[order[sorted_.cumsum(dim=-1) - sorted_ >= self.top_p]] = 0.0
         # The highest of p / e, e drawn from the exponential distribution, is token i with probability p_i.
         drawn = torch.empty(likely.shape).exponential_(generator=self._generator)
-        return (likely / drawn.to(likely.device)).to(logits)
+        return likely / drawn.to(likely.device)
 
 
 class TokenStream:
@@ -245,14 +246,11 @@ def stream(
 
 
 def _pieces(tokens: TokenStream, text: TextPieces, new: int, ends: Sequence[int]) -> Iterator[str]:
+    row: list[int] = []
     with closing(tokens):
-        new_tokens: list[int] = []
-        for _ in range(new):
-            tokens.advance(lambda row: bool(new_tokens.extend(row)))
-            token = new_tokens[-1]
-            if piece := text.add(token):
+        while len(row) < new and not (row and row[-1] in ends):
+            tokens.advance(lambda token: bool(row.extend(token)))
+            if piece := text.add(row[-1]):
                 yield piece
-            if token in ends:
-                break
         if rest := text.end():
             yield rest
