@@ -19,7 +19,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletio
 from openai.types.chat.chat_completion import Choice
 from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
 from openai.types.chat.chat_completion_chunk import ChoiceDelta
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import JSONResponse, Response
 
 from interp_transfer.deployment.batching import Piece
@@ -73,14 +73,23 @@ class _Strict(BaseModel):
         return {name: value for name, value in known.items() if value or name in cls.model_fields}
 
 
+def _encodable(text: str) -> str:
+    """Refuse halves of surrogate pairs, which JSON can hold and no tokenizer reads."""
+    text.encode()  # its error is a ValueError
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class _Text(_Strict):
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class _Message(_Strict):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[_Text]
+    content: Text | list[_Text]
     name: str | None = None
 
     def plain(self) -> dict[str, str]:
@@ -135,7 +144,7 @@ class ChatBody(Body):
 class CompletionBody(Body):
     """A request for a completion of a text."""
 
-    prompt: str
+    prompt: Text
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ class _Guard:
         if origin is not None and origin.partition("://")[2] != host:
             return ApiError(403, "web pages may not use this server", code="wrong_origin")
         given = headers.get("authorization", "").removeprefix("Bearer ")
-        if self.key is not None and not hmac.compare_digest(given.encode(), self.key.encode()):
+        if self.key is not None and not hmac.compare_digest(given.encode("latin-1"), self.key.encode()):
             return ApiError(401, "the key is missing or wrong", code="invalid_api_key")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > LARGEST_BODY:  # noqa: PLR2004
@@ -197,6 +197,7 @@ def application(
     local = frozenset({"localhost", "127.0.0.1", "::1", host})
     app.add_middleware(_Guard, hosts=local if is_local(host) else None, key=api_key)
     app.add_exception_handler(ApiError, lambda _, error: error.response())  # type: ignore[attr-defined]
+    app.add_exception_handler(Exception, lambda _, error: _error_of(error).response())
     app.add_exception_handler(RequestValidationError, lambda _, error: invalid(error).response())  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, lambda _, error: ApiError(error.status_code, str(error.detail)).response())  # type: ignore[attr-defined]
 
@@ -317,12 +318,13 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ValueError: for a port that is in use or may not be used, and a host that is not this machine's.
     """
+    if not 0 <= port < 1 << 16:
+        raise ValueError(f"port {port}: give one from 1 to 65535, or 0 for any that is free")
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        raise ValueError(
-            f"cannot listen on {host}, port {port}: {first_line(error)}; choose another with --port or --host"
-        ) from error
+    except OSError as error:
+        reason = (error.strerror or "").partition(" (")[0]
+        raise ValueError(f"cannot listen on {host}, port {port}: {reason}; choose another with --port or --host") from error
 
 
 def listening_at(listening: socket.socket) -> str:
