@@ -94,7 +94,7 @@ class SteeredModel(ModelAPI):
         config: GenerateConfig = GenerateConfig(),  # noqa: B008 - Inspect's own signature
         *,
         vector: str | None = None,
-        strength: float | int | None = None,
+        strength: Any = None,
         positions: Positions = "all",
         batch_size: int | None = None,
         dtype: str = "auto",
@@ -175,7 +175,7 @@ def inspect_model(model: HookedModel, *interventions: Intervention, batch_size: 
     return Model(api, GenerateConfig(), about)
 
 
-def _steering(vector: str, strength: float | int | None, positions: Positions) -> Intervention:
+def _steering(vector: str, strength: Any, positions: Positions) -> Intervention:
     if strength is None:
         strength = stored_strength(vector)
     if isinstance(strength, bool) or not isinstance(strength, float | int) or not math.isfinite(strength):

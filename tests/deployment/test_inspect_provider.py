@@ -1,6 +1,7 @@
 """A steered model in Inspect: its answers are those of ``generate``, and the log has them."""
 
 import asyncio
+import gc
 import importlib
 import json
 import os
@@ -27,6 +28,11 @@ from tests.checkpoints import WIDTH, hooked_transformer, make_checkpoint, word_t
 
 TEMPLATE = "{% for m in messages %}{{ m.role[0] + ': ' + m.content + '\n' }}{% endfor %}"
 WORDS = tuple("the cat sat on a mat and dogs run far from home they say x 12 + 7 u: s: a: be so it is now".split())  # noqa: SIM905
+# Of inspect_ai, which uses an older name of tenacity's parameter and leaves streams of anyio open.
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:(.|\n)*multiplier:DeprecationWarning"),
+    pytest.mark.filterwarnings(r"ignore:(.|\n)*MemoryObject:pytest.PytestUnraisableExceptionWarning"),
+]
 QUESTIONS = ["the cat sat", "x", "dogs run far from home", "they say it is"]
 
 
@@ -57,6 +63,7 @@ def outputs(model: Any, folder: Path, **options: Any) -> Any:
     task = Task(dataset=[Sample(input=question, target="cat") for question in QUESTIONS], scorer=includes())
     [log] = eval(task, model=model, log_dir=str(folder), display="none", max_tokens=12, **options)
     log = read_eval_log(log.location)
+    gc.collect()  # the streams that are left open, before another test finds them
     assert log.status == "success", log.error
     return log
 
@@ -88,7 +95,7 @@ def test_a_model_by_its_name(checkpoint: Path, vector: it.SteeringVector, tmp_pa
         assert texts == it.generate(model, asked, vector.add(strength), max_new_tokens=12, progress=False)
 
 
-def test_what_is_named_wrongly_is_refused(checkpoint: Path, vector: it.SteeringVector, model: Any, tmp_path: Path) -> None:
+def test_what_is_named_wrongly_is_refused(checkpoint: Path, vector: it.SteeringVector, tmp_path: Path) -> None:
     file = str(vector.save(tmp_path / "v.safetensors"))
 
     def load(**args: Any) -> Any:
@@ -167,7 +174,8 @@ def test_the_command_line_of_inspect(checkpoint: Path, vector: it.SteeringVector
     file = vector.save(tmp_path / "v.safetensors")
     (tmp_path / "task.py").write_text(
         "from inspect_ai import Task, task\nfrom inspect_ai.dataset import Sample\nfrom inspect_ai.scorer import includes\n"
-        f"@task\ndef words():\n    return Task(dataset=[Sample(input=q, target='cat') for q in {QUESTIONS!r}], scorer=includes())\n"
+        f"@task\ndef words():\n    samples = [Sample(input=question, target='cat') for question in {QUESTIONS!r}]\n"
+        "    return Task(dataset=samples, scorer=includes())\n"
     )
     metadata = tmp_path / "site" / "entry-0.dist-info"  # as an installed package has it
     metadata.mkdir(parents=True)

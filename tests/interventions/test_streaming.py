@@ -83,13 +83,17 @@ def test_between_two_pieces_the_model_is_free(wrapped: Callable[[str], Any]) -> 
     [plain] = it.generate(model, [PROMPT], max_new_tokens=9, progress=False)
     [whole] = it.generate(model, [PROMPT], vector.add(2.0), max_new_tokens=9, progress=False)
     pieces, between, there = stream(model, PROMPT, vector.add(2.0), max_new_tokens=9), [], []
+
+    def unsteered() -> None:
+        between.extend(it.generate(model, [PROMPT], max_new_tokens=9, progress=False))
+
     for piece in pieces:
         there.append(piece)
         assert not hooks_of(model)
-        thread = Thread(target=lambda: between.extend(it.generate(model, [PROMPT], max_new_tokens=9, progress=False)))
+        thread = Thread(target=unsteered)
         thread.start()
         thread.join(30)
-        between += it.generate(model, [PROMPT], max_new_tokens=9, progress=False)
+        unsteered()
     assert "".join(there) == whole
     assert len(between) >= 2 and set(between) == {plain}
 
