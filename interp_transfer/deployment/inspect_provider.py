@@ -169,8 +169,9 @@ def inspect_model(model: HookedModel, *interventions: Intervention, batch_size: 
     Raises:
         ValueError: for an intervention of another model or at an unknown site, and a ``HookedTransformer``.
     """
-    known, make = identity(model), steered_model
-    api: Any = make(model_name=known.name, batch_size=batch_size, loaded=Loaded(model, interventions))
+    known = identity(model)
+    make: Any = steered_model  # Inspect's type of it hides the class
+    api = make(model_name=known.name, batch_size=batch_size, loaded=Loaded(model, interventions))
     about = {"fingerprint": known.fingerprint, "interventions": list(map(_described, interventions))}
     return Model(api, GenerateConfig(), about)
 

@@ -195,7 +195,7 @@ def application(
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     local = frozenset({"localhost", "127.0.0.1", "::1", host})
-    app.add_middleware(_Guard, hosts=local if is_local(host) else None, key=api_key)
+    app.add_middleware(_Guard, hosts=local if is_local(host) else None, key=api_key or None)
     app.add_exception_handler(ApiError, lambda _, error: error.response())  # type: ignore[attr-defined]
     app.add_exception_handler(Exception, lambda _, error: _error_of(error).response())
     app.add_exception_handler(RequestValidationError, lambda _, error: invalid(error).response())  # type: ignore[arg-type]

@@ -76,6 +76,7 @@ def test_a_server_is_started_and_ends_at_ctrl_c(checkpoints: tuple[Path, Path], 
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    answer: dict = {}
     try:
         body = json.dumps({"model": "tiny:a", "prompt": "the cat", "max_tokens": 5}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/completions", body, {"Content-Type": "application/json"})

@@ -47,6 +47,11 @@ class Running:
     server: uvicorn.Server
     clients: list[openai.OpenAI] = field(default_factory=list)
 
+    @property
+    def hf(self) -> Any:
+        """The model of transformers, whose forward passes are counted."""
+        return huggingface_model(self.served.model)
+
     def client(self, key: str = "none") -> openai.OpenAI:
         self.clients.append(openai.OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=60))
         return self.clients[-1]
@@ -172,7 +177,7 @@ def test_a_stream_is_the_answer_in_pieces(running: Running, chat: bool) -> None:
 
 def test_the_first_piece_comes_before_the_answer_is_finished(running: Running) -> None:
     passes: list[int] = []
-    handle = running.served.model.original_model.register_forward_hook(lambda *_: passes.append(1) or time.sleep(0.02))
+    handle = running.hf.register_forward_hook(lambda *_: passes.append(1) or time.sleep(0.02))
     try:
         stream = running.client().completions.create(model="tiny", prompt="dogs run", max_tokens=60, stream=True)
         next(iter(stream))
@@ -187,7 +192,7 @@ def test_the_first_piece_comes_before_the_answer_is_finished(running: Running) -
 
 def test_a_client_that_leaves_without_a_stream_frees_the_model(running: Running) -> None:
     passes: list[int] = []
-    handle = running.served.model.original_model.register_forward_hook(lambda *_: passes.append(1) or time.sleep(0.02))
+    handle = running.hf.register_forward_hook(lambda *_: passes.append(1) or time.sleep(0.02))
     try:
         with closing(HTTPConnection("127.0.0.1", running.port, timeout=0.3)) as connection, pytest.raises(TimeoutError):
             body = json.dumps({"model": "tiny", "prompt": "dogs run", "max_tokens": 80})
@@ -417,7 +422,7 @@ def test_an_error_after_the_first_piece_ends_the_stream(running: Running, monkey
 
 def test_stopping_the_server_ends_streams(start: Callable[..., Running]) -> None:
     own = start()
-    handle = own.served.model.original_model.register_forward_hook(lambda *_: time.sleep(0.2))
+    handle = own.hf.register_forward_hook(lambda *_: time.sleep(0.2))
     try:
         stream = own.client().completions.create(model="tiny", prompt="dogs run", max_tokens=80, stream=True)
         next(iter(stream))

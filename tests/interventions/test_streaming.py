@@ -151,7 +151,7 @@ def test_text_that_was_settled_is_not_decoded_again() -> None:
     class Counting:
         def decode(self, ids: list[int], **options: Any) -> str:
             decoded.append(len(ids))
-            return tokenizer.decode(ids, **options)
+            return str(tokenizer.decode(ids, **options))
 
     ids = tokenizer("x, y and 12 + 7 " * 60)["input_ids"]
     text = TextPieces(Counting())
