@@ -29,6 +29,7 @@ from interp_transfer.deployment.server import (
     listening_at,
 )
 from interp_transfer.interventions.streaming import TokenStream
+from interp_transfer.models.hooked_model import huggingface_model
 from tests.checkpoints import WIDTH, hooks_of, make_checkpoint, word_tokenizer
 
 SITES = {"up": "blocks.1.hook_resid_pre", "down": "blocks.2.hook_resid_pre", "side": "blocks.2.hook_resid_pre"}
