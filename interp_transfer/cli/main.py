@@ -25,6 +25,7 @@ from interp_transfer.cli.noise import noise
 from interp_transfer.cli.output import say
 from interp_transfer.cli.report import report
 from interp_transfer.cli.run import run
+from interp_transfer.cli.serve import serve
 from interp_transfer.cli.sweep import sweep
 from interp_transfer.cli.switch import switch
 from interp_transfer.cli.transfer import transfer
@@ -41,7 +42,7 @@ app = typer.Typer(
     help="Find an intervention on one language model and use it on another.",
 )
 app.add_typer(models.app, name="models")
-for command in (run, extract, transfer, chat, bake, sweep, switch, noise, features, report, judge, finetune):
+for command in (run, extract, transfer, chat, bake, serve, sweep, switch, noise, features, report, judge, finetune):
     app.command()(command)
 app.command("demo-real")(demo_real)
 for plugin in plugins().values():

@@ -98,22 +98,13 @@ def generate_tokens(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens}: generate at least one token")
     ids = tokenize(model, prompts)
-    room = context_length(model) - max_new_tokens
-    long = next((i for i, row in enumerate(ids) if len(row) > room), None)
-    if long is not None:
-        raise ValueError(
-            f"prompt {long} has {len(ids[long])} tokens and {max_new_tokens} are to come, the model's context is "
-            f"{context_length(model)}: shorten the prompt or max_new_tokens"
-        )
+    check_room(model, ids, max_new_tokens)
     _check_options(model, options)
     if "stop_strings" in options:
         options = {**options, "tokenizer": tokenizer_of(model)}
-    for intervention in interventions:  # before any work, also when there are no prompts
-        hook_points(model, check_intervention(model, intervention).site, edit=True)
-        if isinstance(intervention.positions, Substring):
-            intervention.positions.check(ids, tokenizer_of(model))
+    check_interventions(model, interventions, ids)
     completions: list[list[int]] = [[] for _ in ids]
-    ends = _end_tokens(model, options.pop("eos_token_id", None))
+    ends = end_tokens(model, options.pop("eos_token_id", None))
     batches = _batches(model, [len(row) for row in ids], max_new_tokens, batch_tokens)
     with progress_bar("generate", progress, total=len(ids), unit="prompt") as bar:
         while batches:
@@ -135,6 +126,25 @@ def generate_tokens(
                 completions[index] = row[:stop]
             bar.update(len(batch))
     return completions
+
+
+def check_room(model: HookedModel, ids: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Refuse prompts that leave no room in the context for the tokens to come, naming the first."""
+    room = context_length(model) - max_new_tokens
+    long = next((i for i, row in enumerate(ids) if len(row) > room), None)
+    if long is not None:
+        raise ValueError(
+            f"prompt {long} has {len(ids[long])} tokens and {max_new_tokens} are to come, the model's context is "
+            f"{context_length(model)}: shorten the prompt or max_new_tokens"
+        )
+
+
+def check_interventions(model: HookedModel, interventions: Sequence[Intervention], ids: list[list[int]]) -> None:
+    """Refuse what ``applied`` would refuse, before any work and also when there are no prompts; ``ids`` are the prompts."""
+    for intervention in interventions:
+        hook_points(model, check_intervention(model, intervention).site, edit=True)
+        if isinstance(intervention.positions, Substring):
+            intervention.positions.check(ids, tokenizer_of(model))
 
 
 def _check_options(model: HookedModel, options: dict[str, Any]) -> None:
@@ -193,8 +203,8 @@ def _generate_batch(
         return out[:, tokens.shape[1] :].tolist()
     settings = {"eos_token_id": ends or None, "pad_token_id": pad_token(model), "do_sample": False, **options}
     # Hooks of the user's, and an ``applied`` block around this call, have to see whole prompts and all rows.
-    may_skip = not options and has_no_hooks(model) and _has_plain_cache(hf)
-    with _default_generation_config(hf):
+    may_skip = not options and has_no_hooks(model) and has_plain_cache(hf)
+    with default_generation_config(hf):
         real = real.to(tokens.device)
         cache = below = None
         repeated = _repeated(prompts) if may_skip and tokens.shape[1] > 1 else None
@@ -238,7 +248,7 @@ def _generate_in_steps(
             past_key_values=cache,
             max_new_tokens=min(steps, new - tokens.shape[1] + width),
             return_dict_in_generate=True,
-            logits_processor=[_Finite([index[row] for row in rows.tolist()])],
+            logits_processor=[Finite([index[row] for row in rows.tolist()])],
             **settings,
         )
         tokens, cache = out.sequences, getattr(out, "past_key_values", None)
@@ -258,7 +268,7 @@ def _generate_in_steps(
 
 
 @dataclass(frozen=True)
-class _Finite:
+class Finite:
     """Refuses logits that hold NaN or infinity, from which transformers would take any token; fields: the rows' prompts."""
 
     index: list[int]
@@ -357,7 +367,7 @@ def _read_above(model: HookedModel, tokens: Tensor, real: Tensor, below: _Below)
     return cache
 
 
-def _has_plain_cache(hf: Any) -> bool:
+def has_plain_cache(hf: Any) -> bool:
     """Whether a model's cache holds keys and values alone, from which rows can be selected."""
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
@@ -368,7 +378,7 @@ def _has_plain_cache(hf: Any) -> bool:
 
 
 @contextmanager
-def _default_generation_config(hf: Any) -> Iterator[None]:
+def default_generation_config(hf: Any) -> Iterator[None]:
     """Without the checkpoint's own sampling, penalties and forced tokens, which transformers would apply to every call."""
     from transformers import GenerationConfig
 
@@ -380,7 +390,7 @@ def _default_generation_config(hf: Any) -> Iterator[None]:
         hf.generation_config = own
 
 
-def _end_tokens(model: HookedModel, named: int | list[int] | None = None) -> list[int]:
+def end_tokens(model: HookedModel, named: int | list[int] | None = None) -> list[int]:
     """The tokens that end a completion: those named, else those of the checkpoint's generation config or the tokenizer's."""
     hf = huggingface_model(model)
     if named is None and hf is not None and hf.generation_config is not None:

@@ -142,10 +142,10 @@ def attached(model: HookedModel, interventions: Sequence[Intervention], tokens_r
     points = [(site, point, k) for k, i in enumerate(checked) for site, point in hook_points(model, i.site, edit=True).items()]
     observed = _observed_bridge if huggingface_model(model) is not None else _observed_transformer
     with in_use(model, interventions), ExitStack() as stack:
-        started = [stack.enter_context(_started(model, intervention)) for intervention in checked]
+        running = [stack.enter_context(started(model, intervention)) for intervention in checked]
         stack.enter_context(observed(model, tokens_read.record))
         for site, point, k in points:
-            stack.enter_context(hooked(point, _edit_hook(site, started[k], tokens_read)))
+            stack.enter_context(hooked(point, _edit_hook(site, running[k], tokens_read)))
         yield
     missed = [site for site, _, _ in points if site not in tokens_read.fired]
     if missed:
@@ -240,11 +240,11 @@ def _observed_transformer(model: Any, record: Record) -> Iterator[None]:
 
 
 @contextmanager
-def _started(model: HookedModel, intervention: Intervention) -> Iterator[Intervention]:
+def started(model: HookedModel, intervention: Intervention) -> Iterator[Intervention]:
     """The intervention with its transform started, if the transform keeps a state from step to step."""
     transform = intervention.transform
-    with transform.running(model) if isinstance(transform, Running) else nullcontext(transform) as started:
-        yield intervention if started is transform else replace(intervention, transform=started)
+    with transform.running(model) if isinstance(transform, Running) else nullcontext(transform) as step:
+        yield intervention if step is transform else replace(intervention, transform=step)
 
 
 def _edit_hook(site: str, intervention: Intervention, tokens_read: TokensRead) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 import interp_transfer as it
 from interp_transfer.activations import positions as rules
 from interp_transfer.interventions import generation
-from interp_transfer.interventions.generation import _has_plain_cache, generate_tokens
+from interp_transfer.interventions.generation import generate_tokens, has_plain_cache
 from interp_transfer.interventions.hooks import HookNeverFired
 from interp_transfer.interventions.intervention import check_intervention
 from interp_transfer.interventions.merging import merged
@@ -617,8 +617,8 @@ def test_what_keeps_more_than_keys_and_values_is_generated_in_one_go(tmp_path: P
         num_experts=0,
         layer_types=["linear_attention", "full_attention"],
     )
-    assert not _has_plain_cache(transformers.Qwen3NextForCausalLM(config))
-    assert _has_plain_cache(raw_model(make_checkpoint(tmp_path / "gemma2", "gemma2")))
+    assert not has_plain_cache(transformers.Qwen3NextForCausalLM(config))
+    assert has_plain_cache(raw_model(make_checkpoint(tmp_path / "gemma2", "gemma2")))
 
 
 def test_steering_where_a_vector_or_a_probe_fires(wrapped: Callable[[str], Any]) -> None:
