@@ -4,7 +4,7 @@
 one, a vector of ``interp-transfer extract`` or ``run``, and pairs whose negative sides of the test split are the prompts::
 
     python examples/refusal_pairs.py dataset/splits pairs.jsonl
-    interp-transfer extract qwen2.5-coder-0.5b-instruct --pairs pairs.jsonl --judge no_refusal --chat --site 16 \\
+    interp-transfer extract --model qwen2.5-coder-0.5b-instruct --pairs pairs.jsonl --judge no_refusal --chat --site 16 \\
         --out v.safetensors
     python examples/llama_cpp.py qwen2.5-coder-0.5b-instruct v.safetensors 1.0 pairs.jsonl no_refusal 100
 
