@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 import interp_transfer as it
 from interp_transfer.activations.capture import forward
+from interp_transfer.deployment.llama_cpp import outcome
 from interp_transfer.io import atomic_write
 from interp_transfer.models.hooked_transformer import as_hooked_transformer
 from interp_transfer.models.identity import wrapper_check
@@ -142,6 +143,7 @@ HEADS = {
     "batch": "in a batch as alone",
     "ablation": "ablation everywhere",
     "transformer": "HookedTransformer",
+    "llama_cpp": "llama.cpp's control vector",
 }
 """Columns of the table."""
 
@@ -199,6 +201,7 @@ def row(kind: str, changes: dict[str, Any]) -> dict[str, str]:
             "sum": _sums(model, right),
             "ablation": _ablates(model),
             "transformer": _hooked_transformer(shared, alone),
+            "llama_cpp": outcome(kind),
         }
 
 

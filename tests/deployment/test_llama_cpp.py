@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 import interp_transfer as it
-from interp_transfer.deployment.llama_cpp import write_control_vector
+from interp_transfer.deployment.llama_cpp import UNUSABLE, write_control_vector
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Add
+from interp_transfer.models.hooked_model import huggingface_model
 from interp_transfer.models.tokens import tokenize
 from interp_transfer.vectors.exchange import to_gguf
 from interp_transfer.vectors.vector import SteeringVector
@@ -182,3 +183,21 @@ def test_the_example_compares_both(
         f"{condition}{program}" for condition in ("unsteered", "steered") for program in (", llama.cpp", ", here", "")
     ]
     assert all("n=3" in line for line in lines) and all("same answer 1.00" in line for line in lines[2::3])
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_architectures_that_llama_cpp_does_not_steer_are_refused(
+    kind: str, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_model(model).config, "model_type", kind)
+    with pytest.raises(ValueError, match=f"{kind}' .llama.cpp: (ignored|added to each of|no such model)"):
+        write_control_vector(vector(model).add(), tmp_path / "v.gguf", model)
+
+
+def test_an_architecture_that_was_not_tried_is_written_with_a_warning(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_model(model).config, "model_type", "brand_new")
+    with pytest.warns(UserWarning, match="were not tried in llama.cpp with the architecture 'brand_new'"):
+        write_control_vector(vector(model).add(), tmp_path / "v.gguf", model)
+    assert (tmp_path / "v.gguf").is_file()
