@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 import interp_transfer as it
 from interp_transfer.activations.capture import forward
+from interp_transfer.deployment.llama_cpp import outcome
 from interp_transfer.io import atomic_write
 from interp_transfer.models.hooked_transformer import as_hooked_transformer
 from interp_transfer.models.identity import wrapper_check
@@ -27,26 +28,40 @@ TEXTS = ["the cat sat on a mat, far from home", "x", "a dog: 12"]
 SITES = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
 GROUPED = {"num_key_value_heads": 2}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8}
+LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 4,
+    "linear_value_head_dim": 4,
+}
+LATENT = {
+    "kv_lora_rank": 8,
+    "q_lora_rank": 8,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 4,
+    "num_key_value_heads": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 8,
+    "first_k_dense_replace": 1,
+}
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 2, "long_factor": [4.0, 9.0]}
 """Factors for the two frequencies of heads of four dimensions."""
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": GROUPED,
+    "llama4_text": {**GROUPED, "head_dim": 4, "num_local_experts": 4, "intermediate_size_mlp": 32},
     "mistral": {**GROUPED, "sliding_window": 4},
+    "ministral3": {**GROUPED, "head_dim": 4},
     "mixtral": {**GROUPED, "num_local_experts": 4},
     "qwen2": GROUPED,
     "qwen2_moe": {**GROUPED, **EXPERTS},
     "qwen3": {**GROUPED, "head_dim": 4},
     "qwen3_moe": {**GROUPED, "head_dim": 4, **EXPERTS},
-    "qwen3_next": {
-        **GROUPED,
-        **EXPERTS,
-        "head_dim": 4,
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "linear_key_head_dim": 4,
-        "linear_value_head_dim": 4,
-    },
+    "qwen3_next": {**GROUPED, **EXPERTS, **LINEAR, "head_dim": 4},
+    "qwen3_5_text": {**GROUPED, **LINEAR, "head_dim": 4},
+    "qwen3_5_moe_text": {**GROUPED, **EXPERTS, **LINEAR, "head_dim": 4},
     "gemma": {**GROUPED, "head_dim": 4},
     "gemma2": {**GROUPED, "head_dim": 4, "query_pre_attn_scalar": 3, "attn_logit_softcapping": 2.0, "sliding_window": 4},
     "gemma3_text": {**GROUPED, "head_dim": 4, "num_hidden_layers": 6},
@@ -62,12 +77,17 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gpt_neox": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
     "gptj": {"rotary_dim": 4},
     "gpt_oss": {**GROUPED, "head_dim": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4},
+    "olmo": GROUPED,
     "olmo2": GROUPED,
     "olmo3": GROUPED,
+    "olmo_hybrid": GROUPED,
+    "olmoe": {**GROUPED, "num_experts": 4, "num_experts_per_tok": 2},
     "phi": {},
     "phi3": {**GROUPED, "original_max_position_embeddings": 48, "rope_parameters": {**LONGROPE, "partial_rotary_factor": 1.0}},
     "granite": {**GROUPED, "residual_multiplier": 0.5},
+    "granitemoe": {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2, "residual_multiplier": 0.5},
     "glm4": {**GROUPED, "head_dim": 4},
+    "glm4_moe": {**GROUPED, "head_dim": 4, **EXPERTS, "n_routed_experts": 4, "n_shared_experts": 1},
     "smollm3": GROUPED,
     "starcoder2": GROUPED,
     "opt": {"ffn_dim": 32, "word_embed_proj_dim": WIDTH},
@@ -85,18 +105,18 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "hunyuan_v1_dense": {**GROUPED, "head_dim": 4},
     "cohere": GROUPED,
-    "deepseek_v2": {
-        "kv_lora_rank": 8,
-        "q_lora_rank": 8,
-        "qk_nope_head_dim": 4,
-        "qk_rope_head_dim": 4,
-        "v_head_dim": 4,
-        "num_key_value_heads": 4,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 8,
-        "first_k_dense_replace": 1,
-    },
+    "cohere2": {**GROUPED, "head_dim": 4, "sliding_window": 4},
+    "deepseek_v2": LATENT,
+    "deepseek_v3": {**LATENT, "n_group": 1, "topk_group": 1},
+    "ernie4_5": {**GROUPED, "head_dim": 4},
+    "exaone4": {**GROUPED, "head_dim": 4, "sliding_window": 4},
+    "seed_oss": {**GROUPED, "head_dim": 4},
+    "minimax_m2": {**GROUPED, "head_dim": 4, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "nemotron": {**GROUPED, "head_dim": 4},
+    "nemotron_h": {**GROUPED, "head_dim": 4},
+    "lfm2": GROUPED,
+    "apertus": GROUPED,
+    "stablelm": GROUPED,
 }
 """Changes to a tiny configuration, by model type."""
 VARIANTS = {
@@ -108,17 +128,22 @@ VARIANTS = {
     "gemma3, bidirectional": ("gemma3_text", {**GROUPED, "head_dim": 4, "use_bidirectional_attention": True}),
     "mamba": ("mamba", {"num_attention_heads": None}),
     "bert": ("bert", {"is_decoder": False}),
+    "phimoe": ("phimoe", {**GROUPED, "num_local_experts": 4}),
+    "granite_swa": ("granite_swa", GROUPED),
+    "kimi_linear": ("kimi_linear", {}),
 }
 """What is refused: model type and changes, by name."""
 
 
 HEADS = {
     "sites": "sites in blocks",
+    "sum": "attention and MLP add up",
     "capture": "captured as transformers",
     "cache": "steered with a cache as without",
     "batch": "in a batch as alone",
     "ablation": "ablation everywhere",
     "transformer": "HookedTransformer",
+    "llama_cpp": "llama.cpp's control vector",
 }
 """Columns of the table."""
 
@@ -173,8 +198,10 @@ def row(kind: str, changes: dict[str, Any]) -> dict[str, str]:
             "capture": _yes(_captures(model, alone, right)),
             "cache": _yes(_steers_with_and_without_cache(model)),
             "batch": _yes(_batched_as_alone(model)),
-            "ablation": "yes" if wrapper_check(model).left < 1e-4 and not refused else "refused",
+            "sum": _sums(model, right),
+            "ablation": _ablates(model),
             "transformer": _hooked_transformer(shared, alone),
+            "llama_cpp": outcome(kind),
         }
 
 
@@ -188,9 +215,31 @@ def _captures(model: Any, alone: Any, right: Sequence[str]) -> bool:
     return all(_close(acts[f"blocks.{k}.hook_resid_pre"], states[k][0]) for k in range(len(acts)))
 
 
+def _sums(model: Any, right: Sequence[str]) -> str:
+    """Whether a block adds its attention and MLP outputs to the stream, and nothing else; "-" without these sites."""
+    if list(right) != list(SITES):
+        return "-"
+    block = {site: it.capture(model, TEXTS[:1], f"blocks.1.{site}", progress=False)[f"blocks.1.{site}"] for site in SITES}
+    return _yes(_close(block["hook_resid_post"] - block["hook_resid_pre"], block["hook_attn_out"] + block["hook_mlp_out"]))
+
+
+def _ablates(model: Any) -> str:
+    """Whether directional ablation everywhere leaves nothing of a direction in the last block's output."""
+    vector, last = _vector(model), f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    try:
+        with it.applied(model, it.ablate(vector, everywhere=True)):
+            rows = it.capture(model, TEXTS[:1], last, progress=False)[last]
+    except ValueError:
+        return "refused"
+    return _yes(float((rows @ vector.direction).abs().max()) < 1e-4 * float(rows.norm() * vector.norm))
+
+
+def _vector(model: Any) -> it.SteeringVector:
+    return it.SteeringVector(torch.arange(WIDTH) / 4, "blocks.2.hook_resid_pre", it.identity(model))
+
+
 def _steering(model: Any) -> it.Intervention:
-    vector = it.SteeringVector(torch.arange(WIDTH) / 4, "blocks.2.hook_resid_pre", it.identity(model))
-    return it.add(vector, 1.0)
+    return _vector(model).add(1.0)
 
 
 def _steers_with_and_without_cache(model: Any) -> bool:

@@ -29,8 +29,8 @@ _NAMES = {
 }
 
 
-def write_gguf(folder: Path, file: Path, architecture: str = "qwen2", **options: Any) -> Path:
-    """Make a checkpoint with random weights by ``make_checkpoint``, and the same model in 8 bits as a GGUF file."""
+def write_gguf(folder: Path, file: Path, architecture: str = "qwen2", *, quantized: bool = True, **options: Any) -> Path:
+    """Make a checkpoint with random weights by ``make_checkpoint``, and the same model as a GGUF file, in 8 bits or float32."""
     config = json.loads((make_checkpoint(folder, "qwen2", **SHAPE, **options) / "config.json").read_text())
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_block_count(config["num_hidden_layers"])
@@ -50,7 +50,7 @@ def write_gguf(folder: Path, file: Path, architecture: str = "qwen2", **options:
         else:
             stem = _NAMES[stem]
         values = tensor.float().numpy()
-        if values.ndim == 2:
+        if values.ndim == 2 and quantized:
             quantized = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
             writer.add_tensor(f"{stem}.{kind}", quantized, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
         else:

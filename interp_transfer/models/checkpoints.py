@@ -13,7 +13,7 @@ from torch import nn
 
 from interp_transfer.models.adapters import adapter_folder, base_of, is_adapter, merge_adapter
 from interp_transfer.models.gguf import dequantized
-from interp_transfer.models.identity import ModelIdentity, checkpoint_identity
+from interp_transfer.models.identity import ModelIdentity, checkpoint_identity, only_errors
 from interp_transfer.models.locate import locate
 from interp_transfer.models.supported import LOADABLE, check_supported, language_config
 from interp_transfer.names import first_line
@@ -210,7 +210,7 @@ def _load_pretrained(name: str, place: _Place, options: LoadOptions, device: Any
     with _readable(path if place.local else name, place.local):
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(path, **source)
-        with no_progress_bars() if small else nullcontext(), _without_report() if multimodal else nullcontext():
+        with no_progress_bars() if small else nullcontext(), only_errors() if multimodal else nullcontext():
             # "auto" keeps the stored dtype, in which the fingerprint is taken; the cast follows.
             loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype="auto", output_loading_info=True, **source, **how)
         hf, info = loaded
@@ -221,19 +221,6 @@ def _load_pretrained(name: str, place: _Place, options: LoadOptions, device: Any
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return hf.eval(), tokenizer
-
-
-@contextmanager
-def _without_report() -> Iterator[None]:
-    """Silence transformers' list of the weights of the other modalities, which are left out on purpose."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
 
 
 def _load_adapter(name: str, place: _Place, options: LoadOptions, tokenizer: Any) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -245,6 +246,19 @@ def _digest(*fields: str) -> str:
     return hashlib.sha256("\n".join(fields).encode()).hexdigest()[:16]
 
 
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """Silence transformers below errors inside the block."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
 def _config_json(config: Any) -> str:
     """What a configuration says of its architecture, alike in all versions of transformers.
 
@@ -252,7 +266,8 @@ def _config_json(config: Any) -> str:
     """
     plain = config.to_dict()
     try:
-        defaults = type(config)().to_dict()
+        with only_errors():  # it warns of defaults that contradict each other, which are not this model's
+            defaults = type(config)().to_dict()
     except Exception:  # noqa: BLE001 - a class of a checkpoint's own code may need arguments, and raises what it likes
         defaults = dict.fromkeys(plain)
     facts = {

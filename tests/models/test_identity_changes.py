@@ -88,3 +88,21 @@ def test_what_loading_adds_to_a_configuration_makes_another_model() -> None:
     plain, other = transformers.LlamaConfig(), transformers.LlamaConfig()
     other.gguf_sha256 = "0a1b"
     assert _config_json(plain) != _config_json(other)
+
+
+def test_what_transformers_logs_of_default_configurations_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """The defaults of a class can contradict each other (the end token of Starcoder2 is past its vocabulary)."""
+    log, level = transformers.logging.get_logger("transformers.loud"), transformers.logging.get_verbosity()
+
+    class Loud(transformers.LlamaConfig):
+        def __init__(self, **changes: Any) -> None:
+            log.warning("of the defaults" if not changes else "of the model")
+            super().__init__(**changes)
+
+    transformers.logging.set_verbosity_warning()
+    try:
+        _config_json(Loud(hidden_size=64))
+        assert transformers.logging.get_verbosity() == transformers.logging.WARNING
+    finally:
+        transformers.logging.set_verbosity(level)
+    assert "of the model" in caplog.text and "of the defaults" not in caplog.text
