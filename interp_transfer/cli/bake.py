@@ -27,19 +27,16 @@ def bake(
 ) -> None:
     """Write a model with vectors added at every token, or removed, in its weights: other programs load it as any model."""
     from interp_transfer.deployment.bake import bake as write
-    from interp_transfer.models.load import load_model
-    from interp_transfer.studies.answers import stored_strength
+    from interp_transfer.studies.answers import model_and_vectors, stored_strength
     from interp_transfer.studies.folders import fresh_folder
-    from interp_transfer.vectors.vector import SteeringVector
 
     if ablate and strength is not None:
         raise ValueError("--ablate removes a direction as a whole: leave --strength out")
     fresh_folder(out)
-    loaded = [(file, SteeringVector.load(file)) for file in vectors]
-    hooked = load_model(model or loaded[0][1].model.name, dtype=dtype, device=device)
+    hooked, loaded = model_and_vectors(vectors, model, dtype=dtype, device=device)
     steps = [
         vector.ablate(everywhere=True) if ablate else vector.add(stored_strength(file) if strength is None else strength)
-        for file, vector in loaded
+        for file, vector in loaded.items()
     ]
     result = write(hooked, steps, out)
     kind = "a whole checkpoint" if result.form == "weights" else "an adapter of peft, which needs its base"

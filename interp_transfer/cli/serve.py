@@ -36,16 +36,14 @@ def serve(
         require(module, "server", "the server")
     from interp_transfer.deployment.server import Served, application, is_local, listen, listening_at
     from interp_transfer.deployment.server import serve as serve_until_stopped
-    from interp_transfer.models.load import load_model
-    from interp_transfer.studies.answers import stored_strength
-    from interp_transfer.vectors.vector import SteeringVector
+    from interp_transfer.studies.answers import model_and_vectors, stored_strength
 
     files = _files(vector or [])
-    loaded = {one: SteeringVector.load(file) for one, file in files.items()}
     strengths = {one: stored_strength(file) for one, file in files.items()}
     with listen(host, port) as listening:
         known = name or (Path(model).name if Path(model).exists() else model)
-        served = Served(known, load_model(model, dtype=dtype, device=device), loaded, strengths, positions)
+        hooked, loaded = model_and_vectors(list(files.values()), model, dtype=dtype, device=device)
+        served = Served(known, hooked, {one: loaded[file] for one, file in files.items()}, strengths, positions)
         app = application(served, host=host, api_key=api_key, batch_size=batch_size)
         if not is_local(host):
             who = "with the key" if api_key else "without a key"

@@ -14,6 +14,7 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
 from interp_transfer.prompts.chats import PromptLike, as_prompt, as_user_message
 from interp_transfer.vectors.exchange.read import is_own, read_vector
+from interp_transfer.vectors.vector import SteeringVector
 
 
 @dataclass(frozen=True)
@@ -80,20 +81,37 @@ def steered(
         raise ValueError("a plain text has no system prompt: leave out one of the two")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens}: an answer has at least one token")
-    # Files that name their model are read before it is loaded, so that what is wrong with them shows at once.
-    names = [str(path) for path in vectors]
+    hooked, loaded = model_and_vectors(vectors, model, mapper=mapper, site=site, dtype=dtype, device=device)
+    stems = [Path(name).stem for name in loaded]
+    settings: dict[str, tuple[Intervention, ...]] = {"unsteered": ()}
+    for (name, vector), stem in zip(loaded.items(), stems, strict=True):
+        for strength in strengths or [stored_strength(name)]:
+            called = stem if stems.count(stem) == 1 else name
+            settings[f"{called} x {strength:g}"] = (vector.add(strength, positions),)
+    return Steered(hooked, settings, system, plain, max_new_tokens)
+
+
+def model_and_vectors(
+    files: Sequence[str | Path],
+    model: Any = None,
+    *,
+    mapper: str | Path | None = None,
+    site: str | int | None = None,
+    dtype: str = "auto",
+    device: str | None = None,
+) -> tuple[HookedModel, dict[str, SteeringVector]]:
+    """Load saved vectors, by file, and the model that they steer; the arguments are those of ``steered``.
+
+    Files that name their model are read before it is loaded, so that what is wrong with them shows at once.
+    """
+    names = [str(path) for path in files]
     early = {name for name in names if model is None or mapper is not None or is_own(name)}
     loaded = {name: read_vector(name, site=site) for name in names if name in early}
     if mapper is not None:
         through = Mapper.load(mapper)
         loaded = {name: through.transfer(vector) for name, vector in loaded.items()}
     hooked = load_model(model if model is not None else loaded[names[0]].model.name, **_options(model, dtype, device))
-    loaded |= {name: read_vector(name, hooked, site) for name in names if name not in early}
-    settings: dict[str, tuple[Intervention, ...]] = {"unsteered": ()}
-    for name in names:
-        for strength in strengths or [stored_strength(name)]:
-            settings[f"{Path(name).stem} x {strength:g}"] = (loaded[name].add(strength, positions),)
-    return Steered(hooked, settings, system, plain, max_new_tokens)
+    return hooked, {name: loaded[name] if name in loaded else read_vector(name, hooked, site) for name in names}
 
 
 def _options(model: Any, dtype: str, device: str | None) -> dict[str, Any]:
