@@ -1,7 +1,6 @@
 """Requests that are answered together get the answers that they get alone; one that fails or leaves harms no other."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -189,7 +188,7 @@ def test_closing_ends_what_is_in_flight(model: Any) -> None:
         asyncio.run(one())
     with pytest.raises(Busy, match="no longer served"):
         asyncio.run(collected(batcher, "x"))
-    assert "batcher" not in [thread.name for thread in threading.enumerate()]
+    assert batcher._thread is not None and not batcher._thread.is_alive()
 
 
 def test_requests_that_are_too_large_together_are_answered_in_turn(
