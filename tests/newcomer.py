@@ -10,10 +10,14 @@ from typing import Any
 
 import torch
 
-import interp_transfer as it
+import interp_transfer
+
+it: Any = interp_transfer  # wrong calls on purpose
 
 SITE = "blocks.1.hook_resid_pre"
 PAIRS = [(f"a good day {i}", f"a bad day {i}") for i in range(12)]
+
+NO_VECTOR: Any = torch.ones(9)
 
 CALLS: dict[str, Callable[[Any], Any]] = {
     "a name for a model": lambda m: it.extract("qwen", PAIRS, SITE),
@@ -30,11 +34,11 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "pairs for a task": lambda m: it.run(PAIRS, m["a"], m["b"]),
     "no names": lambda m: it.compare(m["b"], m["task"], [m["moved"].add()]),
     "a vector for an intervention": lambda m: it.compare(m["b"], m["task"], {"x": m["moved"]}),
-    "a direction for a vector": lambda m: it.add(torch.ones(9)),
-    "a direction to ablate": lambda m: it.ablate(torch.ones(9)),
-    "a direction to clamp": lambda m: it.clamp(torch.ones(9), 1.0),
+    "a direction for a vector": lambda m: it.add(NO_VECTOR),
+    "a direction to ablate": lambda m: it.ablate(NO_VECTOR),
+    "a direction to clamp": lambda m: it.clamp(NO_VECTOR, 1.0),
     "a text for a strength": lambda m: m["vector"].add("1.0"),
-    "a direction to move": lambda m: m["mapper"].transfer(torch.ones(9)),
+    "a direction to move": lambda m: m["mapper"].transfer(NO_VECTOR),
     "a vector to map": lambda m: m["mapper"](m["vector"]),
 }
 

@@ -146,7 +146,7 @@ def compare(
     check_task(task)
     if not isinstance(interventions, Mapping):
         raise misplaced(interventions, "interventions by name", "give a dictionary, {'moved': moved.add(1.0)}")
-    named = {name: tuple(one) if isinstance(one, list | tuple) else (one,) for name, one in interventions.items()}
+    named = {name: tuple(one) if isinstance(one, Sequence) else (one,) for name, one in interventions.items()}
     for intervention in chain.from_iterable(named.values()):
         check_intervention(target, intervention)
     if not named:

@@ -93,8 +93,8 @@ class Task:
     instruction: str = ""
 
     def __repr__(self) -> str:
-        judged = getattr(self.judge, "__self__", self.judge)  # a method's repr has its object's, whole
-        judge = judged.__name__ if hasattr(judged, "__name__") else type(judged).__name__
+        judged: Any = getattr(self.judge, "__self__", self.judge)  # a method's repr has its object's, whole
+        judge = getattr(judged, "__name__", type(judged).__name__)
         about = f"{self.description[:DESCRIBED]}..." if len(self.description) > DESCRIBED else self.description
         return visible(
             f"Task({self.name}: {about}\n  judge {judge}, vector read at {describe(self.read)}, applied at "

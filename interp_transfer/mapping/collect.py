@@ -236,7 +236,7 @@ def _known(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _site_pairs(source: str | int | Sequence[str | int], target: str | int | Sequence[str | int]) -> Iterator[tuple[str, str]]:
-    s, t = ([*map(site_name, x if isinstance(x, list | tuple) else [x])] for x in (source, target))
+    s, t = ([*map(site_name, x if isinstance(x, Sequence) and not isinstance(x, str) else [x])] for x in (source, target))
     if len(s) != len(t) or not s:
         raise ValueError(f"{len(s)} source sites and {len(t)} target sites: give one target site for each source site")
     yield from zip(s, t, strict=True)

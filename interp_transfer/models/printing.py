@@ -13,8 +13,9 @@ from interp_transfer.models.tokens import tokenizer_of
 def describe_model(model: HookedModel) -> str:
     """Return name, fingerprint, shape, dtype, device, template and sites of a model, in four lines."""
     hf, cfg = huggingface_model(model), model.cfg
+    module: Any = hf or model
     of = "" if hf is None else f" of {type(hf).__name__}"
-    dtype = str(next(iter((hf or model).parameters())).dtype).removeprefix("torch.")
+    dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
     return visible(
         f"{identity(model)}: {type(model).__name__}{of}\n"
         f"  {cfg.n_layers} blocks, d_model {cfg.d_model}, {cfg.n_heads} heads, vocabulary {cfg.d_vocab}, context "

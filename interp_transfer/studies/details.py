@@ -80,9 +80,9 @@ def _left_out(task: Task, pairs: PairedActivations) -> dict[str, str]:
 
 def vector_details(task: Task, vector: SteeringVector, moved: SteeringVector, native: SteeringVector) -> dict[str, Any]:
     """The vector before and after it was moved, and the data of the picture of the move."""
-    texts = ([str(prompt)[:LONGEST] for prompt in side] for side in sides(task.contrast("train")))
+    positive, negative = ([str(prompt)[:LONGEST] for prompt in side] for side in sides(task.contrast("train")))
     return {
-        "picture": transfer_planes(vector, moved, native, tuple(texts)),
+        "picture": transfer_planes(vector, moved, native, (positive, negative)),
         "vector": {
             "method": vector.method,
             "positions": vector.positions,

@@ -88,6 +88,14 @@ def test_prompts_come_from_standard_input_and_the_strength_from_the_file(
     assert list(rows[0]["answers"]) == ["unsteered", "strong x 2.5"]
 
 
+def test_two_files_of_one_name_are_two_ways(call: Any, vector: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = it.SteeringVector.load(vector).save(tmp_path / "other" / vector.name)
+    code, out, _ = call("chat", vector, other, "--plain", "--strength", "2", "--prompt", "the dog 1", "--json")
+    assert code == 0
+    assert list(json.loads(out)[0]["answers"]) == ["unsteered", f"{vector} x 2", f"{other} x 2"]
+
+
 def test_prompts_are_chats_unless_plain(call: Any, refuses: Any, vector: Path, models: Any, monkeypatch: Any) -> None:
     refuses("no chat template", "chat", vector, "--prompt", "hello")
     tokenizer_of(models[0]).chat_template = TEMPLATE

