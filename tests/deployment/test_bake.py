@@ -74,16 +74,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     def get(kind: str) -> Any:
         script.tiny(kind, **script.ARCHITECTURES[kind]).save_pretrained(root / kind)
         script.tokenizer().save_pretrained(root / kind)
-        with pytest.warns(UserWarning) if kind in ("cohere", "deepseek_v2", "hunyuan_v1_dense") else _nothing():
-            return it.load_model(root / kind, device="cpu")
+        return it.load_model(root / kind, device="cpu")
 
     return get
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 def vector(model: Any, site: str = "blocks.2.hook_resid_pre", seed: int = 0) -> it.SteeringVector:
@@ -115,13 +108,12 @@ def same_tokens(model: Any, folder: Path, *steer: it.Intervention) -> bool:
     return steered != [greedy(model, text) for text in PROMPTS]
 
 
-@pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed")
+@pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed", "ignore:transformer-lens computes something else")
 @pytest.mark.parametrize(
     "kind", [kind if kind in AT_ONCE else pytest.param(kind, marks=pytest.mark.slow) for kind in script.ARCHITECTURES]
 )
 def test_plain_transformers_gives_the_tokens_of_the_steered_model(tiny: Any, tmp_path: Path, kind: str) -> None:
     model, changed = tiny(kind), 0
-    hooks = hooks_of(model)
     for change, expected in zip(CHANGES, EXPECTED[kind], strict=True):
         ablates = change == "ablation"
         steer = vector(model).ablate(everywhere=True) if ablates else vector(model, change).add(0.7)
@@ -140,7 +132,8 @@ def test_plain_transformers_gives_the_tokens_of_the_steered_model(tiny: Any, tmp
             again = it.load_model(tmp_path / change, device="cpu")
             assert it.identity(again).fingerprint != it.identity(model).fingerprint
     assert changed or kind in ("gemma4_text",)
-    assert hooks_of(model) == hooks and not list(tmp_path.glob(".*"))
+    assert not [hook for hook in hooks_of(model) if "ScaledResidualBlockBridge" not in hook]  # Granite's bridge has its own
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_projection_is_made_of_every_weight_that_writes(wrapped: Any, tmp_path: Path) -> None:
