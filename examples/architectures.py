@@ -216,11 +216,12 @@ def _captures(model: Any, alone: Any, right: Sequence[str]) -> bool:
 
 
 def _sums(model: Any, right: Sequence[str]) -> str:
-    """Whether a block adds its attention and MLP outputs to the stream, and nothing else; "-" without these sites."""
+    """Whether every block adds its attention and MLP outputs to the stream, and nothing else; "-" without these sites."""
     if list(right) != list(SITES):
         return "-"
-    block = {site: it.capture(model, TEXTS[:1], f"blocks.1.{site}", progress=False)[f"blocks.1.{site}"] for site in SITES}
-    return _yes(_close(block["hook_resid_post"] - block["hook_resid_pre"], block["hook_attn_out"] + block["hook_mlp_out"]))
+    acts = it.capture(model, TEXTS[:1], [f"blocks.*.{site}" for site in SITES], progress=False)
+    blocks = ([acts[f"blocks.{k}.{site}"] for site in SITES] for k in range(model.cfg.n_layers))
+    return _yes(all(_close(after - before, attention + mlp) for before, attention, mlp, after in blocks))
 
 
 def _ablates(model: Any) -> str:

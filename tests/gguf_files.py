@@ -51,8 +51,8 @@ def write_gguf(folder: Path, file: Path, architecture: str = "qwen2", *, quantiz
             stem = _NAMES[stem]
         values = tensor.float().numpy()
         if values.ndim == 2 and quantized:
-            quantized = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
-            writer.add_tensor(f"{stem}.{kind}", quantized, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+            packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
+            writer.add_tensor(f"{stem}.{kind}", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
         else:
             writer.add_tensor(f"{stem}.{kind}", np.ascontiguousarray(values))
     writer.write_header_to_file()

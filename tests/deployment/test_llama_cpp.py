@@ -25,9 +25,8 @@ from tests.gguf_files import CHAT, SHAPE, write_gguf
 
 VOCABULARY, NEW = 300, 12
 EXAMPLE = Path(__file__).parents[2] / "examples" / "llama_cpp.py"
-NOT_ASCII = [
-    [i, False] for i in range(VOCABULARY) if not byte_tokenizer().decode([i], skip_special_tokens=True).strip().isascii()
-]
+_PIECES = [str(byte_tokenizer().decode([token])) for token in range(VOCABULARY)]
+NOT_ASCII = [[token, False] for token, piece in enumerate(_PIECES) if not piece.isascii()]
 """For the first token: one that is half of a character gets no entry of its own."""
 Answers = list[tuple[list[int], Tensor]]
 

@@ -1,5 +1,6 @@
 """Weights that change after a model was loaded make it another model."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def test_what_transformers_logs_of_default_configurations_is_not_shown(caplog: p
     transformers.logging.set_verbosity_warning()
     try:
         _config_json(Loud(hidden_size=64))
-        assert transformers.logging.get_verbosity() == transformers.logging.WARNING
+        assert transformers.logging.get_verbosity() == logging.WARNING
     finally:
         transformers.logging.set_verbosity(level)
     assert "of the model" in caplog.text and "of the defaults" not in caplog.text
