@@ -36,7 +36,6 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, which typer returns in place of the exception."""
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Find an intervention on one language model and use it on another.",

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp_transfer.cli.options import Json, model_option
+from interp_transfer.cli.options import Json, complete_model, model_option
 from interp_transfer.cli.output import console, print_json, say, show
 
 SHOWN_APART = ("name", "architecture", "parameters", "measured", "site_sweep")
@@ -55,7 +55,7 @@ def _short(parameters: int) -> str:
 
 @app.command("show")
 def show_model(
-    name: Annotated[str, typer.Argument(help="Name of a known model.")],
+    name: Annotated[str, typer.Argument(help="Name of a known model.", autocompletion=complete_model)],
     measure: Annotated[bool, typer.Option("--measure", help="Measure its behaviour again, on test prompts.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -156,7 +156,9 @@ def compare_models(
 
 @app.command("get")
 def get_model(
-    name: Annotated[str, typer.Argument(help="Name of a real model, such as smollm2-135m-instruct.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of a real model, such as smollm2-135m-instruct.", autocompletion=complete_model)
+    ],
     accept_licence: Annotated[bool, typer.Option("--accept-licence", help="Accept a licence that has to be accepted.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -175,7 +177,7 @@ def get_model(
 
 @app.command("build")
 def build_model(
-    name: Annotated[str, typer.Argument(help="Name of a known model.")],
+    name: Annotated[str, typer.Argument(help="Name of a known model.", autocompletion=complete_model)],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: runs/models/NAME.")] = None,
     base: Annotated[Path | None, typer.Option(help="Folder of the base to tune; default: the shipped one.")] = None,
     device: Annotated[str, typer.Option(help="Device to train on.")] = "cpu",

@@ -16,12 +16,25 @@ Edition = Annotated[str | None, typer.Option(help="Plugin that registers the tas
 
 def model_option(text: str, kind: Callable[..., Any] = typer.Option) -> Any:
     """An option, or an argument, that names a model; an unknown one is refused before the command imports torch."""
-    return kind(callback=_existing, help=text)
+    return kind(callback=_existing, help=text, autocompletion=complete_model)
 
 
 def task_option(text: str, kind: Callable[..., Any] = typer.Option, **more: Any) -> Any:
     """An option, or an argument, that names a task; likewise."""
-    return kind(callback=_registered, help=text, **more)
+    return kind(callback=_registered, help=text, autocompletion=_tasks, **more)
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names of known models that begin so, for the shell's completion."""
+    from interp_transfer.plugins import known_models
+
+    return [name for name in known_models() if name.startswith(incomplete)]
+
+
+def _tasks(incomplete: str) -> list[str]:
+    from interp_transfer.evaluation.tasks import list_tasks
+
+    return [name for name in list_tasks() if name.startswith(incomplete)]
 
 
 def _registered(name: str | None) -> str | None:

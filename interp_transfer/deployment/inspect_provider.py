@@ -31,13 +31,11 @@ from interp_transfer.interventions.generation import generate
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.identity import identity
-from interp_transfer.models.load import load_model
 from interp_transfer.models.tokens import TextTooLong
 from interp_transfer.names import quoted
 from interp_transfer.prompts.chats import Chat, as_prompt
 from interp_transfer.prompts.reasoning import CLOSE, OPEN, opens_reasoning
-from interp_transfer.studies.answers import stored_strength
-from interp_transfer.vectors.vector import SteeringVector
+from interp_transfer.studies.answers import model_and_vectors, stored_strength
 
 PROVIDER = "interp_transfer"
 
@@ -105,8 +103,10 @@ class SteeredModel(ModelAPI):
         if vector is None and strength is not None:
             raise ValueError(f"strength={strength!r} without a vector: give its file, -M vector=FILE")
         if loaded is None:
-            steering = () if vector is None else (_steering(vector, strength, positions),)
-            loaded = Loaded(load_model(model_name, dtype=dtype, device=device), steering)
+            files = [] if vector is None else [vector]
+            number = [_strength(file, strength) for file in files]
+            hooked, vectors = model_and_vectors(files, model_name, dtype=dtype, device=device)
+            loaded = Loaded(hooked, tuple(vectors[file].add(s, positions) for file, s in zip(files, number, strict=True)))
         generate(loaded.model, [], *loaded.interventions, max_new_tokens=1)  # refuses what does not fit before any work
         self.hooked = loaded.model
         self.batcher = Batcher(loaded.model, same_for_all(loaded.interventions), batch_size)
@@ -176,12 +176,12 @@ def inspect_model(model: HookedModel, *interventions: Intervention, batch_size: 
     return Model(api, GenerateConfig(), about)
 
 
-def _steering(vector: str, strength: Any, positions: Positions) -> Intervention:
+def _strength(file: str, strength: Any) -> float:
     if strength is None:
-        strength = stored_strength(vector)
+        strength = stored_strength(file)
     if isinstance(strength, bool) or not isinstance(strength, float | int) or not math.isfinite(strength):
         raise ValueError(f"strength={strength!r}: give a finite number, -M strength=1.0")
-    return SteeringVector.load(vector).add(strength, positions)
+    return float(strength)
 
 
 def _described(intervention: Intervention) -> str:

@@ -1,8 +1,10 @@
 """The assembled command line: what it imports, its version, and errors that no command makes."""
 
+import os
 import subprocess
 import sys
 
+import pytest
 from typer.main import get_command
 
 import interp_transfer as it
@@ -28,6 +30,23 @@ def test_version(call):
 
 def test_an_unknown_command_is_one_line(refuses):
     refuses("run", "runn")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("repo", {"report"}),
+        ("run chee", {"cheerful"}),
+        ("run cheerful --source smollm", {"smollm2-135m-instruct"}),
+        ("models get qwen2.5-coder-1", {"qwen2.5-coder-1.5b-instruct"}),
+    ],
+)
+def test_the_shell_completes_commands_tasks_and_models(words, names):
+    words = f"interp-transfer {words}"
+    asked = {"_INTERP_TRANSFER_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    command = [sys.executable, "-c", "from interp_transfer.cli.main import main; main()"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **asked}, check=False)
+    assert done.stderr == "" and set(done.stdout.split()) == names
 
 
 def test_every_command_and_every_option_has_a_help_text():
