@@ -7,7 +7,6 @@ decoder row through the final norm's gain and the unembedding, all later blocks 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +19,7 @@ from interp_transfer.interventions.generation import generate
 from interp_transfer.interventions.intervention import add
 from interp_transfer.interventions.merging import merged
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.tokens import tokenize, tokenizer_of
+from interp_transfer.models.tokens import token_text, tokenize, tokenizer_of
 from interp_transfer.models.unembedding import direct_logits, writes_to_residual
 from interp_transfer.progress import progress_bar
 
@@ -30,8 +29,6 @@ NUMBERS_AT_ONCE = 2**24
 FEATURES_AT_ONCE = 256
 """Features whose logits are held at once."""
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
-
-_UNFINISHED = "\ufffd"
 
 
 @dataclass(frozen=True)
@@ -337,14 +334,3 @@ def _written(sae: Sae, model: HookedModel, chosen: Sequence[int], sizes: Tensor,
                 ranked.append(tuple((names[t], v) for t, v in zip(tokens[f].tolist(), values[f].tolist(), strict=True)))
             out.append((ranked[0], ranked[1]))
     return [pair if float(size) > 0 else ((), ()) for pair, size in zip(out, sizes, strict=True)]
-
-
-def token_text(tokenizer: Any, token: int) -> str:
-    """A token as it reads in the middle of a text; the vocabulary's own spelling of one that is part of a character."""
-    piece = str(tokenizer.convert_ids_to_tokens(token))
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    decoder = getattr(backend, "decoder", None)
-    if token in tokenizer.all_special_ids:
-        return piece
-    text = tokenizer.decode([token]) if decoder is None else decoder.decode(["a", piece])[1:]  # alone, it may lose its space
-    return piece if not text or _UNFINISHED in text else text

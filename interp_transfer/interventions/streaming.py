@@ -29,7 +29,7 @@ from interp_transfer.interventions.transforms import Running
 from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.exclusive import exclusive
 from interp_transfer.models.hooked_model import HookedModel, device_of, huggingface_model
-from interp_transfer.models.tokens import tokenize, tokenizer_of
+from interp_transfer.models.tokens import UNFINISHED, tokenize, tokenizer_of
 from interp_transfer.prompts.chats import PromptLike
 
 PIECE_TOKENS = 64
@@ -37,9 +37,6 @@ PIECE_TOKENS = 64
 
 CONTEXT_TOKENS = 16
 """Settled tokens that are decoded again before new ones, because some tokenizers write a token differently at the beginning."""
-
-UNFINISHED = "\ufffd"
-"""What a tokenizer decodes an incomplete character to."""
 
 
 @dataclass

@@ -13,6 +13,8 @@ from interp_transfer.models.hooked_model import HookedModel, check_model, contex
 from interp_transfer.models.identity import registered_tokenizer, tokenizer_hash
 from interp_transfer.prompts.chats import Chat, PromptLike, as_prompt
 
+UNFINISHED = "\ufffd"
+"""What a tokenizer decodes an incomplete character to."""
 CHATS_REMEMBERED = 1 << 16
 """Number of chats that positions in chats can look up, see ``chat_of``; those of the last call in any case."""
 
@@ -151,3 +153,14 @@ def own_tokens(rows: Sequence[Sequence[int]], tokenizer: Any) -> list[slice]:
         appended = len(after) if after and row[-len(after) :] == after else 0
         slices.append(slice(start, len(row) - appended))
     return slices
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """A token as it reads in the middle of a text; the vocabulary's own spelling of one that is part of a character."""
+    piece = str(tokenizer.convert_ids_to_tokens(token))
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    decoder = getattr(backend, "decoder", None)
+    if token in tokenizer.all_special_ids:
+        return piece
+    text = tokenizer.decode([token]) if decoder is None else decoder.decode(["a", piece])[1:]  # alone, it may lose its space
+    return piece if not text or UNFINISHED in text else text

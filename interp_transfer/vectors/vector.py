@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import Positions
 from interp_transfer.escape import visible, without_surrogates
 from interp_transfer.interventions.intervention import Intervention, ablate, add, clamp
@@ -23,7 +24,10 @@ from interp_transfer.io import named_errors, parse_json, read_tensors, typed, wr
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site, join_sites
+from interp_transfer.models.tokens import token_text, tokenizer_of
 from interp_transfer.names import quoted
+from interp_transfer.plots.tokens import ColouredTokens
+from interp_transfer.prompts.chats import PromptLike
 
 FORMAT = "interp_transfer.vector/1"
 
@@ -150,6 +154,20 @@ class SteeringVector:
             raise ValueError(f"a vector of {self.direction.shape[0]} numbers does not fit d_model {model.cfg.d_model}")
         new = identity(model)
         return replace(self, model=new, history=(*self.history, f"rebound from {self.model} to {new}"))
+
+    def plot(self, model: HookedModel, texts: Sequence[PromptLike]) -> ColouredTokens:
+        """Colour the tokens of texts or chats by the activation's component along the vector, in units of the activation.
+
+        Raises:
+            ValueError: for another model than the vector's.
+        """
+        check_same(identity(model), self.model, "the model and the vector are")
+        acts = capture(model, texts, self.site, progress=False)
+        along = acts[self.site].float() @ (self.direction.float() / self.norm)
+        tokenizer = tokenizer_of(model)
+        rows = [(acts.text_index == k).nonzero()[:, 0] for k in range(len(texts))]
+        tokens = [[token_text(tokenizer, int(acts.token[i])) for i in row] for row in rows]
+        return ColouredTokens(tokens, [along[row].tolist() for row in rows], f"along the vector at {self.site}")
 
     def __repr__(self) -> str:
         if isinstance(self.evidence, Reference):

@@ -9,12 +9,12 @@ import torch
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.features import cards as module
-from interp_transfer.features.cards import feature_cards, shown_texts, token_text, with_completions
+from interp_transfer.features.cards import feature_cards, shown_texts, with_completions
 from interp_transfer.features.sae import Sae
 from interp_transfer.features.train import Recipe, train_sae
 from interp_transfer.interventions.generation import generate
 from interp_transfer.interventions.intervention import add
-from interp_transfer.models.tokens import tokenizer_of
+from interp_transfer.models.tokens import token_text, tokenizer_of
 from interp_transfer.models.unembedding import direct_logits
 
 SITE = "blocks.3.hook_resid_pre"

@@ -227,3 +227,16 @@ def test_tensors_that_do_not_belong_together_are_refused(direction: Any, rows: A
     }
     with pytest.raises(ValueError, match="not a direction and rows of the same width"):
         SteeringVector.load(stored(tmp_path / "v.safetensors", tensors))
+
+
+def test_the_plot_colours_tokens_by_the_component_along_the_vector(wrapped: Callable[[str], Any]) -> None:
+    model, site = wrapped("qwen2"), "blocks.1.hook_resid_pre"
+    texts = ["a good day", "x"]
+    vector = it.extract(model, [("a good day", "a bad day")], site, progress=False) * 2.5
+    shown = vector.plot(model, texts)
+    acts = it.capture(model, texts, site, progress=False)
+    expected = acts[site] @ vector.normalized().direction
+    assert [value for row in shown.values for value in row] == pytest.approx(expected.tolist(), rel=1e-5, abs=1e-6)
+    assert ["".join(row) for row in shown.texts] == texts
+    with pytest.raises(ValueError, match="the model and the vector are of two models"):
+        vector.plot(wrapped("llama"), texts)
