@@ -68,19 +68,33 @@ def test_a_browser_searches_sorts_and_filters(tmp_path: Path, visit: Callable[..
     has_text(page, "#rows tr:not([hidden]) th", "7")
     page.fill("#search", "strength 2 of 3")
     has_text(page, "#count", "0 of 12 features")
+    assert page.is_visible("#none")
+    page.click("#clear")
+    assert page.inner_text("#count") == "12 features" and not page.is_visible("#none")
+    page.focus("#rows a")
+    page.keyboard.press("/")
+    page.keyboard.type("strength 2 of 3")
+    has_text(page, "#count", "0 of 12 features")
     page.select_option("#where", "everything")
     assert rows(page) == [3]
     page.fill("#search", "")
     has_text(page, "#count", "12 features")
 
+    assert page.locator("thead th:visible").count() == 4
+    page.click("#columns")
     page.get_by_role("button", name="difference").click()
     order = sorted(range(12), key=lambda k: (-facts(12)[k]["difference"], k))
     assert rows(page) == order
     assert page.locator("th[aria-sort=descending]").inner_text().startswith("difference")
     page.get_by_role("button", name="difference").click()
     assert page.locator("th[aria-sort=ascending]").count() == 1 and rows(page)[-1] == order[0]
+    page.click("#columns")
     page.select_option("#sort", label="success")
     assert rows(page) == sorted(range(12), key=lambda k: (-float(facts(12)[k]["success"].split()[0]), k))
+    assert page.locator("thead th:visible").count() == 4 + len(facts(12)[0])  # what it is sorted by is shown
+    assert page.locator("#sort option:checked").inner_text() == "success \u25be"
+    page.select_option("#sort", label="as listed")
+    assert rows(page) == list(range(12)) and page.locator("th[aria-sort]").count() == 0
 
     page.check("#twin")
     assert sorted(rows(page)) == list(range(6))

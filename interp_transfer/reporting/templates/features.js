@@ -34,14 +34,22 @@ const key = (value) => {
   return Number.isNaN(first) ? value.toLowerCase() : first;
 };
 const numeric = TAKE.map((take) => rows.every((r) => typeof (key(take(r)) ?? 0) === "number"));
+const MEANINGS = ["number of the feature in its SAE", "share of tokens on which it fires", "mean activation where it fires",
+  "tokens at which it is highest"];
 const heads = NAMES.map((name, k) => {
-  const button = el("button", {type: "button", title: "sort by " + name}, name);
-  const head = el("th", {scope: "col", class: numeric[k] ? "num" : ""}, button);
+  const button = el("button", {type: "button", title: (MEANINGS[k] ? MEANINGS[k] + "; " : "") + "sort by " + name}, name);
+  const head = el("th", {scope: "col", class: (numeric[k] ? "num" : "") + (k < MEANINGS.length ? "" : " fact")}, button);
   button.addEventListener("click", () => sortBy(k));
   return head;
 });
 find("heads").append(...heads);
+find("sort").append(el("option", {value: -1}, "as listed"));
 NAMES.forEach((name, k) => find("sort").append(el("option", {value: k}, name)));
+const listed = [...rows];
+const list = body.closest(".list");
+find("columns").hidden = !columns.length;
+const showAll = (all) => find("columns").setAttribute("aria-pressed", list.classList.toggle("all", all));
+find("columns").addEventListener("click", () => showAll());
 for (const row of rows) {
   const link = el("a", {href: "#feature-" + row.index, "aria-label": "feature " + row.index}, String(row.index));
   row.node = el("tr", {}, el("th", {scope: "row", class: "num"}, link),
@@ -56,6 +64,7 @@ const visibleRows = () => rows.filter((row) => !row.node.hidden);
 function sortBy(k, down) {
   state.down = down ?? (state.sort === k ? !state.down : numeric[k] && k !== 0);
   state.sort = k;
+  if (k >= MEANINGS.length) showAll(true);
   const sign = state.down ? -1 : 1;
   const value = (row) => key(TAKE[k](row));
   rows.sort((one, two) => {
@@ -64,12 +73,18 @@ function sortBy(k, down) {
     const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
     return sign * order || one.index - two.index;
   });
-  heads.forEach((head, at) => {
-    head.ariaSort = at === k ? (state.down ? "descending" : "ascending") : null;
-    head.firstChild.textContent = NAMES[at] + (at === k ? (state.down ? " \u25be" : " \u25b4") : "");
-  });
-  find("sort").value = k;
+  mark();
   body.append(...rows.map((row) => row.node));
+}
+// The heads and the menu say how the list is sorted.
+function mark() {
+  const sign = state.down ? " \u25be" : " \u25b4";
+  heads.forEach((head, at) => {
+    head.ariaSort = at === state.sort ? (state.down ? "descending" : "ascending") : null;
+    head.firstChild.textContent = NAMES[at] + (at === state.sort ? sign : "");
+    find("sort").options[at + 1].textContent = NAMES[at] + (at === state.sort ? sign : "");
+  });
+  find("sort").value = state.sort ?? -1;
 }
 let everything = null;
 // All that a card says; put together when it is first searched.
@@ -97,6 +112,7 @@ function filter() {
     row.node.hidden = !(hit && row.fires >= least && (!twin || row.twin) && (!completions || row.completions));
   }
   const left = visibleRows().length;
+  find("none").hidden = left > 0;
   find("count").textContent = left === rows.length ? `${left} features` : `${left} of ${rows.length} features`;
   steps();
 }
@@ -104,7 +120,25 @@ let waiting = 0;
 const soon = () => { clearTimeout(waiting); waiting = setTimeout(filter, 80); };
 for (const id of ["search", "least"]) find(id).addEventListener("input", soon);
 for (const id of ["where", "twin", "completions"]) find(id)?.addEventListener("change", filter);
-find("sort").addEventListener("change", (event) => sortBy(Number(event.target.value)));
+find("sort").addEventListener("change", (event) => {
+  const k = Number(event.target.value);
+  if (k >= 0) return sortBy(k);
+  state.sort = null;
+  rows.splice(0, rows.length, ...listed);
+  body.append(...rows.map((row) => row.node));
+  return mark();
+});
+find("clear").addEventListener("click", () => {
+  find("tools").reset();
+  find("sort").value = state.sort ?? -1;
+  filter();
+  find("search").focus();
+});
+addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
+  event.preventDefault();
+  find("search").focus();
+});
 find("tools").addEventListener("submit", (event) => { event.preventDefault(); filter(); visibleRows()[0]?.link.focus(); });
 body.addEventListener("keydown", (event) => {
   const shown = visibleRows(), at = shown.findIndex((row) => row.link === document.activeElement);
@@ -222,7 +256,7 @@ function choose(index) {
   row.node.classList.add("this");
   row.link.setAttribute("aria-current", "true");
   if (row.node.getClientRects().length) {
-    const list = body.closest(".list"), box = row.node.getBoundingClientRect(), frame = list.getBoundingClientRect();
+    const box = row.node.getBoundingClientRect(), frame = list.getBoundingClientRect();
     const top = frame.top + heads[0].offsetHeight;
     if (box.top < top) list.scrollTop -= top - box.top;
     else if (box.bottom > frame.bottom) list.scrollTop += box.bottom - frame.bottom;
