@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from interp_transfer.io import atomic_write, locked_folder, tensors_digest, write_json, write_tensors
+from interp_transfer.io import atomic_write, locked_folder, parse_json, tensors_digest, write_json, write_tensors
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.safetensors"])
@@ -56,3 +56,10 @@ def test_a_digest_covers_names_types_and_shapes() -> None:
     others = [{"a": row.reshape(2, 3), "b": row}, {"a": row.view(torch.int32), "b": row}, {"a": row, "c": row}, {"a": row}]
     assert tensors_digest(dict(reversed(same.items()))) == tensors_digest(same)
     assert all(tensors_digest(other) != tensors_digest(same) for other in others)
+
+
+@pytest.mark.parametrize("text", [str(2**63), str(-(2**63)), f"[{10**400}]", "NaN", '{"a": -Infinity}', '"\\ud800"'])
+def test_json_of_a_file_holds_numbers_and_text_that_can_be_used(text: str) -> None:
+    with pytest.raises(ValueError, match="is beyond 64 bits|is not a number|surrogates not allowed"):
+        parse_json(text)
+    assert parse_json(f'[{2**63 - 1}, 1e3, "\\ud83d\\ude00"]') == [2**63 - 1, 1000.0, "\U0001f600"]
