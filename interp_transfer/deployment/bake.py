@@ -7,7 +7,8 @@ alone, for the unchanged model. Before the folder gets its name it is loaded by 
 those of the model under the interventions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -50,7 +51,8 @@ class Baked:
         folder: the folder.
         form: "weights" for a whole checkpoint, or "adapter" for an adapter of peft, which needs its base.
         architecture: class of transformers that loads it.
-        difference: largest difference of its logits from those under the interventions, as a share of their size, over texts.
+        difference: largest difference of its logits from those under the interventions, as a share of their size, over texts;
+            in 16 bits, if it is large, with both computed in float32.
         bound: difference that rounding in the model's dtype explains, and up to which a folder is written.
         dtype: dtype of the weights.
     """
@@ -101,8 +103,10 @@ def bake(model: HookedModel, interventions: Intervention | Iterable[Intervention
         architecture = hf.config.architectures[0] if form == "adapter" else type(whole).__name__
         del whole
         tokenizer_of(model).save_pretrained(part)
-        difference = _difference(model, part, expected)
-        bound = tolerance(model)
+        bound, difference = tolerance(model), _difference(model, part, expected)
+        if not difference <= bound and hf.dtype in (torch.float16, torch.bfloat16):
+            with _in_float32(hf):  # of both, so that the rounding of the new weights is what is left of 16 bits
+                difference = _difference(model, part, _logits(model, steps))
         if not difference <= bound:
             raise ValueError(
                 f"{identity(model)} cannot be baked exactly: the logits of the baked model differ from the intervention's by "
@@ -131,6 +135,19 @@ def _checked(model: HookedModel) -> Any:
     if hasattr(hf.config, "auto_map"):
         raise ValueError(f"{type(hf).__name__} is code that came with the checkpoint, which plain transformers does not have")
     return hf
+
+
+@contextmanager
+def _in_float32(hf: Any) -> Iterator[None]:
+    """Let a model compute in float32 with the weights that it has, and put them back as they were."""
+    kept = [(tensor, tensor.data) for tensor in (*hf.parameters(), *hf.buffers()) if tensor.is_floating_point()]
+    try:
+        for tensor, own in kept:
+            tensor.data = own.float()
+        yield
+    finally:
+        for tensor, own in kept:
+            tensor.data = own
 
 
 @torch.no_grad()

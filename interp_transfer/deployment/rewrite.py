@@ -17,6 +17,7 @@ from interp_transfer.deployment.writes import Write, arrivals, multiple, writes_
 from interp_transfer.models.adapters import quiet_peft, require_peft, save_adapter
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 from interp_transfer.models.sites import layer_of
+from interp_transfer.names import first_line
 
 Options = list[tuple[Write, float]]
 """Weights whose bias could hold an addition, and how many times the bias arrives at the site."""
@@ -107,6 +108,8 @@ def _without(tensor: Tensor, unit: Float[Tensor, " d_model"], last: bool) -> Ten
     """A weight or bias without what it writes along a unit direction, on its last axis or the one before."""
     wide = _wide(tensor)
     unit = unit.to(wide)
+    if tensor.ndim > 1 and tensor.shape[-1] != tensor.shape[-2]:  # some experts' weights are the other way round
+        last = tensor.shape[-1] == len(unit)
     if last:
         return (wide - (wide @ unit)[..., None] * unit).to(tensor.dtype)
     return (wide - unit[:, None] * (unit @ wide)[..., None, :]).to(tensor.dtype)
@@ -152,8 +155,14 @@ def save_biases(plain: Any, biases: Mapping[str, Tensor], base: str, folder: Pat
     if not base:
         raise ValueError("the model is an object without a folder, which an adapter needs for its base: load it by name")
     config = peft.LoraConfig(r=1, lora_alpha=1, target_modules=list(biases), lora_bias=True, task_type="CAUSAL_LM")
-    with quiet_peft():
-        adapted = peft.get_peft_model(plain, config)
+    try:
+        with quiet_peft():
+            adapted = peft.get_peft_model(plain, config)
+    except ValueError as error:  # it takes every "down_proj" of some models with experts for theirs, and gives those no biases
+        raise ValueError(
+            f"{type(plain).__name__} has no place for the bias, and peft gives {', '.join(biases)} none ({first_line(error)}): "
+            "add the vector at hook_attn_out, or steer with hooks"
+        ) from error
     for path, bias in biases.items():
         layer = plain.get_submodule(path)
         for matrix in (layer.lora_A["default"].weight, layer.lora_B["default"].weight):

@@ -25,6 +25,7 @@ PROMPTS = ("the cat sat on a mat, far", "a dog: 12")
 NEW = 12
 CHANGES = ("ablation", "blocks.0.hook_resid_pre", "blocks.2.hook_resid_pre", "blocks.1.hook_attn_out", "blocks.1.hook_mlp_out")
 NORM, EXPERTS, SITE, DIFFERS = "a norm", "experts write before it", "site", "differ from the intervention's by"
+NO_BIAS = "peft gives .* none"
 OWN, LLAMA, ADAPTER = "own class", "LlamaForCausalLM", "adapter"
 
 EXPECTED: dict[str, tuple[str, ...]] = {
@@ -59,6 +60,26 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "hunyuan_v1_dense": (SITE, OWN, ADAPTER, SITE, ADAPTER),
     "cohere": (SITE, OWN, ADAPTER, SITE, ADAPTER),
     "deepseek_v2": (SITE, OWN, OWN, SITE, OWN),
+    "llama4_text": (OWN, OWN, ADAPTER, OWN, ADAPTER),
+    "ministral3": (OWN, OWN, ADAPTER, ADAPTER, ADAPTER),
+    "qwen3_5_text": (SITE, OWN, ADAPTER, SITE, ADAPTER),
+    "qwen3_5_moe_text": (SITE, OWN, EXPERTS, SITE, EXPERTS),
+    "olmo": (OWN, OWN, ADAPTER, OWN, ADAPTER),
+    "olmo_hybrid": ("is not known here", OWN, ADAPTER, NORM, ADAPTER),
+    "olmoe": (OWN, OWN, EXPERTS, OWN, EXPERTS),
+    "granitemoe": (OWN, OWN, EXPERTS, OWN, EXPERTS),
+    "glm4_moe": (OWN, OWN, NO_BIAS, ADAPTER, NO_BIAS),
+    "cohere2": (SITE, OWN, ADAPTER, SITE, ADAPTER),
+    "deepseek_v3": (SITE, OWN, NO_BIAS, SITE, NO_BIAS),
+    "ernie4_5": (OWN, OWN, OWN, OWN, OWN),
+    "exaone4": (NORM, OWN, NORM, NORM, NORM),
+    "seed_oss": (OWN, OWN, OWN, OWN, OWN),
+    "minimax_m2": (OWN, OWN, EXPERTS, ADAPTER, EXPERTS),
+    "nemotron": (OWN, OWN, OWN, OWN, OWN),
+    "nemotron_h": (SITE, OWN, NORM, SITE, SITE),
+    "lfm2": (OWN, OWN, ADAPTER, ADAPTER, ADAPTER),
+    "apertus": (OWN, OWN, ADAPTER, OWN, ADAPTER),
+    "stablelm": (SITE, OWN, ADAPTER, SITE, ADAPTER),
 }
 """For each of ``CHANGES``: what is written, or words of the refusal."""
 AT_ONCE = ("llama", "qwen2", "qwen3", "gemma", "gpt2", "gpt_neox", "gpt_oss", "gemma2")
@@ -197,6 +218,23 @@ def test_one_vector_in_every_block(wrapped: Any, tmp_path: Path) -> None:
     steer = it.Intervention("blocks.*.hook_resid_pre", Add(vector(model).direction, 0.2), model=it.identity(model))
     it.bake(model, steer, tmp_path / "out")
     assert same_tokens(model, tmp_path / "out", steer)
+
+
+def test_where_rounding_is_large_both_are_compared_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = it.load_model(make_checkpoint(tmp_path / "base", "llama", dtype=torch.bfloat16), device="cpu")
+    hf, dtypes, measure = model.original_model, [], bake_module._difference  # pyright: ignore[reportAttributeAccessIssue]
+    before = {name: (tensor.data_ptr(), tensor.dtype) for name, tensor in hf.state_dict().items()}
+
+    def difference(*args: Any) -> float:
+        dtypes.append(hf.dtype)
+        return measure(*args) if len(dtypes) > 1 else 0.1
+
+    monkeypatch.setattr(bake_module, "_difference", difference)
+    vector = it.SteeringVector(torch.arange(16.0) / 8, "blocks.2.hook_resid_pre", it.identity(model))
+    baked = it.bake(model, vector.ablate(everywhere=True), tmp_path / "out")
+    assert dtypes == [torch.bfloat16, torch.float32] and baked.difference < 0.02
+    assert {name: (tensor.data_ptr(), tensor.dtype) for name, tensor in hf.state_dict().items()} == before
+    assert {w.dtype for w in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt2"])

@@ -60,3 +60,13 @@ def test_plain_transformers_gives_the_steered_tokens(tmp_path: Path, name: str, 
     with torch.no_grad():
         out = plain.generate(**inputs, max_new_tokens=NEW, do_sample=False)[:, inputs["input_ids"].shape[1] :]
     assert tokenizer.batch_decode(out, skip_special_tokens=True) == expected
+
+
+def test_rounding_in_bfloat16_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    if not source_of("smollm2-135m-instruct").folder.is_dir():
+        pytest.skip("smollm2-135m-instruct is not in the cache: interp-transfer models get smollm2-135m-instruct")
+    model: Any = it.load_model("smollm2-135m-instruct", dtype="bfloat16", device="cpu")
+    pairs = [(f"In {place} it is sunny and hot today.", f"In {place} it is cold and snowy today.") for place in PLACES]
+    vector = it.extract(model, pairs, "blocks.15.hook_resid_pre", progress=False)
+    assert it.bake(model, vector.ablate(everywhere=True), tmp_path / "out").difference < 0.03
+    assert model.original_model.dtype == torch.bfloat16
