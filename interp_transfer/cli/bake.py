@@ -34,10 +34,8 @@ def bake(
         raise ValueError("--ablate removes a direction as a whole: leave --strength out")
     fresh_folder(out)
     hooked, loaded = model_and_vectors(vectors, model, dtype=dtype, device=device)
-    steps = [
-        vector.ablate(everywhere=True) if ablate else vector.add(stored_strength(file) if strength is None else strength)
-        for file, vector in loaded.items()
-    ]
+    chosen = [(loaded[str(file)], stored_strength(file) if strength is None else strength) for file in vectors]
+    steps = [vector.ablate(everywhere=True) if ablate else vector.add(times) for vector, times in chosen]
     result = write(hooked, steps, out)
     kind = "a whole checkpoint" if result.form == "weights" else "an adapter of peft, which needs its base"
     facts = {"form": result.form, "architecture": result.architecture, "dtype": result.dtype}

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.activations.positions import describe
 from interp_transfer.escape import visible
 from interp_transfer.evaluation.judges.named import as_judge, name_of
 from interp_transfer.evaluation.judges.rules import Judge
@@ -93,6 +92,8 @@ class Task:
     instruction: str = ""
 
     def __repr__(self) -> str:
+        from interp_transfer.activations.positions import describe  # imports torch, which the name of a task does not need
+
         judged: Any = getattr(self.judge, "__self__", self.judge)  # a method's repr has its object's, whole
         judge = getattr(judged, "__name__", type(judged).__name__)
         about = f"{self.description[:DESCRIBED]}..." if len(self.description) > DESCRIBED else self.description
