@@ -75,6 +75,7 @@ def test_a_server_is_started_and_ends_at_ctrl_c(checkpoints: tuple[Path, Path], 
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what is started in the background ignores it
     )
     answer: dict = {}
     try:
