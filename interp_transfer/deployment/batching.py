@@ -149,7 +149,8 @@ class _Group:
 
     @property
     def cost(self) -> int:
-        return len(self.rows) * max(row.length for row in self.rows)
+        # A group that has ended is empty until the round is over, while others look whether a request fits in.
+        return len(self.rows) * max((row.length for row in self.rows), default=0)
 
 
 @dataclass(eq=False)

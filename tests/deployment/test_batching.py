@@ -218,3 +218,7 @@ def test_caches_that_cannot_be_cut(model: Any, batcher: Batcher, monkeypatch: py
     answers = together(*(collected(batcher, *one) for one in asked))
     for (prompt, strength, new), pieces in zip(asked, answers, strict=True):
         assert text(pieces) == it.generate(model, [prompt], vector(model).add(strength), max_new_tokens=new, progress=False)[0]
+
+
+def test_a_group_that_has_ended_costs_nothing() -> None:
+    assert batching._Group([]).cost == 0
