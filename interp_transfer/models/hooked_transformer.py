@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from interp_transfer.models.load import keep_tokenizer
+from interp_transfer.models.load import wrapper_tokenizer
 
 Shape = dict[str, Any]
 
@@ -55,9 +55,9 @@ def as_hooked_transformer(hf: Any, tokenizer: Any, dtype: torch.dtype) -> Any:
         init_weights=False,
         **shape(hf.config),
     )
-    with warnings.catch_warnings(), keep_tokenizer(tokenizer):
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
-        model = HookedTransformer(cfg, tokenizer, move_to_device=False)
+        model = HookedTransformer(cfg, wrapper_tokenizer(tokenizer), move_to_device=False)
     with torch.no_grad():
         weights = getattr(weight_conversions, convert)(hf, cfg)
     model.load_and_process_state_dict(

@@ -6,8 +6,8 @@ vector and mapper. A model that the user wrapped, bridge or ``HookedTransformer`
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -150,16 +150,11 @@ def _wrap_object(model: Any, tokenizer: Any) -> HookedModel:
     return wrapped
 
 
-@contextmanager
-def keep_tokenizer(tokenizer: Any) -> Iterator[None]:
-    """Keep transformer-lens from reloading a tokenizer, which it does unless the tokenizer declares that it adds a BOS."""
-    kept = dict(tokenizer.init_kwargs)
-    tokenizer.init_kwargs.update({"name_or_path": kept.get("name_or_path", ""), "add_bos_token": True})
-    try:
-        yield
-    finally:
-        tokenizer.init_kwargs.clear()
-        tokenizer.init_kwargs.update(kept)
+def wrapper_tokenizer(tokenizer: Any) -> Any:
+    """A copy for transformer-lens, which gives it a BOS; not reloaded, since it declares that it adds one."""
+    copy = deepcopy(tokenizer)
+    copy.init_kwargs.update({"name_or_path": copy.init_kwargs.get("name_or_path", ""), "add_bos_token": True})
+    return copy
 
 
 def _checked_dtype(dtype: str | torch.dtype, device: str | torch.device | None) -> torch.dtype:
@@ -201,10 +196,14 @@ def _wrap(hf: Any, tokenizer: Any, name: str, dtype: torch.dtype) -> tuple[Hooke
     with named_errors(repr(name)):
         calls = block_calls(hf, tokenizer)
     try:
-        with keep_tokenizer(tokenizer):
-            bridge = build_bridge_from_module(
-                hf, architecture, hf_config=hf.config, tokenizer=tokenizer, dtype=dtype, model_name=Path(name).name
-            )
+        bridge = build_bridge_from_module(
+            hf,
+            architecture,
+            hf_config=hf.config,
+            tokenizer=wrapper_tokenizer(tokenizer),
+            dtype=dtype,
+            model_name=Path(name).name,
+        )
     except (ValueError, KeyError, NotImplementedError) as error:
         raise ValueError(
             f"transformer-lens cannot wrap the architecture {architecture!r} of {name!r}: {first_line(error)}: {LOADABLE}"

@@ -5,6 +5,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -174,13 +175,16 @@ def test_texts_become_what_the_checkpoints_own_tokenizer_makes(
         tokenize(model, ["x", ""])
 
 
-def test_a_tokenizer_made_in_memory_stays_as_it_is(folder: Callable[[str], Path]) -> None:
-    tokenizer = byte_tokenizer(bos=True)
+@pytest.mark.parametrize("bos", [False, True])
+def test_a_tokenizer_made_in_memory_stays_as_it_is(bos: bool, folder: Callable[[str], Path]) -> None:
+    tokenizer = deepcopy(byte_tokenizer(bos))
     tokenizer.init_kwargs.pop("add_bos_token", None)
-    kept = dict(tokenizer.init_kwargs)
+    kept, specials, side = dict(tokenizer.init_kwargs), tokenizer.special_tokens_map, tokenizer.padding_side
     model = it.load_model(str(folder("llama")), tokenizer=tokenizer)
-    assert tokenizer_of(model) is tokenizer and model.tokenizer is tokenizer and tokenizer.init_kwargs == kept
-    assert tokenize(model, ["the"])[0][0] == tokenizer.bos_token_id
+    assert tokenizer_of(model) is tokenizer and tokenizer.init_kwargs == kept
+    assert tokenizer.special_tokens_map == specials and tokenizer.padding_side == side
+    assert model.tokenizer.bos_token == ("<|begin|>" if bos else "<|end|>"), "transformer-lens' own calls need one"
+    assert (tokenize(model, ["the"])[0][0] == tokenizer.bos_token_id) == bos
 
 
 def test_a_missing_pad_token_is_made_up_for(tmp_path: Path) -> None:
