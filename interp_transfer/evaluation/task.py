@@ -14,6 +14,7 @@ from interp_transfer.escape import visible
 from interp_transfer.evaluation.judges.named import as_judge, name_of
 from interp_transfer.evaluation.judges.rules import Judge
 from interp_transfer.names import misplaced
+from interp_transfer.plots.cards import card, columns
 from interp_transfer.prompts.chats import Prompt, as_prompt, as_user_message, with_answer
 from interp_transfer.prompts.contrast import ContrastPair, Pairs, check_split, sides
 from interp_transfer.prompts.jsonl import read_jsonl
@@ -23,6 +24,8 @@ BUDGET = 0.01
 
 DESCRIBED = 200
 """Characters of the description in a task's ``repr``."""
+PAIRS_SHOWN = 3
+"""Pairs of the contrast that a task draws in a notebook."""
 
 _SHARES = (("train", 0.7), ("validation", 0.85), ("test", 1.0))  # cumulative
 
@@ -101,6 +104,10 @@ class Task:
             f"Task({self.name}: {about}\n  judge {judge}, vector read at {describe(self.read)}, applied at "
             f"{describe(self.positions)}, {self.max_new_tokens} new tokens, budget {self.budget:g} nats per token)"
         )
+
+    def _repr_html_(self) -> str:
+        rows = [(str(pair.positive), str(pair.negative)) for pair in self.contrast("train")[:PAIRS_SHOWN]]
+        return card(repr(self), columns(("positive", "negative"), rows))
 
     @classmethod
     def from_pairs(

@@ -16,8 +16,9 @@ from interp_transfer.escape import visible
 from interp_transfer.interventions.transforms import Ablate, Add, Clamp, Running, Strength, Transform, When
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import ModelIdentity, identity, wrapper_check
-from interp_transfer.models.sites import RESIDUAL_WRITES
+from interp_transfer.models.sites import BLOCK, RESIDUAL_WRITES
 from interp_transfer.names import misplaced
+from interp_transfer.plots.cards import blocks, card
 
 LEFT_AT_MOST = 0.01
 """Share of a direction that ablation everywhere may leave, by rounding in 16 bits."""
@@ -92,6 +93,11 @@ class Intervention:
         site = self.site if isinstance(self.site, str) else " + ".join(self.site)
         of = "" if self.model is None else f", for {self.model.name}"
         return visible(f"Intervention({transform} at {site}, positions {describe(self.positions)}{of})")
+
+    def _repr_html_(self) -> str:
+        found = [BLOCK.match(site) for site in ((self.site,) if isinstance(self.site, str) else self.site)]
+        marked = [int(each[1]) for each in found if each is not None and each[1] != "*"]
+        return card(repr(self), blocks(max(marked) + 1, marked, more=True) if marked else "")
 
     def __str__(self) -> str:
         site = self.site if isinstance(self.site, str) else " + ".join(self.site)

@@ -38,6 +38,7 @@ from interp_transfer.mapping.move import DEFAULT_MODE, DEFAULT_NORM, MODES, NORM
 from interp_transfer.mapping.networks import make_core
 from interp_transfer.models.identity import ModelIdentity, Space
 from interp_transfer.names import find, misplaced
+from interp_transfer.plots.cards import card, shares
 from interp_transfer.plots.transfer import transfer_picture
 from interp_transfer.vectors.planes import transfer_planes
 from interp_transfer.vectors.vector import SteeringVector, check_same
@@ -181,6 +182,9 @@ class Mapper(
             f"{self.target.model.name} {self.target.site} ({self.target.d}), fvu {self.card.fvu:.3f}, "
             f"cosine {self.card.cosine:.3f}, norm ratio {self.card.norm_ratio:.3f}, {self.card.parameters} parameters"
         )
+
+    def _repr_html_(self) -> str:
+        return card(repr(self), shares({"variance explained": (1 - self.card.fvu, 1.0)}))
 
     def save(self, folder: str | Path) -> Path:
         """Write ``mapper.safetensors``, ``mapper.json`` and the model card ``README.md``; return the folder.

@@ -16,6 +16,7 @@ from interp_transfer.activations.align import AlignmentReport
 from interp_transfer.mapping.row_blocks import CollectedPart, MemoryPart
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.models.sites import join_sites
+from interp_transfer.plots.cards import card, shares
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,6 +75,10 @@ class PairedActivations:
             f"PairedActivations({len(self)} rows, {self.source_model.name} -> {self.target_model.name}, {sites}, "
             f"{self.alignment.strategy} {self.alignment.coverage:.1%}{left_out}{control}{self._where()})"
         )
+
+    def _repr_html_(self) -> str:
+        whole = {"target tokens paired": (self.alignment.pairs, self.alignment.target_tokens)}
+        return card(repr(self), shares({**whole, **self.alignment.by_role}))
 
     def shuffled(self, seed: int = 0, *, within_text: bool = False) -> "PairedActivations":
         """Return the control of every mapper: the same rows on both sides, partners exchanged at random.

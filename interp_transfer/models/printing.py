@@ -8,6 +8,7 @@ from interp_transfer.models.chat_templates import has_chat_template
 from interp_transfer.models.hooked_model import HookedModel, context_length, device_of, huggingface_model, parameter_count
 from interp_transfer.models.identity import identity
 from interp_transfer.models.tokens import tokenizer_of
+from interp_transfer.plots.cards import blocks, card
 
 
 def describe_model(model: HookedModel) -> str:
@@ -26,6 +27,11 @@ def describe_model(model: HookedModel) -> str:
     )
 
 
+def draw_model(model: HookedModel) -> str:
+    """Return the description and the blocks as HTML, for notebooks."""
+    return card(describe_model(model), blocks(model.cfg.n_layers))
+
+
 def print_short(model: Any) -> Any:
     """Have a model print itself by ``describe_model``; it stays an instance of its class. Return it."""
     model.__class__ = _short(type(model))
@@ -34,5 +40,6 @@ def print_short(model: Any) -> Any:
 
 @cache
 def _short(kind: type) -> type:
-    """A subclass with another ``repr`` alone, under the same name."""
-    return type(kind.__name__, (kind,), {"__module__": kind.__module__, "__repr__": describe_model})
+    """A subclass that prints and draws itself otherwise, under the same name."""
+    own = {"__module__": kind.__module__, "__repr__": describe_model, "_repr_html_": draw_model}
+    return type(kind.__name__, (kind,), own)

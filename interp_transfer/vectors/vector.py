@@ -26,6 +26,7 @@ from interp_transfer.models.identity import ModelIdentity, identity
 from interp_transfer.models.sites import check_site, join_sites
 from interp_transfer.models.tokens import token_text, tokenizer_of
 from interp_transfer.names import quoted
+from interp_transfer.plots.cards import card, histogram
 from interp_transfer.plots.tokens import ColouredTokens
 from interp_transfer.prompts.chats import PromptLike
 
@@ -178,6 +179,13 @@ class SteeringVector:
             f"SteeringVector({self.method} at {self.site} of {self.model}, d {self.direction.shape[0]}, "
             f"norm {self.norm:.3g}, evidence {evidence})"
         )
+
+    def _repr_html_(self) -> str:
+        if isinstance(self.evidence, Reference) or not self.evidence or not self.norm:
+            return card(repr(self), histogram({"components": self.direction.float().tolist()}))
+        unit, first = self.direction.float() / self.norm, self.evidence[0]
+        along = {side: (getattr(first, side).float() @ unit).tolist() for side in ("positive", "negative")}
+        return card(f"{self!r}\nEvidence along the vector, in units of the activation:", histogram(along))
 
     def save(self, path: str | Path, **extra: str | float) -> Path:
         """Write a safetensors file: tensor ``direction``, tensors of the evidence, everything else in the metadata.
