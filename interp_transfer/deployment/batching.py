@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp_transfer.interventions.generation import check_room, end_tokens, has_plain_cache
+from interp_transfer.interventions.generation import check_room, end_tokens
 from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.interventions.read_ahead import has_plain_cache
 from interp_transfer.interventions.streaming import Sampling, TextPieces, TokenStream
 from interp_transfer.models.hooked_model import HookedModel, context_length, huggingface_model
 from interp_transfer.models.tokens import tokenize, tokenizer_of

@@ -1,8 +1,7 @@
 """Generate completions under interventions, in batches of similar length.
 
 Completions are those of transformers' ``generate``, computed faster in three ways that change no token: wrappers without hooks
-are bypassed; prompts that occur several times in a batch are read once, as far as interventions leave them unchanged (all but
-the last token, or the blocks before the first site); and a batch drops the rows that have ended.
+are bypassed; what the prompts of a batch share is read once (``read_ahead``); and a batch drops the rows that have ended.
 """
 
 import inspect
@@ -17,12 +16,11 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import out_of_memory, pad, pad_token
 from interp_transfer.activations.finite import all_finite
-from interp_transfer.activations.positions import Substring, from_last
+from interp_transfer.activations.positions import Substring
 from interp_transfer.interventions.hooks import TokensRead, attached, in_use
 from interp_transfer.interventions.intervention import Intervention, check_intervention
-from interp_transfer.interventions.predictions import first_block
-from interp_transfer.interventions.transforms import Add, Running, takes_at
-from interp_transfer.models.blocks import recording, starting_at
+from interp_transfer.interventions.read_ahead import has_plain_cache, read_prompts
+from interp_transfer.interventions.transforms import Running
 from interp_transfer.models.bypass import bypassed, has_no_hooks
 from interp_transfer.models.exclusive import exclusive
 from interp_transfer.models.hooked_model import HookedModel, context_length, device_of, huggingface_model
@@ -206,19 +204,12 @@ def _generate_batch(
     may_skip = not options and has_no_hooks(model) and has_plain_cache(hf)
     with default_generation_config(hf):
         real = real.to(tokens.device)
-        cache = below = None
-        repeated = _repeated(prompts) if may_skip and tokens.shape[1] > 1 else None
-        if repeated is not None:
-            with bypassed(model):
-                if all(from_last(i.positions) for i in interventions):
-                    cache = _read_once(hf, tokens, real, repeated)
-                elif all(map(_same_everywhere, interventions)):
-                    below = _read_below(model, tokens, real, repeated, first_block(model, [interventions]))
+        cache = None
+        if may_skip and tokens.shape[1] > 1:
+            cache = read_prompts(model, prompts, tokens, real, interventions, torch.tensor(index))
         with attached(model, interventions, tokens_read), bypassed(model):
             if cache is not None:
                 tokens_read.begin(tokens[:, :-1], real[:, :-1])
-            if below is not None:
-                cache = _read_above(model, tokens, real, below)
             stateful = any(isinstance(i.transform, Running) for i in interventions)  # their state has an entry for every row
             steps = STEPS if may_skip and not stateful else new
             return _generate_in_steps(hf, tokens_read, tokens, real, cache, new, steps, settings, index)
@@ -280,101 +271,6 @@ class Finite:
             prompt = self.index[int((~torch.isfinite(highest)).nonzero()[0, 0])]
             raise ValueError(f"the model's logits are NaN or infinite at prompt {prompt}: load it with dtype='float32'")
         return scores
-
-
-@dataclass(frozen=True)
-class _Repeated:
-    """Prompts that occur several times in a batch.
-
-    Attributes:
-        chosen: a row of each distinct prompt.
-        distinct: for each row, which of the distinct prompts it is.
-    """
-
-    chosen: Int[Tensor, " prompt"]
-    distinct: Int[Tensor, " row"]
-
-
-@dataclass(frozen=True)
-class _Below:
-    """What the blocks before the first site compute for the prompts of a batch, all but the last token.
-
-    Attributes:
-        first: the first block that an intervention changes.
-        output: what the block before it returns, for each row.
-        cache: their keys and values, for each row.
-    """
-
-    first: int
-    output: Tensor
-    cache: Any
-
-
-def _repeated(prompts: list[list[int]]) -> _Repeated | None:
-    """The prompts that are repeated; None if few are."""
-    first: dict[tuple[int, ...], int] = {}
-    distinct = [first.setdefault(tuple(prompt), len(first)) for prompt in prompts]
-    if 2 * len(first) > len(prompts):
-        return None
-    return _Repeated(torch.tensor([distinct.index(k) for k in range(len(first))]), torch.tensor(distinct))
-
-
-def _read(hf: Any, tokens: Tensor, real: Tensor) -> Any:
-    """Read all but the last token of each row."""
-    mask = real[:, :-1].long()
-    position = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    return hf(tokens[:, :-1], attention_mask=mask, position_ids=position, use_cache=True, logits_to_keep=1)
-
-
-def _read_once(hf: Any, tokens: Tensor, real: Tensor, repeated: _Repeated) -> Any:
-    """The KV cache of all but each prompt's last token, every distinct prompt read once."""
-    cache = _read(hf, tokens[repeated.chosen], real[repeated.chosen]).past_key_values
-    cache.batch_select_indices(repeated.distinct)
-    return cache
-
-
-def _same_everywhere(intervention: Intervention) -> bool:
-    """Whether an intervention does the same to every token of a row, wherever it is and whatever came before."""
-    transform, where = intervention.transform, intervention.positions
-    plain = isinstance(transform, Add) or not (isinstance(transform, Running) or takes_at(transform))
-    return plain and isinstance(where, str) and where == "all"
-
-
-def _read_below(model: HookedModel, tokens: Tensor, real: Tensor, repeated: _Repeated, first: int) -> _Below | None:
-    """What blocks before ``first`` compute; None if later blocks read more of them than the output of the last."""
-    if not first:
-        return None
-    hf, rows = huggingface_model(model), (tokens[repeated.chosen], real[repeated.chosen])
-    with recording(model, first) as outputs:
-        whole = _read(hf, *rows)
-    if not isinstance(outputs[0], Tensor):
-        return None
-    with starting_at(model, first, outputs[0]):
-        rest = _read(hf, *rows)
-    if not torch.allclose(whole.logits, rest.logits, rtol=1e-3, atol=1e-3):
-        return None
-    cache = whole.past_key_values
-    del cache.layers[first:]
-    cache.batch_select_indices(repeated.distinct)
-    return _Below(first, outputs[0][repeated.distinct.to(outputs[0].device)], cache)
-
-
-def _read_above(model: HookedModel, tokens: Tensor, real: Tensor, below: _Below) -> Any:
-    """The KV cache of all but each prompt's last token, with the interventions that are attached."""
-    with starting_at(model, below.first, below.output):
-        cache = _read(huggingface_model(model), tokens, real).past_key_values
-    cache.layers[: below.first] = below.cache.layers
-    return cache
-
-
-def has_plain_cache(hf: Any) -> bool:
-    """Whether a model's cache holds keys and values alone, from which rows can be selected."""
-    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
-
-    if not hf._supports_default_dynamic_cache():
-        return False
-    layers = DynamicCache(config=hf.config).layers
-    return len(layers) > 0 and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 @contextmanager

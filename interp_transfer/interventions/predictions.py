@@ -9,13 +9,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp_transfer.activations.capture import by_length, logits_of, out_of_memory
+from interp_transfer.activations.capture import by_length, logits_of, out_of_memory, pad, pad_token
 from interp_transfer.activations.finite import all_finite
-from interp_transfer.interventions.hooks import applied
+from interp_transfer.interventions.hooks import TokensRead, applied
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.models.blocks import can_start, logits_after, recording, starting_at
-from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.models.sites import layer_of
+from interp_transfer.interventions.read_ahead import (
+    Below,
+    first_block,
+    has_plain_cache,
+    read_beginning,
+    read_rest,
+    same_everywhere,
+)
+from interp_transfer.models.blocks import logits_after, recording, starting_at
+from interp_transfer.models.bypass import has_no_hooks
+from interp_transfer.models.hooked_model import HookedModel, device_of, huggingface_model
+from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.progress import progress_bar
 
 LOGITS_PER_BATCH = 50_000_000
@@ -148,7 +157,9 @@ def teacher_forced_each(
     batches = by_length([len(row) for row in rows], max(1, min(int(read), TOKENS_PER_BATCH)))
     total = len(batches) * len(settings)
     first = first_block(model, settings) if within is nullcontext and total >= WORTH_A_CHECK else 0
-    forced = _Forced(model, rows, [len(prompt) for prompt in prompts], starts, settings, first, within, unsteered)
+    hf = huggingface_model(model)
+    shares = within is nullcontext and hf is not None and has_no_hooks(model) and has_plain_cache(hf)
+    forced = _Forced(model, rows, [len(prompt) for prompt in prompts], starts, settings, first, within, unsteered, shares)
     sums = torch.zeros(4, len(settings), len(prompts))
     with progress_bar("clean KL", progress, total=total) as bar:
         while batches:
@@ -177,6 +188,7 @@ class _Forced:
 
     Attributes:
         first: the first block that a setting changes; 0 if all blocks are run for each setting.
+        shares: whether what texts begin with alike may be read once.
         checked: whether it is known that blocks before ``first`` may be left out.
     """
 
@@ -188,6 +200,7 @@ class _Forced:
     first: int
     within: Callable[[], AbstractContextManager[Any]]
     unsteered: Unsteered | None
+    shares: bool
     checked: bool = False
 
     def measure(self, batch: list[int], done: Callable[[], Any]) -> Float[Tensor, "figure setting text"]:
@@ -206,13 +219,35 @@ class _Forced:
         loss_before = -_log_probability(before, following)
         sums = torch.zeros(4, len(self.settings), len(batch))
         for index, interventions in enumerate(self.settings):
-            with self.within() if output is None else starting_at(self.model, self.first, output):
-                after = predicted(self.model, texts, scored, *interventions, **placed)
+            after = self._predicted(texts, scored, interventions, output, placed)
             agreement = (likely == after.argmax(dim=-1)).float().cpu()
             figures = divergence(before, after, chances).cpu(), agreement, -_log_probability(after, following), loss_before
             sums[:, index].index_add_(1, text, torch.stack(figures))
             done()
         return sums
+
+    def _predicted(
+        self,
+        texts: list[list[int]],
+        scored: Tensor,
+        interventions: Sequence[Intervention],
+        output: Any,
+        placed: dict[str, Tensor],
+    ) -> Float[Tensor, "row token"]:
+        """Log-probabilities under interventions; what texts begin with alike is read once, if it can be."""
+        sites = [site for i in interventions for site in _sites(i)]
+        if self.shares and all(map(same_everywhere, interventions)) and not any(site.startswith("unembed") for site in sites):
+            tokens, real = (each.to(device_of(self.model)) for each in pad(texts, pad_token(self.model)))
+            below = Below() if output is None else Below(self.first, output)
+            given = self.model, tokens, real, interventions
+            if (cache := read_beginning(*given, placed["rows"], below, int(scored.int().argmax(dim=1).min()))) is not None:
+                left = scored[:, cache.get_seq_length() :]
+                tokens_read = TokensRead(tokenizer_of(self.model), **placed)
+                with logits_after(self.model, left) as chosen:
+                    logits = read_rest(*given, tokens_read, below, cache).logits
+                return (logits[0] if chosen else logits[left.to(logits.device)]).float().log_softmax(dim=-1)
+        with self.within() if output is None else starting_at(self.model, self.first, output):
+            return predicted(self.model, texts, scored, *interventions, **placed)
 
     def _unsteered(self, batch: list[int], texts: list[list[int]], scored: Tensor) -> tuple[Tensor, Any]:
         """The unsteered model's logits, and what the block before the first one that is changed returned, if it is used."""
@@ -235,13 +270,6 @@ def _log_probability(predictions: Float[Tensor, "row token"], tokens: Int[Tensor
 
 def _sites(intervention: Intervention) -> Sequence[str]:
     return [intervention.site] if isinstance(intervention.site, str) else intervention.site
-
-
-def first_block(model: HookedModel, settings: Sequence[Sequence[Intervention]]) -> int:
-    """Return the first block at which any setting intervenes; 0 if it is not known, or blocks cannot be left out."""
-    layers = [layer_of(site) for setting in settings for intervention in setting for site in _sites(intervention)]
-    known = [layer for layer in layers if layer is not None]
-    return min(known) if known and len(known) == len(layers) and can_start(model) else 0
 
 
 def _same(model: HookedModel, texts: Any, scored: Tensor, first: int, logits: Tensor, output: Any) -> bool:

@@ -12,10 +12,11 @@ from torch import Tensor
 import interp_transfer as it
 from interp_transfer.activations import positions as rules
 from interp_transfer.interventions import generation
-from interp_transfer.interventions.generation import generate_tokens, has_plain_cache
+from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.hooks import HookNeverFired
 from interp_transfer.interventions.intervention import check_intervention
 from interp_transfer.interventions.merging import merged
+from interp_transfer.interventions.read_ahead import has_plain_cache
 from interp_transfer.interventions.transforms import Add, At
 from interp_transfer.models.hooked_model import huggingface_model
 from interp_transfer.models.tokens import tokenize
