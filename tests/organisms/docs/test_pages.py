@@ -41,7 +41,9 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 
 
 def test_a_broken_link_is_found() -> None:
-    text = "[a](nowhere.md) [b](limits.md#no-such-heading) [c](limits.md#the-moves) [d](#none) `[e](code.md)` [f](https://x.org/y)"
+    text = (
+        "[a](nowhere.md) [b](limits.md#no-such-heading) [c](limits.md#the-moves) [d](#none) `[e](code.md)` [f](https://x.org/y)"
+    )
     assert broken(DOCS / "limits.md", text) == ["nowhere.md", "limits.md#no-such-heading", "#none"]
 
 
@@ -53,7 +55,9 @@ def test_no_page_is_too_long(page: Path) -> None:
 def test_every_page_is_in_the_index() -> None:
     listed = re.findall(r"^```\{toctree\}\n(.*?)^```", (DOCS / "index.md").read_text(), re.DOTALL | re.MULTILINE)
     names = [line for block in listed for line in block.splitlines() if line and not line.startswith(":")]
-    assert sorted(names) == sorted({page.stem for page in DOCS.glob("*.md")} - {"index"})
+    pages = sorted({page.stem for page in DOCS.glob("*.md")} - {"index"})
+    assert sorted(names) == pages
+    assert {target for target, _ in LINK.findall((DOCS / "index.md").read_text()) if target} >= {f"{page}.md" for page in pages}
 
 
 def test_the_readme_takes_two_screens_and_leads_each_reader_on() -> None:
