@@ -14,6 +14,7 @@ html_theme = "furo"
 html_title = "interp_transfer"
 html_theme_options = {"top_of_page_buttons": []}
 html_show_copyright = False
+html_use_index = False
 html_static_path = ["static"]
 html_css_files = ["pages.css"]
 exclude_patterns = ["_build", "made/*.md"]  # these are parts of pages
