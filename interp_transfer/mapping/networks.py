@@ -28,7 +28,7 @@ Width = int | Literal["paper"] | None
 """Number of hidden units; the paper's number for "paper", ``WIDER`` times the target's dimensions for None."""
 
 WIDER = 4
-"""The paper's hidden layer is no wider than its input and output, and loses much: see the figures in docs/mapping.md."""
+"""The paper's hidden layer is no wider than its input and output, and loses much: see the figures in docs/mapper_kinds.md."""
 
 
 def hidden_units(width: Width, d_source: int, d_target: int) -> int:

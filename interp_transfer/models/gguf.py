@@ -8,7 +8,7 @@ that folder. Only the original can be exact: files in float16 or float32 lose bi
 from pathlib import Path
 from typing import Any
 
-from interp_transfer.extras import require
+from interp_transfer.extras import MissingExtra, require
 from interp_transfer.io import atomic_folder, cache_folder, file_hash
 from interp_transfer.names import first_line, quoted
 
@@ -68,6 +68,8 @@ def _check(file: Path) -> int:
     try:
         content = read_gguf(file)
         _check_size(content)
+    except MissingExtra:
+        raise
     except _BAD_FILE as error:
         raise ValueError(f"{str(file)!r} is cut or no GGUF file ({first_line(error)}): fetch it again") from error
     return sum(int(tensor.n_elements) for tensor in content.tensors)

