@@ -83,7 +83,8 @@ def _points(name: str, c: Mapping[str, Any], look: Style, floor: float) -> Itera
         line = {"color": look.pale(0.55), "width": 1.2, "dash": "dot"}
         yield Scatter(x=[x, x], y=[intact["rate"], success["rate"]], mode="lines+markers", marker=marker, line=line, **group)
     ends = c.get("clean_kl_interval")
-    whiskers = {"type": "data", "symmetric": False, "color": look.colour, "thickness": 1.6, "width": 4}
+    strong = {"color": look.colour, "thickness": 2, "width": 4} if large else {"color": look.pale(0.6), "thickness": 1, "width": 0}
+    whiskers = {"type": "data", "symmetric": False, **strong}
     yield Scatter(
         x=[x],
         y=[intact["rate"]],

@@ -65,7 +65,7 @@ def before_after(completions: CompletionsJson) -> dict[str, Any] | None:
     need = [i for i, judged in enumerate(before) if not judged["success"]]
     chosen = (need or [*range(len(before))])[:CARDS]
     answers = [[(name, shown_completion(by_condition[name][i])) for name in ("unsteered", after)] for i in chosen]
-    cards = [(i, completions["prompts"][i], both) for i, both in zip(chosen, answers, strict=True)]
+    cards = [(i, cut(completions["prompts"][i], LONGEST), both) for i, both in zip(chosen, answers, strict=True)]
     return {"cards": cards, "after": after, "need": len(need), "intact": sum(by_condition[after][i]["intact"] for i in need)}
 
 
@@ -109,7 +109,7 @@ def differences(one: str, other: str) -> tuple[list[str], list[str]]:
 
     They are compared word by word. Of long texts, all that follows the first difference beyond ``COMPARED`` words counts as one.
     """
-    sides = tuple(re.findall(r"\s*\w+|\s*[^\w\s]|\s+", text) for text in (one, other))
+    sides = tuple(re.findall(r"\s+|\w+|[^\w\s]", text) for text in (one, other))
     heads = [words[:COMPARED] for words in sides]
     pieces: tuple[list[str], list[str]] = ([""], [""])
     for kind, *ends in SequenceMatcher(None, *heads, autojunk=False).get_opcodes():

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
-from interp_transfer.escape import marked_breaks, visible
+from interp_transfer.escape import marked_breaks, visible, without_surrogates
 from interp_transfer.io import write_files
 from interp_transfer.plots.style import glyph, percent
 from interp_transfer.reporting.completions import readable
@@ -62,8 +62,8 @@ def render(
 
 
 def packed(text: str) -> str:
-    """Return a text as base64 of its gzip stream, the same at any time."""
-    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+    """Return a text as base64 of its gzip stream, the same at any time, without halves of surrogate pairs."""
+    return base64.b64encode(gzip.compress(without_surrogates(text).encode(), 9, mtime=0)).decode()
 
 
 @cache

@@ -82,7 +82,7 @@ def page(result: ResultJson, completions: CompletionsJson) -> str:
     """Return the whole page."""
     conditions, sweep = result["conditions"], result.get("sweep", [])
     looks = styles([*conditions, *completions["conditions"], *(row["condition"] for row in sweep)])
-    drawn = figures(result)
+    drawn, headline_parts = figures(result), summarise(result)
     drawn["conditions"].update_layout(showlegend=False, margin_t=30)  # the page has a list with the numbers
     return render(
         "run.html.j2",
@@ -91,7 +91,8 @@ def page(result: ResultJson, completions: CompletionsJson) -> str:
         blocks={"completions": all_completions(completions, {name: (look.colour, glyph(look)) for name, look in looks.items()})},
         title=f"{result['task']}: {models_of(result)}",
         result={**dict.fromkeys(OPTIONAL), "description": "", **result},
-        headline=summarise(result),
+        headline=headline_parts,
+        heading=headline_parts.verdict,
         looks=looks,
         counts=number_of_answers(conditions),
         by_intact=sorted(conditions.items(), key=lambda item: -item[1]["intact"]["rate"]),
