@@ -20,9 +20,7 @@ DECADES = 5
 """The axis of clean KL reaches from the largest cost down so many powers of ten, at most."""
 
 
-def condition_points(
-    conditions: Mapping[str, Mapping[str, Any]], title: str = "", *, budget: float | None = None
-) -> Figure:
+def condition_points(conditions: Mapping[str, Mapping[str, Any]], title: str = "", *, budget: float | None = None) -> Figure:
     """Draw intact answers of each condition against its clean KL, both with 95% intervals, and success above as an open marker.
 
     Args:
@@ -47,7 +45,7 @@ def condition_points(
         at = {"x": math.log10(budget), "xref": "x", "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom"}
         figure.add_annotation(text=f"budget {budget:g}", showarrow=False, font={"color": INK, "size": 12}, **at)
     _name_emphasized(figure, conditions, floor)
-    figure.update_layout(**layout(title, 430), hovermode="closest")
+    figure.update_layout(**layout(title, 490), hovermode="closest")
     figure.update_layout(margin_t=120 if title else 90)  # the legend may need three lines
     ticks = [10.0**k for k in range(-12, 7) if 1.6 * floor < 10.0**k < 2 * max(above)]
     zero = [floor] if any(c["clean_kl"] <= floor for c in conditions.values()) else []
@@ -83,7 +81,9 @@ def _points(name: str, c: Mapping[str, Any], look: Style, floor: float) -> Itera
         line = {"color": look.pale(0.55), "width": 1.2, "dash": "dot"}
         yield Scatter(x=[x, x], y=[intact["rate"], success["rate"]], mode="lines+markers", marker=marker, line=line, **group)
     ends = c.get("clean_kl_interval")
-    strong = {"color": look.colour, "thickness": 2, "width": 4} if large else {"color": look.pale(0.6), "thickness": 1, "width": 0}
+    strong = (
+        {"color": look.colour, "thickness": 2, "width": 4} if large else {"color": look.pale(0.6), "thickness": 1, "width": 0}
+    )
     whiskers = {"type": "data", "symmetric": False, **strong}
     yield Scatter(
         x=[x],
@@ -91,7 +91,9 @@ def _points(name: str, c: Mapping[str, Any], look: Style, floor: float) -> Itera
         mode="markers",
         marker={"symbol": look.symbol, "size": 14 if large else 9, "color": look.colour},
         error_y={**whiskers, "array": [intact["high"] - intact["rate"]], "arrayminus": [intact["rate"] - intact["low"]]},
-        error_x={**whiskers, "array": [ends["high"] - x], "arrayminus": [x - max(ends["low"], floor)]} if ends and x > floor else None,
+        error_x={**whiskers, "array": [ends["high"] - x], "arrayminus": [x - max(ends["low"], floor)]}
+        if ends and x > floor
+        else None,
         name=label(name),
         legendgroup=name,
         hovertemplate=f"<b>{label(name)}</b><br>{shares(c)}<br>{_cost(c)}<br>strength {c['strength']:.3g}<extra></extra>",
@@ -148,7 +150,7 @@ def _bars(
 ) -> Figure:
     """Two panels: shares of prompts, with intact drawn over success, and clean KL."""
     figure = make_subplots(
-        rows=1, cols=2, shared_yaxes=True, column_widths=[0.68, 0.32], horizontal_spacing=0.09,
+        rows=1, cols=2, shared_yaxes=True, column_widths=[0.66, 0.34], horizontal_spacing=0.13,
         subplot_titles=["share of prompts", "clean KL"],
     )  # fmt: skip
     looks = [styles(names)[name] for name in names]

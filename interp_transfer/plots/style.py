@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from plotly.graph_objects import Figure
+
 from interp_transfer.escape import one_line
 
 INK = "#444b54"
@@ -123,6 +125,17 @@ def layout(title: str, height: int) -> dict[str, Any]:
         "modebar": {"bgcolor": "rgba(0, 0, 0, 0)", "color": FAINT, "activecolor": INK},
         "hoverlabel": {"font": {"family": FONT}, "align": "left"},
     }
+
+
+def untitled(figure: Figure, top: int) -> Figure:
+    """Return a figure without its title, for pages whose heading says the same.
+
+    Args:
+        figure: it is changed.
+        top: new margin above it, in pixels.
+    """
+    height, margin = figure.layout.height, figure.layout.margin.t  # pyright: ignore[reportAttributeAccessIssue]
+    return figure.update_layout(title_text="", margin_t=top, height=height - margin + top)
 
 
 def axis(**changes: Any) -> dict[str, Any]:

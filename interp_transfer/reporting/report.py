@@ -15,7 +15,7 @@ from interp_transfer.names import first_line
 from interp_transfer.plots.conditions import condition_points
 from interp_transfer.plots.effect import effect_curves
 from interp_transfer.plots.sites import site_bars
-from interp_transfer.plots.style import glyph, styles
+from interp_transfer.plots.style import glyph, styles, untitled
 from interp_transfer.plots.transfer import transfer_picture
 from interp_transfer.reporting.command import command
 from interp_transfer.reporting.completions import all_completions, before_after, differing, partly_steered
@@ -83,12 +83,14 @@ def page(result: ResultJson, completions: CompletionsJson) -> str:
     conditions, sweep = result["conditions"], result.get("sweep", [])
     looks = styles([*conditions, *completions["conditions"], *(row["condition"] for row in sweep)])
     drawn, headline_parts = figures(result), summarise(result)
-    drawn["conditions"].update_layout(showlegend=False, margin_t=30)  # the page has a list with the numbers
+    untitled(drawn["conditions"], 30).update_layout(showlegend=False)  # the page has a list with the numbers
     return render(
         "run.html.j2",
         figures={f"figure-{name}": figure for name, figure in drawn.items()},
         scripts=["completions.js"],
-        blocks={"completions": all_completions(completions, {name: (look.colour, glyph(look)) for name, look in looks.items()})},
+        blocks={
+            "completions": all_completions(completions, {name: (look.colour, glyph(look)) for name, look in looks.items()})
+        },
         title=f"{result['task']}: {models_of(result)}",
         result={**dict.fromkeys(OPTIONAL), "description": "", **result},
         headline=headline_parts,

@@ -73,7 +73,9 @@ def _meanings(result: MovedFeatures) -> dict[str, str]:
     meanings = {"difference": "mean activation on the wanted side of the contrast minus that on the other side"}
     for name in result.directions:
         for side, model in (("source", result.source.name), ("moved", result.target.name)):
-            meanings[f"{name}, {side}"] = f"success of \u201c{name}\u201d when the feature is added in {model}, validation prompts"
+            meanings[f"{name}, {side}"] = (
+                f"success of \u201c{name}\u201d when the feature is added in {model}, validation prompts"
+            )
     return meanings | {
         "match": "most similar feature of the target's own SAE",
         "cosine": "cosine between the decoder rows of the moved feature and its match",

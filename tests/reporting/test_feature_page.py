@@ -145,7 +145,9 @@ def test_it_opens_at_the_feature_and_the_strengths_that_it_speaks_of(tmp_path: P
     def said(strengths: tuple[float, ...], model: str) -> dict[float, tuple[tuple[str, str], ...]]:
         return {s: (("Ask?", f"{model} at {s:g}"),) for s in strengths}
 
-    one, twin = (replace(card(2, model), completions=said((-1.0, 0.0, 3.0, own), model)) for model, own in (("a", 7.5), ("b", 14.0)))
+    one, twin = (
+        replace(card(2, model), completions=said((-1.0, 0.0, 3.0, own), model)) for model, own in (("a", 7.5), ("b", 14.0))
+    )
     cards, opening = [card(0), card(1), one], Opening(2, (7.5, 14.0))
     page = visit(write_features(tmp_path, "Features", cards, {2: twin}, facts(3), opening=opening).as_uri())
     assert page.inner_text("#card-title") == "Feature 2"

@@ -176,7 +176,12 @@ def test_cards_are_chosen_by_the_unsteered_model_alone(completions: Json) -> Non
     assert [answers[1][1]["text"] for _, _, answers in chosen["cards"][:2]] == ["broken", "broken"], "failures are shown"
     for one in completions["conditions"]["unsteered"]:
         one["success"] = True
-    assert before_after(completions) == {**chosen, "cards": (all_of := before_after(completions) or {})["cards"], "need": 0, "intact": 0}
+    assert before_after(completions) == {
+        **chosen,
+        "cards": (all_of := before_after(completions) or {})["cards"],
+        "need": 0,
+        "intact": 0,
+    }
     assert [i for i, *_ in all_of["cards"]] == [0, 1, 2]
     del completions["conditions"]["moved"], completions["conditions"]["native"]
     assert (before_after(completions) or {})["after"] == "random"

@@ -278,10 +278,10 @@ function choose(index) {
       ...stepButtons.map(([, button]) => button)),
     card.facts.length ? el("dl", {class: "facts"}, ...card.facts.map(([name, value]) =>
       el("div", {}, el("dt", {}, name), el("dd", {}, say(value))))) : "",
+    ...completions(card),
     el("div", {class: "sides"}, ...card.sides.map(panel)),
     ...examples(both ? "Where it fires most, and its twin on the same texts" : "Where it fires most", card.pairs, card.sides),
-    ...examples("Other texts where the twin fires most", card.more, card.sides),
-    ...completions(card));
+    ...examples("Other texts where the twin fires most", card.more, card.sides));
   steps();
   focused?.focus();
 }
