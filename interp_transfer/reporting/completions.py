@@ -1,4 +1,4 @@
-"""Completions as pages show them: the first ones beside each other, and all of them to be filtered, with the verdict on each."""
+"""Completions as pages show them, with the verdict on each: some side by side, and all of them to be filtered."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -107,16 +107,14 @@ def all_completions(completions: CompletionsJson, looks: Mapping[str, tuple[str,
 def differences(one: str, other: str) -> tuple[list[str], list[str]]:
     """Two texts, each in pieces that are in turn common to both and not; the first piece is common and may be empty.
 
-    They are compared word by word. Of long texts, all that follows the first difference beyond ``COMPARED`` words counts as one.
+    They are compared word by word; all that follows ``COMPARED`` words counts as one.
     """
     sides = tuple(re.findall(r"\s+|\w+|[^\w\s]", text) for text in (one, other))
     heads = [words[:COMPARED] for words in sides]
     pieces: tuple[list[str], list[str]] = ([""], [""])
     for kind, *ends in SequenceMatcher(None, *heads, autojunk=False).get_opcodes():
         for side, words, start, end in zip(pieces, heads, ends[::2], ends[1::2], strict=True):
-            if kind == "equal" and len(side) % 2 == 0:
-                side.append("")
-            elif kind != "equal" and len(side) % 2 == 1:
+            if (kind == "equal") == (len(side) % 2 == 0):  # the last piece is of the other kind
                 side.append("")
             side[-1] += "".join(words[start:end])
     for side, words in zip(pieces, sides, strict=True):

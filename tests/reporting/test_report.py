@@ -171,7 +171,7 @@ def test_runs_without_side_effects_still_have_a_page(save: Save, result: Json, c
     assert "Side effects" in page.text and "KL on own answers" not in page.text
     del result["side_effects"]["unsteered"]
     page = read(write_report(save(result, completions)))
-    assert "Other measures" in page.text and "Effect" not in page.text
+    assert "Other measures" in page.text and "What each vector does" not in page.text
 
 
 def test_visible_keeps_what_is_harmless() -> None:

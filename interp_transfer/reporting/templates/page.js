@@ -4,7 +4,8 @@ const unpack = async (id) => {
   const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
 };
-const blocks = unpack("data").then(JSON.parse);
+let start;
+const blocks = new Promise((resolve) => { start = () => resolve(unpack("data").then(JSON.parse)); });
 const jobs = [blocks.then(async (data) => {
   const places = document.querySelectorAll("[data-figure]");
   if (!places.length) return;
@@ -33,6 +34,7 @@ addEventListener("beforeprint", () => {
 });
 addEventListener("afterprint", () => { for (const details of folded) details.open = false; });
 addEventListener("DOMContentLoaded", async () => {
+  start();
   try {
     await Promise.all(jobs);
     document.documentElement.dataset.ready = "yes";
