@@ -114,12 +114,16 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open a page without network; it may request nothing, go nowhere, say nothing on the console and raise no error."""
+    """Open a page without network; it may request nothing, go nowhere, say nothing on the console and raise no error.
+
+    A page of ours is returned when it has unpacked its data and drawn its figures.
+    """
     events: list[str] = []
     pages: list[tuple[str, Any]] = []
 
-    def go(url: str, **options: Any) -> Any:
+    def go(url: str, before: str = "", **options: Any) -> Any:
         page, own = browser.new_context(offline=True, **options).new_page(), url.split("#")[0]
+        page.add_init_script(before)
         pages.append((own, page))
         page.on("console", lambda message: events.append(message.text))
         page.on("pageerror", lambda error: events.append(str(error)))
@@ -127,6 +131,8 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("popup", lambda popup: events.append(popup.url))
         page.on("request", lambda one: None if one.url.startswith((own, "data:", "blob:")) else events.append(one.url))
         page.goto(url)
+        if options.get("java_script_enabled", True) and page.locator("script#data").count():
+            page.wait_for_selector("html[data-ready]", state="attached")
         return page
 
     yield go

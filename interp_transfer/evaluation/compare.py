@@ -61,10 +61,10 @@ class Result:
 
     def plot(self) -> "Figure":
         """Draw success and intact of each condition with their intervals."""
-        from interp_transfer.plots.conditions import condition_bars
+        from interp_transfer.plots.conditions import condition_points
 
         conditions = {name: condition.to_dict() for name, condition in self.conditions.items()}
-        return condition_bars(conditions, title=f"{self.task} on {self.target['name']}")
+        return condition_points(conditions, title=f"{self.task} on {self.target['name']}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``result.json``."""

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from plotly.graph_objects import Figure
+
 from interp_transfer.escape import one_line
 
 INK = "#444b54"
@@ -78,6 +80,19 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
     return out
 
 
+GLYPHS = {
+    "circle": "\u25cf", "square": "\u25a0", "x": "\u2716", "diamond": "\u25c6", "cross": "\u271a", "star": "\u2605",
+    "hexagon": "\u2b22", "pentagon": "\u2b1f", "triangle-up": "\u25b2", "triangle-down": "\u25bc",
+    "triangle-left": "\u25c0", "bowtie": "\u29d3",
+}  # fmt: skip
+"""Plotly's markers as characters."""
+
+
+def glyph(style: Style) -> str:
+    """A condition's marker as a character, for pages."""
+    return GLYPHS[style.symbol]
+
+
 def label(name: str) -> str:
     """A condition's name for reading, not too long for a figure."""
     return figure_text(name.replace("_", " "), LONGEST)
@@ -110,6 +125,17 @@ def layout(title: str, height: int) -> dict[str, Any]:
         "modebar": {"bgcolor": "rgba(0, 0, 0, 0)", "color": FAINT, "activecolor": INK},
         "hoverlabel": {"font": {"family": FONT}, "align": "left"},
     }
+
+
+def untitled(figure: Figure, top: int) -> Figure:
+    """Return a figure without its title, for pages whose heading says the same.
+
+    Args:
+        figure: it is changed.
+        top: new margin above it, in pixels.
+    """
+    height, margin = figure.layout.height, figure.layout.margin.t  # pyright: ignore[reportAttributeAccessIssue]
+    return figure.update_layout(title_text="", margin_t=top, height=height - margin + top)
 
 
 def axis(**changes: Any) -> dict[str, Any]:

@@ -63,7 +63,11 @@ def sweep_map(frame: "pd.DataFrame", budget: float, title: str = "") -> Figure:
                 "pad": {"b": 8},
                 "showactive": True,
                 "buttons": [
-                    {"label": label(name), "method": "restyle", "args": [{"visible": [name == other for other in shown]}]}
+                    {
+                        "label": label(name).replace("kl", "KL"),
+                        "method": "restyle",
+                        "args": [{"visible": [name == other for other in shown]}],
+                    }
                     for name in shown
                 ],
             }

@@ -1,12 +1,13 @@
 """The features of an SAE as one HTML page that opens offline: a list to search, sort and filter, and a card for each feature.
 
 A card shows where a feature fires, how strongly, which tokens it promotes and what the model says when it is added; and the
-same of its twin in another model, on the same texts. The page holds its data as JSON, one block for each card, which is read
-when the card is opened. ``features.js`` puts all text on the page as text, never as HTML.
+same of its twin in another model, on the same texts. ``features.js`` puts all text on the page as text, never as HTML.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,28 @@ WINDOW = 72
 OWN = ("feature", "fires", "size")
 """Columns that every list has; facts have other names."""
 
+MEANINGS = {
+    "feature": "number of the feature in its SAE",
+    "fires on": "share of tokens on which it fires",
+    "size": "mean activation where it fires",
+    "peaks at": "tokens at which it is highest",
+}
+"""What the columns hold that every list has."""
+
 Fact = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The card that a page opens with.
+
+    Attributes:
+        feature: its number in the source.
+        strengths: in units of the size of the source's card and of its twin's; both have completions at their own.
+    """
+
+    feature: int
+    strengths: tuple[float, float]
 
 
 def write_features(
@@ -31,6 +53,9 @@ def write_features(
     target: Mapping[int, FeatureCard] | None = None,
     facts: Mapping[int, Mapping[str, Any]] | None = None,
     notes: Sequence[str] = (),
+    *,
+    meanings: Mapping[str, str] | None = None,
+    opening: Opening | None = None,
 ) -> Path:
     """Write ``features.html`` into a folder, made if it is missing.
 
@@ -43,15 +68,18 @@ def write_features(
         facts: labelled values of each feature, by its number, such as ``{"difference": 0.03, "success": "0.97 n=60"}``. They
             become columns of the list, in the order in which they first occur.
         notes: sentences at the head of the page.
+        meanings: what the facts are, by their labels; shown as tooltips and in a list.
+        opening: the card that is shown first, and its strengths; the first one of the list at strength 1 unless given.
 
     Returns:
         The page's path. An older page is replaced at once.
 
     Raises:
-        ValueError: for no cards, two cards of one feature, a twin or a fact of a feature without a card, or facts that are not
-            plain values.
+        ValueError: for no cards, two cards of one feature, a twin, a fact or an opening of a feature without a card, or facts
+            that are not plain values.
     """
-    return write_page(page(title, source, target or {}, _facts(source, facts or {}), notes), Path(folder) / FILE)
+    plain = _facts(source, facts or {})
+    return write_page(page(title, source, target or {}, plain, notes, meanings or {}, opening), Path(folder) / FILE)
 
 
 def page(
@@ -59,7 +87,9 @@ def page(
     source: Sequence[FeatureCard],
     target: Mapping[int, FeatureCard],
     facts: Mapping[int, Mapping[str, Fact]],
-    notes: Sequence[str] = (),
+    notes: Sequence[str],
+    meanings: Mapping[str, str],
+    opening: Opening | None,
 ) -> str:
     """The whole page; see ``write_features``."""
     known = {card.index for card in source}
@@ -67,11 +97,19 @@ def page(
         raise ValueError(f"{len(source)} cards of {len(known)} features: give at least one card, and one for each feature")
     if unknown := sorted(set(target) - known):
         raise ValueError(f"there is a twin of feature {unknown[0]}, which has no card: give the source's card as well")
+    if opening is not None and opening.feature not in known:
+        raise ValueError(f"the page opens at feature {opening.feature}, which has no card: give its card as well")
     columns = list(dict.fromkeys(name for each in facts.values() for name in each))
     texts = _Texts()
     trios = [(card, target.get(card.index), facts.get(card.index, {})) for card in source]
-    cards = {f"card-{card.index}": _card(card, twin, fact, texts) for card, twin, fact in trios}
-    index = {"columns": [*map(readable, columns)], "rows": [_row(*trio, columns) for trio in trios], "texts": texts.pieces}
+    cards = {f"card-{card.index}": _card(card, twin, fact, texts, opening) for card, twin, fact in trios}
+    about = {**MEANINGS, **{name: meanings.get(name, "") for name in columns}}
+    index = {
+        "columns": [[readable(name), readable(meaning)] for name, meaning in about.items()],
+        "rows": [_row(*trio, columns) for trio in trios],
+        "texts": texts.pieces,
+        "opening": None if opening is None else opening.feature,
+    }
     twin = next(iter(target.values()), None)
     return render(
         "features.html.j2",
@@ -79,6 +117,7 @@ def page(
         blocks={"index": index, **cards},
         title=title,
         notes=notes,
+        meanings={name: meaning for name, meaning in about.items() if meaning},
         about=_about(source[0], len(source)),
         about_twin=_about(twin, len(target)) if twin else "",
         completions=any(card.completions for card in (*source, *target.values())),
@@ -147,19 +186,25 @@ def _row(card: FeatureCard, twin: FeatureCard | None, facts: Mapping[str, Fact],
     }
 
 
-def _card(card: FeatureCard, twin: FeatureCard | None, facts: Mapping[str, Fact], texts: _Texts) -> dict[str, Any]:
+def _card(
+    card: FeatureCard, twin: FeatureCard | None, facts: Mapping[str, Fact], texts: _Texts, opening: Opening | None
+) -> dict[str, Any]:
     """The data of a card."""
     sides = [card] if twin is None else [card, twin]
     prompts = list(dict.fromkeys(prompt for side in sides for said in side.completions.values() for prompt, _ in said))
-    strengths = sorted({strength for side in sides for strength in side.completions})
+    own = opening.strengths if opening is not None and opening.feature == card.index else ()
+    shared = {strength for side, only in zip_longest(sides, own) if side for strength in side.completions if strength != only}
+    steps = [(strength, strength) for strength in shared]
+    steps = sorted([*steps, own] if own else steps, key=lambda step: step[-1])
     return {
         "facts": [[readable(name), _plain(value)] for name, value in facts.items() if value is not None],
         "sides": [_side(side) for side in sides],
         "pairs": _pairs(card, twin, texts),
         "more": _more(card, twin, texts),
         "prompts": [*map(readable, prompts)],
-        "strengths": strengths,
-        "said": [[_completions(side, strength, prompts) for strength in strengths] for side in sides],
+        "steps": steps,
+        "opening": steps.index(own) if own else None,
+        "said": [[_completions(side, step[k], prompts) for step in steps] for k, side in enumerate(sides)],
     }
 
 

@@ -60,10 +60,11 @@ _IN_NUMBERS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Headline:
-    """A verdict in one sentence, and a few sentences with the numbers that it rests on."""
+    """A verdict in one sentence, a few sentences with the numbers that it rests on, and what speaks against it."""
 
     verdict: str
     numbers: tuple[str, ...]
+    caveats: tuple[str, ...] = ()
 
 
 def headline(result: Mapping[str, Any]) -> str:
@@ -73,18 +74,18 @@ def headline(result: Mapping[str, Any]) -> str:
         result: the content of `result.json`.
     """
     summary = summarise(result)
-    return " ".join((summary.verdict, *summary.numbers))
+    return " ".join((summary.verdict, *summary.numbers, *summary.caveats))
 
 
 def summarise(result: Mapping[str, Any]) -> Headline:
-    """The headline's verdict and numbers."""
+    """The headline in its parts."""
     conditions = result["conditions"]
     target = result["target"]["name"]
     if not {"unsteered", "native", "moved"} <= conditions.keys():
         return Headline(f"{len(conditions)} conditions compared on {target}.", (_plain_numbers(conditions),))
     numbers = _numbers(conditions, result.get("moved_against_native"))
-    more = (*_texts_are_enough(conditions), *_lost(result.get("side_effects", {})))
-    return Headline(_verdict(result, conditions), (*numbers, *more))
+    caveats = (*_texts_are_enough(conditions), *_lost(result.get("side_effects", {})))
+    return Headline(_verdict(result, conditions), numbers, caveats)
 
 
 def abilities(effects: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

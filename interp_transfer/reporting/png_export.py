@@ -28,7 +28,7 @@ HEAD = 64
 PATIENCE = 120
 """Seconds that the browser may take for a figure."""
 ABOUT = {
-    "conditions": "{n} held-out prompts. Pale bars: success; solid bars: intact; 95% intervals. Clean KL in nats per token.",
+    "conditions": "{n} held-out prompts, 95% intervals. Open markers: success, where more than are intact. Pale: single draws.",
     "strength": "{n} validation prompts. Pale lines: further draws. Rings: the strength that was chosen.",
     "picture": "Orange comes from the source, blue from the target. Filled: positive side. Arrows are projected.",
 }
@@ -49,7 +49,7 @@ _REMEDY = "see that it starts by itself, or install another Chromium or Chrome"
 def write_png(folder: str | Path) -> list[Path]:
     """Write the figures of a run's report as PNG into the folder's `figures`, on white.
 
-    `conditions.png` holds the bars of all conditions; `strength.png` the curves of the search for strengths, `picture.png` the
+    `conditions.png` holds effect against cost of all conditions; `strength.png` the curves of the search for strengths, `picture.png` the
     move in two planes, `source-site.png` and `target-site.png` the searches of sites, if the run has them.
 
     Returns:

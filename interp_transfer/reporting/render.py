@@ -2,9 +2,13 @@
 
 A page is one file that fetches nothing: the content security policy in its head forbids it. The policy names the hashes of the
 page's own scripts, so no other script runs, whatever text a model wrote. Every string is made visible (`visible`) and escaped.
+
+Data and the plotting library are packed (gzip, base64), which makes a page a third as large. ``page.js`` unpacks them; the
+browser runs the library only if its hash is in the policy.
 """
 
 import base64
+import gzip
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,9 +21,9 @@ from markupsafe import Markup
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
-from interp_transfer.escape import marked_breaks, visible
+from interp_transfer.escape import marked_breaks, visible, without_surrogates
 from interp_transfer.io import write_files
-from interp_transfer.plots.style import percent
+from interp_transfer.plots.style import glyph, percent
 from interp_transfer.reporting.completions import readable
 from interp_transfer.reporting.formats import fixed, p_value, perplexity, points, short, strength
 
@@ -36,26 +40,35 @@ def render(
 
     Args:
         template: name of a file in ``templates/``.
-        figures: figures by name, drawn by the macro ``plot``; plotly and ``figures.js`` are added when there are any.
+        figures: figures by name, drawn by the macro ``plot``; plotly is added when there are any.
         scripts: names of further files in ``templates/`` that run at the end of the page, in order.
-        blocks: data for these scripts, by the id of the element that holds it as JSON.
+        blocks: data for these scripts, by name.
         values: variables of the template.
     """
-    sources = [get_plotlyjs(), _source("figures.js")] if figures else []
-    sources += map(_source, scripts)
-    data = {name: str(figure.to_json()) for name, figure in (figures or {}).items()}
-    data |= {name: json.dumps(value, ensure_ascii=False, separators=(",", ":")) for name, value in (blocks or {}).items()}
+    data = {name: json.loads(str(figure.to_json())) for name, figure in (figures or {}).items()} | dict(blocks or {})
+    sources = [_source(name) for name in ("page.js", *scripts)] if data else []
+    library = get_plotlyjs() if figures else ""
     return (
         _environment()
         .get_template(template)
         .render(
             values,
-            # JSON in a script element must not end the element.
-            blocks={name: Markup(text.replace("<", "\\u003c")) for name, text in data.items()},
-            policy=_policy(sources),
+            policy=_policy([*sources, library] if library else sources),
+            data=packed(json.dumps(data, ensure_ascii=False, separators=(",", ":"))) if data else "",
+            library=_packed_library() if library else "",
             scripts=list(map(Markup, sources)),
         )
     )
+
+
+def packed(text: str) -> str:
+    """Return a text as base64 of its gzip stream, the same at any time, without halves of surrogate pairs."""
+    return base64.b64encode(gzip.compress(without_surrogates(text).encode(), 9, mtime=0)).decode()
+
+
+@cache
+def _packed_library() -> str:
+    return packed(get_plotlyjs())
 
 
 def write_page(text: str, out: Path) -> Path:
@@ -91,6 +104,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (percent, short, fixed, strength, points, perplexity, p_value, marked_breaks, readable):
+    for function in (glyph, percent, short, fixed, strength, points, perplexity, p_value, marked_breaks, readable):
         environment.filters[function.__name__] = function
     return environment

@@ -12,13 +12,13 @@ from jinja2 import UndefinedError
 from plotly.graph_objects import Figure
 
 from interp_transfer.names import first_line
-from interp_transfer.plots.conditions import condition_bars
+from interp_transfer.plots.conditions import condition_points
 from interp_transfer.plots.effect import effect_curves
 from interp_transfer.plots.sites import site_bars
-from interp_transfer.plots.style import styles
+from interp_transfer.plots.style import glyph, styles, untitled
 from interp_transfer.plots.transfer import transfer_picture
 from interp_transfer.reporting.command import command
-from interp_transfer.reporting.completions import differing, examples
+from interp_transfer.reporting.completions import all_completions, before_after, differing, partly_steered
 from interp_transfer.reporting.effects import PERPLEXITY, fits, measures, sides
 from interp_transfer.reporting.formats import number_of_answers
 from interp_transfer.reporting.headline import LOST, headline, summarise
@@ -81,15 +81,23 @@ def write_report(folder: Path) -> Path:
 def page(result: ResultJson, completions: CompletionsJson) -> str:
     """Return the whole page."""
     conditions, sweep = result["conditions"], result.get("sweep", [])
-    tokens = completions.get("tokens", [])
+    looks = styles([*conditions, *completions["conditions"], *(row["condition"] for row in sweep)])
+    drawn, headline_parts = figures(result), summarise(result)
+    untitled(drawn["conditions"], 30).update_layout(showlegend=False)  # the page has a list with the numbers
     return render(
         "run.html.j2",
-        figures={f"figure-{name}": figure for name, figure in figures(result).items()},
+        figures={f"figure-{name}": figure for name, figure in drawn.items()},
+        scripts=["completions.js"],
+        blocks={
+            "completions": all_completions(completions, {name: (look.colour, glyph(look)) for name, look in looks.items()})
+        },
         title=f"{result['task']}: {models_of(result)}",
         result={**dict.fromkeys(OPTIONAL), "description": "", **result},
-        headline=summarise(result),
-        looks=styles([*conditions, *completions["conditions"], *(row["condition"] for row in sweep)]),
+        headline=headline_parts,
+        heading=headline_parts.verdict,
+        looks=looks,
         counts=number_of_answers(conditions),
+        by_intact=sorted(conditions.items(), key=lambda item: -item[1]["intact"]["rate"]),
         glossary={name: GLOSSARY.get(name, c.get("note", "")) for name, c in conditions.items()},
         sides=list(sides(result)),
         measures=measures(result),
@@ -101,10 +109,11 @@ def page(result: ResultJson, completions: CompletionsJson) -> str:
         variants=list(_variants(result)),
         readings=_readings(conditions),
         differing=list(differing(completions)),
-        examples=list(examples(completions)),
+        examples=before_after(completions),
+        said=list(completions["conditions"]),
+        same=_same(completions),
         n_prompts=len(completions["prompts"]),
-        marked=bool(tokens),
-        generated_steered=any(t["generated_steered"] for t in tokens),
+        steered=_steered(completions),
         command=command(result),
     )
 
@@ -112,9 +121,9 @@ def page(result: ResultJson, completions: CompletionsJson) -> str:
 def figures(result: ResultJson) -> dict[str, Figure]:
     """Return the figures of a run's report: "conditions", and "strength", "picture" and those of found sites if it has them."""
     conditions, sweep, rule = result["conditions"], result.get("sweep"), result.get("strength_rule")
-    drawn = {"conditions": condition_bars(conditions)}
+    budget = rule["budget_nats_per_token"] if rule else None
+    drawn = {"conditions": condition_points(conditions, budget=budget)}
     if sweep:
-        budget = rule["budget_nats_per_token"] if rule else None
         drawn["strength"] = effect_curves(sweep, budget=budget, chosen=list(_chosen(conditions)))
     if result.get("picture"):
         drawn["picture"] = transfer_picture(result["picture"])
@@ -122,6 +131,28 @@ def figures(result: ResultJson) -> dict[str, Figure]:
         if "search" in site:
             drawn[f"{side}-site"] = site_bars(site["search"])
     return drawn
+
+
+def _same(completions: CompletionsJson) -> int | None:
+    """On how many prompts the moved and the native vector have the same completion; None without both."""
+    said = completions["conditions"]
+    if not {"moved", "native"} <= said.keys():
+        return None
+    return sum(a["completion"] == b["completion"] for a, b in zip(said["moved"], said["native"], strict=True))
+
+
+def _steered(completions: CompletionsJson) -> str:
+    """Which tokens are steered, in a sentence; empty if that is not known."""
+    tokens = completions.get("tokens", [])
+    if not tokens:
+        return ""
+    generated = tokens[0]["generated_steered"]
+    if partly_steered(completions):
+        also = "so are generated tokens" if generated else "generated tokens are not steered"
+        return f"In the first {len(tokens)} prompts, steered tokens are underlined; {also}."
+    if any(steered for each in tokens for steered in each["steered"]):
+        return f"All tokens of the prompt are steered, generated tokens {'as well' if generated else 'are not'}."
+    return "Only generated tokens are steered." if generated else ""
 
 
 def _chosen(conditions: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:

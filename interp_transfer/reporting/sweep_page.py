@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from interp_transfer.plots.style import untitled
 from interp_transfer.reporting.render import render, write_page
 from interp_transfer.search.sweep_result import RULES, Sweep
 
@@ -17,7 +18,7 @@ def write_sweep(sweep: Sweep, folder: Path) -> Path:
     rules = RULES if all(p.complete for p in sweep.points) else {"pareto": RULES["pareto"]}
     text = render(
         "sweep.html.j2",
-        figures={"figure-map": sweep.plot(), "figure-cost": sweep.plot_cost()},
+        figures={"figure-map": untitled(sweep.plot(), 60), "figure-cost": untitled(sweep.plot_cost(), 20)},
         title=f"Where and how hard to steer: {sweep.task} on {sweep.model.name}",
         sweep=sweep,
         recommendations=[(name, sweep.recommendation(name), words) for name, words in rules.items()],

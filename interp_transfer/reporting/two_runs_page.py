@@ -9,7 +9,7 @@ from typing import Any
 
 from interp_transfer.plots.conditions import run_bars
 from interp_transfer.plots.style import styles
-from interp_transfer.reporting.completions import EXAMPLES, LONGEST, shown_completion
+from interp_transfer.reporting.completions import EXAMPLES, LONGEST, READABLE, cut, shown_completion
 from interp_transfer.reporting.formats import number_of_answers
 from interp_transfer.reporting.render import render, write_page
 from interp_transfer.reporting.report import GLOSSARY, models_of
@@ -179,7 +179,7 @@ def _changes(runs: TwoRuns) -> dict[str, Any] | None:
         "only_a": sum(one["intact"] > other["intact"] for _, one, other in changed),
         "only_b": sum(other["intact"] > one["intact"] for _, one, other in changed),
         "examples": [
-            (i, runs.a.completions["prompts"][i], list(zip(LETTERS, map(shown_completion, both), strict=True)))
+            (i, cut(runs.a.completions["prompts"][i], READABLE), list(zip(LETTERS, map(shown_completion, both), strict=True)))
             for i, *both in changed[:EXAMPLES]
         ],
     }

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from interp_transfer.evaluation.task import Task
-from interp_transfer.features.cards import FeatureCard, feature_cards, shown_texts, with_completions
+from interp_transfer.features.cards import STRENGTHS, FeatureCard, feature_cards, shown_texts, with_completions
 from interp_transfer.features.sae import Sae
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.reporting.feature_page import write_features
+from interp_transfer.reporting.feature_page import Opening, write_features
+from interp_transfer.reporting.formats import short
 from interp_transfer.studies.features_result import MovedFeatures
 
 WITH_COMPLETIONS = 20
@@ -29,17 +30,58 @@ def write_features_page(
     cards = feature_cards(result.sae, source, texts, order, progress=progress)
     moved = feature_cards(result.moved, target, texts, order, also=shown_texts(cards), progress=progress)
     prompts = task.prompts("test")[:PROMPTS]
-    first = {card.index for card in cards[:WITH_COMPLETIONS]}
+    opening = _opening(result, cards, moved)
+    first = {card.index for card in cards[:WITH_COMPLETIONS]} | ({opening.feature} if opening else set())
 
-    def completed(card: FeatureCard, sae: Sae, model: HookedModel) -> FeatureCard:
+    def completed(card: FeatureCard, sae: Sae, model: HookedModel, side: int) -> FeatureCard:
         if card.index not in first or not card.size > 0:
             return card
-        return with_completions(card, sae, model, prompts, positions=task.positions, max_new_tokens=task.max_new_tokens)
+        strengths = {*STRENGTHS, *([opening.strengths[side]] if opening and card.index == opening.feature else [])}
+        how: dict[str, Any] = {"positions": task.positions, "max_new_tokens": task.max_new_tokens}
+        return with_completions(card, sae, model, prompts, sorted(strengths), **how)
 
-    here = [completed(card, result.sae, source) for card in cards]
-    there = {card.index: completed(card, result.moved, target) for card in moved}
+    here = [completed(card, result.sae, source, 0) for card in cards]
+    there = {card.index: completed(card, result.moved, target, 1) for card in moved}
     title = f"Features of {result.source.name} and what they are in {result.target.name}"
-    write_features(folder, title, here, there, _facts(result, order), result.sentences())
+    notes = [*result.sentences(), *([_said(opening, result)] if opening else [])]
+    write_features(folder, title, here, there, _facts(result, order), notes, meanings=_meanings(result), opening=opening)
+
+
+def _opening(result: MovedFeatures, cards: Sequence[FeatureCard], moved: Sequence[FeatureCard]) -> Opening | None:
+    """The first sentence's feature, at the strengths of that sentence in units of the size of each card."""
+    direction = next(iter(result.directions.values()))
+    conditions = (direction.source["feature"], direction.target["moved feature"])
+    row = direction.ranking.set_index("feature").loc[direction.feature]
+    difference = float(row["wanted"] - row["other"])
+    pair = [next((card for card in side if card.index == direction.feature), None) for side in (cards, moved)]
+    if any(card is None or not card.size > 0 for card in pair):
+        return None
+    steps = [c.strength * difference / card.size for c, card in zip(conditions, pair, strict=True) if card is not None]
+    return Opening(direction.feature, (float(f"{steps[0]:.4g}"), float(f"{steps[1]:.4g}")))
+
+
+def _said(opening: Opening, result: MovedFeatures) -> str:
+    here, there = map(short, opening.strengths)
+    return (
+        f"The page opens at feature {opening.feature} with the strengths of the first sentence: {here} times its mean "
+        f"activation in {result.source.name}, {there} times in {result.target.name}"
+    )
+
+
+def _meanings(result: MovedFeatures) -> dict[str, str]:
+    """What each column of `_facts` holds."""
+    meanings = {"difference": "mean activation on the wanted side of the contrast minus that on the other side"}
+    for name in result.directions:
+        for side, model in (("source", result.source.name), ("moved", result.target.name)):
+            meanings[f"{name}, {side}"] = (
+                f"success of \u201c{name}\u201d when the feature is added in {model}, validation prompts"
+            )
+    return meanings | {
+        "match": "most similar feature of the target's own SAE",
+        "cosine": "cosine between the decoder rows of the moved feature and its match",
+        "correlation": "correlation of the activations of the moved feature and its match",
+        "overlap": "share of their (up to ten) most activating tokens that the moved feature and its match have in common",
+    }
 
 
 def _facts(result: MovedFeatures, order: Sequence[int]) -> dict[int, dict[str, Any]]:

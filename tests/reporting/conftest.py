@@ -1,7 +1,10 @@
 """Run folders with invented but plausible figures."""
 
+import base64
+import gzip
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,6 +211,13 @@ def make_completions() -> dict[str, Any]:
         pieces = [word[i : i + 5] for word in words for i in range(0, len(word), 5)]
         tokens.append({"pieces": pieces, "steered": [True] * len(pieces), "generated_steered": True})
     return {"prompts": prompts, "conditions": said, "tokens": tokens}
+
+
+def unpacked(page: str) -> dict[str, Any]:
+    """The data of a page."""
+    found = re.search(r'<script type="application/gzip" id="data">([\w+/=]+)</script>', page)
+    assert found
+    return json.loads(gzip.decompress(base64.b64decode(found[1])))
 
 
 def sealed(result: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """The page of features: what is in it, and what a browser does with it, offline and with hostile text."""
 
-import json
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,8 @@ import pytest
 
 from interp_transfer.escape import shown
 from interp_transfer.features.cards import Example, FeatureCard
-from interp_transfer.reporting.feature_page import FILE, WINDOW, peak_tokens, window, write_features
+from interp_transfer.reporting.feature_page import FILE, WINDOW, Opening, peak_tokens, window, write_features
+from tests.reporting.conftest import unpacked
 
 WORDS = (" the", " drum", " of", " Corwell", " is", " in", " market", ".\n", "User", ":")
 
@@ -142,6 +141,40 @@ def test_a_browser_chooses_by_keyboard_and_slides(tmp_path: Path, visit: Callabl
     assert page.locator(".strength output").inner_text() == "0 (unsteered)"  # kept
 
 
+def test_it_opens_at_the_feature_and_the_strengths_that_it_speaks_of(tmp_path: Path, visit: Callable[..., Any]) -> None:
+    def said(strengths: tuple[float, ...], model: str) -> dict[float, tuple[tuple[str, str], ...]]:
+        return {s: (("Ask?", f"{model} at {s:g}"),) for s in strengths}
+
+    one, twin = (
+        replace(card(2, model), completions=said((-1.0, 0.0, 3.0, own), model)) for model, own in (("a", 7.5), ("b", 14.0))
+    )
+    cards, opening = [card(0), card(1), one], Opening(2, (7.5, 14.0))
+    page = visit(write_features(tmp_path, "Features", cards, {2: twin}, facts(3), opening=opening).as_uri())
+    assert page.inner_text("#card-title") == "Feature 2"
+    assert page.locator(".answer").all_inner_texts() == ["a at 7.5", "b at 14"]
+    assert page.locator(".strength output").inner_text().startswith("a: 7.5 \u00d7 its size, b: 14 \u00d7 its size")
+    page.get_by_role("slider").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".answer").all_inner_texts() == ["a at 3", "b at 3"]
+    page.evaluate("location.hash = '#feature-0'")
+    has_text(page, "#card-title", "Feature 0")
+    page.evaluate("location.hash = '#feature-2'")
+    has_text(page, "#card-title", "Feature 2")
+    assert page.locator(".answer").all_inner_texts() == ["a at 3", "b at 3"], "the strength that was chosen is kept"
+    with pytest.raises(ValueError, match="opens at feature 9, which has no card"):
+        write_features(tmp_path, "Features", cards, opening=Opening(9, (1.0, 1.0)))
+
+
+def test_columns_say_what_they_are(tmp_path: Path, visit: Callable[..., Any]) -> None:
+    path = write_features(tmp_path, "Features", [card(0)], facts=facts(1), meanings={"difference": "wanted minus other"})
+    page = visit(path.as_uri())
+    titles = [head.get_attribute("title") for head in page.locator("thead button").all()]
+    assert titles[1] == "share of tokens on which it fires; sort by fires on"
+    assert titles[4:] == ["wanted minus other; sort by difference", "sort by success"]
+    page.click("details.columns summary")
+    assert page.inner_text("details.columns dl").endswith("wanted minus other")
+
+
 def test_a_narrow_window_does_not_scroll_sideways(tmp_path: Path, visit: Callable[..., Any]) -> None:
     path = write_features(tmp_path, "Features", [card(0), card(1)], {0: card(0, "micro-b")}, facts(2))
     page = visit(path.as_uri(), viewport={"width": 390, "height": 800})
@@ -175,8 +208,7 @@ def test_five_hundred_features_with_twins_are_small_and_fast(
 
 
 def blocks(path: Path) -> dict[str, Any]:
-    found = re.findall(r'<script type="application/json" id="([\w-]+)">(.*?)</script>', path.read_text(encoding="utf-8"), re.S)
-    return {name: json.loads(text) for name, text in found}
+    return unpacked(path.read_text(encoding="utf-8"))
 
 
 def test_a_twin_is_shown_on_the_same_texts(tmp_path: Path) -> None:
@@ -204,7 +236,7 @@ def test_long_texts_are_cut_around_their_peak(tmp_path: Path) -> None:
 def test_facts_are_plain_values_in_columns(tmp_path: Path) -> None:
     facts = {0: {"scale": np.float64(1.0), "found": True}, 1: {"scale": 5, "found": True, "odd": float("nan")}}
     index = blocks(write_features(tmp_path, "Features", [card(0), card(1)], facts=facts))["index"]
-    assert index["columns"] == ["scale", "found", "odd"]
+    assert [name for name, _ in index["columns"][4:]] == ["scale", "found", "odd"]
     assert [row["facts"] for row in index["rows"]] == [[1, "yes", None], [5, "yes", None]]
 
 

@@ -13,7 +13,7 @@ from interp_transfer.evaluation.judges.words import Verdict
 from interp_transfer.features.cards import Example, FeatureCard
 from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.plots.alignment import aligned_tokens
-from interp_transfer.plots.conditions import condition_bars, run_bars
+from interp_transfer.plots.conditions import condition_points, run_bars
 from interp_transfer.plots.effect import effect_curves
 from interp_transfer.plots.heatmap import layer_heatmap, patching_map
 from interp_transfer.plots.sites import site_bars
@@ -124,7 +124,7 @@ def figures() -> dict[str, Figure]:
     tried = {text: {"success": 0.5, "intact": 0.5, "strength": 1.0, "clean_kl": 0.1} for text in NAMES}
     pieces, links = [(text, 3 * k) for k, text in enumerate(NAMES)], [(k, k) for k in range(len(NAMES))]
     return {
-        "conditions": condition_bars(conditions, ALL),
+        "conditions": condition_points(conditions, ALL),
         "runs": run_bars([(name, ALL, c) for name, c in conditions.items()]),
         "effect": effect_curves(rows),
         "strength": strength_curves(rows, title=ALL),

@@ -1,7 +1,7 @@
 "use strict";
-(() => {
-const read = (id) => JSON.parse(document.getElementById(id).textContent);
-const {columns, rows, texts} = read("index");
+// The list of features and their cards.
+jobs.push(blocks.then((data) => {
+const {columns, rows, texts, opening} = data.index;
 const find = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 // Everything that a model wrote enters the page here, as a text node.
@@ -21,12 +21,12 @@ const token = (text) =>
 const SIDES = ["source", "target"];
 
 // The list.
-const state = {sort: null, down: true, strength: 1};
+const state = {sort: null, down: true, strength: 1, chosen: false};
 const body = find("rows");
 const byIndex = new Map();
-const NAMES = ["feature", "fires on", "size", "peaks at", ...columns];
-const TAKE = [(r) => r.index, (r) => r.fires, (r) => r.size, (r) => r.hints[0] ?? null,
-  ...columns.map((_, k) => (r) => r.facts[k])];
+const OWN = [(r) => r.index, (r) => r.fires, (r) => r.size, (r) => r.hints[0] ?? null];
+const NAMES = columns.map(([name]) => name);
+const TAKE = [...OWN, ...columns.slice(OWN.length).map((_, k) => (r) => r.facts[k])];
 // A fact such as "0.97 [0.91, 0.99] n=60" is sorted by the number that it begins with.
 const key = (value) => {
   if (typeof value !== "string") return value;
@@ -34,11 +34,9 @@ const key = (value) => {
   return Number.isNaN(first) ? value.toLowerCase() : first;
 };
 const numeric = TAKE.map((take) => rows.every((r) => typeof (key(take(r)) ?? 0) === "number"));
-const MEANINGS = ["number of the feature in its SAE", "share of tokens on which it fires", "mean activation where it fires",
-  "tokens at which it is highest"];
 const heads = NAMES.map((name, k) => {
-  const button = el("button", {type: "button", title: (MEANINGS[k] ? MEANINGS[k] + "; " : "") + "sort by " + name}, name);
-  const head = el("th", {scope: "col", class: (numeric[k] ? "num" : "") + (k < MEANINGS.length ? "" : " fact")}, button);
+  const button = el("button", {type: "button", title: [columns[k][1], "sort by " + name].filter((part) => part).join("; ")}, name);
+  const head = el("th", {scope: "col", class: (numeric[k] ? "num" : "") + (k < OWN.length ? "" : " fact")}, button);
   button.addEventListener("click", () => sortBy(k));
   return head;
 });
@@ -47,7 +45,7 @@ find("sort").append(el("option", {value: -1}, "as listed"));
 NAMES.forEach((name, k) => find("sort").append(el("option", {value: k}, name)));
 const listed = [...rows];
 const list = body.closest(".list");
-find("columns").hidden = !columns.length;
+find("columns").hidden = NAMES.length === OWN.length;
 const showAll = (all) => find("columns").setAttribute("aria-pressed", list.classList.toggle("all", all));
 find("columns").addEventListener("click", () => showAll());
 for (const row of rows) {
@@ -55,7 +53,7 @@ for (const row of rows) {
   row.node = el("tr", {}, el("th", {scope: "row", class: "num"}, link),
     el("td", {class: "num"}, share(row.fires)), el("td", {class: "num"}, number(row.size)),
     el("td", {class: "hints"}, ...(row.hints.length ? row.hints.map(token) : ["never fires"])),
-    ...row.facts.map((value, k) => el("td", {class: numeric[k + 4] ? "num fact" : "fact"}, say(value))));
+    ...row.facts.map((value, k) => el("td", {class: numeric[k + OWN.length] ? "num fact" : "fact"}, say(value))));
   row.link = link;
   row.node.addEventListener("click", (event) => { if (!event.target.closest("a")) link.click(); });
   byIndex.set(row.index, row);
@@ -64,7 +62,7 @@ const visibleRows = () => rows.filter((row) => !row.node.hidden);
 function sortBy(k, down) {
   state.down = down ?? (state.sort === k ? !state.down : numeric[k] && k !== 0);
   state.sort = k;
-  if (k >= MEANINGS.length) showAll(true);
+  if (k >= OWN.length) showAll(true);
   const sign = state.down ? -1 : 1;
   const value = (row) => key(TAKE[k](row));
   rows.sort((one, two) => {
@@ -91,7 +89,7 @@ let everything = null;
 const wholeText = (row) => {
   everything ??= new Map();
   if (!everything.has(row.index)) {
-    const card = read("card-" + row.index);
+    const card = data["card-" + row.index];
     const examples = [...card.pairs, ...card.more].flat().filter((e) => e !== null);
     const said = [...card.prompts, ...card.said.flat(2).filter((s) => s)];
     const facts = card.facts.map(([name, value]) => name + " " + say(value));
@@ -207,28 +205,37 @@ const examples = (title, pairs, sides) => {
   return [el("h3", {}, title), ...rows];
 };
 function completions(card) {
-  if (!card.strengths.length) return [];
-  const slider = el("input", {type: "range", id: "strength", min: 0, max: card.strengths.length - 1, step: 1,
+  if (!card.steps.length) return [];
+  const slider = el("input", {type: "range", id: "strength", min: 0, max: card.steps.length - 1, step: 1,
     "aria-label": "strength"});
   const output = el("output", {for: "strength"}), place = el("div");
+  const said = (at) => {
+    const step = card.steps[at];
+    if (at === card.opening)
+      return card.sides.map((side, k) => nameOf(card.sides, k) + number(step[k]) + " \u00d7 its size").join(", ") + " (the best feature\u2019s)";
+    return step[0] === 0 ? "0 (unsteered)" : `${number(step[0])} \u00d7 its size`;
+  };
   const draw = () => {
-    const at = Number(slider.value), strength = card.strengths[at];
-    const told = strength === 0 ? "0 (unsteered)" : `${number(strength)} \u00d7 its size`;
-    output.textContent = told;
-    slider.setAttribute("aria-valuetext", told);
+    const at = Number(slider.value);
+    output.textContent = said(at);
+    slider.setAttribute("aria-valuetext", said(at));
     place.replaceChildren(...card.prompts.map((prompt, p) => el("div", {class: "example"},
       el("div", {class: "prompted", dir: "auto"}, prompt),
       ...card.sides.map((_, k) => {
-        const said = card.said[k][at]?.[p] ?? null;
+        const text = card.said[k][at]?.[p] ?? null;
         const name = nameOf(card.sides, k);
         return el("div", {class: SIDES[k]}, name ? el("p", {class: "soft"}, name) : null,
-          el("pre", {class: "answer", dir: "auto"}, said ?? "(not generated)"));
+          el("pre", {class: "answer", dir: "auto"}, text ?? "(not generated)"));
       }))));
   };
   // Keep the strength from one feature to the next where it can be had.
-  const near = card.strengths.map((s, k) => [Math.abs(s - state.strength), k]).sort((a, b) => a[0] - b[0])[0][1];
-  slider.value = near;
-  slider.addEventListener("input", () => { state.strength = card.strengths[Number(slider.value)]; draw(); });
+  const near = card.steps.map((step, k) => [Math.abs(step.at(-1) - state.strength), k]).sort((a, b) => a[0] - b[0])[0][1];
+  slider.value = state.chosen || card.opening === null ? near : card.opening;
+  slider.addEventListener("input", () => {
+    state.strength = card.steps[Number(slider.value)].at(-1);
+    state.chosen = true;
+    draw();
+  });
   draw();
   return [el("h3", {}, "Completions when the feature is added"),
     el("div", {class: "strength"}, el("span", {}, "strength"), slider, output), place];
@@ -262,7 +269,7 @@ function choose(index) {
     else if (box.bottom > frame.bottom) list.scrollTop += box.bottom - frame.bottom;
   }
   history.replaceState(null, "", "#feature-" + index);
-  const card = read("card-" + index);
+  const card = data["card-" + index];
   const both = card.sides.length > 1;
   place.style.setProperty("--sides", card.sides.length);
   const focused = stepButtons.map(([, button]) => button).find((button) => button === document.activeElement);
@@ -271,10 +278,10 @@ function choose(index) {
       ...stepButtons.map(([, button]) => button)),
     card.facts.length ? el("dl", {class: "facts"}, ...card.facts.map(([name, value]) =>
       el("div", {}, el("dt", {}, name), el("dd", {}, say(value))))) : "",
+    ...completions(card),
     el("div", {class: "sides"}, ...card.sides.map(panel)),
     ...examples(both ? "Where it fires most, and its twin on the same texts" : "Where it fires most", card.pairs, card.sides),
-    ...examples("Other texts where the twin fires most", card.more, card.sides),
-    ...completions(card));
+    ...examples("Other texts where the twin fires most", card.more, card.sides));
   steps();
   focused?.focus();
 }
@@ -296,5 +303,5 @@ body.addEventListener("click", (event) => {
 body.append(...rows.map((row) => row.node));
 find("app").hidden = false;
 filter();
-if (!follow(false)) choose(rows[0].index);
-})();
+if (!follow(false)) choose(opening ?? rows[0].index);
+}));
