@@ -100,7 +100,7 @@ def reproduce(
     Args:
         experiments: which; see ``experiment.choose``.
         out: folder of the cells; a run that was killed resumes from it.
-        page: file to write; RESULTS.md in the folder unless given.
+        page: file to write, with figures and CSVs in `results` beside it; RESULTS.md in the folder unless given.
         edition: "organisms" or "paper".
         quick: only a case or two of each, on few prompts, to see that it runs.
         n: prompts of every figure, in place of each experiment's own.
