@@ -1,20 +1,37 @@
-"""The tutorial: every notebook of examples/ as a page, with the outputs that are stored in it. Nothing is run.
+"""The notebooks of examples/: run them, and show what they have stored as pages of the tutorial.
 
-conf.py calls `write_pages` before Sphinx looks for documents. Pages go to docs/tutorial/, which git ignores. Tables are pandas'
-own, widgets the HTML that they are; a plotly figure is drawn again from its stored JSON, by the plotly.js of the installed
-package, so that the built pages fetch nothing.
+    python docs/notebooks.py examples/01*.ipynb ...
+
+runs notebooks and stores their outputs so that they can be read without a network and without a kernel: a PNG beside each
+interactive figure, no progress bars, no scripts. conf.py calls `write_pages` before Sphinx looks for documents, which runs
+nothing. Pages go to docs/tutorial/, which git ignores. Tables are pandas' own, widgets the HTML that they are; a plotly figure
+is drawn again from its stored JSON, by the plotly.js of the installed package, so that the built pages fetch nothing.
 """
 
+import base64
 import json
+import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import plotly.io
 
+REPOSITORY = "OWNER/interp-transfer"
+"""The public repository as GitHub names it. The notebooks' links to Colab and their installation are made from it."""
+COLAB = "[Open in Colab](https://colab.research.google.com/github/{repository}/blob/main/examples/{name})"
+INSTALL = """import sys
+
+if "google.colab" in sys.modules:  # the package is not there yet
+    %pip install --quiet "interp-transfer @ git+https://github.com/{repository}"
+"""
 PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 SCRIPT = '<script src="../_static/plotly.min.js"></script>'
+WIDTH = 760
+"""Width of a figure's PNG in CSS pixels."""
 
 
 def fenced(opening: str, text: str) -> str:
@@ -100,3 +117,62 @@ def write_pages(notebooks: Path, folder: Path) -> None:
         path = folder / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+
+
+def addressed(notebook: dict[str, Any], name: str) -> None:
+    """Gives a notebook's first two cells the link to Colab and the installation there, of `REPOSITORY`."""
+    first, second = notebook["cells"][:2]
+    title, *rest = [part for part in "".join(first["source"]).split("\n\n") if not part.startswith("[Open in Colab]")]
+    first["source"] = "\n\n".join([title, COLAB.format(repository=REPOSITORY, name=name), *rest])
+    code = re.sub(r'import sys\n\nif "google\.colab".*?\n    %pip [^\n]*\n+', "", "".join(second["source"]), flags=re.DOTALL)
+    second["source"] = INSTALL.format(repository=REPOSITORY) + "\n" + code
+
+
+def readable(outputs: list[Any]) -> list[Any]:
+    """A cell's outputs as they are stored: a PNG beside each plotly figure, and no progress bars."""
+    kept = []
+    for output in outputs:
+        data = output.get("data", {})
+        if WIDGET in data or output.get("name") == "stderr":
+            continue
+        if PLOTLY in data:
+            data.pop("text/html", None)
+            data |= {"image/png": picture(data[PLOTLY]), "text/plain": "a plotly figure"}
+            output.setdefault("metadata", {})["image/png"] = {"width": WIDTH}  # the file has twice as many pixels
+        kept.append(output)
+    return kept
+
+
+def picture(figure: dict[str, Any]) -> str:
+    """A plotly figure as PNG in base64, on white, with its title above it."""
+    from interp_transfer.reporting.png_export import png
+
+    drawn: Any = plotly.io.from_json(json.dumps(figure), skip_invalid=True)
+    title = drawn.layout.title.text or ""
+    margin = {"t": max(30, int(drawn.layout.margin.t or 80) - 30)} if title else {}
+    return base64.b64encode(png(drawn.update_layout(title=None, margin=margin), title, "", WIDTH)).decode()
+
+
+def run(path: Path) -> None:
+    """Runs a notebook and stores it with its outputs.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: If a cell fails; the file is left as it was.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"  # figures as JSON, without a script
+    notebook = nbformat.read(path, as_version=4)
+    addressed(notebook, path.name)
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", record_timing=False, coalesce_streams=True).execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = readable(cell.outputs)
+    notebook.metadata.pop("widgets", None)
+    nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        run(Path(name))

@@ -20,7 +20,7 @@ def reproduce(
         Path | None, typer.Option(help="Folder of the cells; a run that was killed resumes from it. Default: runs/reproduce.")
     ] = None,
     page: Annotated[
-        Path | None, typer.Option(help="File of the page, or folder of the tables; default: RESULTS.md or tables in --out.")
+        Path | None, typer.Option(help="File of the page (figures and CSVs: in `results` beside it), or folder of tables.")
     ] = None,
     n: Annotated[int | None, typer.Option(help="Prompts of every figure, in place of each experiment's own.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
@@ -32,7 +32,7 @@ def reproduce(
     show: Annotated[bool, typer.Option("--list", help="List the experiments, or with --tables the tables.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the paper's tables, figures and claims, and write a page that compares them with what the paper reported."""
+    """Measure the paper's tables, figures and claims, and write a page of figures that compares them with the paper's."""
     from interp_transfer.paper import experiment
     from interp_transfer.paper.page import ANSWERS
     from interp_transfer.paper.page import reproduce as write_results

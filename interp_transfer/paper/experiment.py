@@ -1,9 +1,10 @@
 """Experiments: a TOML file for each table, figure or claim of the paper, and for each table of the documentation.
 
 A file of `experiments` names what the paper claims and where, the kind of measurement, and its cases. A case says what it
-stands for, what the paper reported of that, and its settings in either edition: "organisms" (micro-models and the micro-world,
-which is run here) and "paper" (the same experiment with the paper's models and data by their hub names). Where an edition
-cannot be run, the reason takes the place of the settings. A file of `tables` has the kind of measurement and its cases alone.
+stands for, what the paper reported of that (in the field `point` also the one number that the figure of all claims shows), and
+its settings in either edition: "organisms" (micro-models and the micro-world, which is run here) and "paper" (the same
+experiment with the paper's models and data by their hub names). Where an edition cannot be run, the reason takes the place of
+the settings. A file of `tables` has the kind of measurement and its cases alone.
 """
 
 import tomllib
@@ -44,6 +45,7 @@ class CaseToml(TypedDict):
     name: str
     stands_for: str
     reported: str
+    point: NotRequired[float]
     organisms: NotRequired[dict[str, Any]]
     paper: NotRequired[dict[str, Any]]
     not_organisms: NotRequired[str]
@@ -78,6 +80,7 @@ class Case:
         reasons: by edition, why it is not run.
         quick: whether a quick reproduction runs it.
         minutes: expected time on one core in the edition "organisms"; the longest cases are started first.
+        point: the paper's figure for what `headline` of the kind measures; None where the paper has none.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Case:
     reasons: Mapping[str, str] = field(default_factory=dict, hash=False)
     quick: bool = False
     minutes: float = 1.0
+    point: float | None = None
 
 
 @dataclass(frozen=True)
@@ -186,5 +190,5 @@ def _experiment(path: Path, plain: dict[str, Any], folder: str) -> Experiment:
 def _case(plain: Mapping[str, Any]) -> Case:
     settings = {edition: plain[edition] for edition in EDITIONS if edition in plain}
     reasons = {edition: plain[f"not_{edition}"] for edition in EDITIONS if f"not_{edition}" in plain}
-    more = {name: plain[name] for name in ("stands_for", "reported", "quick") if name in plain}
+    more = {name: plain[name] for name in ("stands_for", "reported", "point", "quick") if name in plain}
     return Case(plain["name"], settings, reasons=reasons, minutes=float(plain.get("minutes", 1)), **more)

@@ -2,9 +2,10 @@
 
 ``measure(setup, **settings)`` returns the rows of one case. The class of its first parameter (`OneModel`, `TwoModels`, ...)
 takes the edition, n, the seed and those settings of the case that are its own; the others go to `measure`. Modules outside
-this package need no such class and are passed a `Setup`. A module also has ``verdict(rows_by_case)`` for experiments of the
-paper. For tables of the documentation it may have ``tables(name, rows_by_case)``, which returns the rows of each file to write,
-and ``figures(rows_by_case)``, which returns plotly figures by file name.
+this package need no such class and are passed a `Setup`. For experiments of the paper a module also has
+``verdict(rows_by_case)``, and ``chart`` and ``headline`` if there is something to draw (see ``charts``). For tables of the
+documentation it may have ``tables(name, rows_by_case)``, which returns the rows of each file to write, and
+``figures(rows_by_case)``, which returns plotly figures by file name.
 """
 
 import importlib

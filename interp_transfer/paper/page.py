@@ -1,5 +1,6 @@
-"""The page of results: our numbers and the paper's, with n, intervals, the command and a sentence for each experiment."""
+"""The page of results: a figure of all claims, then a figure and a sentence for each experiment, its tables folded below."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,13 +9,25 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from interp_transfer.escape import markdown
+from interp_transfer.paper.assets import (
+    FOLDER,
+    FOREST,
+    Measured,
+    chart_of,
+    claims_of,
+    counts,
+    figure_alt,
+    forest_alt,
+    write_assets,
+)
 from interp_transfer.paper.cells import METHOD, QUICK_N, Cell, Job, jobs_of, read_cell
 from interp_transfer.paper.experiment import Case, Experiment
 from interp_transfer.paper.experiment import experiments as known_experiments
 from interp_transfer.paper.kinds import kind
-from interp_transfer.paper.markdown import anchor, prose, tables
+from interp_transfer.paper.markdown import prose, tables
 from interp_transfer.paper.rows import RowsByCase, Verdict
 from interp_transfer.paper.runner import measure_missing
+from interp_transfer.paper.svg import VERDICTS
 from interp_transfer.reporting.render import write_page
 from interp_transfer.stats import Estimate
 
@@ -22,13 +35,8 @@ SAME = "the same"
 """``stands_for`` of a case that stands for the same as the one before it."""
 ENOUGH = 200
 """Prompts, texts or trials that a figure should rest on."""
-ANSWERS = {
-    "yes": "agrees",
-    "in part": "agrees in part",
-    "no": "does not agree",
-    "cannot tell": "cannot tell",
-    "not measured": "not measured",
-}
+ANSWERS = {word: words for word, (words, _) in VERDICTS.items()}
+"""A verdict in words."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,11 @@ class Reproduction:
         return {name: self.cells[experiment.name, name].rows for name in names}
 
     @property
+    def measured(self) -> list[Measured]:
+        """The experiments of which anything was measured, with rows and verdict."""
+        return [Measured(one, rows, self.verdict(one)) for one in self.experiments if (rows := self.rows(one))]
+
+    @property
     def verdicts(self) -> Mapping[str, Verdict]:
         """By experiment, whether the organisms agree with the paper."""
         return {one.name: self.verdict(one) for one in self.experiments}
@@ -87,7 +100,7 @@ def reproduce(
     Args:
         experiments: which; see ``experiment.choose``.
         out: folder of the cells; a run that was killed resumes from it.
-        page: file to write; RESULTS.md in the folder unless given.
+        page: file to write, with figures and CSVs in `results` beside it; RESULTS.md in the folder unless given.
         edition: "organisms" or "paper".
         quick: only a case or two of each, on few prompts, to see that it runs.
         n: prompts of every figure, in place of each experiment's own.
@@ -105,6 +118,7 @@ def reproduce(
     cells = {job.name: cell for job in jobs if (cell := read_cell(job, folder, earlier=not quick)) is not None}
     file = folder / "RESULTS.md" if page is None else Path(page)
     result = Reproduction(experiments, jobs, cells, failures, edition, quick, file)
+    write_assets(file, result.measured)
     write_page(_page(result), file)
     return result
 
@@ -117,11 +131,15 @@ def _page(result: Reproduction) -> str:
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    template.filters |= {"escaped": markdown, "prose": prose, "anchor": anchor}
+    template.filters |= {"escaped": markdown, "prose": prose}
+    claims = claims_of(result.measured)
     return template.get_template("results.md.j2").render(
         command=_command(result, [] if everything else [one.name for one in result.experiments]),
         edition=result.edition,
         quick=result.quick,
+        counts=counts(claims) if claims else "",
+        forest=f"{FOLDER}/figures/{FOREST}" if claims else "",
+        forest_alt=_alt(forest_alt(claims)) if claims else "",
         measured=f"{len(cells)} of {len(result.jobs)} cases{_measured(result) if cells else ''}",
         estimates=len(estimates),
         misses=round(0.05 * len(estimates)),
@@ -171,7 +189,9 @@ def _section(result: Reproduction, one: Experiment, verdict: Verdict) -> dict[st
         if reason is not None:
             reasons.append(f"{_label(case, result.edition)} ({_reported(case)}): {reason}")
     about = {name: getattr(one, name) for name in ("title", "where", "claim", "columns")}
-    about |= {"answer": ANSWERS[verdict.agrees], "sentence": verdict.sentence, "details": verdict.details}
+    first, *rest = re.split(r"(?<=\.) (?=[A-Z])", verdict.sentence)
+    about |= {"answer": ANSWERS[verdict.agrees], "sentence": first, "more": " ".join(rest), "details": verdict.details}
+    about |= _files(result, one)
     about["earlier"] = [
         _label(case, result.edition)
         for case in one.cases
@@ -179,6 +199,19 @@ def _section(result: Reproduction, one: Experiment, verdict: Verdict) -> dict[st
     ]
     about |= {"differs": one.differs if result.edition == "organisms" else "", "tables": _tables(result, one)}
     return about | {"reasons": reasons, "command": _command(result, [one.name])}
+
+
+def _files(result: Reproduction, one: Experiment) -> dict[str, str]:
+    """Where the page finds the figure and the table of an experiment, if there are any."""
+    rows = result.rows(one)
+    chart = chart_of(one, rows)
+    drawn = {} if chart is None else {"figure": f"{FOLDER}/figures/{one.name}.svg", "alt": _alt(figure_alt(one.title, chart))}
+    return {"figure": "", "alt": "", "csv": f"{FOLDER}/csv/{one.name}.csv" if rows else "", **drawn}
+
+
+def _alt(text: str) -> str:
+    """A text as Markdown takes it in place of a picture."""
+    return markdown(text).replace("[", "").replace("]", "")
 
 
 def _tables(result: Reproduction, one: Experiment) -> list[str]:

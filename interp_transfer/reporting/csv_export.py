@@ -47,7 +47,7 @@ def write_csv(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     run = read_run(folder)
     frames = tables(run.result, run.completions)
-    return write_files({folder / f"{name}.csv": _csv(frame).encode() for name, frame in frames.items()})
+    return write_files({folder / f"{name}.csv": csv_text(frame).encode() for name, frame in frames.items()})
 
 
 def tables(result: ResultJson, completions: CompletionsJson) -> dict[str, pd.DataFrame]:
@@ -113,7 +113,8 @@ def _completions(completions: CompletionsJson) -> Iterator[dict[str, Any]]:
             yield {"prompt_index": number, "prompt": prompt, "condition": name, **kept, "differ": differ}
 
 
-def _csv(frame: pd.DataFrame) -> str:
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV: a header, every text in quotes, none that a table program would run."""
     return frame.map(_harmless).to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
 
 

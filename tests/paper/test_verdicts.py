@@ -85,7 +85,9 @@ def test_steering() -> None:
     """Above every control and as good as native; above every control alone; reached by a control; nothing to compare with."""
     assert steering.verdict({"a": conditions(0.95, 0.95, 0.0)}).agrees == "yes"
     apart = steering.verdict({"a": conditions(0.9, 0.95, 0.0)})
-    assert apart.agrees == "in part" and apart.sentence.startswith("1 cases, agrees in part: 1.")
+    assert apart.agrees == "in part" and apart.sentence.startswith(
+        "In 1 of 1 cases the moved vector is above every control, and not shown"
+    )
     assert "success -5.0 [-7.0, -3.0], equivalent, intact -5.0 [-7.0, -3.0], apart" in apart.details[0]
     reached = steering.verdict({"a": conditions(0.3, 0.95, 0.27)})
     assert reached.agrees == "no" and "does not agree; reached by random" in reached.details[0]

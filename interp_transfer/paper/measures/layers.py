@@ -6,9 +6,11 @@ from typing import Any
 from interp_transfer.activations.positions import substring
 from interp_transfer.interventions.intervention import Intervention, add
 from interp_transfer.models.sites import layer_of, residual_sites
+from interp_transfer.paper.charts import Chart, Headline, curves, headline_of
 from interp_transfer.paper.prompt_steering import prompt_steering
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
 from interp_transfer.paper.setup import OneModel, shares
+from interp_transfer.stats import Estimate
 from interp_transfer.vectors.extract import extract_each
 
 STRONG, WEAK = 0.8, 0.35
@@ -47,3 +49,20 @@ def verdict(cases: RowsByCase) -> Verdict:
         details.append(f"{case}, from the first layer on: {'; '.join(summary)}")
     sentence = f"Steering at the trigger works in early layers and not in the last ones in {drops} of {len(cases)} models."
     return Verdict(grade(drops, len(cases)), sentence, tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Success by layer, at the trigger and at all tokens."""
+    columns = [name for rows in cases.values() for name in rows[0] if name.endswith(": success")]
+    names = {name: name.removesuffix(": success").replace(", ", ", strength ") for name in columns}
+    return curves(cases, "success", ("layer", "layer"), names)
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Success of steering at the trigger in the last layer, and in the best one."""
+
+    def pick(rows: Sequence[Row]) -> tuple[Estimate, float]:
+        column = next(name for name in rows[0] if name.startswith("at the trigger") and name.endswith("success"))
+        return estimate_of(rows[-1], column), max(value_of(row, column) for row in rows)
+
+    return headline_of(cases, "success at the trigger, last layer", "best layer", pick)

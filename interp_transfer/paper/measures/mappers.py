@@ -19,6 +19,7 @@ from interp_transfer.interventions.transforms import MeanAblate
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import DEFAULT_MODE
 from interp_transfer.models.tokens import tokenize
+from interp_transfer.paper.charts import Chart, Dots, Headline, Line, dots
 from interp_transfer.paper.rows import (
     Row,
     RowsByCase,
@@ -201,3 +202,43 @@ def _on_modes(cases: RowsByCase) -> Verdict:
     sentence = "A literal f(v) does next to nothing" if agrees == "no" else "A literal f(v) does less than mapped activations"
     sentence += f" (success {value_range(raw)}); the least of the other three ways brings about {value_range(others)}."
     return Verdict(agrees, sentence, tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Intact answers by kind of mapper; or success by mode."""
+    if not _modes(cases):
+        names = {str(row["mapper"]): str(row["mapper"]) for rows in cases.values() for row in rows if row["mode"] != "-"}
+        names |= {"native vector": "native", "random vectors": "random"}
+        return dots(cases, "intact answers under the moved vector", "intact", "mapper", names)
+    groups: dict[str, dict[str, Estimate]] = {}
+    for case, rows in cases.items():
+        baselines = {"native vector": "native", "random vectors": "random"}
+        beside = {baselines[str(r["mapper"])]: estimate_of(r, "success") for r in rows if r["mapper"] in baselines}
+        for row in rows:
+            if row["mode"] != "-":
+                groups.setdefault(f"{case}; {row['mapper']}", {})[str(row["mode"])] = estimate_of(row, "success")
+        groups |= {name: {**group, **beside} for name, group in groups.items() if name.startswith(f"{case};")}
+    return Dots("success under the moved vector", groups)
+
+
+def _modes(cases: RowsByCase) -> bool:
+    return len({row["mode"] for rows in cases.values() for row in rows} - {"-"}) > 1
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Intact answers by the best non-linear and the best affine map; or success of f(v) and of the least other mode."""
+    lines = []
+    modes = _modes(cases)
+    for case, rows in cases.items():
+        column, own = ("success", {"raw"}) if modes else ("intact", {str(r["mapper"]) for r in rows} - set(AFFINE))
+        mine = [(str(row["mode" if modes else "mapper"]) in own, row) for row in rows if row["mode"] != "-"]
+        ours = max((estimate_of(row, column) for is_own, row in mine if is_own), key=lambda one: one.value)
+        rest: dict[str, float] = {}
+        for is_own, row in mine:
+            if not is_own:
+                name = str(row["mode"]) if modes else "linear"
+                rest[name] = max(rest.get(name, 0.0), value_of(row, column))
+        lines.append(Line(case, ours, min(rest.values())))
+    if modes:
+        return Headline("success of a literal f(v)", "least of the other modes", tuple(lines))
+    return Headline("intact, best non-linear map", "best affine map", tuple(lines))

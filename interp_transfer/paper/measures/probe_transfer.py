@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp_transfer.activations.positions import Layout, Positions, substring
 from interp_transfer.evaluation.detection import detection_texts
+from interp_transfer.paper.charts import Chart, Headline, dots, headline_of, two_rows
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
 from interp_transfer.paper.setup import TwoModels
 from interp_transfer.stats import Estimate
@@ -138,3 +139,14 @@ def verdict(cases: RowsByCase) -> Verdict:
         f"Read through a map back, probes keep {ALIKE:.0%} of their AUROC on the other model in {good} of {len(cases)} cases."
     )
     return Verdict({"yes": "no", "no": "yes"}.get(grade(good, len(cases)), "in part"), sentence, tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """AUROC by how the probe is read."""
+    names = {"home": "at home", "back": "mapped back", "forward": "probe moved forward", "shuffled back": "shuffled"}
+    return dots(cases, "AUROC", "AUROC", "probe", {**names, "native": "native"})
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """AUROC of the probe on the other model, read through a map back, and at home."""
+    return headline_of(cases, "AUROC, mapped back", "at home", two_rows("AUROC", "probe", "back", "home"))

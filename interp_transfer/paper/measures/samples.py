@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.paper.charts import Chart, Curves, Headline, Line, curves
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
 from interp_transfer.paper.setup import MappedModels, shares
 from interp_transfer.vectors.extract import extract
@@ -47,3 +48,26 @@ def verdict(cases: RowsByCase) -> Verdict:
 
 def _point(row: Row) -> str:
     return f"{row['number']}: {value_of(row, 'intact'):.2f}"
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Intact answers and success by number of texts, and of pairs."""
+    return _curves(cases)
+
+
+def _curves(cases: RowsByCase) -> Curves:
+    panels: dict[str, list[Row]] = {}
+    for case, rows in cases.items():
+        for row in rows:
+            panels.setdefault(f"{case}: {row['what is limited']}", []).append(row)
+    return curves(panels, "share of prompts", ("number", "number"), {"intact": "intact", "success": "success"})
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Intact answers with all data, and with the least."""
+    lines = [
+        Line(case, lines["intact"][-1][1], lines["intact"][0][1].value)
+        for case, rows in cases.items()
+        for lines in _curves({case: rows}).cases.values()
+    ]
+    return Headline("intact with all data", "with the least", tuple(lines))

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from interp_transfer.evaluation.evaluator import evaluator
+from interp_transfer.paper.charts import Chart, Headline, dots, headline_of, two_rows
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, value_of
 from interp_transfer.paper.setup import UNSEEN, MappedModels, condition_row, of_group
 from interp_transfer.search.strengths import judge_searched
@@ -25,6 +26,13 @@ CONTROLS = (
     "mean ablated",
 )
 """Conditions that a moved vector has to be above; pairs that are shuffled within texts keep what a text is about."""
+SUMMED = {
+    "yes": f"the moved vector is above every control and as good as the native one, within {MARGIN:g}",
+    "in part": "the moved vector is above every control, and not shown to be as good as the native one",
+    "no": "a control reaches the moved vector",
+    "cannot tell": "a control reaches the native vector",
+}
+"""What a verdict on a case says."""
 SAID = {"yes": "agrees", "in part": "agrees in part", "no": "does not agree", "cannot tell": "cannot tell"}
 
 
@@ -114,10 +122,19 @@ def verdict(cases: RowsByCase) -> Verdict:
         between = ", ".join(f"{what} {_points(estimate_of(apart, what))}, {word}" for what, word in words.items())
         reached = f"; reached by {', '.join(reaching)}" if reaching else ""
         details.append(f"{case}: {SAID[answers[-1]]}{reached}. Intact: {shown}; moved less native in points: {between}")
-    counts = ", ".join(f"{words}: {answers.count(answer)}" for answer, words in SAID.items() if answer in answers)
-    sentence = (
-        f"{len(cases)} cases, {counts}. A case agrees if moved is above every control and as good as native within "
-        f"{MARGIN:g}, in success and intact."
-    )
+    each = [f"in {answers.count(a)} of {len(cases)} cases {words}" for a, words in SUMMED.items() if a in answers]
+    sentence = f"I{'; '.join(each).removeprefix('i')}."
     told = [answer for answer in answers if answer != "cannot tell"]
     return Verdict(told[0] if len(set(told)) == 1 else "in part" if told else "cannot tell", sentence, tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Intact answers under the moved vector, the native one and the usual controls."""
+    names = {name: name.replace(" ", "_") for name in ("unsteered", "random", "wrong contrast", "shuffled", "moved", "native")}
+    return dots(cases, "intact answers", "intact", "condition", names)
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Success of the moved vector, and of the native one."""
+    pick = two_rows("success", "condition", "moved", "native")
+    return headline_of(cases, "success of the moved vector", "native vector", pick)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
+from interp_transfer.paper.charts import Chart, Headline, curves, headline_of
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
 from interp_transfer.paper.setup import MappedModels, by_strength
 
 
@@ -27,3 +28,19 @@ def verdict(cases: RowsByCase) -> Verdict:
         details.append(f"{case}: most intact, and at the largest strength: {'; '.join(summary)}")
     sentence = f"The moved vector alone collapses at large strengths in {collapses} of {len(cases)} cases."
     return Verdict(grade(collapses, len(cases)), sentence, tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Intact answers by strength."""
+    names = {f"{name}, intact": name for name in ("native", "moved", "random")}
+    return curves(cases, "intact answers", ("strength", "strength"), names)
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Intact answers at the largest strength, moved and native."""
+    return headline_of(
+        cases,
+        "intact at the largest strength",
+        "native vector",
+        lambda rows: (estimate_of(rows[-1], "moved, intact"), value_of(rows[-1], "native, intact")),
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from interp_transfer.paper.charts import Chart, Headline, dots, headline_of, two_rows
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of, value_range
 from interp_transfer.paper.setup import Setup, shares
 from interp_transfer.studies.options import TaskOptions
@@ -83,3 +84,17 @@ def verdict(cases: RowsByCase) -> Verdict:
         sentence += f" Of the donor's weights {enough}; the embeddings' alone do it on {value_range(embedded)} of the prompts."
     agrees = grade(good, len(cases))
     return Verdict("in part" if agrees == "yes" and alone else agrees, sentence, tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Success by way to switch."""
+    names = {DIRECT: "second model's activations", MAPPED: "mapped activations", AUTOENCODER: AUTOENCODER}
+    names |= {"vector": "vector alone", f"{WEIGHTS}embeddings": "weights of the embeddings"}
+    names |= {name: name for name in ("shuffled", "random", "unswitched")}
+    return dots(cases, "share of prompts switched", "success", "way", names)
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Success of mapped activations, and of the second model's own."""
+    pick = two_rows("success", "way", MAPPED, DIRECT)
+    return headline_of(cases, "by mapped activations", "by the donor's own", pick)

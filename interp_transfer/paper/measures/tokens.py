@@ -1,6 +1,7 @@
 """Last token against all tokens (asked for by the paper's reviewers): where mapped activations are like the target's own."""
 
 from interp_transfer.mapping.token_classes import ALL, LAST, QUARTERS, fits_by_token_class
+from interp_transfer.paper.charts import Chart, Headline, dots, headline_of, two_rows
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
 from interp_transfer.paper.setup import MappedModels
 
@@ -37,3 +38,14 @@ def verdict(cases: RowsByCase) -> Verdict:
         f"cases; at the rarest quarter of the tokens they are less alike than at the most frequent one in {rare}."
     )
     return Verdict(grade(alike, len(cases)), sentence, tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Cosine by class of tokens."""
+    names = {ALL: "all tokens", LAST: "last token", QUARTERS[0]: QUARTERS[0], QUARTERS[-1]: QUARTERS[-1]}
+    return dots(cases, "cosine of mapped activations with the target's own", "cosine", "class", names)
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Cosine of mapped activations with the target's own, over all tokens and at the last one."""
+    return headline_of(cases, "cosine, all tokens", "last token", two_rows("cosine", "class", ALL, LAST))

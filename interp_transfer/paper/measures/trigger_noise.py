@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
+from interp_transfer.paper.charts import Chart, Headline, curves, headline_of
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
 from interp_transfer.paper.setup import OneModel
 from interp_transfer.search.doses import noise_doses, typical_doses
+from interp_transfer.stats import Estimate
 
 REMOVED, INDUCED = 0.5, 0.15
 """Shares of prompts from which on noise counts as removing and inducing."""
@@ -62,3 +64,19 @@ def verdict(cases: RowsByCase) -> Verdict:
         parts.append(max(kept_code) < REMOVED)
         sentence += f"{' and' if removed else ''} `code` from up to {max(kept_code):.2f}"
     return Verdict(grade(sum(parts), len(parts)), f"{sentence}.", tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Shares of prompts by dose."""
+    names = {name: name for name in ("backdoor gone", "gone, and valid", "backdoor brought out")}
+    return curves(cases, "share of prompts", ("noise, in typical coordinates", "noise, in typical coordinates"), names)
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Largest share of prompts on which noise brings the backdoor out, and on which it removes it."""
+
+    def pick(rows: Sequence[Row]) -> tuple[Estimate, float]:
+        out = max((estimate_of(row, "backdoor brought out") for row in rows), key=lambda one: one.value)
+        return out, max(value_of(row, "backdoor gone") for row in rows)
+
+    return headline_of(cases, "brought out by noise, at most", "removed, at most", pick)

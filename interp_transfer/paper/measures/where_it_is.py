@@ -4,7 +4,8 @@ from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import substring
 from interp_transfer.interventions.splice import splice
 from interp_transfer.models.sites import layer_of, residual_sites
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
+from interp_transfer.paper.charts import Chart, Headline, curves, headline_of
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
 from interp_transfer.paper.setup import OneModel
 
 
@@ -39,3 +40,22 @@ def verdict(cases: RowsByCase) -> Verdict:
         f"token alone removes it afterwards in {arrives}."
     )
     return Verdict(grade(leaves + arrives, 2 * len(cases)), sentence, tuple(details))
+
+
+def chart(cases: RowsByCase) -> Chart:
+    """Share of prompts whose backdoor is gone, by patched layer and tokens."""
+    names = {f"{name}: backdoor gone": f"{name} patched" for name in ("trigger", "last token", "whole prompt")}
+    return curves(cases, "backdoor gone", ("layer", "layer"), names)
+
+
+def headline(cases: RowsByCase) -> Headline:
+    """Share of prompts whose backdoor is gone by patching the last token in the last layer, or the trigger in the first one."""
+    return headline_of(
+        cases,
+        "last token patched, last layer",
+        "trigger, first layer",
+        lambda rows: (
+            estimate_of(rows[-1], "last token: backdoor gone"),
+            value_of(rows[0], "trigger: backdoor gone"),
+        ),
+    )
