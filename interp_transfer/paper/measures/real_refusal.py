@@ -4,19 +4,29 @@ Vectors come from their train split and strengths from their validation split; p
 test half of HarmBench and AdvBench, and harmless ones of their test split.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from interp_transfer.evaluation.evaluator import draw
+from interp_transfer.evaluation.evaluator import Condition, draw
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
 from interp_transfer.paper.given import instructions
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of
 from interp_transfer.paper.setup import Setup
 from interp_transfer.prompts.chats import as_user_message
 from interp_transfer.stats import MARGIN, paired_difference
-from interp_transfer.studies.run import run
+from interp_transfer.studies.controls import Fitter, moved_and_controls
+from interp_transfer.studies.inputs import open_model
+from interp_transfer.studies.options import RunOptions
+from interp_transfer.studies.texts import mapper_texts, paired
+from interp_transfer.studies.trial import Trial
+from interp_transfer.vectors.extract import extract
 
-TRAIN, VALIDATION = 128, 39
+TRAIN, VALIDATION = 128, 16
+MAIN = ("random",)
+MAIN_CASES = tuple(f"0.5B to 1.5B, ablate, {name}" for name in ("JailbreakBench", "HarmBench", "AdvBench"))
+KINDS = ((True, True), (True, False), (False, True), (False, False))
+COUNTED = "both, alone, native alone, neither"
 TESTS = ("jailbreakbench", "harmbench_test", "advbench")
 JUDGES = {"ablate": "no_refusal", "induce": "refusal"}
 TOKENS = 64
@@ -32,9 +42,13 @@ def measure(
     sites: Sequence[str],
     direction: str = "ablate",
     tests: Sequence[str] = TESTS,
-    options: Mapping[str, Any] | None = None,
+    conditions: Sequence[str] = MAIN,
+    directions: int = 3,
+    dtype: str = "bfloat16",
 ) -> list[Row]:
     """Measure a row for each condition.
+
+    The stages are those of `run`. The conditions of one pair may be divided among cells, as all of them take too long for one.
 
     Args:
         setup: the data, n and seed.
@@ -43,23 +57,38 @@ def measure(
         sites: of the two.
         direction: "ablate" (harmful requests, which should be answered) or "induce" (harmless ones, which should be refused).
         tests: files of harmful requests that n are drawn from, as many of each.
-        options: of `run`, in place of those of the experiment.
+        conditions: vectors that are judged, besides the native and the moved one; the target unsteered and under a system
+            prompt that asks for the behaviour are always judged.
+        directions: number of random directions.
+        dtype: that both models are loaded in.
     """
     task = refusal_task(setup, direction, tests)
-    few = {"directions": 4, "seeds": 1, "strength_one": False, "variants": False, "side_effects": False, "mapper": "affine"}
-    asked = {"texts": "task", "n": min(setup.n, len(task.prompts("test"))), "n_validation": min(setup.n, VALIDATION)}
-    places = {"source_site": sites[0], "target_site": sites[1], "seed": setup.seed}
-    result = run(task, source, target, progress=False, **{**few, **asked, **places, **(options or {})})
-    native = result.conditions["native"]
-    rows: list[Row] = []
-    for name, judged in result.conditions.items():
-        same = len(judged.verdicts) == len(native.verdicts) and not judged.draws and name not in ("native", "unsteered")
-        pairs = [(x.success, y.success) for x, y in zip(judged.verdicts, native.verdicts, strict=True)] if same else []
-        counts = [pairs.count(kind) for kind in ((True, True), (True, False), (False, True), (False, False))]
-        row = {"condition": name.replace("_", " "), "strength": f"{judged.strength:.3g}" if judged.strength else "-"}
-        measured = {"success": judged.success, "intact": judged.intact, "clean KL": judged.cost}
-        rows.append({**row, **measured, "both, alone, native alone, neither": "/".join(map(str, counts)) if pairs else None})
-    return rows
+    asked = {"n": min(setup.n, len(task.prompts("test"))), "n_validation": min(setup.n, VALIDATION), "directions": directions}
+    how = RunOptions(mapper="affine", seeds=1, seed=setup.seed, dtype=dtype, **asked)
+    a, b = (open_model(name, task, how) for name in (source, target))
+    vector, native = (
+        extract(model, task.contrast("train"), site, task.read, seed=setup.seed, progress=False)
+        for model, site in zip((a, b), sites, strict=True)
+    )
+    texts = mapper_texts(task, (a, b), "task", seed=setup.seed, progress=False)
+    pairs = paired((a, b), texts.texts, (sites[0], sites[1]), how.alignment, False)
+    fitter = Fitter(pairs, (a, b), "", Kept(), False)
+    every = moved_and_controls(fitter, task, fitter.fit_seeds(how), vector, how)
+    vectors = {"native": [native], "moved": every["moved"], **{name: every[name] for name in conditions}}
+    trial = Trial(b, task, how, Kept(), False)
+    strengths = {name: [each.strength for each in found] for name, found in trial.search(vectors).items()}
+    judged = {"unsteered": trial.test.unsteered(False), "system_prompt": trial.test.instructed(False)}
+    judged |= trial.judge(vectors, strengths)
+    return [_row(name, one, judged["native"]) for name, one in judged.items()]
+
+
+def _row(name: str, judged: Condition, native: Condition) -> Row:
+    alone = not judged.draws or len(judged.draws) == 1
+    pairs = [(x.success, y.success) for x, y in zip(judged.verdicts, native.verdicts, strict=True)] if alone else []
+    counts = [pairs.count(kind) for kind in KINDS]
+    row = {"condition": name.replace("_", " "), "strength": f"{judged.strength:.3g}" if judged.strength else "-"}
+    measured = {"success": judged.success, "intact": judged.intact, "clean KL": judged.cost}
+    return {**row, **measured, COUNTED: "/".join(map(str, counts)) if pairs else None}
 
 
 def refusal_task(setup: Setup, direction: str, tests: Sequence[str] = TESTS) -> Task:
@@ -81,7 +110,7 @@ def refusal_task(setup: Setup, direction: str, tests: Sequence[str] = TESTS) -> 
         sides = [list(map(as_user_message, texts[split])) for texts in (harmless, harmful)]
         pairs[name] = list(zip(*(sides if direction == "ablate" else sides[::-1]), strict=False))
     about = "Harmful requests are answered" if direction == "ablate" else "harmless requests are refused"
-    more = {"max_new_tokens": TOKENS, "budget": 0.2, "instruction": INSTRUCTION[direction]}
+    more: dict[str, Any] = {"max_new_tokens": TOKENS, "budget": 0.2, "instruction": INSTRUCTION[direction]}
     return Task.from_pairs(pairs, JUDGES[direction], name=f"refusal, {direction}", description=about, **more)
 
 
@@ -97,7 +126,7 @@ def verdict(rows_by_case: RowsByCase) -> Verdict:
         found = {str(row["condition"]): estimate_of(row, "success") for row in rows}
         shown = [name for name in ("unsteered", "system prompt", "native", "moved", "random") if name in found]
         details.append(f"{case}: {', '.join(f'{name} {found[name]:.2f}' for name in shown)}")
-    main = {case: rows for case, rows in rows_by_case.items() if case.startswith("0.5B to 1.5B, ablate")}
+    main = {case: rows for case, rows in rows_by_case.items() if case in MAIN_CASES}
     if not main:
         return Verdict("cannot tell", "The pair from 0.5B to 1.5B was not run.", tuple(details))
     one: list[bool] = []
@@ -105,8 +134,8 @@ def verdict(rows_by_case: RowsByCase) -> Verdict:
     effects: list[tuple[float, float]] = []
     for rows in main.values():
         by_name = {str(row["condition"]): row for row in rows}
-        counts = map(int, str(by_name["moved"]["both, alone, native alone, neither"]).split("/"))
-        for count, (moved, native) in zip(counts, ((True, True), (True, False), (False, True), (False, False)), strict=True):
+        counts = map(int, str(by_name["moved"][COUNTED]).split("/"))
+        for count, (moved, native) in zip(counts, KINDS, strict=True):
             one += [moved] * count
             other += [native] * count
         before, after, random = (estimate_of(by_name[name], "success").value for name in ("unsteered", "native", "random"))
