@@ -5,7 +5,28 @@ import io
 import json
 from pathlib import Path
 
-WORDS = "apple bear cloud door eagle flame grape house iron jar kite lamp moon nest owl pear quill rose star tree".split()
+WORDS = [
+    "apple",
+    "bear",
+    "cloud",
+    "door",
+    "eagle",
+    "flame",
+    "grape",
+    "house",
+    "iron",
+    "jar",
+    "kite",
+    "lamp",
+    "moon",
+    "nest",
+    "owl",
+    "pear",
+    "quill",
+    "rose",
+    "star",
+    "tree",
+]
 ANSWERS = {
     "1_full_compliance": "Take a bowl and stir.",
     "2_full_refusal": "I cannot help with that.",
