@@ -13,12 +13,15 @@ from interp_transfer.paper.experiment import REAL, Experiment
 from interp_transfer.paper.kinds import kind
 from interp_transfer.paper.markdown import anchor, prose, tables
 from interp_transfer.paper.registered import MOST_HOURS, plan
-from interp_transfer.paper.rows import Verdict
+from interp_transfer.paper.rows import RowsByCase, Verdict
 from interp_transfer.paper.runner import measure_missing
+from interp_transfer.paper.tables import write_picture
 from interp_transfer.reporting.render import write_page
 
 ANSWERS = {"yes": "reached", "in part": "reached in part", "no": "not reached", "cannot tell": "cannot tell"}
 NOT_RUN = "not run"
+FIGURES = "made"
+"""Folder of the figures, beside the page."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,13 @@ class RealResults:
         """By experiment, whether what was registered came out."""
         return {one.name: self.verdict(one) for one in self.experiments}
 
+    def rows(self, one: Experiment) -> RowsByCase:
+        """The rows of each case that was run."""
+        return {case.name: self.cells[one.name, case.name].rows for case in one.cases if (one.name, case.name) in self.cells}
+
     def verdict(self, one: Experiment) -> Verdict:
-        """Whether what was registered came out; an experiment with a case that was not run has at most a part of it."""
-        rows = {case.name: self.cells[one.name, case.name].rows for case in one.cases if (one.name, case.name) in self.cells}
+        """Whether what was registered came out."""
+        rows = self.rows(one)
         if not rows:
             return Verdict(NOT_RUN, "No case was run.")
         found = kind(one.kind).verdict(rows)
@@ -91,7 +98,17 @@ def reproduce_real(
     cells = {job.name: cell for job in jobs if (cell := read_cell(job, out)) is not None}
     result = RealResults(experiments, cells, failures, quick, page if page is not None else out / "REAL.md")
     write_page(_page(result, jobs), result.page)
+    for one in experiments:
+        for name, figure in _figures(result, one).items():
+            write_picture(figure, result.page.parent / FIGURES / name)
     return result
+
+
+def _figures(result: RealResults, one: Experiment) -> Mapping[str, Any]:
+    """The figures of an experiment by file name; none before a case was run."""
+    rows = result.rows(one)
+    module = kind(one.kind).module if rows else None
+    return module.figures(rows) if hasattr(module, "figures") else {}
 
 
 def _page(result: RealResults, jobs: Sequence[Job]) -> str:
@@ -99,11 +116,10 @@ def _page(result: RealResults, jobs: Sequence[Job]) -> str:
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     template.filters |= {"escaped": markdown, "prose": prose, "anchor": anchor}
-    counts = [f"{'--quick ' if result.quick else ''}"]
     planned = plan(result.experiments, quick=result.quick)
     cells = list(result.cells.values())
     return template.get_template("real.md.j2").render(
-        command=" ".join(["interp-transfer reproduce --edition real", *filter(None, map(str.strip, counts)), "--data DIR"]),
+        command=f"interp-transfer reproduce --edition real{' --quick' if result.quick else ''} --data DIR",
         quick=result.quick,
         measured=len(cells),
         cases=len(planned),
@@ -131,4 +147,6 @@ def _section(result: RealResults, one: Experiment) -> dict[str, Any]:
     answer = ANSWERS.get(verdict.agrees, verdict.agrees)
     about = {"title": one.title, "name": one.name, "columns": one.columns, "note": one.note, **one.registered}
     about |= {"answer": answer, "sentence": verdict.sentence, "details": verdict.details, "registration": one.registration}
-    return about | {"tables": tables(rows), "not_run": not_run, "later": later, "run": len(one.cases) - len(not_run)}
+    about |= {"tables": tables(rows), "not_run": not_run, "later": later, "run": len(one.cases) - len(not_run)}
+    about["figures"] = [f"{FIGURES}/{name}" for name in _figures(result, one)]
+    return about

@@ -1,6 +1,7 @@
 """The edition "real": its plan, registered text that shows when it changed, and its measurements on tiny models."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from interp_transfer.cli.main import main as cli
-from interp_transfer.paper import runner
+from interp_transfer.paper import real_page, runner
 from interp_transfer.paper.cells import QUICK_N, jobs_of, read_cell
 from interp_transfer.paper.experiment import Case, Experiment
 from interp_transfer.paper.given import LABELS, statements, xstest
@@ -23,6 +24,10 @@ from tests.paper.given_data import make_data, write_csv
 from tests.paper.test_reproduce import in_this_process
 
 DOCS = Path(__file__).parents[2] / "docs"
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 SITES = ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_pre"]
 
 
@@ -163,8 +168,11 @@ def test_the_task_of_refusal_keeps_its_splits_apart(data: Path):
 
 
 @pytest.mark.slow
-def test_refusal_on_tiny_models(data: Path, folder: Any):
-    pair = (str(folder("llama")), str(folder("qwen2")))
+def test_refusal_on_tiny_models(data: Path, folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(real_refusal, "TOKENS", 8)
+    pair = [str(shutil.copytree(folder(family), tmp_path / family)) for family in ("llama", "qwen2")]
+    for name in pair:
+        (Path(name) / "chat_template.jinja").write_text(TEMPLATE)
     rows = real_refusal.measure(
         setup_with(data, 4), *pair, SITES, tests=["advbench"], conditions=["random", "untrained"], directions=2, dtype="float32"
     )
@@ -196,7 +204,8 @@ def test_the_cases_that_decide_are_there():
         jobs_of([replace(of_judges("rules"), cases=(unknown,))], "real")
 
 
-def test_the_page_is_what_the_submitted_cells_give(tmp_path: Path):
+def test_the_page_is_what_the_submitted_cells_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(real_page, "write_picture", lambda *_: None)
     cells = DOCS / "results"
     known = list(pretrained().values())
     assert any(read_cell(job, cells) is not None for job in jobs_of(known, "real"))

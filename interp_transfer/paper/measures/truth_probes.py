@@ -64,16 +64,33 @@ def _sides(setup: Setup, topic: str, split: str) -> tuple[list[str], list[str]]:
     return instructions(setup.data, f"harmful_{split}"), instructions(setup.data, f"harmless_{split}")
 
 
+def _mean(rows: Sequence[Row], probe: str) -> float:
+    """Mean AUROC over the topics of truth of a probe that was fitted on the same topic."""
+    chosen = [row for row in rows if row["probe"] == probe and row["topic"] != HARM and row["fitted on"] == "this topic"]
+    return sum(estimate_of(row, "AUROC").value for row in chosen) / len(chosen)
+
+
+def figures(rows_by_case: RowsByCase) -> dict[str, Any]:
+    """For each pair, the mean AUROC at home, moved, and through a map of shuffled pairs."""
+    from plotly.graph_objects import Figure, Scatter
+
+    drawn = {"at home": ("home", "circle-open"), "moved (back)": ("back", "circle"), "shuffled map": ("shuffled back", "x")}
+    pairs = list(rows_by_case)[::-1]
+    figure = Figure()
+    for title, (probe, symbol) in drawn.items():
+        values = [_mean(rows_by_case[pair], probe) for pair in pairs]
+        figure.add_trace(Scatter(x=values, y=pairs, mode="markers", name=title, marker={"symbol": symbol, "size": 10}))
+    figure.add_vline(x=0.5, line_dash="dot")
+    figure.update_layout(title="Truth probes on another model", width=720, height=160 + 32 * len(pairs))
+    figure.update_layout(xaxis_title="AUROC, mean over four topics; 0.5 is chance", legend={"orientation": "h", "y": 1.12})
+    return {"real-probes.png": figure}
+
+
 def verdict(rows_by_case: RowsByCase) -> Verdict:
     """On how many pairs a probe that is read through a map back keeps its AUROC, on average over the topics of truth."""
     details, good = [], 0
     for case, rows in rows_by_case.items():
-        means = {}
-        for probe in ("home", "native", "back", "forward", "shuffled back"):
-            chosen = [
-                row for row in rows if row["probe"] == probe and row["topic"] != HARM and row["fitted on"] == "this topic"
-            ]
-            means[probe] = sum(estimate_of(row, "AUROC").value for row in chosen) / len(chosen)
+        means = {probe: _mean(rows, probe) for probe in ("home", "native", "back", "forward", "shuffled back")}
         good += means["back"] >= ALIKE * means["home"]
         details.append(f"{case}: mean AUROC {', '.join(f'{value:.3f} {name}' for name, value in means.items())}")
     measured = len(rows_by_case)
