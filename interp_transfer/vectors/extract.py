@@ -119,10 +119,10 @@ def extract(
         contrast: pairs of prompts, (positive, negative); positive shows the wanted behaviour.
         site: hook-point name, or the number of a block for its input.
         positions: the tokens of each prompt that are read.
-        method: a name in ``METHODS`` ("difference_in_means", "pca", "probe", "robust"), scaled to the length that the difference
-            in means has along its direction; "mean_centring": the positive side against the mean over ``reference``; or a function of
-            the positive and the negative rows, whose length is kept. All but the means use a sample of at most
-            ``METHOD_ROWS`` of each side, the same indices for both.
+        method: a name in ``METHODS`` ("difference_in_means", "pca", "probe", "robust"), scaled to the length that the
+            difference in means has along its direction; "mean_centring": the positive side against the mean over
+            ``reference``; or a function of the positive and the negative rows, whose length is kept. All but the means use a
+            sample of at most ``METHOD_ROWS`` of each side, the same indices for both.
         reference: prompts for "mean_centring".
         head: at sites of attention heads (``hook_z``): the vector of this head alone, zero elsewhere.
         evidence_rows: maximum number of rows of each side that the vector keeps.
