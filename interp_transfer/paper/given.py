@@ -75,9 +75,9 @@ def xstest(data: Path | None) -> list[Labelled]:
     for file in sorted(folder.glob("completions_*.csv")):
         for number, row in enumerate(_rows(file), 2):
             try:
-                labels = tuple(LABELS[row[name]] for name in ("annotation_1", "annotation_2", "final_label"))
+                first, second, final = (LABELS[row[name]] for name in ("annotation_1", "annotation_2", "final_label"))
                 place = int(re.findall(r"\d+", row["id"])[-1])
-                found.append(Labelled(row["prompt"], place, row["completion"], labels))
+                found.append(Labelled(row["prompt"], place, row["completion"], (first, second, final)))
             except (KeyError, IndexError, TypeError) as error:
                 raise ValueError(f"{file}, row {number}: {quoted(error.args[0])} is missing or no known label") from error
     if not found:

@@ -107,8 +107,8 @@ def reproduce_real(
 def _figures(result: RealResults, one: Experiment) -> Mapping[str, Any]:
     """The figures of an experiment by file name; none before a case was run."""
     rows = result.rows(one)
-    module = kind(one.kind).module if rows else None
-    return module.figures(rows) if hasattr(module, "figures") else {}
+    draw = getattr(kind(one.kind).module, "figures", None) if rows else None
+    return draw(rows) if draw is not None else {}
 
 
 def _page(result: RealResults, jobs: Sequence[Job]) -> str:

@@ -170,11 +170,18 @@ def test_the_task_of_refusal_keeps_its_splits_apart(data: Path):
 @pytest.mark.slow
 def test_refusal_on_tiny_models(data: Path, folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(real_refusal, "TOKENS", 8)
-    pair = [str(shutil.copytree(folder(family), tmp_path / family)) for family in ("llama", "qwen2")]
-    for name in pair:
+    source, target = (str(shutil.copytree(folder(family), tmp_path / family)) for family in ("llama", "qwen2"))
+    for name in (source, target):
         (Path(name) / "chat_template.jinja").write_text(TEMPLATE)
     rows = real_refusal.measure(
-        setup_with(data, 4), *pair, SITES, tests=["advbench"], conditions=["random", "untrained"], directions=2, dtype="float32"
+        setup_with(data, 4),
+        source,
+        target,
+        SITES,
+        tests=["advbench"],
+        conditions=["random", "untrained"],
+        directions=2,
+        dtype="float32",
     )
     names = [row["condition"] for row in rows]
     assert names == ["unsteered", "system prompt", "native", "moved", "random", "untrained"]

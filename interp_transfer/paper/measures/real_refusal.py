@@ -63,7 +63,11 @@ def measure(
         dtype: that both models are loaded in.
     """
     task = refusal_task(setup, direction, tests)
-    asked = {"n": min(setup.n, len(task.prompts("test"))), "n_validation": min(setup.n, VALIDATION), "directions": directions}
+    asked: dict[str, Any] = {
+        "n": min(setup.n, len(task.prompts("test"))),
+        "n_validation": min(setup.n, VALIDATION),
+        "directions": directions,
+    }
     how = RunOptions(mapper="affine", seeds=1, seed=setup.seed, dtype=dtype, **asked)
     a, b = (open_model(name, task, how) for name in (source, target))
     vector, native = (
