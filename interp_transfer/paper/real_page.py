@@ -91,7 +91,7 @@ def reproduce_real(
         progress: show a bar.
 
     Raises:
-        ValueError: for anything unknown, data that are missing, and damaged cells, before any work.
+        ValueError: for anything unknown and for damaged cells, before any work. A case whose data are missing is a failure.
     """
     jobs = jobs_of(experiments, REAL, quick=quick, n=n, seed=seed, data=data)
     failures = measure_missing(jobs, out, processes=processes or 1, progress=progress) if measure else {}

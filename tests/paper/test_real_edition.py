@@ -28,6 +28,7 @@ TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
+QUOTED = ("people", "rules", "rules, cut", "phrases", "openings", "embeddings", "embeddings and rules")
 SITES = ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_pre"]
 
 
@@ -189,9 +190,9 @@ def test_refusal_on_tiny_models(data: Path, folder: Any, tmp_path: Path, monkeyp
     assert counted["random"] is None and sum(map(int, str(counted["moved"]).split("/"))) == 4
 
 
-def refusal_rows(moved: int, random: int) -> list[dict[str, Any]]:
-    """100 prompts: unsteered answers 20, native 90."""
-    shares = {"unsteered": 20, "native": 90, "moved": moved, "random": random}
+def refusal_rows(moved: int, random: int, unsteered: int = 20) -> list[dict[str, Any]]:
+    """100 prompts, of which native answers 90."""
+    shares = {"unsteered": unsteered, "native": 90, "moved": moved, "random": random}
     counts = {"moved": f"{min(moved, 90)}/{max(moved - 90, 0)}/{max(90 - moved, 0)}/{min(100 - moved, 10)}"}
     return [
         {"condition": name, "success": rate([k < share for k in range(100)]), COUNTED: counts.get(name)}
@@ -202,6 +203,10 @@ def refusal_rows(moved: int, random: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("moved", "random", "answer"), [(90, 25, "yes"), (90, 60, "in part"), (40, 60, "no")])
 def test_the_rule_for_refusal_is_the_registered_one(moved: int, random: int, answer: str):
     assert kind("real_refusal").verdict({case: refusal_rows(moved, random) for case in MAIN_CASES}).agrees == answer
+    missing = {case: refusal_rows(moved, random) for case in MAIN_CASES[1:]}
+    assert kind("real_refusal").verdict(missing).agrees == "cannot tell"
+    nothing_to_move = {case: refusal_rows(moved, random, unsteered=85) for case in MAIN_CASES}
+    assert kind("real_refusal").verdict(nothing_to_move).agrees == "cannot tell"
 
 
 def test_the_cases_that_decide_are_there():
@@ -218,3 +223,16 @@ def test_the_page_is_what_the_submitted_cells_give(tmp_path: Path, monkeypatch: 
     assert any(read_cell(job, cells) is not None for job in jobs_of(known, "real"))
     reproduce_real(known, cells, data=None, page=tmp_path / "REAL.md", measure=False)
     assert (tmp_path / "REAL.md").read_text() == (DOCS / "REAL.md").read_text()
+
+
+def test_the_page_of_judges_quotes_the_cells():
+    text = (DOCS / "judges.md").read_text()
+    jobs = [job for job in jobs_of([pretrained()["judges"]], "real") if job.settings["judge"] in QUOTED]
+    for job in jobs:
+        cell = read_cell(job, DOCS / "results")
+        assert cell is not None, job.case.name
+        held_out, tuned, _ = cell.rows
+        quoted = [held_out["kappa"]] + ([tuned["kappa"]] if job.settings["judge"] == "rules" else [])
+        for figure in quoted:
+            assert isinstance(figure, Estimate)
+            assert f"{figure.value:.3f}".removeprefix("0") in text, (job.case.name, figure)
