@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from interp_transfer.studies.options import RunOptions
 from interp_transfer.vectors.extract import METHODS, difference_in_means, robust
 
 
@@ -49,3 +50,9 @@ def test_dimensions_that_never_change_are_left(value: float):
 
 def test_it_has_a_name():
     assert METHODS["robust"] is robust
+
+
+def test_a_run_can_ask_for_it():
+    assert RunOptions(method="robust").to_dict()["method"] == "robust"
+    with pytest.raises(ValueError, match="robust"):
+        RunOptions(method="robst")
