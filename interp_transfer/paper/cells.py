@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from interp_transfer.io import write_json
-from interp_transfer.paper.experiment import EDITIONS, Case, Experiment
+from interp_transfer.paper.experiment import EDITIONS, REAL, Case, Experiment
 from interp_transfer.paper.kinds import kind
 from interp_transfer.paper.rows import Row, from_json, to_json
 
@@ -40,6 +40,7 @@ class Job:
         edition: "organisms" or "paper".
         n: number of prompts of every figure.
         seed: seed of all random draws.
+        data: folder of data that is given by path; where it lies changes no figure.
     """
 
     experiment: Experiment
@@ -47,6 +48,7 @@ class Job:
     edition: str
     n: int
     seed: int
+    data: Path | None = None
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -82,37 +84,45 @@ class Cell:
         seconds: processor time of the measurement; in cells that were stored before this was so, wall-clock time.
         versions: of the packages it was measured with.
         method: version of the method, see ``METHOD``.
+        registration: hash of what was registered when it was measured, see ``Experiment.registration``. It is not part of the
+            key: a text that was changed afterwards does not hide the cell, and shows.
     """
 
     rows: tuple[Row, ...]
     seconds: float
     versions: Mapping[str, str]
     method: int = METHOD
+    registration: str = ""
 
 
 def jobs_of(
-    experiments: Sequence[Experiment], edition: str = "organisms", *, quick: bool = False, n: int | None = None, seed: int = 0
+    experiments: Sequence[Experiment],
+    edition: str = "organisms",
+    *,
+    quick: bool = False,
+    n: int | None = None,
+    seed: int = 0,
+    data: Path | None = None,
 ) -> list[Job]:
     """The cases that can be run in an edition.
 
     Raises:
         ValueError: for an unknown edition or kind, n below 1, or settings that the kind does not know.
     """
-    if edition not in EDITIONS:
-        raise ValueError(f"edition={edition!r}: choose one of {', '.join(EDITIONS)}")
+    if edition not in (*EDITIONS, REAL):
+        raise ValueError(f"edition={edition!r}: choose one of {', '.join((*EDITIONS, REAL))}")
     if n is not None and n < 1:
         raise ValueError(f"n={n}: give at least one prompt")
     jobs = []
     for experiment in experiments:
-        known = kind(experiment.kind)
         for case in experiment.cases:
             if edition not in case.settings or (quick and not case.quick):
                 continue
             try:
-                known.check(case.settings[edition])
+                kind(experiment.kind).check(case.settings[edition])
             except ValueError as error:
                 raise ValueError(f"experiment {experiment.name!r}, case {case.name!r}: {error}") from None
-            jobs.append(Job(experiment, case, edition, n or (QUICK_N if quick else experiment.n), seed))
+            jobs.append(Job(experiment, case, edition, n or (QUICK_N if quick else experiment.n), seed, data))
     return jobs
 
 
@@ -133,7 +143,13 @@ def read_cell(job: Job, out: Path, *, earlier: bool = False) -> Cell | None:
         method = METHOD if plain["key"] == job.key() else int(plain["key"].get("method", 1))
         if plain["format"] != FORMAT or (plain["key"] != job.key() and not (earlier and method < METHOD)):
             return None
-        return Cell(tuple(map(from_json, plain["rows"])), float(plain["seconds"]), dict(plain["versions"]), method)
+        return Cell(
+            tuple(map(from_json, plain["rows"])),
+            float(plain["seconds"]),
+            dict(plain["versions"]),
+            method,
+            str(plain.get("registered", "")),
+        )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -143,12 +159,14 @@ def read_cell(job: Job, out: Path, *, earlier: bool = False) -> Cell | None:
 def measure_cell(job: Job, out: Path) -> float:
     """Measure a job and store its cell; return the seconds that it took."""
     start = time.process_time()
-    rows = kind(job.experiment.kind).measure(job.edition, job.n, job.seed, job.settings)
+    rows = kind(job.experiment.kind).measure(job.edition, job.n, job.seed, job.settings, job.data)
     if not rows:
         raise ValueError(f"{', '.join(job.name)}: nothing was measured")
     seconds = time.process_time() - start
     path = job.path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {"format": FORMAT, "key": job.key(), "seconds": round(seconds, 1), "rows": [to_json(row) for row in rows]}
+    if job.experiment.registered:
+        plain["registered"] = job.experiment.registration
     write_json(path, {**plain, "versions": {name: version(name) for name in PACKAGES}})
     return seconds

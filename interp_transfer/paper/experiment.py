@@ -7,6 +7,8 @@ experiment with the paper's models and data by their hub names). Where an editio
 the settings. A file of `tables` has the kind of measurement and its cases alone.
 """
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,8 @@ from interp_transfer.names import find, quoted
 
 EXPERIMENTS, TABLES = (Path(__file__).with_name(name) for name in ("experiments", "tables"))
 EDITIONS = ("organisms", "paper")
+REAL = "real"
+"""The edition of pretrained models, whose experiments are other ones, see ``registered``."""
 
 
 class TableCaseToml(TypedDict):
@@ -110,6 +114,7 @@ class Experiment:
         columns: what the columns hold, in words.
         differs: how the edition "organisms" differs from the paper's experiment.
         note: what is printed below the table.
+        registered: of the edition "real": what was written down before its cells were measured, see ``registered``.
     """
 
     name: str
@@ -124,6 +129,12 @@ class Experiment:
     columns: str = ""
     differs: str = ""
     note: str = ""
+    registered: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def registration(self) -> str:
+        """A hash of what was registered; empty if nothing was."""
+        return hashlib.sha256(json.dumps(self.registered, sort_keys=True).encode()).hexdigest()[:16] if self.registered else ""
 
 
 @cache
@@ -154,7 +165,7 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         ValueError: naming file and field, for a damaged file, unknown or missing fields, or a case without settings and reason.
     """
-    plain = _checked(path, ExperimentToml)
+    plain = checked_toml(path, ExperimentToml)
     for case in plain["case"]:
         for edition in EDITIONS:
             if (edition in case) == (f"not_{edition}" in case):
@@ -169,10 +180,15 @@ def read_table(path: Path) -> Experiment:
     Raises:
         ValueError: naming file and field, for a damaged file, unknown or missing fields.
     """
-    return _experiment(path, _checked(path, TableToml), "tables")
+    return _experiment(path, checked_toml(path, TableToml), "tables")
 
 
-def _checked(path: Path, schema: type) -> dict[str, Any]:
+def checked_toml(path: Path, schema: type) -> dict[str, Any]:
+    """The file of an experiment, whose fields are those of a schema.
+
+    Raises:
+        ValueError: naming file and field, for a damaged file, unknown or missing fields, or two cases of one name.
+    """
     with named_errors(str(path)):
         plain = tomllib.loads(path.read_text(encoding="utf-8"))
         typed(plain, schema)

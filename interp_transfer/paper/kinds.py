@@ -35,13 +35,15 @@ class Kind:
     name: str
     module: ModuleType
 
-    def measure(self, edition: str, n: int, seed: int, settings: Mapping[str, Any]) -> list[Row]:
-        """Measure a case."""
+    def measure(self, edition: str, n: int, seed: int, settings: Mapping[str, Any], data: Path | None = None) -> list[Row]:
+        """Measure a case; ``data`` is the folder of data that is given by path."""
         setup = self._setup()
         known = _parameters(setup)
         own = {name: value for name, value in settings.items() if name in known}
         rest = {name: value for name, value in settings.items() if name not in known}
-        return self.module.measure(setup(edition, n, seed, **own), **rest)
+        made = setup(edition, n, seed, **own)
+        made.data = data
+        return self.module.measure(made, **rest)
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Refuse settings that the measurement does not take, or that it lacks.

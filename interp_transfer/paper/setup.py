@@ -7,6 +7,7 @@ mappers are made when they are first used.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from interp_transfer.activations.align import DEFAULT_STRATEGY
@@ -54,7 +55,12 @@ class Setup:
         seed: seed of all random draws.
 
     Fewer prompts than random directions are judged on are for seeing that a measurement runs: it then has few of them.
+
+    Attributes:
+        data: folder of data that is given by path.
     """
+
+    data: Path | None = None
 
     def __init__(self, edition: str, n: int, seed: int) -> None:
         self.edition, self.n, self.seed = edition, n, seed

@@ -81,9 +81,9 @@ def moved_and_controls(
         return [at_length(move(mapper, vector)) for mapper in mappers]
 
     moved = [move(mapper, vector) for mapper in mappers]
-    contrast = task.contrast("train")
+    model, contrast = fitter.models[0], task.contrast("train")
     wrong = [
-        extract(fitter.models[0], same_side(contrast, k), vector.site, task.read, progress=fitter.progress)
+        extract(model, same_side(contrast, k), vector.site, task.read, method=how.method, progress=fitter.progress)
         for k in how.mapper_seeds
     ]
     within = [] if isinstance(fitter.pairs, StoredPairs) else fitter.fit_seeds(how, "within")

@@ -69,6 +69,8 @@ class RunOptions(TaskOptions):
         source_site: hook point at which the vector is extracted, or the number of a block for its input; default: the one on
             the source model's card, or else a search. "auto" always searches.
         target_site: hook point at which it is added, in the same forms.
+        method: how the vector is extracted: difference_in_means, pca, probe, or robust, for models in which a few dimensions
+            are massive.
         read: tokens that the vector is extracted from: last, all, content, post_instruction or an index; default: the task's
             own.
         instruction: system prompt that asks for the behaviour: the target under it, without a vector, is one more condition;
@@ -95,6 +97,7 @@ class RunOptions(TaskOptions):
     texts: str | None = None
     source_site: str | None = None
     target_site: str | None = None
+    method: str = "difference_in_means"
     read: str | None = None
     instruction: str | None = None
     direction: str | None = None
@@ -113,8 +116,10 @@ class RunOptions(TaskOptions):
         from interp_transfer.activations.align import find_strategy
         from interp_transfer.mapping.fit import check_kind
         from interp_transfer.mapping.move import MODES, NORMS
+        from interp_transfer.vectors.extract import METHODS
 
         check_kind(self.mapper, self.settings)
+        find(self.method, METHODS, "method")
         find(self.mode, MODES, "mode")
         find(self.norm, NORMS, "norm")
         find_strategy(self.alignment)

@@ -78,8 +78,8 @@ def run(
         s, t = sites["source"].name, sites["target"].name
 
         stage("vectors")
-        vector = extract(a, task.contrast("train"), s, task.read, seed=how.seed)
-        native = extract(b, task.contrast("train"), t, task.read, seed=how.seed)
+        vector = extract(a, task.contrast("train"), s, task.read, method=how.method, seed=how.seed)
+        native = extract(b, task.contrast("train"), t, task.read, method=how.method, seed=how.seed)
 
         stage("pairs and mappers")
         read = given or mapper_texts(task, (a, b), how.texts, seed=how.seed, progress=progress)

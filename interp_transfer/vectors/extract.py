@@ -35,6 +35,9 @@ EVIDENCE_ROWS = 1024
 METHOD_ROWS = 8192
 """Maximum number of activations of each side, a random sample, that methods other than the difference in means use."""
 
+TAIL, WIDE = 0.05, 5.0
+"""Of `robust`: the quantile at which dimensions are cut, and the multiple of the median spread that none exceeds."""
+
 PORTION = 512
 """Prompts that are read at a time."""
 
@@ -71,7 +74,26 @@ def probe_direction(positive: Float[Tensor, "n d_model"], negative: Float[Tensor
     return logistic(positive, negative)[0]
 
 
-METHODS: dict[str, Method] = {"difference_in_means": difference_in_means, "pca": pca, "probe": probe_direction}
+def robust(positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model"]) -> Float[Tensor, " d_model"]:
+    """The difference in means on a robust scale, for models with massive activations in a few dimensions.
+
+    In some models a few dimensions spread a hundred times as far as the others, and their noise alone decides where a
+    difference in means points. Here each dimension is cut at its 5% and 95% quantiles, and one that spreads more than ``WIDE``
+    times as far as the median is scaled down to that. Without such dimensions it is nearly the difference in means.
+    """
+    both = torch.cat([positive, negative]).double()
+    low, high = (both.quantile(q, dim=0) for q in (TAIL, 1 - TAIL))
+    difference = positive.double().clamp(low, high).mean(dim=0) - negative.double().clamp(low, high).mean(dim=0)
+    spread = high - low
+    return (difference * (WIDE * spread.median() / spread.clamp(min=1e-30)).clamp(max=1.0)).to(positive.dtype)
+
+
+METHODS: dict[str, Method] = {
+    "difference_in_means": difference_in_means,
+    "pca": pca,
+    "probe": probe_direction,
+    "robust": robust,
+}
 
 MEAN_CENTRING = "mean_centring"
 """The method that subtracts the mean over other texts instead of the contrast's negative side (Jorgensen et al. 2023)."""
@@ -97,10 +119,10 @@ def extract(
         contrast: pairs of prompts, (positive, negative); positive shows the wanted behaviour.
         site: hook-point name, or the number of a block for its input.
         positions: the tokens of each prompt that are read.
-        method: a name in ``METHODS`` ("difference_in_means", "pca", "probe"), scaled to the length that the difference in means
-            has along its direction; "mean_centring": the positive side against the mean over ``reference``; or a function of
-            the positive and the negative rows, whose length is kept. All but the means use a sample of at most
-            ``METHOD_ROWS`` of each side, the same indices for both.
+        method: a name in ``METHODS`` ("difference_in_means", "pca", "probe", "robust"), scaled to the length that the
+            difference in means has along its direction; "mean_centring": the positive side against the mean over
+            ``reference``; or a function of the positive and the negative rows, whose length is kept. All but the means use a
+            sample of at most ``METHOD_ROWS`` of each side, the same indices for both.
         reference: prompts for "mean_centring".
         head: at sites of attention heads (``hook_z``): the vector of this head alone, zero elsewhere.
         evidence_rows: maximum number of rows of each side that the vector keeps.

@@ -84,7 +84,7 @@ def test_every_flag_arrives(options_of, tmp_path):
     flags += ["--max-new-tokens", "9", "--device", "cpu", "--chat", "--data", "copy", "--texts", "t.jsonl"]
     flags += ["--n", "3", "--seed", "5", "--budget", "0.5", "--directions", "7", "--seeds", "2", "--n-validation", "2"]
     flags += ["--no-variants", "--no-side-effects", "--read", "all", "--quick"]
-    flags += ["--no-strength-one", "--instruction", "Be rude.", "--chat-template", "alpaca"]
+    flags += ["--no-strength-one", "--instruction", "Be rude.", "--chat-template", "alpaca", "--method", "robust"]
     seen = options_of("cats", *PAIR, *flags, "--out", tmp_path / "out")
     assert seen.pop("settings") == {"rank": 2, "name": "it's"} and seen.pop("out") == tmp_path / "out"
     assert seen == {
@@ -93,7 +93,7 @@ def test_every_flag_arrives(options_of, tmp_path):
         "data": "copy", "chat": True, "texts": "t.jsonl", "max_new_tokens": 9,
         "dtype": "bfloat16", "device": "cpu", "n": 3, "seed": 5, "budget": 0.5, "directions": 7, "seeds": 2, "n_validation": 2,
         "variants": False, "side_effects": False, "read": "all", "quick": True, "strength_one": False,
-        "instruction": "Be rude.", "chat_template": "alpaca",
+        "instruction": "Be rude.", "chat_template": "alpaca", "method": "robust",
     }  # fmt: skip
 
 

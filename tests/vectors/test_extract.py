@@ -96,7 +96,7 @@ def test_pca_is_the_direction_of_most_variance_and_not_the_mean():
     assert abs(float(difference_in_means(differences, torch.zeros_like(differences)) @ mean)) > 0.98
 
 
-@pytest.mark.parametrize("method", ["pca", "probe"])
+@pytest.mark.parametrize("method", ["pca", "probe", "robust"])
 def test_named_methods_have_the_length_of_the_contrast_along_them(model, method):
     pairs = PAIRS[:40]
     plain, other = it.extract(model, pairs, SITE), it.extract(model, pairs, SITE, method=method)
@@ -186,7 +186,7 @@ def test_pca_refuses_pairs_of_unequal_length_however_many_there_are(model, monke
         it.extract(model, pairs, SITE, "all", method="pca", evidence_rows=8)
 
 
-@pytest.mark.parametrize("method", ["pca", "probe"])
+@pytest.mark.parametrize("method", ["pca", "probe", "robust"])
 def test_a_head_has_its_own_direction(model, method):
     pairs, site, size = PAIRS[:20], "blocks.2.attn.hook_z", int(model.cfg.d_head)
     plain, other = (it.extract(model, pairs, site, head=1, method=m) for m in ("difference_in_means", method))

@@ -2,13 +2,16 @@
 
 A judge can be measured on completions whose validity is known before it is trusted on others. For yes-or-no judges: the share
 of completions on which the judge is right, over all and within either class, with exact intervals. For scores: the area under
-the ROC curve, the probability that a valid completion scores better than an invalid one. Missing opinions are left out of these
+the ROC curve, the probability that a valid completion scores better than an invalid one. For labels that people gave: Cohen's
+kappa, the agreement beyond that of two judges who label at random with the same shares. Missing opinions are left out of these
 figures and reported with them, because a judge that seldom answers is not a good one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from interp_transfer.evaluation.judges.opinion import Opinion
 from interp_transfer.stats import Estimate, auroc_interval, rate
@@ -98,3 +101,44 @@ def separation(opinions: Sequence[Opinion], truth: Sequence[bool], *, high_is_tr
 def _same_length(opinions: Sequence[Any], truth: Sequence[Any]) -> None:
     if len(opinions) != len(truth):
         raise ValueError(f"{len(opinions)} opinions and {len(truth)} truths: give one of each completion")
+
+
+def kappa(one: Sequence[Any], other: Sequence[Any], groups: Sequence[Any], *, draws: int = 2000, seed: int = 0) -> Estimate:
+    """Return Cohen's kappa of two lists of labels, with a 95% interval by resampling groups.
+
+    Args:
+        one: labels by one judge.
+        other: labels of the same completions by another.
+        groups: the prompt of each completion; completions of one prompt are drawn together, as they are not independent.
+        draws: number of bootstrap samples.
+        seed: of the samples.
+
+    Returns:
+        The estimate, whose n is the number of completions. Where all labels are one, kappa is not defined, and NaN.
+
+    Raises:
+        ValueError: for lists of different lengths or without labels.
+    """
+    _same_length(one, other)
+    _same_length(one, groups)
+    if not len(one):
+        raise ValueError("the agreement of no labels: give at least one")
+    names = list(dict.fromkeys([*one, *other]))
+    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    tables = np.zeros((len(places), len(names), len(names)))
+    for a, b, group in zip(one, other, groups, strict=True):
+        tables[places[group], names.index(a), names.index(b)] += 1
+    chosen = np.random.default_rng(seed).integers(len(places), size=(draws, len(places)))
+    counts = np.stack([np.bincount(draw, minlength=len(places)) for draw in chosen])
+    samples = _kappas(np.tensordot(counts.astype(float), tables, axes=1))
+    low, high = np.nanquantile(samples, [0.025, 0.975]) if np.isfinite(samples).any() else (np.nan, np.nan)
+    return Estimate(float(_kappas(tables.sum(axis=0)[None])[0]), float(low), float(high), len(one))
+
+
+def _kappas(tables: np.ndarray) -> np.ndarray:
+    """Cohen's kappa of tables of counts."""
+    total = tables.sum(axis=(1, 2))
+    observed = tables.trace(axis1=1, axis2=2) / total
+    expected = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1) / total**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (observed - expected) / (1 - expected)

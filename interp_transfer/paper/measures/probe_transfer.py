@@ -63,7 +63,11 @@ def scores(
         maps = fit_maps(a.model, b.model, texts[::3], sites, seed=setup.seed)
     else:
         maps = fit_maps(a.model, b.model, texts, sites, _positions(map_position or position, setup), seed=setup.seed)
-    frame: Any = moved_scores(a.model, b.model, prompts, maps, _positions(position, setup), seed=setup.seed)
+    return probe_rows(moved_scores(a.model, b.model, prompts, maps, _positions(position, setup), seed=setup.seed))
+
+
+def probe_rows(frame: Any) -> list[Row]:
+    """A row for each probe of the frame of ``moved_scores``."""
     table: dict[str, dict[str, float]] = frame.to_dict("index")
     titles = {"AUROC": "auroc", "accuracy": "accuracy", "accuracy, threshold set again": "recalibrated"}
     count = int(table["home"]["n"])

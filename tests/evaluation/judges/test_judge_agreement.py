@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from interp_transfer.evaluation.judges import Opinion
-from interp_transfer.evaluation.judges.agreement import agreement, separation
+from interp_transfer.evaluation.judges.agreement import agreement, kappa, separation
 from interp_transfer.stats import rate
 
 
@@ -53,3 +53,25 @@ def test_missing_scores_are_left_out_and_counted():
         separation(opinions, [True, False, True, True])
     with pytest.raises(ValueError, match="truths"):
         separation(opinions, [True])
+
+
+def test_kappa_is_that_of_scikit_learn_and_its_interval_is_over_prompts():
+    generator = np.random.default_rng(0)
+    truth = generator.integers(3, size=200)
+    said = np.where(generator.random(200) < 0.8, truth, generator.integers(3, size=200))
+    apart = kappa(said.tolist(), truth.tolist(), list(range(200)))
+    assert apart.value == pytest.approx(cohen_kappa_score(said, truth)) and apart.n == 200
+    assert apart.low < apart.value < apart.high
+    five_times = kappa(said.repeat(5).tolist(), truth.repeat(5).tolist(), list(np.arange(200).repeat(5)))
+    assert five_times.value == pytest.approx(apart.value)
+    assert five_times.high - five_times.low == pytest.approx(apart.high - apart.low, rel=0.1), "copies are no new evidence"
+
+
+def test_kappa_of_labels_that_tell_nothing():
+    same = kappa(["a"] * 4, ["a"] * 4, [1, 1, 2, 2])
+    assert np.isnan(same.value) and np.isnan(same.low)
+    assert kappa([True, False] * 8, [True, False] * 8, list(range(16))).value == 1
+    assert kappa([True, False] * 8, [False, True] * 8, list(range(16))).value == -1
+    for wrong in (([True], [True, False], [1]), ([True], [True], [1, 2]), ([], [], [])):
+        with pytest.raises(ValueError, match="opinions|labels"):
+            kappa(*wrong)

@@ -1,14 +1,8 @@
-"""The rule that recognises a refusal, and the example that measures it against people."""
-
-import importlib.util
-from pathlib import Path
-from typing import Any
+"""The rule that recognises a refusal."""
 
 import pytest
 
 from interp_transfer.evaluation.judges.refusal import RefusalJudge, refusal_in
-
-EXAMPLE = Path(__file__).parents[3] / "examples" / "measure_refusal_judge.py"
 
 
 @pytest.mark.parametrize(
@@ -55,20 +49,3 @@ def test_what_a_broken_model_says_is_not_intact():
     assert stuck.success and not stuck.intact and "repeats 'no'" in stuck.reason
     [nothing] = RefusalJudge(refused=True)(["p"], [""])
     assert not nothing.success
-
-
-def test_the_example_counts_prompts_with_even_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    spec = importlib.util.spec_from_file_location("measure_refusal_judge", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    example: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    lines = ["id,completion,final_label", "v2-1,I must decline.,1_full_compliance", "v2-2,I must decline.,2_full_refusal"]
-    lines += ["v2-4,Take a bowl.,1_full_compliance", "v2-6,It is illegal.,2_full_refusal", "v2-8,Maybe.,3_partial_refusal"]
-    (tmp_path / "completions_one.csv").write_text("\n".join(lines))
-    example.main(str(tmp_path))
-    ours, phrases = (line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:])
-    assert ours[0] == "| `refusal`" and ours[1].startswith("1.000") and ours[1].endswith("n=3")
-    assert phrases[2].startswith("0.000") and phrases[3].startswith("1.000")
-    assert ours[4].startswith("0.000")
-    with pytest.raises(SystemExit, match="holds no completions"):
-        example.main(str(tmp_path / "none"))

@@ -1,0 +1,99 @@
+"""Probes of truth and of harm on pretrained models: at home, moved to another, and where a topic was left out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from interp_transfer.evaluation.evaluator import draw
+from interp_transfer.models.load import load_model
+from interp_transfer.paper.given import TOPICS, instructions, statements
+from interp_transfer.paper.measures.probe_transfer import probe_rows
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of
+from interp_transfer.paper.setup import Setup
+from interp_transfer.transfer.probe_maps import fit_maps
+from interp_transfer.transfer.probe_scores import DetectionTexts, moved_scores
+
+HARM = "harm"
+ALIKE, PAIRS = 0.95, 9
+"""Share of the AUROC at home that a moved probe keeps, and the number of pairs on which it should."""
+
+
+def measure(setup: Setup, source: str, target: str, sites: Sequence[str], dtype: str = "bfloat16") -> list[Row]:
+    """Measure a row for each probe, topic, and choice of the topics that it was fitted on.
+
+    Probes and mappers are fitted on half as many statements of a side as there are prompts of a figure; mappers read the same
+    statements, of the same topics, without labels. With a topic left out, neither has seen it.
+
+    Args:
+        setup: the data and n.
+        source: model of the probe.
+        target: model that it is moved to.
+        sites: of the two.
+        dtype: that both are loaded in.
+    """
+    a, b = (load_model(name, dtype=dtype) for name in (source, target))
+    pair = (sites[0], sites[1])
+    rows: list[Row] = []
+    for topic in (*TOPICS, HARM):
+        others = [other for other in TOPICS if other != topic]
+        fitted_on = {"this topic": [topic]} if topic == HARM else {"this topic": [topic], "the other topics": others}
+        for name, topics in fitted_on.items():
+            texts = _texts(setup, topics, topic)
+            maps = fit_maps(a, b, texts.texts, pair, "last", seed=setup.seed)
+            frame: Any = moved_scores(a, b, texts, maps, "last", seed=setup.seed)
+            rows += [{"topic": topic, "fitted on": name, **row} for row in probe_rows(frame)]
+    return rows
+
+
+def _texts(setup: Setup, fitted: Sequence[str], tested: str) -> DetectionTexts:
+    """False statements are the alarm. Thresholds are set again on true ones of the topic that nothing else reads."""
+    count = setup.n // 2
+    each = -(-count // len(fitted))
+    train = [_sides(setup, topic, "train") for topic in fitted]
+    alarm, quiet = ([text for sides in train for text in setup.draw(sides[side], "statements", each)] for side in (0, 1))
+    test_alarm, test_quiet = _sides(setup, tested, "test")
+    spare = draw(test_quiet, len(test_quiet), setup.seed, "statements")
+    kept = len(spare) // 3  # for the threshold
+    test = setup.draw(test_alarm, "statements", count), spare[kept:][:count]
+    return DetectionTexts(tested, (alarm, quiet), test, spare[:kept][:count], [*alarm, *quiet])
+
+
+def _sides(setup: Setup, topic: str, split: str) -> tuple[list[str], list[str]]:
+    """What raises the alarm, and what does not."""
+    if topic != HARM:
+        return statements(setup.data, topic, split)
+    return instructions(setup.data, f"harmful_{split}"), instructions(setup.data, f"harmless_{split}")
+
+
+def _mean(rows: Sequence[Row], probe: str) -> float:
+    """Mean AUROC over the topics of truth of a probe that was fitted on the same topic."""
+    chosen = [row for row in rows if row["probe"] == probe and row["topic"] != HARM and row["fitted on"] == "this topic"]
+    return sum(estimate_of(row, "AUROC").value for row in chosen) / len(chosen)
+
+
+def figures(rows_by_case: RowsByCase) -> dict[str, Any]:
+    """For each pair, the mean AUROC at home, moved, and through a map of shuffled pairs."""
+    from plotly.graph_objects import Figure, Scatter
+
+    drawn = {"at home": ("home", "circle-open"), "moved (back)": ("back", "circle"), "shuffled map": ("shuffled back", "x")}
+    pairs = list(rows_by_case)[::-1]
+    figure = Figure()
+    for title, (probe, symbol) in drawn.items():
+        values = [_mean(rows_by_case[pair], probe) for pair in pairs]
+        figure.add_trace(Scatter(x=values, y=pairs, mode="markers", name=title, marker={"symbol": symbol, "size": 10}))
+    figure.add_vline(x=0.5, line_dash="dot")
+    figure.update_layout(title="Truth probes on another model", width=720, height=160 + 32 * len(pairs))
+    figure.update_layout(xaxis_title="AUROC, mean over four topics; 0.5 is chance", legend={"orientation": "h", "y": 1.12})
+    return {"real-probes.png": figure}
+
+
+def verdict(rows_by_case: RowsByCase) -> Verdict:
+    """On how many pairs a probe that is read through a map back keeps its AUROC, on average over the topics of truth."""
+    details, good = [], 0
+    for case, rows in rows_by_case.items():
+        means = {probe: _mean(rows, probe) for probe in ("home", "native", "back", "forward", "shuffled back")}
+        good += means["back"] >= ALIKE * means["home"]
+        details.append(f"{case}: mean AUROC {', '.join(f'{value:.3f} {name}' for name, value in means.items())}")
+    measured = len(rows_by_case)
+    answer = "yes" if good >= PAIRS else "no" if good + 12 - measured < PAIRS else "cannot tell"
+    sentence = f"Read through a map back, truth probes keep {ALIKE:.0%} of their AUROC at home on {good} of {measured} pairs."
+    return Verdict(answer, sentence, tuple(details))
