@@ -3,8 +3,8 @@
 An intervention at block 16 changes nothing before it. So when the strength of a vector changes, the prompt is read again from
 block 16 on, and its keys and values below are those of the unsteered model. Without an intervention nothing is read again.
 
-The prompt is read in two steps, all but its last token and then the last one. In 16 bits this rounds otherwise than one pass, so
-that a completion would not be that of ``generate``: models in other dtypes than float32 read their prompts anew.
+The prompt is read in two steps, all but its last token and then the last one. In 16 bits this rounds otherwise than one pass,
+so that a completion would not be that of ``generate``: models in other dtypes than float32 read their prompts anew.
 """
 
 from collections import OrderedDict

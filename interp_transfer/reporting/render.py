@@ -30,6 +30,7 @@ def render(
     figures: Mapping[str, Figure] | None = None,
     scripts: Sequence[str] = (),
     blocks: Mapping[str, Any] | None = None,
+    connect: bool = False,
     **values: Any,
 ) -> str:
     """Fill a template.
@@ -39,10 +40,11 @@ def render(
         figures: figures by name, drawn by the macro ``plot``; plotly and ``figures.js`` are added when there are any.
         scripts: names of further files in ``templates/`` that run at the end of the page, in order.
         blocks: data for these scripts, by the id of the element that holds it as JSON.
+        connect: let the scripts talk to the server that the page comes from.
         values: variables of the template.
     """
-    sources = [get_plotlyjs(), _source("figures.js")] if figures else []
-    sources += map(_source, scripts)
+    sources = [get_plotlyjs(), source("figures.js")] if figures else []
+    sources += map(source, scripts)
     data = {name: str(figure.to_json()) for name, figure in (figures or {}).items()}
     data |= {name: json.dumps(value, ensure_ascii=False, separators=(",", ":")) for name, value in (blocks or {}).items()}
     return (
@@ -52,7 +54,7 @@ def render(
             values,
             # JSON in a script element must not end the element.
             blocks={name: Markup(text.replace("<", "\\u003c")) for name, text in data.items()},
-            policy=_policy(sources),
+            policy=_policy(sources) + ("; connect-src 'self'" if connect else ""),
             scripts=list(map(Markup, sources)),
         )
     )
@@ -68,7 +70,8 @@ def write_page(text: str, out: Path) -> Path:
     return path
 
 
-def _source(name: str) -> str:
+def source(name: str) -> str:
+    """The text of a file in ``templates/``."""
     return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
