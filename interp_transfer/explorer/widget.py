@@ -116,8 +116,8 @@ class Explorer:
     def _widget(self) -> Any:
         anywidget = require("anywidget", "notebooks", "the explorer")
         widget = anywidget.AnyWidget(
-            _esm=f"{template('live.js')}\nexport default {{ render: renderWidget }};\n",
-            _css=f"{style()}\n.{self._mark} {{ display: none; }}",
+            _esm=f"{template('live.js')}\nexport default {{render: (context) => renderWidget(context, '{self._mark}')}};\n",
+            _css=style(),
         )
         widget.on_msg(lambda _, message, __: self._running.post(message))
         return widget

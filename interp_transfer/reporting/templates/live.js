@@ -323,15 +323,16 @@ function startExplorer(root, channel) {
   return () => { clearTimeout(timer); clearInterval(watch); channel.stop(); };
 }
 
-// In a notebook: anywidget calls render.
-function renderWidget({model, el}) {
-  const root = make("div");
+// In a notebook: anywidget calls render. The last state, a plain output of the same cell, is hidden while the widget is there.
+function renderWidget({model, el}, mark) {
+  const root = make("div"), hide = make("style", {}, `.${mark} { display: none; }`);
+  document.head.append(hide);
   el.append(root);
   const channel = {pings: true, send: (message) => model.send(message), stop: () => model.send({type: "stop"})};
   const receive = (message) => channel.onmessage(message);
   model.on("msg:custom", receive);
   const end = startExplorer(root, channel);
-  return () => { end(); model.off("msg:custom", receive); };
+  return () => { end(); model.off("msg:custom", receive); hide.remove(); };
 }
 
 // In a browser: each message is a request, whose answer is a line of JSON for each event.
