@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from interp_transfer.evaluation.task import Task
 from interp_transfer.explorer.made import Made
@@ -20,6 +20,7 @@ Say = Callable[[str], Any]
 """Receives a line on what is being done."""
 
 
+@runtime_checkable
 class Item(Protocol):
     """Something that can be added."""
 

@@ -284,8 +284,9 @@ def _examples(prompts: Sequence[PromptLike] | None, task: Task | None, kept: Kep
     if prompts is not None:
         return [as_prompt(prompt) for prompt in prompts][:EXAMPLES]
     if task is not None:
-        clean = task.clean("test")[: EXAMPLES // 4]
-        return [*task.prompts("test")[: EXAMPLES - len(clean)], *clean]
+        split = next((split for split in ("test", "validation") if task.prompts(split)), "train")  # few pairs fill not all
+        clean = task.clean(split)[: EXAMPLES // 4]
+        return [*task.prompts(split)[: EXAMPLES - len(clean)], *clean]
     return [*kept.prompts] if kept is not None else list(PROMPTS)
 
 
