@@ -9,7 +9,7 @@ from torch import Tensor
 
 from interp_transfer.activations.capture import capture
 from interp_transfer.activations.positions import token_spans
-from interp_transfer.escape import shown
+from interp_transfer.escape import shown, visible
 from interp_transfer.features.probes import Probe
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import LOGITS_PER_BATCH, divergence, predicted
@@ -49,7 +49,7 @@ class Reading:
             if self.changes and self.changes[k]:
                 row["changes"] = [[shown(token), round(a, 4), round(b, 4)] for token, a, b in self.changes[k]]
             rows.append(row)
-        return {"prompt": rows[:prompt], "tokens": rows[prompt:], "most": float(f"{self.most:.4g}"), "what": self.what}
+        return {"prompt": rows[:prompt], "tokens": rows[prompt:], "most": float(f"{self.most:.4g}"), "what": visible(self.what)}
 
 
 def projection(model: HookedModel, ids: list[int], vector: SteeringVector) -> Reading:

@@ -1,7 +1,7 @@
 """What the explorer is set to: a prompt, what is added, how strongly and where, and how it is shown."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -68,6 +68,7 @@ class State:
         """
         try:
             state = checked(cls, plain if isinstance(plain, Mapping) else {})
+            state = replace(state, strength=float(state.strength))  # a page has one kind of number
             state.prompt.encode()
         except TypeError as error:
             raise ValueError(f"the page sent settings that are none: {error}") from None

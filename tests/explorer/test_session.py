@@ -60,7 +60,7 @@ def test_the_code_does_what_is_shown(cats: Session, a: Any, b: Any, task: it.Tas
     monkeypatch.setattr(it, "load_model", lambda name, **_: loaded[name])
     monkeypatch.setattr(it, "load_task", lambda name, **_: task)
     for settings in (
-        {"prompt": "it's \"so\" \\ \n{x}", "strength": STRONG},
+        {"prompt": 'it\'s "so" \\ \n{x}', "strength": STRONG},
         {"prompt": PROMPT, "strength": -3.25, "positions": "generated", "view": "vectors", "max_new_tokens": 5},
         {"prompt": PROMPT, "source_block": 1, "target_block": 3, "strength": STRONG},
     ):
