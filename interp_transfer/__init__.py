@@ -29,6 +29,7 @@ _WHERE = {
     "clamp": "interventions.intervention",
     "collect": "mapping.collect",
     "compare": "evaluation.compare",
+    "explore": "explorer.widget",
     "extract": "vectors.extract",
     "fit": "mapping.fit",
     "follow": "interventions.follow",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from interp_transfer.evaluation.task import Task as Task
     from interp_transfer.evaluation.tasks import list_tasks as list_tasks
     from interp_transfer.evaluation.tasks import load_task as load_task
+    from interp_transfer.explorer.widget import explore as explore
     from interp_transfer.interventions import patching as patching
     from interp_transfer.interventions.follow import follow as follow
     from interp_transfer.interventions.generation import generate as generate

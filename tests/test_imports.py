@@ -34,6 +34,7 @@ ROWS = (
     "reporting",
     "studies",
     "deployment",
+    "explorer",
     "cli",
 )
 """The core. A file imports from its own row and the rows above it."""

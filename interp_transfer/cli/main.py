@@ -17,6 +17,7 @@ from interp_transfer.cli import models
 from interp_transfer.cli.bake import bake
 from interp_transfer.cli.chat import chat
 from interp_transfer.cli.demo_real import demo_real
+from interp_transfer.cli.explore import explore
 from interp_transfer.cli.extract import extract
 from interp_transfer.cli.features import features
 from interp_transfer.cli.finetune import finetune
@@ -41,7 +42,7 @@ app = typer.Typer(
     help="Find an intervention on one language model and use it on another.",
 )
 app.add_typer(models.app, name="models")
-for command in (run, extract, transfer, chat, bake, serve, sweep, switch, noise, features, report, judge, finetune):
+for command in (run, explore, extract, transfer, chat, bake, serve, sweep, switch, noise, features, report, judge, finetune):
     app.command()(command)
 app.command("demo-real")(demo_real)
 for plugin in plugins().values():

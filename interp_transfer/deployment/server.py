@@ -9,8 +9,6 @@ The module imports fastapi, uvicorn and openai, which the extra ``server`` insta
 """
 
 import asyncio
-import hmac
-import ipaddress
 import logging
 import re
 import secrets
@@ -21,20 +19,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, S
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import torch
 import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from openai.types import Model
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
 from interp_transfer.activations.positions import Positions
 from interp_transfer.deployment.batching import Batcher, Busy, Request
+from interp_transfer.deployment.guard import Guard, is_local
 from interp_transfer.deployment.openai_format import ApiError, Body, ChatBody, CompletionBody, Form, events, invalid, whole
 from interp_transfer.escape import visible
 from interp_transfer.interventions.intervention import Intervention, check_intervention
@@ -44,9 +41,6 @@ from interp_transfer.models.tokens import TextTooLong
 from interp_transfer.names import did_you_mean, first_line, quoted
 from interp_transfer.prompts.chats import PromptLike
 from interp_transfer.vectors.vector import SteeringVector
-
-LARGEST_BODY = 1 << 20
-"""Bytes of a request."""
 
 SHUTDOWN_SECONDS = 2
 """Time for answers in flight after Ctrl-C."""
@@ -114,66 +108,6 @@ def _listed(name: str, known: list[str]) -> str:
     return f"{quoted(name)}: {did_you_mean(name, known)}there are {', '.join(known) or 'none'}"
 
 
-class _Guard:
-    """Refuses requests before they are read: of other hosts and of web pages, without the key, and those that are too large.
-
-    A web page can send requests to this machine, and by a name of its own that leads here it could read the answers.
-    """
-
-    def __init__(self, app: Any, hosts: frozenset[str] | None, key: str | None) -> None:
-        self.app, self.hosts, self.key = app, hosts, key
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers, size = Headers(scope=scope), 0
-
-        async def limited() -> Any:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > LARGEST_BODY:
-                raise HTTPException(413, _TOO_LARGE)
-            return message
-
-        error = self._refusal(headers)
-        await (self.app(scope, limited, send) if error is None else error.response()(scope, receive, send))
-
-    def _refusal(self, headers: Headers) -> ApiError | None:
-        host = headers.get("host", "")
-        if self.hosts is not None and _hostname(host) not in self.hosts:
-            return ApiError(403, f"the host {quoted(host)} is not this machine", code="wrong_host")
-        origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host:
-            return ApiError(403, "web pages may not use this server", code="wrong_origin")
-        given = headers.get("authorization", "").removeprefix("Bearer ")
-        if self.key is not None and not hmac.compare_digest(given.encode("latin-1"), self.key.encode()):
-            return ApiError(401, "the key is missing or wrong", code="invalid_api_key")
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or len(length) > 15 or int(length) > LARGEST_BODY:  # noqa: PLR2004
-            return ApiError(413, _TOO_LARGE)
-        return None
-
-
-_TOO_LARGE = f"the request is larger than {LARGEST_BODY} bytes: shorten it"
-
-
-def _hostname(host: str) -> str | None:
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None
-
-
-def is_local(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def application(
     served: Served, *, host: str = "127.0.0.1", api_key: str | None = None, batch_size: int | None = None
 ) -> FastAPI:
@@ -195,7 +129,7 @@ def application(
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     local = frozenset({"localhost", "127.0.0.1", "::1", host})
-    app.add_middleware(_Guard, hosts=local if is_local(host) else None, key=api_key or None)
+    app.add_middleware(Guard, hosts=local if is_local(host) else None, key=api_key or None)
     app.add_exception_handler(ApiError, lambda _, error: error.response())  # type: ignore[attr-defined]
     app.add_exception_handler(Exception, lambda _, error: _error_of(error).response())
     app.add_exception_handler(RequestValidationError, lambda _, error: invalid(error).response())  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from interp_transfer.interventions.generation import (
 )
 from interp_transfer.interventions.hooks import TokensRead, attached, in_use, started
 from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.interventions.prompt_cache import PromptCache
 from interp_transfer.interventions.transforms import Running
 from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.exclusive import exclusive
@@ -83,6 +84,7 @@ class TokenStream:
         interventions: applied in this order.
         sampling: for each prompt; greedy without it.
         rows: which text each prompt is, for transforms that read ``at.row``; 0, 1, ... by default.
+        prompts: what is known of earlier prompts of the model; it is used for a single one.
 
     Attributes:
         rows: index in ``ids`` of each row that is still generated.
@@ -98,6 +100,7 @@ class TokenStream:
         interventions: Sequence[Intervention],
         sampling: Sequence[Sampling] | None = None,
         rows: Int[Tensor, " row"] | None = None,
+        prompts: PromptCache | None = None,
     ) -> None:
         self._hf = huggingface_model(model)
         if self._hf is None:
@@ -109,6 +112,7 @@ class TokenStream:
         self._mask = real.long().to(self._tokens.device)
         self._read = TokensRead(tokenizer_of(model), real.sum(dim=1), torch.arange(len(ids)) if rows is None else rows)
         self._cache: Any = None
+        self._prompts = prompts
         self._sampling = list(sampling or [])
         self.rows = list(range(len(ids)))
         self._open = ExitStack()
@@ -131,25 +135,25 @@ class TokenStream:
         def given(tokens: Tensor, _: Any) -> Bool[Tensor, " row"]:
             return torch.full((len(tokens),), give(tokens[:, -1].tolist()), device=tokens.device)
 
-        with (
-            in_use(model, self._interventions),
-            exclusive(model),
-            default_generation_config(self._hf),
-            attached(model, self._steps, self._read),
-            bypassed(model),
-        ):
-            out = self._hf.generate(
-                self._tokens,
-                attention_mask=self._mask,
-                past_key_values=self._cache,
-                max_new_tokens=most,
-                return_dict_in_generate=True,
-                logits_processor=[Finite(self.rows), *([self._chosen] if self._sampling else [])],
-                stopping_criteria=[given],
-                eos_token_id=None,
-                pad_token_id=pad_token(model),
-                do_sample=False,
-            )
+        with in_use(model, self._interventions), exclusive(model), default_generation_config(self._hf):
+            known = None
+            if self._cache is None and self._prompts is not None:
+                known = self._prompts.get(self._tokens, self._interventions)
+            with attached(model, self._steps, self._read), bypassed(model):
+                if known is not None and self._prompts is not None:
+                    self._cache = self._prompts.begin(known, self._tokens, self._interventions)
+                out = self._hf.generate(
+                    self._tokens,
+                    attention_mask=self._mask,
+                    past_key_values=self._cache,
+                    max_new_tokens=most,
+                    return_dict_in_generate=True,
+                    logits_processor=[Finite(self.rows), *([self._chosen] if self._sampling else [])],
+                    stopping_criteria=[given],
+                    eos_token_id=None,
+                    pad_token_id=pad_token(model),
+                    do_sample=False,
+                )
         self._tokens, self._cache = out.sequences, getattr(out, "past_key_values", None)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), self._tokens.shape[1] - width)], dim=1)
 

@@ -34,6 +34,7 @@ def render(
     figures: Mapping[str, Figure] | None = None,
     scripts: Sequence[str] = (),
     blocks: Mapping[str, Any] | None = None,
+    connect: bool = False,
     **values: Any,
 ) -> str:
     """Fill a template.
@@ -43,17 +44,18 @@ def render(
         figures: figures by name, drawn by the macro ``plot``; plotly is added when there are any.
         scripts: names of further files in ``templates/`` that run at the end of the page, in order.
         blocks: data for these scripts, by name.
+        connect: let the scripts talk to the server that the page comes from.
         values: variables of the template.
     """
     data = {name: json.loads(str(figure.to_json())) for name, figure in (figures or {}).items()} | dict(blocks or {})
-    sources = [_source(name) for name in ("page.js", *scripts)] if data else []
+    sources = [source(name) for name in (*(["page.js"] if data else []), *scripts)]
     library = get_plotlyjs() if figures else ""
     return (
         _environment()
         .get_template(template)
         .render(
             values,
-            policy=_policy([*sources, library] if library else sources),
+            policy=_policy([*sources, library] if library else sources) + ("; connect-src 'self'" if connect else ""),
             data=packed(json.dumps(data, ensure_ascii=False, separators=(",", ":"))) if data else "",
             library=_packed_library() if library else "",
             scripts=list(map(Markup, sources)),
@@ -81,7 +83,8 @@ def write_page(text: str, out: Path) -> Path:
     return path
 
 
-def _source(name: str) -> str:
+def source(name: str) -> str:
+    """The text of a file in ``templates/``."""
     return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 

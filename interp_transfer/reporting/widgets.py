@@ -84,7 +84,7 @@ class Explorer:
         """Two outputs, the picture and the live widget that hides it; viewers do not fall back within one output."""
         display = needed("IPython.display").display
         display({**self._plain(), "text/html": self.static_html()}, raw=True)
-        if _interactive():
+        if is_interactive():
             display({**self._plain(), VIEW: self.controls.whole._repr_mimebundle_()[VIEW]}, raw=True)
 
     def _plain(self) -> dict[str, str]:
@@ -196,7 +196,7 @@ def explore(
     return Explorer(sae, model, cards, moved, prompts, strengths, max_new_tokens)
 
 
-def _interactive() -> bool:
+def is_interactive() -> bool:
     """Whether a person can use the widget; the kernel of a batch run may not ask for input."""
     kernel = getattr(needed("IPython").get_ipython(), "kernel", None)
     return bool(getattr(kernel, "_allow_stdin", True))

@@ -19,12 +19,11 @@ import torch
 import uvicorn
 
 import interp_transfer as it
+from interp_transfer.deployment.guard import LARGEST_BODY, is_local
 from interp_transfer.deployment.server import (
-    LARGEST_BODY,
     Served,
     _Visible,
     application,
-    is_local,
     listen,
     listening_at,
 )

@@ -226,7 +226,7 @@ def test_the_page_is_what_the_submitted_cells_give(tmp_path: Path, monkeypatch: 
 
 
 def test_the_page_of_judges_quotes_the_cells():
-    text = (DOCS / "judges.md").read_text()
+    text = (DOCS / "judge_accuracy.md").read_text()
     jobs = [job for job in jobs_of([pretrained()["judges"]], "real") if job.settings["judge"] in QUOTED]
     for job in jobs:
         cell = read_cell(job, DOCS / "results")
