@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp_transfer.interventions.generation import has_plain_cache
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.interventions.predictions import first_block
+from interp_transfer.interventions.read_ahead import first_block, has_plain_cache
 from interp_transfer.interventions.transforms import Running
 from interp_transfer.models.blocks import can_start, recording, starting_at
 from interp_transfer.models.bypass import bypassed, has_no_hooks
