@@ -49,8 +49,8 @@ _REMEDY = "see that it starts by itself, or install another Chromium or Chrome"
 def write_png(folder: str | Path) -> list[Path]:
     """Write the figures of a run's report as PNG into the folder's `figures`, on white.
 
-    `conditions.png` holds effect against cost of all conditions; `strength.png` the curves of the search for strengths, `picture.png` the
-    move in two planes, `source-site.png` and `target-site.png` the searches of sites, if the run has them.
+    `conditions.png` holds effect against cost of all conditions; `strength.png` the curves of the search for strengths,
+    `picture.png` the move in two planes, `source-site.png` and `target-site.png` the searches of sites, if the run has them.
 
     Returns:
         The files' paths. Older files are replaced once all are drawn.
