@@ -52,8 +52,8 @@ def _opening(result: MovedFeatures, cards: Sequence[FeatureCard], moved: Sequenc
     """The first sentence's feature, at the strengths of that sentence in units of the size of each card."""
     direction = next(iter(result.directions.values()))
     conditions = (direction.source["feature"], direction.target["moved feature"])
-    row = direction.ranking.set_index("feature").loc[direction.feature]
-    difference = float(row["wanted"] - row["other"])
+    ranking = direction.ranking
+    difference = float((ranking["wanted"] - ranking["other"])[ranking["feature"] == direction.feature].iloc[0])
     pair = [next((card for card in side if card.index == direction.feature), None) for side in (cards, moved)]
     if any(card is None or not card.size > 0 for card in pair):
         return None
