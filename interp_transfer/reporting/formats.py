@@ -22,8 +22,8 @@ def fixed(value: float, digits: int) -> str:
 
 
 def strength(value: float) -> str:
-    """Return a strength; a dash for 0, where nothing is added."""
-    return f"{value:g}" if value else "\u2013"
+    """Return a strength in three digits; a dash for 0, where nothing is added."""
+    return f"{value:.3g}" if value else "\u2013"
 
 
 def points(share: float) -> str:

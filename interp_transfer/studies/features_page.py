@@ -43,7 +43,8 @@ def write_features_page(
     here = [completed(card, result.sae, source, 0) for card in cards]
     there = {card.index: completed(card, result.moved, target, 1) for card in moved}
     title = f"Features of {result.source.name} and what they are in {result.target.name}"
-    notes = [*result.sentences(), *([_said(opening, result)] if opening else [])]
+    first_sentence, *others = result.sentences()
+    notes = [first_sentence, *([_said(opening, result)] if opening else []), *others]
     write_features(folder, title, here, there, _facts(result, order), notes, meanings=_meanings(result), opening=opening)
 
 
@@ -51,8 +52,8 @@ def _opening(result: MovedFeatures, cards: Sequence[FeatureCard], moved: Sequenc
     """The first sentence's feature, at the strengths of that sentence in units of the size of each card."""
     direction = next(iter(result.directions.values()))
     conditions = (direction.source["feature"], direction.target["moved feature"])
-    row = direction.ranking.set_index("feature").loc[direction.feature]
-    difference = float(row["wanted"] - row["other"])
+    ranking = direction.ranking
+    difference = float((ranking["wanted"] - ranking["other"])[ranking["feature"] == direction.feature].iloc[0])
     pair = [next((card for card in side if card.index == direction.feature), None) for side in (cards, moved)]
     if any(card is None or not card.size > 0 for card in pair):
         return None
@@ -63,8 +64,8 @@ def _opening(result: MovedFeatures, cards: Sequence[FeatureCard], moved: Sequenc
 def _said(opening: Opening, result: MovedFeatures) -> str:
     here, there = map(short, opening.strengths)
     return (
-        f"The page opens at feature {opening.feature} with the strengths of the first sentence: {here} times its mean "
-        f"activation in {result.source.name}, {there} times in {result.target.name}"
+        f"The page opens at this feature and these strengths: {here} times its mean activation in {result.source.name}, "
+        f"{there} times in {result.target.name}"
     )
 
 

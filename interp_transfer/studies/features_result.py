@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from interp_transfer.evaluation.evaluator import Condition
 from interp_transfer.features.sae import Sae
 from interp_transfer.models.identity import ModelIdentity
+from interp_transfer.reporting.formats import with_interval
 from interp_transfer.stats import Estimate, share_to_dict
 
 if TYPE_CHECKING:
@@ -118,8 +119,7 @@ class MovedFeatures:
             home, there = best.source["feature"], best.target["moved feature"]
             sentences.append(
                 f"{name}: feature {best.feature}, number {best.rank} of the candidates by difference, succeeds on "
-                f"{home.success:.2f} of the source's prompts (intact {home.intact:.2f}), moved on {there.success:.2f} of the "
-                f"target's (intact {there.intact:.2f})"
+                f"{_share(home)}; moved to the target, on {_share(there)}"
             )
         fits = [f"{explained + 0.0:.3f} {name}" for name, (explained, _, _) in self.fits.items()]
         return [*sentences, f"explained variance in the target: {'; '.join(fits)}".replace("-0.000", "0.000")]
@@ -143,6 +143,12 @@ class MovedFeatures:
     def __repr__(self) -> str:
         lines = "\n".join(f"  {sentence}" for sentence in self.sentences())
         return f"MovedFeatures({self.task}, {self.source.name} -> {self.target.name})\n{lines}"
+
+
+def _share(judged: Condition) -> str:
+    """Success with its interval and n, and the intact answers."""
+    success, intact = (with_interval(share_to_dict(share)) for share in (judged.success, judged.intact))
+    return f"{success} of {judged.success.n} prompts, {intact} of the answers intact"
 
 
 def _summary(matches: "pd.DataFrame") -> dict[str, float]:

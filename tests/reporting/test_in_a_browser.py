@@ -165,7 +165,7 @@ def test_completions_are_filtered_sorted_and_searched(save: Save, result: Json, 
     assert page.locator("#list article[tabindex='0']").count() == 1, "one stop for the tab key"
 
 
-def test_cards_are_chosen_by_the_unsteered_model_alone(completions: Json) -> None:
+def test_cards_are_chosen_by_the_unsteered_model_alone(completions: Any) -> None:
     for i, one in enumerate(completions["conditions"]["unsteered"]):
         one["success"] = i not in (4, 9, 11, 30)
     for i in (4, 9):
@@ -176,16 +176,13 @@ def test_cards_are_chosen_by_the_unsteered_model_alone(completions: Json) -> Non
     assert [answers[1][1]["text"] for _, _, answers in chosen["cards"][:2]] == ["broken", "broken"], "failures are shown"
     for one in completions["conditions"]["unsteered"]:
         one["success"] = True
-    assert before_after(completions) == {
-        **chosen,
-        "cards": (all_of := before_after(completions) or {})["cards"],
-        "need": 0,
-        "intact": 0,
-    }
-    assert [i for i, *_ in all_of["cards"]] == [0, 1, 2]
+    unchosen = before_after(completions)
+    assert unchosen is not None
+    assert [i for i, *_ in unchosen["cards"]] == [0, 1, 2] and unchosen["need"] == 0
     del completions["conditions"]["moved"], completions["conditions"]["native"]
     assert (before_after(completions) or {})["after"] == "random"
-    assert before_after({**completions, "conditions": {"moved": []}}) is None
+    completions["conditions"] = {"moved": []}
+    assert before_after(completions) is None
 
 
 @pytest.mark.parametrize(
@@ -207,7 +204,7 @@ def test_pieces_make_up_the_texts() -> None:
     assert tuple("".join(side) for side in differences(*texts)) == texts
 
 
-def test_only_where_some_tokens_are_steered_they_are_marked(save: Save, result: Json, completions: Json, visit: Visit) -> None:
+def test_only_where_some_tokens_are_steered_they_are_marked(save: Save, result: Json, completions: Any, visit: Visit) -> None:
     looks = dict.fromkeys(completions["conditions"], ("#000000", "x"))
     assert not partly_steered(completions) and all_completions(completions, looks)["marked"] == []
     page = visit(write_report(save(result, completions)).as_uri())

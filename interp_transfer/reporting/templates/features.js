@@ -212,7 +212,7 @@ function completions(card) {
   const said = (at) => {
     const step = card.steps[at];
     if (at === card.opening)
-      return card.sides.map((side, k) => nameOf(card.sides, k) + number(step[k]) + " \u00d7 its size").join(", ") + " (the best feature\u2019s)";
+      return card.sides.map((side, k) => nameOf(card.sides, k) + number(step[k]) + " \u00d7 its size").join(", ") + " (as reported above)";
     return step[0] === 0 ? "0 (unsteered)" : `${number(step[0])} \u00d7 its size`;
   };
   const draw = () => {
