@@ -1,6 +1,6 @@
 """Seconds from a key to the first token of the explorer, on a real model: python -m benchmarks.explorer [MODEL [TARGET]].
 
-A prompt is typed on, key by key; then the strength is moved. The page waits `TYPED` or `SLID` milliseconds after the last key or
+A prompt is typed on, key by key; then the strength is moved. The page waits for `TYPED` or `SLID` after the last key or
 movement (`reporting/templates/live.js`), which is added.
 """
 
