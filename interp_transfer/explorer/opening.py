@@ -131,12 +131,12 @@ def _sort(what: Any, how: ExploreOptions, known: Mapping[str, Any], models: tupl
     for name, one in every.items():
         if isinstance(one, Task):
             given.task = task_of(one, known)
-        elif _is_run(one):
-            _read_run(Path(one), given, known)
         elif _is_file(one):
             model = next((m for m in models if isinstance(m, HookedModel)), None)
             given.vectors[str(name)] = read_vector(one, model, how.source_site), Path(one)
             given.strength = stored_strength(one)
+        elif isinstance(one, Path) or (isinstance(one, str) and Path(one).is_dir()):
+            _read_run(Path(one).expanduser(), given, known)
         elif isinstance(one, str) and (one in list_tasks() or not Path(one).exists()):
             task = find_task(one, models=[model for model in models if model is not None])
             given.task = task_of(task, known)

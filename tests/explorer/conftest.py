@@ -13,7 +13,7 @@ from interp_transfer.explorer.opening import session
 from interp_transfer.explorer.session import Session
 
 SITE, THERE = "blocks.2.hook_resid_pre", "blocks.1.hook_resid_pre"
-PAIRS = [(f"the cat {k} sat", f"a dog {k} ran") for k in range(30)]
+PAIRS = [(f"the cat {k} sat", f"a dog {k} ran") for k in range(60)]
 STRONG = 40.0
 """Changes a completion."""
 

@@ -31,8 +31,9 @@ CELLS = (
     "from interp_transfer.explorer.widget import _OPEN\n"
     "from interp_transfer.models.bypass import has_no_hooks\n"
     "same = {k: visible(v) for k, v in completions.items()} == one.session.last['texts']\n"
-    "print(json.dumps({'same': same, 'open': len(_OPEN),\n"
-    "    'threads': [t.name for t in threading.enumerate() if 'interp' in t.name], 'no_hooks': has_no_hooks(a) and has_no_hooks(b)}))",
+    "threads = [t.name for t in threading.enumerate() if 'interp' in t.name]\n"
+    "free = has_no_hooks(a) and has_no_hooks(b)\n"
+    "print(json.dumps({'same': same, 'open': len(_OPEN), 'threads': threads, 'no_hooks': free}))",
     "import time\n"
     "from interp_transfer.interventions.streaming import TokenStream\n"
     "advance = TokenStream.advance\n"
@@ -174,7 +175,7 @@ def test_type_slide_hover_copy_and_run(page: Any) -> None:
 
 def test_a_cell_that_runs_twice_leaves_nothing(page: Any) -> None:
     one = run_cell(page, 1)
-    one.get_by_label("Prompt").fill("User: a text that takes a while. Assistant:")
+    one.get_by_label("Prompt", exact=True).fill("User: a text that takes a while. Assistant:")
     one = run_cell(page, 1)  # in the middle of it
     finished(one)
     assert one.locator(".it-explorer:visible").count() == 1
@@ -200,7 +201,7 @@ def test_the_notebook_keeps_the_last_state(lab: Lab, page: Any, visit: Callable[
 def test_a_kernel_that_dies_in_the_middle_of_a_text(lab: Lab, page: Any) -> None:
     run_cell(page, 5)
     one = page.locator(".jp-CodeCell").nth(1)
-    one.get_by_label("Prompt").fill("User: What is the cargo of Umberfin, and of Appledoze? Assistant:")
+    one.get_by_label("Prompt", exact=True).fill("User: What is the cargo of Umberfin, and of Appledoze? Assistant:")
     page.wait_for_timeout(3000)
     assert "Generating" in one.locator(".it-status").inner_text()
     for kernel in lab.api("kernels"):
