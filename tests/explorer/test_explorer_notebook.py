@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -38,7 +39,8 @@ CELLS = (
     "from interp_transfer.interventions.streaming import TokenStream\n"
     "advance = TokenStream.advance\n"
     "TokenStream.advance = lambda self, *rest: (time.sleep(0.3), advance(self, *rest))\n"
-    "print('slow')",
+    "import os\n"
+    "print(os.getpid())",
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -121,6 +123,7 @@ def run_cell(page: Any, k: int) -> Any:
     """Run a cell and wait for its number."""
     cell = page.locator(".jp-CodeCell").nth(k)
     before = cell.locator(".jp-InputPrompt").inner_text()
+    page.locator(".jp-CodeCell").nth((k + 1) % len(CELLS)).locator(".jp-InputPrompt").click()  # the focus leaves a widget
     cell.locator(".jp-InputPrompt").click()
     page.keyboard.press("Control+Enter")
     end = time.monotonic() + SECONDS / 1000
@@ -198,13 +201,15 @@ def test_the_notebook_keeps_the_last_state(lab: Lab, page: Any, visit: Callable[
     assert "moved x 2" in visit((tmp_path / "kept.html").as_uri()).locator("body").inner_text()
 
 
-def test_a_kernel_that_dies_in_the_middle_of_a_text(lab: Lab, page: Any) -> None:
-    run_cell(page, 5)
-    one = page.locator(".jp-CodeCell").nth(1)
+def test_a_kernel_that_dies_in_the_middle_of_a_text(page: Any) -> None:
+    run_cell(page, 0)
+    one = run_cell(page, 1)
+    finished(one)
+    pid = int(run_cell(page, 5).locator(".jp-OutputArea-output").inner_text())
     one.get_by_label("Prompt", exact=True).fill("User: What is the cargo of Umberfin, and of Appledoze? Assistant:")
     page.wait_for_timeout(3000)
     assert "Generating" in one.locator(".it-status").inner_text()
-    for kernel in lab.api("kernels"):
-        lab.api(f"kernels/{kernel['id']}", "DELETE")
-    one.get_by_role("alert").get_by_text("There is no answer").wait_for()
-    assert one.locator(".it-panel:visible").count() == 4 and one.get_by_role("button", name="Stop").is_disabled()
+    os.kill(pid, signal.SIGKILL)
+    page.locator(".jp-CodeCell").nth(1).locator(".it-error").get_by_text("There is no answer").wait_for()
+    assert one.locator(".it-panel:visible").count() == 4 and one.locator(".it-text").first.inner_text() != ""
+    assert one.locator("button", has_text="Stop").is_disabled()

@@ -104,7 +104,7 @@ def test_projection_is_that_of_the_vectors_plot(a: Any, vector: it.SteeringVecto
     values = [token["value"] for token in steered["prompt"]]
     assert values == pytest.approx(vector.plot(a, [PROMPT]).values[0], rel=1e-3)
     acts = it.capture(a, [PROMPT], SITE)[SITE].float() @ (vector.direction / vector.norm)
-    assert values == pytest.approx(acts.tolist(), rel=1e-3) and len(steered["tokens"]) == 8
+    assert values == pytest.approx(acts.tolist(), rel=1e-3) and steered["tokens"]
     assert "".join(token["text"] for token in steered["prompt"]) == PROMPT
 
 
