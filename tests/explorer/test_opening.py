@@ -11,7 +11,7 @@ from interp_transfer.explorer.opening import FEATURES, session
 from interp_transfer.explorer.widget import Explorer, explore
 from interp_transfer.features.probes import fit_probe
 from interp_transfer.features.train import Recipe, train_sae
-from tests.explorer.conftest import SITE, THERE, events, of, texts, vector_of
+from tests.explorer.conftest import SITE, STRONG, THERE, events, of, texts, vector_of
 
 PROMPT = "the cat"
 
@@ -41,6 +41,10 @@ def test_a_mapper_moves_the_vectors_of_its_source(a: Any, b: Any, task: it.Task)
     assert panels(own, view="vectors") == ["target, unsteered", "target, moved x 1", "target, random x 1"]
     moved = own.items["mine"].vectors({}, print)["target"].value
     assert moved.cosine(mapper.transfer(vector)) == pytest.approx(1)
+    two = session(a, b, {"mine": vector, "map": mapper, "other": it.fit(pairs, "procrustes", models=(a, b), progress=False)})
+    assert list(two.items) == ["mine, moved by map", "mine, moved by other"]
+    said = [texts(events(two, item=item, prompt=PROMPT, example=None, chat=False, strength=STRONG)) for item in two.items]
+    assert said[0].keys() == said[1].keys() and "target, moved x 40" in said[0]
 
 
 def test_probes_and_the_features_of_an_sae(a: Any, task: it.Task) -> None:

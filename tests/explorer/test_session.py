@@ -119,6 +119,15 @@ def test_a_probe_colours_the_tokens_of_its_model(a: Any, task: it.Task) -> None:
     assert texts(found)["vector x 1"] == visible(right)
 
 
+def test_with_a_task_a_probe_is_fitted_at_the_site(cats: Session, b: Any, task: it.Task) -> None:
+    colour = "probe: fitted on the contrast"
+    assert colour in cats.about()["readings"]
+    found = events(cats, prompt=PROMPT, example=None, colour=colour, max_new_tokens=3)
+    probe = fit_probe(b, task.contrast("train"), THERE)
+    values = [token["value"] for token in of("tokens", found)[3]["prompt"]]
+    assert values == pytest.approx(probe(it.capture(b, [PROMPT], THERE)[THERE]).tolist(), rel=1e-3)
+
+
 def test_change_is_the_divergence_of_the_two_predictions(a: Any, vector: it.SteeringVector) -> None:
     own = session(a, {"mine": vector})
     found = events(own, prompt=PROMPT, example=None, chat=False, colour="change", strength=3.0, max_new_tokens=4)
