@@ -96,3 +96,7 @@ def serving(session: Session) -> Iterator[tuple[str, Any]]:
         thread.join(60)
         assert not thread.is_alive()
         listening.close()
+        for one in threading.enumerate():
+            if one.name == "interp-transfer-explorer":  # it ends its token
+                one.join(60)
+                assert not one.is_alive()
