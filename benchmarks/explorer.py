@@ -1,6 +1,6 @@
 """Seconds from a key to the first token of the explorer, on a real model: python -m benchmarks.explorer [MODEL [TARGET]].
 
-A prompt is typed on, key by key; then the strength is moved. The page waits `TYPED` or `SLID` milliseconds after the last key or
+A prompt is typed on, key by key; then the strength is moved. The page waits for `TYPED` or `SLID` after the last key or
 movement (`reporting/templates/live.js`), which is added.
 """
 
@@ -36,7 +36,7 @@ def main() -> None:
         began, tokens = time.perf_counter(), []
         state = {**own.state.to_dict(), "chat": True, "example": None, "colour": "", "max_new_tokens": 16, **changes}
         emit = lambda event: tokens.append(time.perf_counter()) if event["type"] == "text" else None  # noqa: E731
-        own.handle({"type": "run", "run": "r", "state": state}, emit, lambda: False)
+        own.handle({"type": "run", "run": "r", "state": state}, emit)
         return tokens[0] - began
 
     began = time.perf_counter()

@@ -55,10 +55,10 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
             return ApiError(403, "web pages may not use this server", code="wrong_origin")
-        given = headers.get("authorization", "").removeprefix("Bearer ")
+        given = headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
         if self.in_url and not given:
-            given = parse_qs(query.decode("latin-1")).get("token", [""])[-1]
-        if self.key is not None and not hmac.compare_digest(given.encode("utf-8", "replace"), self.key.encode()):
+            given = parse_qs(query.decode("latin-1")).get("token", [""])[-1].encode()
+        if self.key is not None and not hmac.compare_digest(given, self.key.encode()):
             return ApiError(401, "the key is missing or wrong", code="invalid_api_key")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > LARGEST_BODY:  # noqa: PLR2004

@@ -131,12 +131,12 @@ def _sort(what: Any, how: ExploreOptions, known: Mapping[str, Any], models: tupl
     for name, one in every.items():
         if isinstance(one, Task):
             given.task = task_of(one, known)
-        elif _is_run(one):
-            _read_run(Path(one), given, known)
         elif _is_file(one):
             model = next((m for m in models if isinstance(m, HookedModel)), None)
             given.vectors[str(name)] = read_vector(one, model, how.source_site), Path(one)
             given.strength = stored_strength(one)
+        elif isinstance(one, Path) or (isinstance(one, str) and Path(one).is_dir()):
+            _read_run(Path(one).expanduser(), given, known)
         elif isinstance(one, str) and (one in list_tasks() or not Path(one).exists()):
             task = find_task(one, models=[model for model in models if model is not None])
             given.task = task_of(task, known)
@@ -202,7 +202,10 @@ def _items(
         made = probe_of(vector, "probe", known, name) if probe else vector_of(vector, "vector", known, name, file)
         if probe:
             probes[name] = side, vector
-        items[name] = GivenItem(name, {side: made, **_moved(made, side, given.mappers, known)})
+        moved = _moved(made, side, given.mappers, known)
+        for mapper, one in moved.items() if len(moved) > 1 else [("", next(iter(moved.values()), None))]:
+            called = f"{name}, moved by {mapper}" if mapper else name
+            items[called] = GivenItem(called, {side: made, **({"target": one} if one is not None else {})})
     for name, sae in given.saes.items():
         side = _side_of(sae, models, name)
         found = in_notebook(sae, known, item=name)
@@ -213,7 +216,7 @@ def _items(
                 if found is None
                 else Made(vector, "feature", lambda s, k=k: f"{s}.feature({k})", (found,))
             )
-            items[f"{name}, feature {k}"] = GivenItem(f"{name}, feature {k}", {side: made, **_moved(made, side, {}, known)})
+            items[f"{name}, feature {k}"] = GivenItem(f"{name}, feature {k}", {side: made})
     if not items:
         raise ValueError("there is nothing to add to the model: give a task, a vector, or a dictionary of vectors by name")
     return items, probes
@@ -245,16 +248,18 @@ def _usual_site(model: HookedModel, task: Task) -> str:
 
 
 def _moved(made: Made, side: str, mappers: Mapping[str, Mapper], known: Mapping[str, Any]) -> dict[str, Made]:
-    """A vector of the source moved by the first mapper of its space."""
-    vector = made.value
+    """A vector of the source moved by each mapper of its space."""
+    vector, moved = made.value, {}
     for name, mapper in mappers.items():
         here = mapper.source
         if side == "source" and (here.model.fingerprint, here.site) == (vector.model.fingerprint, vector.site):
-            moved, written = mapper.transfer(vector), mapper_of(mapper, known, name)
-            if written is None:
-                return {"target": vector_of(moved, "moved", {}, name)}
-            return {"target": Made(moved, "moved", lambda m, v: f"{m}.transfer({v})", (written, made))}
-    return {}
+            one, written = mapper.transfer(vector), mapper_of(mapper, known, name)
+            moved[name] = (
+                vector_of(one, "moved", {}, name)
+                if written is None
+                else Made(one, "moved", lambda m, v: f"{m}.transfer({v})", (written, made))
+            )
+    return moved
 
 
 def _side_of(vector: Any, models: dict[str, Made], name: str) -> str:

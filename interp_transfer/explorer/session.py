@@ -28,7 +28,7 @@ from interp_transfer.explorer.kept import KeptCompletions
 from interp_transfer.explorer.made import Made, program
 from interp_transfer.explorer.panels import Generation, Panel, panels
 from interp_transfer.explorer.state import State
-from interp_transfer.features.probes import Probe
+from interp_transfer.features.probes import Probe, fit_probe
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.prompt_cache import PromptCache
 from interp_transfer.models.identity import identity
@@ -40,6 +40,8 @@ from interp_transfer.prompts.chats import Chat, Prompt, as_user_message, request
 Emit = Callable[[dict[str, Any]], Any]
 PROJECTION, CHANGE, PROBE = "projection", "change", "probe: "
 """Readings by which tokens are coloured; each probe is one, by its name."""
+FITTED = f"{PROBE}fitted on the contrast"
+"""The probe of a task, fitted at the site of what is added when it is first asked for."""
 TASKS = "the task's"
 """Positions of a task that have no name."""
 COMPLETIONS = 64
@@ -79,6 +81,7 @@ class Session:
     _lock: Any = field(default_factory=RLock, repr=False)
     _random: dict[int, Made] = field(default_factory=dict, repr=False)
     _completions: "OrderedDict[Any, tuple[str, list[int]]]" = field(default_factory=OrderedDict, repr=False)
+    _fitted: dict[tuple[str, str], Probe] = field(default_factory=dict, repr=False)
     _caches: dict[str, PromptCache] = field(default_factory=dict, repr=False)
 
     def handle(self, message: Any, emit: Emit, stopped: Callable[[], bool] = lambda: False) -> None:
@@ -106,7 +109,8 @@ class Session:
             side: {"name": visible(identity(made.value).name), "blocks": int(made.value.cfg.n_layers)}
             for side, made in self.models.items()
         }
-        readings = [PROJECTION, CHANGE, *(f"{PROBE}{name}" for name in self.probes)]
+        fitted = [FITTED] if self.task is not None else []
+        readings = [PROJECTION, CHANGE, *fitted, *(f"{PROBE}{name}" for name in self.probes)]
         positions = list(KEYWORDS[:4]) if self.positions in KEYWORDS[:4] else [TASKS, *KEYWORDS[:4]]
         return {
             "models": sides,
@@ -230,6 +234,8 @@ class Session:
 
     def _reading(self, panel: Panel, ids: list[int], prompt: int, state: State, positions: Any) -> colours.Reading | None:
         model = panel.model.value
+        if state.colour == FITTED and self.task is not None and panel.reads is not None:
+            return colours.log_odds(model, ids, self._fitted_probe(panel.side, model, panel.reads.value.site))
         if state.colour.startswith(PROBE):
             name = next((one for one in self.probes if visible(f"{PROBE}{one}") == state.colour), None)
             side, probe = find(name or state.colour, self.probes, "probe")
@@ -241,6 +247,13 @@ class Session:
             return colours.projection(model, ids, panel.reads.value)
         steer: list[Intervention] = replace(panel, vector=panel.reads).steer(state, positions)
         return colours.change(model, ids, prompt, steer)
+
+    def _fitted_probe(self, side: str, model: Any, site: str) -> Probe:
+        assert self.task is not None
+        if (side, site) not in self._fitted:
+            contrast = self.task.value.contrast("train")
+            self._fitted[side, site] = fit_probe(model, contrast, site, self.task.value.read)
+        return self._fitted[side, site]
 
     def _key(self, panel: Panel, ids: list[int], state: State) -> Any:
         steered = None if panel.vector is None else (panel.vector.value, float(state.strength), state.positions)

@@ -4,6 +4,7 @@ A cell has two outputs, the live widget and its last state as plain HTML, which 
 one is brought up to date after each run, so a notebook that is saved and opened without a kernel shows what was seen last.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +86,8 @@ class Explorer:
         if not is_interactive():
             display({"text/plain": repr(self), "text/html": self._repr_html_()}, raw=True)
             return
+        if "google.colab" in sys.modules:  # there, a widget that is not its own has to be allowed
+            require("google.colab.output", "notebooks", "the explorer").enable_custom_widget_manager()
         self._replace_the_one_before()
         plain = {"text/plain": repr(self)}
         self._handle = display({**plain, "text/html": last_state(self.session, self._mark)}, raw=True, display_id=True)

@@ -13,7 +13,7 @@ from interp_transfer.explorer.opening import session
 from interp_transfer.explorer.session import Session
 
 SITE, THERE = "blocks.2.hook_resid_pre", "blocks.1.hook_resid_pre"
-PAIRS = [(f"the cat {k} sat", f"a dog {k} ran") for k in range(30)]
+PAIRS = [(f"the cat {k} sat", f"a dog {k} ran") for k in range(60)]
 STRONG = 40.0
 """Changes a completion."""
 
@@ -96,3 +96,7 @@ def serving(session: Session) -> Iterator[tuple[str, Any]]:
         thread.join(60)
         assert not thread.is_alive()
         listening.close()
+        for one in threading.enumerate():
+            if one.name == "interp-transfer-explorer":  # it ends its token
+                one.join(60)
+                assert not one.is_alive()

@@ -217,6 +217,10 @@ def test_the_last_state_is_a_page_without_scripts(own: Session, visit: Callable[
     text = page.locator("body").text_content()
     assert "strength 2" in text and "added: one" in text and "vector x 2" in text
     assert "".join(page.locator("td").nth(1).locator(".it-token").all_text_contents()) != ""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    for scheme in ("light", "dark"):
+        report = axe.run(visit(path.as_uri(), color_scheme=scheme, bypass_csp=True))
+        assert report.violations_count == 0, report.generate_report()
     page.locator("summary").click()
     assert "it.generate(" in page.locator("code").inner_text()
     assert page.locator(".it-token").nth(1).get_attribute("title").count("after") == colours.CHANGES

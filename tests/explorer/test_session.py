@@ -104,7 +104,7 @@ def test_projection_is_that_of_the_vectors_plot(a: Any, vector: it.SteeringVecto
     values = [token["value"] for token in steered["prompt"]]
     assert values == pytest.approx(vector.plot(a, [PROMPT]).values[0], rel=1e-3)
     acts = it.capture(a, [PROMPT], SITE)[SITE].float() @ (vector.direction / vector.norm)
-    assert values == pytest.approx(acts.tolist(), rel=1e-3) and len(steered["tokens"]) == 8
+    assert values == pytest.approx(acts.tolist(), rel=1e-3) and steered["tokens"]
     assert "".join(token["text"] for token in steered["prompt"]) == PROMPT
 
 
@@ -117,6 +117,15 @@ def test_a_probe_colours_the_tokens_of_its_model(a: Any, task: it.Task) -> None:
     assert values == pytest.approx(probe(it.capture(a, [PROMPT], SITE)[SITE]).tolist(), rel=1e-3)
     [right] = it.generate(a, [PROMPT], it.add(probe), max_new_tokens=3, progress=False)
     assert texts(found)["vector x 1"] == visible(right)
+
+
+def test_with_a_task_a_probe_is_fitted_at_the_site(cats: Session, b: Any, task: it.Task) -> None:
+    colour = "probe: fitted on the contrast"
+    assert colour in cats.about()["readings"]
+    found = events(cats, prompt=PROMPT, example=None, colour=colour, max_new_tokens=3)
+    probe = fit_probe(b, task.contrast("train"), THERE)
+    values = [token["value"] for token in of("tokens", found)[3]["prompt"]]
+    assert values == pytest.approx(probe(it.capture(b, [PROMPT], THERE)[THERE]).tolist(), rel=1e-3)
 
 
 def test_change_is_the_divergence_of_the_two_predictions(a: Any, vector: it.SteeringVector) -> None:
