@@ -19,6 +19,7 @@ from interp_transfer.paper.measures import real_mapping, real_refusal, truth_pro
 from interp_transfer.paper.measures.real_refusal import COUNTED, MAIN_CASES, refusal_task
 from interp_transfer.paper.real_page import reproduce_real
 from interp_transfer.paper.registered import MOST_HOURS, MOST_MINUTES, REGISTERED, plan, pretrained, read_real
+from interp_transfer.paper.rows import value_of
 from interp_transfer.paper.setup import Setup
 from interp_transfer.stats import Estimate, rate
 from tests.paper.given_data import make_data, write_csv
@@ -250,7 +251,7 @@ def test_maps_on_text_of_another_kind_on_tiny_models(data: Path, folder: Any, mo
     run = [row for row in rows if row["KL recovered"] is not None]
     assert len(run) == len(real_mapping.KINDS) + 1, "the layer is replaced at one pair of sites of each map"
     for name in real_mapping.KINDS:
-        held_out = {row["KL recovered"] is not None: row["FVU"] for row in rows if row["map"] == name}
+        held_out = {row["KL recovered"] is not None: value_of(row, "FVU") for row in rows if row["map"] == name}
         assert held_out[True] <= held_out[False]
     assert all(list(row) == list(rows[0]) for row in rows)
     answer = real_mapping.verdict({"Qwen 0.5B to Qwen 1.5B": rows, "SmolLM2 to Qwen 0.5B": rows})

@@ -53,7 +53,7 @@ def measure(
         maps = {pair: fit(seen, name, sites=pair, models=(a, b), seed=setup.seed, progress=False) for pair in pairs}
         best = min(maps, key=lambda pair: maps[pair].card.fvu)
         for pair, mapper in maps.items():
-            found = _replaced(a, b, pair, mapper, prompts) if pair == best else dict.fromkeys(REPLACED)
+            found: Row = _replaced(a, b, pair, mapper, prompts) if pair == best else dict.fromkeys(REPLACED)
             row = {"map": kind, "sites": " to ".join(pair), "tokens": mapper.card.rows, "FVU": mapper.card.fvu}
             rows.append({**row, "FVU, other data": unexplained(mapper, unseen, pair), **found})
     return rows
