@@ -194,9 +194,9 @@ class TwoModels(Setup):
         return self.pairs(self.draw(self.task.texts("test"), "test texts"))
 
 
-def unexplained(mapper: Mapper, pairs: PairedActivations) -> Estimate:
+def unexplained(mapper: Mapper, pairs: PairedActivations, sites: tuple[str, str] | None = None) -> Estimate:
     """Fraction of the target's variance that a mapper leaves unexplained, over the tokens of paired texts."""
-    _, x, y = pairs.rows()
+    _, x, y = pairs.rows(sites)
     fvu = fit_by_class(y[:].float(), mapper(x[:].float()), [""] * len(y), pairs.text_index)[""].fvu
     assert fvu is not None
     return fvu

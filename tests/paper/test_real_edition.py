@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from interp_transfer.paper.cells import QUICK_N, jobs_of, read_cell
 from interp_transfer.paper.experiment import Case, Experiment
 from interp_transfer.paper.given import LABELS, statements, xstest
 from interp_transfer.paper.kinds import kind
-from interp_transfer.paper.measures import real_refusal, truth_probes
+from interp_transfer.paper.measures import real_mapping, real_refusal, truth_probes
 from interp_transfer.paper.measures.real_refusal import COUNTED, MAIN_CASES, refusal_task
 from interp_transfer.paper.real_page import reproduce_real
 from interp_transfer.paper.registered import MOST_HOURS, MOST_MINUTES, REGISTERED, plan, pretrained, read_real
+from interp_transfer.paper.rows import value_of
 from interp_transfer.paper.setup import Setup
 from interp_transfer.stats import Estimate, rate
 from tests.paper.given_data import make_data, write_csv
@@ -236,3 +238,22 @@ def test_the_page_of_judges_quotes_the_cells():
         for figure in quoted:
             assert isinstance(figure, Estimate)
             assert f"{figure.value:.3f}".removeprefix("0") in text, (job.case.name, figure)
+
+
+def test_maps_on_text_of_another_kind_on_tiny_models(data: Path, folder: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(real_mapping, "TOKENS", 4)
+    pairs = [SITES, ["blocks.2.hook_resid_pre", "blocks.1.hook_resid_pre"]]
+    setup = setup_with(data, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few rows
+        rows = real_mapping.measure(setup, str(folder("qwen2")), str(folder("qwen2")), pairs, texts=20, dtype="float32")
+    assert [row["map"] for row in rows] == [name for name in (*real_mapping.KINDS, real_mapping.SHUFFLED) for _ in pairs]
+    run = [row for row in rows if row["KL recovered"] is not None]
+    assert len(run) == len(real_mapping.KINDS) + 1, "the layer is replaced at one pair of sites of each map"
+    for name in real_mapping.KINDS:
+        held_out = {row["KL recovered"] is not None: value_of(row, "FVU") for row in rows if row["map"] == name}
+        assert held_out[True] <= held_out[False]
+    assert all(list(row) == list(rows[0]) for row in rows)
+    answer = real_mapping.verdict({"Qwen 0.5B to Qwen 1.5B": rows, "SmolLM2 to Qwen 0.5B": rows})
+    assert "of 1 pairs within Qwen" in answer.sentence
+    assert real_mapping.verdict({"SmolLM2 to Qwen 0.5B": rows}).agrees == "cannot tell"

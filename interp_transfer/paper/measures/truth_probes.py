@@ -82,7 +82,9 @@ def figures(rows_by_case: RowsByCase) -> dict[str, Any]:
         figure.add_trace(Scatter(x=values, y=pairs, mode="markers", name=title, marker={"symbol": symbol, "size": 10}))
     figure.add_vline(x=0.5, line_dash="dot")
     figure.update_layout(title="Truth probes on another model", width=720, height=160 + 32 * len(pairs))
-    figure.update_layout(xaxis_title="AUROC, mean over four topics; 0.5 is chance", legend={"orientation": "h", "y": 1.12})
+    figure.update_layout(
+        xaxis_title="AUROC, mean over four topics; 0.5 is chance", legend={"orientation": "h", "y": 1.1}, margin={"t": 50}
+    )
     return {"real-probes.png": figure}
 
 

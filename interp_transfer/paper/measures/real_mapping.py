@@ -1,0 +1,88 @@
+"""Maps between pretrained models, on text of another data set than the one that they were fitted on.
+
+Mappers are fitted on harmless instructions of Arditi et al. (Alpaca); what they never saw are the prompts of XSTest.
+"""
+
+from collections.abc import Sequence
+
+from interp_transfer.evaluation.replacement import ABLATED, ALL, MAPPED, validate_replacement
+from interp_transfer.interventions.follow import follow
+from interp_transfer.mapping.collect import collect
+from interp_transfer.mapping.fit import fit
+from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.models.hooked_model import HookedModel
+from interp_transfer.models.load import load_model
+from interp_transfer.paper.given import instructions, xstest
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
+from interp_transfer.paper.setup import Setup, unexplained
+
+KINDS = ("affine", "procrustes")
+SHUFFLED = "affine, shuffled pairs"
+TEXTS, TOKENS = 1000, 16
+GOAL = 0.8
+"""Share of the KL between mean ablation and the target itself that the best map within a family should recover."""
+FAMILY = "Qwen"
+
+
+def measure(
+    setup: Setup, source: str, target: str, sites: Sequence[Sequence[str]], texts: int = TEXTS, dtype: str = "bfloat16"
+) -> list[Row]:
+    """Measure a row for each kind of map, its control, and pair of sites.
+
+    The layer is replaced by mapped activations only at the pair of sites that leaves least unexplained of held-out texts of the
+    first data set.
+
+    Args:
+        setup: the data and n.
+        source: model that is mapped from.
+        target: model that is mapped to.
+        sites: pairs of a site of the source and one of the target.
+        texts: number of texts that maps are fitted on, with a tenth of them held out.
+        dtype: that both models are loaded in.
+    """
+    a, b = (load_model(name, dtype=dtype) for name in (source, target))
+    pairs = [(site, other) for site, other in sites]
+    read = setup.draw(instructions(setup.data, "harmless_train"), "texts", texts)
+    prompts = setup.draw(list(dict.fromkeys(one.prompt for one in xstest(setup.data))), "prompts")
+    ends = [site for site, _ in pairs], [other for _, other in pairs]
+    fitted_on, unseen = (collect(a, b, some, *ends, progress=False) for some in (read, prompts))
+    rows: list[Row] = []
+    for kind in (*KINDS, SHUFFLED):
+        seen = fitted_on.shuffled(setup.seed) if kind == SHUFFLED else fitted_on
+        name = KINDS[0] if kind == SHUFFLED else kind
+        maps = {pair: fit(seen, name, sites=pair, models=(a, b), seed=setup.seed, progress=False) for pair in pairs}
+        best = min(maps, key=lambda pair: maps[pair].card.fvu)
+        for pair, mapper in maps.items():
+            found: Row = _replaced(a, b, pair, mapper, prompts) if pair == best else dict.fromkeys(REPLACED)
+            row = {"map": kind, "sites": " to ".join(pair), "tokens": mapper.card.rows, "FVU": mapper.card.fvu}
+            rows.append({**row, "FVU, other data": unexplained(mapper, unseen, pair), **found})
+    return rows
+
+
+REPLACED = ("KL recovered", "KL", "KL, ablated", "agreement", "agreement, ablated", "MvA", "MvA by KL", "TvS")
+
+
+def _replaced(a: HookedModel, b: HookedModel, pair: tuple[str, str], mapper: Mapper, prompts: Sequence[str]) -> Row:
+    """What the target keeps where the layer holds nothing but mapped activations, on prompts of the other data set."""
+    put = follow(a, *pair, mapper)
+    figures = validate_replacement(a, b, put, prompts, max_new_tokens=TOKENS, progress=False).slices[ALL]
+    mapped, ablated = figures[MAPPED], figures[ABLATED]
+    kl, most = mapped.means["kl"], ablated.means["kl"]
+    values = (1 - kl.value / most.value, kl, most, mapped.means["agreement"], ablated.means["agreement"])
+    shares = (mapped.mva["rouge1"].share, mapped.mva["kl"].share, mapped.tvs["rouge1"].share)
+    return dict(zip(REPLACED, (*values, *shares), strict=True))
+
+
+def verdict(rows_by_case: RowsByCase) -> Verdict:
+    """Whether the best map within the family recovers enough of the KL, on data that it never saw."""
+    details, best = [], {}
+    for case, rows in rows_by_case.items():
+        run = {str(row["map"]): value_of(row, "KL recovered") for row in rows if row["KL recovered"] is not None}
+        best[case] = max(value for name, value in run.items() if name != SHUFFLED)
+        details.append(f"{case}: KL recovered {', '.join(f'{value:.3f} {name}' for name, value in run.items())}")
+    within = {case: value for case, value in best.items() if case.count(FAMILY) > 1}
+    if not within:
+        return Verdict("cannot tell", f"No pair within {FAMILY} was run.", tuple(details))
+    good = sum(value >= GOAL for value in within.values())
+    sentence = f"The best map recovers at least {GOAL:g} of the KL in {good} of {len(within)} pairs within {FAMILY}."
+    return Verdict(grade(good, len(within)), sentence, tuple(details))
