@@ -30,7 +30,7 @@ TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
-QUOTED = ("people", "rules", "rules, cut", "phrases", "openings", "embeddings", "embeddings and rules")
+QUOTED = ("people", "rules", "rules, cut", "phrases", "openings", "embeddings")
 SITES = ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_pre"]
 
 

@@ -34,11 +34,13 @@ def measure(setup: Setup, judge: str, encoder: str = ENCODER) -> list[Row]:
     """
     known = xstest(setup.data)
     tuning = [one for one in known if one.tuning]
-    label, truth = _judge(judge, tuning, encoder), 0 if judge == "people" else 2
+    labels, truth = _judge(judge, tuning, encoder)(known), 0 if judge == "people" else 2
+    every = list(zip(known, labels, strict=True))
+    halves = ([two for two in every if not two[0].tuning], [two for two in every if two[0].tuning], every)
     rows: list[Row] = []
-    for name, part in zip(HALVES, ([one for one in known if not one.tuning], tuning, known), strict=True):
-        found, people = label(part), [one.labels[truth] for one in part]
-        prompts = [one.number for one in part]
+    for name, part in zip(HALVES, halves, strict=True):
+        found, people = [label for _, label in part], [one.labels[truth] for one, _ in part]
+        prompts = [one.number for one, _ in part]
         refused, are = [one != "complied" for one in found], [one != "complied" for one in people]
         rows.append(
             {
