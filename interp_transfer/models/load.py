@@ -81,8 +81,8 @@ def load_model(
             odd = next(name for name, value in vars(options).items() if value != getattr(LoadOptions(), name))
             raise ValueError(f"{odd}= is for models that are loaded by name, and this one is in memory already: leave it out")
         if isinstance(model, HookedModel):
-            return _with_template(_take_hooked(model, tokenizer), chat_template)
-        return _with_template(print_short(_wrap_object(model, tokenizer)), chat_template)
+            return with_template(_take_hooked(model, tokenizer), chat_template)
+        return with_template(print_short(_wrap_object(model, tokenizer)), chat_template)
     if device is not None and device_map is not None:
         raise ValueError(f"device={device!r} and device_map={device_map!r} contradict each other: give one of them")
     if wrapper not in WRAPPERS:
@@ -110,12 +110,15 @@ def load_model(
     else:
         wrapped, checked = _wrap(hf, tokenizer, str(model), chosen)
         register(wrapped, identity, tokenizer, checked)
-    return _with_template(print_short(wrapped), chat_template)
+    return with_template(print_short(wrapped), chat_template)
 
 
-def _with_template(model: HookedModel, chat_template: str | ChatFunction | None) -> HookedModel:
+def with_template(model: HookedModel, chat_template: str | ChatFunction | None) -> HookedModel:
+    """Set the chat template of a model, and of its wrapper's copy of the tokenizer, if one is given; return the model."""
     if chat_template is not None:
         use_chat_template(tokenizer_of(model), chat_template)
+        if model.tokenizer is not None:
+            use_chat_template(model.tokenizer, chat_template)
     return model
 
 

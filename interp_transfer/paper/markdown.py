@@ -14,6 +14,11 @@ def prose(text: str) -> str:
     return "".join(markdown_code(part) if i % 2 else markdown(part) for i, part in enumerate(parts))
 
 
+def anchor(title: str) -> str:
+    """The anchor that Markdown gives a heading."""
+    return "".join(c for c in title.lower() if c.isalnum() or c in " -").replace(" ", "-")
+
+
 def tables(rows: Sequence[tuple[Row, Mapping[str, str], Mapping[str, str]]]) -> list[str]:
     """Tables of rows, one for each run of rows with the same columns.
 

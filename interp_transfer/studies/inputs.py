@@ -9,11 +9,11 @@ from interp_transfer.evaluation.ready import ready_tasks
 from interp_transfer.evaluation.task import Task, check_task
 from interp_transfer.evaluation.tasks import READY, load_task
 from interp_transfer.io import cache_folder, file_hash
-from interp_transfer.models.chat_templates import has_chat_template, use_chat_template
+from interp_transfer.models.chat_templates import has_chat_template
 from interp_transfer.models.checkpoints import number_of_blocks
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
-from interp_transfer.models.load import load_model
+from interp_transfer.models.load import load_model, with_template
 from interp_transfer.models.sites import check_block, check_site
 from interp_transfer.models.tokens import tokenizer_of
 from interp_transfer.plugins import known_model, plugin_of_model
@@ -123,7 +123,7 @@ def open_exactly(model: Any, how: TaskOptions = DEFAULTS) -> HookedModel:
     by_name = {"dtype": how.dtype, "device": how.device} if isinstance(model, str | Path) else {}
     loaded = load_model(model, **by_name)
     if how.chat_template is not None and not has_chat_template(tokenizer_of(loaded)):
-        use_chat_template(tokenizer_of(loaded), how.chat_template)
+        with_template(loaded, how.chat_template)
     return loaded
 
 
