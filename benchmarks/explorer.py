@@ -29,7 +29,8 @@ def main() -> None:
     names = sys.argv[1:] or ["smollm2-135m-instruct"]
     models = [it.load_model(name, dtype="float32") for name in names]
     task = it.trait_task("cheerful", "gloomy")
-    own = session(*models, task, options=ExploreOptions()) if len(models) > 1 else session(models[0], task)
+    both = len(models) > 1
+    own = session(models[0], models[1], task, options=ExploreOptions()) if both else session(models[0], task)
     print(own.slow or f"live; {torch.get_num_threads()} threads")
 
     def first(**changes: Any) -> float:

@@ -1,7 +1,8 @@
 """Generate completions under interventions, in batches of similar length.
 
-Completions are those of transformers' ``generate``, computed faster in three ways that change no token: wrappers without hooks
-are bypassed; what the prompts of a batch share is read once (``read_ahead``); and a batch drops the rows that have ended.
+Completions are those of transformers' ``generate``, computed faster in three ways that change no token but by rounding, which
+is seen in 16 bits: wrappers without hooks are bypassed; what the prompts of a batch share is read once (``read_ahead``); and a
+batch drops the rows that have ended.
 """
 
 import inspect

@@ -242,7 +242,7 @@ class _Forced:
             given = self.model, tokens, real, interventions
             if (cache := read_beginning(*given, placed["rows"], below, int(scored.int().argmax(dim=1).min()))) is not None:
                 left = scored[:, cache.get_seq_length() :]
-                tokens_read = TokensRead(tokenizer_of(self.model), **placed)
+                tokens_read = TokensRead(tokenizer_of(self.model), placed["prompt_lengths"], placed["rows"])
                 with logits_after(self.model, left) as chosen:
                     logits = read_rest(*given, tokens_read, below, cache).logits
                 return (logits[0] if chosen else logits[left.to(logits.device)]).float().log_softmax(dim=-1)
