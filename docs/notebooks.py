@@ -25,7 +25,7 @@ COLAB = "[Open in Colab](https://colab.research.google.com/github/{repository}/b
 INSTALL = """import sys
 
 if "google.colab" in sys.modules:  # the package is not there yet
-    %pip install --quiet "interp-transfer @ git+https://github.com/{repository}"
+    %pip install --quiet "interp-transfer[notebooks,organisms] @ git+https://github.com/{repository}"
 """
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
