@@ -26,7 +26,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pages, built from a copy, because building writes the tutorial and a picture to its sources."""
     pytest.importorskip("sphinx")
     home = tmp_path_factory.mktemp("docs")
-    shutil.copytree(ROOT / "docs", home / "docs", ignore=shutil.ignore_patterns("results", "tutorial"))
+    shutil.copytree(ROOT / "docs", home / "docs", ignore=shutil.ignore_patterns("tutorial"))
     for name in ("examples", "interp_transfer", "tests"):
         (home / name).symlink_to(ROOT / name)
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(home / "docs"), str(home / "built")]
