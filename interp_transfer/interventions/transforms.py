@@ -91,7 +91,7 @@ def _per_row(value: Tensor, a: Tensor, at: At | None, ndim: int) -> Tensor:
     return value[at.row.to(a.device)]
 
 
-def strength_per_row(strength: Strength, a: Float[Tensor, "n d_model"], at: At | None) -> Tensor | float:
+def strength_per_row(strength: Strength, a: Float[Tensor, "n d_model"], at: At | None) -> Tensor | float | int:
     """Return the strength for rows: one number, or ``Float[Tensor, "n 1"]`` where each text has its own.
 
     Raises:

@@ -152,3 +152,9 @@ def test_when_hands_on_which_rows_they_are():
     assert torch.equal(When(lambda a: a[:, 0], note, above=9.0)(rows, at), rows)
     with pytest.raises(ValueError, match="a score for each row"):
         When(lambda a: a, note)(rows, at)
+
+
+@pytest.mark.parametrize("strength", [2, 2.0])
+def test_a_strength_may_be_an_integer(strength: float | int) -> None:
+    rows = torch.zeros(3, 4)
+    assert torch.equal(Add(torch.ones(4), strength)(rows), rows + 2)
