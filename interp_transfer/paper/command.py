@@ -72,6 +72,9 @@ def reproduce(
         document: dict[str, Any] = {"written": list(map(str, written))}
         lines = [f"Read {path}" for path in written]
     else:
+        if real and not kept and (data is None or not data.is_dir()):
+            named = "is missing" if data is None else f"{str(data)!r} is no folder"
+            raise ValueError(f"--data {named}: give the folder that holds the data sets, each in a folder of its own name")
         if real:
             result: Any = reproduce_real(chosen, folder, data=data, page=page, **options)
         else:

@@ -69,6 +69,14 @@ def test_the_plan_is_printed(capsys: pytest.CaptureFixture[str]):
     assert "edition real" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("given", "why"), [([], "--data is missing"), (["--data", "nowhere"], "'nowhere' is no folder")])
+def test_data_that_are_missing_are_noticed_before_a_model_is_loaded(
+    given: list[str], why: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    assert cli(["reproduce", "--edition", "real", "probes", "--out", str(tmp_path / "out"), *given]) == 2
+    assert why in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
