@@ -21,7 +21,7 @@ from interp_transfer.interventions.read_ahead import (
     read_rest,
     same_everywhere,
 )
-from interp_transfer.models.blocks import logits_after, recording, starting_at
+from interp_transfer.models.blocks import logits_after, recording, same_from, starting_at
 from interp_transfer.models.bypass import has_no_hooks
 from interp_transfer.models.hooked_model import HookedModel, device_of, huggingface_model
 from interp_transfer.models.tokens import tokenizer_of
@@ -255,8 +255,10 @@ class _Forced:
         if known is None:
             with recording(self.model, self.first) if self.first else nullcontext([None]) as outputs:
                 known = _logits(self.model, texts, scored), outputs[0]
-            if self.first and not self.checked and not _same(self.model, texts, scored, self.first, *known):
-                self.first, known = 0, (known[0], None)
+            if self.first and not self.checked:
+                logits, output = known
+                if not same_from(self.model, self.first, output, logits, lambda: _logits(self.model, texts, scored)):
+                    self.first, known = 0, (logits, None)
             self.checked = True
             if self.unsteered is not None:
                 self.unsteered.add(self.first, batch, texts, *known)
@@ -270,12 +272,3 @@ def _log_probability(predictions: Float[Tensor, "row token"], tokens: Int[Tensor
 
 def _sites(intervention: Intervention) -> Sequence[str]:
     return [intervention.site] if isinstance(intervention.site, str) else intervention.site
-
-
-def _same(model: HookedModel, texts: Any, scored: Tensor, first: int, logits: Tensor, output: Any) -> bool:
-    """Whether the model computes the same logits when the blocks before ``first`` are left out.
-
-    It need not: later blocks of some architectures read more of earlier ones than their output.
-    """
-    with starting_at(model, first, output):
-        return torch.allclose(_logits(model, texts, scored).float(), logits.float(), rtol=1e-3, atol=1e-3)

@@ -21,7 +21,7 @@ from torch import Tensor
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.read_ahead import first_block, has_plain_cache
 from interp_transfer.interventions.transforms import Running
-from interp_transfer.models.blocks import can_start, recording, starting_at
+from interp_transfer.models.blocks import can_start, recording, same_from, starting_at
 from interp_transfer.models.bypass import bypassed, has_no_hooks
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 
@@ -102,12 +102,13 @@ class PromptCache:
         return ReadPrompt([each[0] for each in outputs], cache)
 
     def _is_exact(self, tokens: Tensor, read: ReadPrompt) -> bool:
-        """Whether later blocks read nothing of earlier ones but the output of the last, which some architectures do."""
+        """Whether passes may start at a block, tried at the middle one."""
         if not all(isinstance(output, Tensor) for output in read.outputs):
             return False
         hf, half = huggingface_model(self.model), max(1, len(read.outputs) // 2)
+
+        def logits() -> Tensor:
+            return hf(tokens[:, :-1], logits_to_keep=1).logits
+
         with bypassed(self.model):
-            whole = hf(tokens[:, :-1], logits_to_keep=1).logits
-            with starting_at(self.model, half, read.outputs[half - 1]):
-                rest = hf(tokens[:, :-1], logits_to_keep=1).logits
-        return torch.allclose(whole, rest, rtol=1e-3, atol=1e-3)
+            return same_from(self.model, half, read.outputs[half - 1], logits(), logits)

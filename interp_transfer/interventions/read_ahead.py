@@ -17,7 +17,7 @@ from interp_transfer.activations.positions import from_last
 from interp_transfer.interventions.hooks import TokensRead, attached
 from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.transforms import Add, Running, takes_at
-from interp_transfer.models.blocks import can_start, recording, starting_at
+from interp_transfer.models.blocks import can_start, recording, same_from, starting_at
 from interp_transfer.models.bypass import bypassed
 from interp_transfer.models.hooked_model import HookedModel, huggingface_model
 from interp_transfer.models.sites import layer_of
@@ -227,9 +227,7 @@ def _read_below(model: HookedModel, tokens: Tensor, real: Tensor, repeated: _Rep
         whole = _read(model, *rows, logits_to_keep=1)
     if not isinstance(outputs[0], Tensor):
         return None
-    with starting_at(model, first, outputs[0]):
-        rest = _read(model, *rows, logits_to_keep=1)
-    if not torch.allclose(whole.logits, rest.logits, rtol=1e-3, atol=1e-3):
+    if not same_from(model, first, outputs[0], whole.logits, lambda: _read(model, *rows, logits_to_keep=1).logits):
         return None
     cache = whole.past_key_values
     del cache.layers[first:]

@@ -4,10 +4,11 @@ Under an intervention at block 16 the blocks before it compute what they compute
 token of a vocabulary of 150,000, those of the answer are read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
@@ -54,6 +55,22 @@ def starting_at(model: HookedModel, block: int, output: Any) -> Iterator[None]:
         yield
     finally:
         modules.update(whole)
+
+
+def same_from(model: HookedModel, block: int, output: Any, logits: Tensor, run: Callable[[], Tensor]) -> bool:
+    """Return whether a pass that starts at a block gives the same logits as one of all blocks.
+
+    It need not: later blocks of some architectures read more of earlier ones than the output of the last.
+
+    Args:
+        model: any that `can_start`.
+        block: where it starts.
+        output: what the block before it returned.
+        logits: of all blocks.
+        run: makes the same logits.
+    """
+    with starting_at(model, block, output):
+        return torch.allclose(run().float(), logits.float(), rtol=1e-3, atol=1e-3)
 
 
 @contextmanager

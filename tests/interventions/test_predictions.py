@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import interp_transfer as it
-from interp_transfer.interventions import predictions
+from interp_transfer.interventions import predictions, read_ahead
 from interp_transfer.interventions.predictions import TeacherForced, teacher_forced_each
 from interp_transfer.interventions.transforms import MeanAblate
+from interp_transfer.models import blocks
 from interp_transfer.models.tokens import tokenize
 from tests.checkpoints import FAMILIES, TEXTS, WIDTH, hooked_transformer
 
@@ -203,7 +204,8 @@ def test_a_model_whose_blocks_cannot_be_left_out_runs_whole(wrapped: Callable[[s
         tried.append(block)
         return real(model, block, 2 * output)
 
-    monkeypatch.setattr(predictions, "starting_at", wrong)
+    for module in (blocks, predictions, read_ahead):
+        monkeypatch.setattr(module, "starting_at", wrong)
     together = teacher_forced_each(model, prompts, answers, settings)
     assert tried == [2], "tried once, and given up"
     for one, expected in zip(together, whole, strict=True):

@@ -190,12 +190,12 @@ def test_refusal_on_tiny_models(data: Path, folder: Any, tmp_path: Path, monkeyp
         target,
         SITES,
         tests=["advbench"],
-        conditions=["random", "untrained"],
+        conditions=["random", "untrained", "mean_ablated"],
         directions=2,
         dtype="float32",
     )
     names = [row["condition"] for row in rows]
-    assert names == ["unsteered", "system prompt", "native", "moved", "random", "untrained"]
+    assert names == ["unsteered", "system prompt", "native", "moved", "random", "untrained", "mean ablated"]
     counted = {row["condition"]: row[COUNTED] for row in rows}
     assert counted["random"] is None and sum(map(int, str(counted["moved"]).split("/"))) == 4
 

@@ -24,6 +24,7 @@ from interp_transfer.vectors.extract import extract
 
 TRAIN, VALIDATION = 128, 16
 MAIN = ("random",)
+ABLATED = "mean_ablated"
 MAIN_CASES = tuple(f"0.5B to 1.5B, ablate, {name}" for name in ("JailbreakBench", "HarmBench", "AdvBench"))
 KINDS = ((True, True), (True, False), (False, True), (False, False))
 COUNTED = "both, alone, native alone, neither"
@@ -59,8 +60,8 @@ def measure(
         sites: of the two.
         direction: "ablate" (harmful requests, which should be answered) or "induce" (harmless ones, which should be refused).
         tests: files of harmful requests that n are drawn from, as many of each.
-        conditions: vectors that are judged, besides the native and the moved one; the target unsteered and under a system
-            prompt that asks for the behaviour are always judged.
+        conditions: vectors that are judged, besides the native and the moved one, and "mean_ablated". The target unsteered and
+            under a system prompt that asks for the behaviour are always judged.
         directions: number of random directions.
         dtype: that both models are loaded in.
     """
@@ -80,11 +81,13 @@ def measure(
     pairs = paired((a, b), texts.texts, (sites[0], sites[1]), how.alignment, False)
     fitter = Fitter(pairs, (a, b), "", Kept(), False)
     every = moved_and_controls(fitter, task, fitter.fit_seeds(how), vector, how)
-    vectors = {"native": [native], "moved": every["moved"], **{name: every[name] for name in conditions}}
+    vectors = {"native": [native], "moved": every["moved"], **{name: every[name] for name in conditions if name != ABLATED}}
     trial = Trial(b, task, how, Kept(), False)
     strengths = {name: [each.strength for each in found] for name, found in trial.search(vectors).items()}
     judged = {"unsteered": trial.test.unsteered(False), "system_prompt": trial.test.instructed(False)}
     judged |= trial.judge(vectors, strengths)
+    if ABLATED in conditions:
+        judged[ABLATED] = trial.test.mean_ablated(every["moved"][0].add(1.0, task.positions), False)
     return [_row(name, one, judged["native"]) for name, one in judged.items()]
 
 
