@@ -20,6 +20,7 @@ from interp_transfer.interventions.read_ahead import (
     read_beginning,
     read_rest,
     same_everywhere,
+    sites_of,
 )
 from interp_transfer.models.blocks import logits_after, recording, same_from, starting_at
 from interp_transfer.models.bypass import has_no_hooks
@@ -100,7 +101,7 @@ def predicted(
 def _logits(
     model: HookedModel, texts: Sequence[Sequence[int]], scored: Tensor, *interventions: Intervention, **placed: Tensor
 ) -> Float[Tensor, "row token"]:
-    on_logits = any(site.startswith("unembed") for i in interventions for site in _sites(i))
+    on_logits = any(site.startswith("unembed") for i in interventions for site in sites_of(i))
     with ExitStack() as stack:
         if interventions:
             stack.enter_context(applied(model, *interventions, **placed))
@@ -235,8 +236,7 @@ class _Forced:
         placed: dict[str, Tensor],
     ) -> Float[Tensor, "row token"]:
         """Log-probabilities under interventions; what texts begin with alike is read once, if it can be."""
-        sites = [site for i in interventions for site in _sites(i)]
-        if self.shares and all(map(same_everywhere, interventions)) and not any(site.startswith("unembed") for site in sites):
+        if self.shares and all(map(same_everywhere, interventions)):
             tokens, real = (each.to(device_of(self.model)) for each in pad(texts, pad_token(self.model)))
             below = Below() if output is None else Below(self.first, output)
             given = self.model, tokens, real, interventions
@@ -268,7 +268,3 @@ class _Forced:
 def _log_probability(predictions: Float[Tensor, "row token"], tokens: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
     """The log-probability of one token in each row."""
     return predictions.gather(1, tokens.to(predictions.device)[:, None])[:, 0].cpu()
-
-
-def _sites(intervention: Intervention) -> Sequence[str]:
-    return [intervention.site] if isinstance(intervention.site, str) else intervention.site

@@ -181,15 +181,25 @@ def read_rest(
 
 def first_block(model: HookedModel, settings: Sequence[Sequence[Intervention]]) -> int:
     """Return the first block at which any setting intervenes; 0 if it is not known, or blocks cannot be left out."""
-    sites = [site for setting in settings for i in setting for site in ([i.site] if isinstance(i.site, str) else i.site)]
+    sites = [site for setting in settings for intervention in setting for site in sites_of(intervention)]
     layers = [layer_of(site) for site in sites]
     known = [layer for layer in layers if layer is not None]
     return min(known) if known and len(known) == len(layers) and can_start(model) else 0
 
 
+def sites_of(intervention: Intervention) -> Sequence[str]:
+    """Return the names of an intervention's sites."""
+    return [intervention.site] if isinstance(intervention.site, str) else intervention.site
+
+
 def same_everywhere(intervention: Intervention) -> bool:
-    """Return whether an intervention does the same to every token of a row, wherever it is and whatever came before."""
+    """Return whether an intervention does the same to every token of a row, wherever it is and whatever came before.
+
+    None at the logits does: they are not computed for every token.
+    """
     transform, where = intervention.transform, intervention.positions
+    if any(site.startswith("unembed") for site in sites_of(intervention)):
+        return False
     plain = isinstance(transform, Add) or not (isinstance(transform, Running) or takes_at(transform))
     return plain and isinstance(where, str) and where == "all"
 

@@ -87,7 +87,7 @@ def test_settings_that_share_a_batch_stay_apart(family: str, site: str, wrapped:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_costs_stay_what_they_are(family: str, site: str, wrapped: Callable[[str], Any]) -> None:
     model = wrapped(family)
-    settings = list(settings_of(model, site).values())
+    settings = [*settings_of(model, site).values(), (Intervention("unembed.hook_out", lambda a: 0.5 * a),)]
     prompts, answers = tokenize(model, TEXTS), [[5, 6, 7], [8], [9, 10], [5], [6, 6, 6, 6]]
     shared = teacher_forced_each(model, prompts, answers, settings, skip=[1, 0, 0, 0, 2])
     with nothing_shared():
