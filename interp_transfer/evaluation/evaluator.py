@@ -6,7 +6,6 @@ measured. All conditions of a comparison use one evaluator.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -237,6 +236,7 @@ class Evaluator:
             lambda part: completions_each(self.model, self.prompts, settings[part], length, progress),
             list[str],
             len(self.prompts),
+            [tokenize(self.model, self.prompts), length],
         )
 
     def costs(self, settings: Sequence[Sequence[Intervention]], progress: bool = False) -> list[Float[Tensor, " prompt"]]:
@@ -247,24 +247,25 @@ class Evaluator:
             lambda part: [kl.tolist() for kl in self.clean_kl(self.model, settings[part], progress, self.passes)],
             list[float],
             len(self.clean_kl.prompts),
+            vars(self.clean_kl),
         )
         return list(map(torch.tensor, each))
 
     def _each(
-        self, what: str, settings: Sequence[Sequence[Intervention]], make: Callable[[slice], list[Any]], kind: Any, rows: int
+        self,
+        what: str,
+        settings: Sequence[Sequence[Intervention]],
+        make: Callable[[slice], list[Any]],
+        kind: Any,
+        rows: int,
+        about: Any,
     ) -> list[Any]:
-        """What ``make`` returns for the settings, each of so many rows, kept on the way."""
+        """What ``make`` returns for the settings, each of so many rows, kept on the way under what it is ``about``."""
         if self.kept is None:
             return make(slice(None))
-        plain = map(setting_key, settings)
-        keys = [None if setting is None else hashed([self._about, setting]) for setting in plain]
+        key = hashed([about_model(self.model), about])
+        keys = [None if plain is None else hashed([key, plain]) for plain in map(setting_key, settings)]
         return self.kept.each(what, keys, make, kind, max(1, ROWS // max(rows, 1)))
-
-    @cached_property
-    def _about(self) -> str:
-        """A hash of what an outcome depends on besides its setting."""
-        ids = tokenize(self.model, self.prompts)
-        return hashed([about_model(self.model), ids, self.task.max_new_tokens, vars(self.clean_kl)])
 
     def few(self, n: int) -> "Evaluator":
         """Return the evaluator of the first prompts, and of as many clean ones."""

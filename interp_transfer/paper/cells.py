@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.io import write_json
 from interp_transfer.paper.experiment import EDITIONS, REAL, Case, Experiment
 from interp_transfer.paper.kinds import kind
@@ -156,10 +157,15 @@ def read_cell(job: Job, out: Path, *, earlier: bool = False) -> Cell | None:
         raise ValueError(f"{path} is damaged ({error}): remove it, and what it held is measured again") from None
 
 
+def kept_in(out: Path) -> Kept:
+    """Where outcomes are kept until all cases are measured."""
+    return Kept(out / "unfinished")
+
+
 def measure_cell(job: Job, out: Path) -> float:
     """Measure a job and store its cell; return the seconds that it took."""
     start = time.process_time()
-    rows = kind(job.experiment.kind).measure(job.edition, job.n, job.seed, job.settings, job.data)
+    rows = kind(job.experiment.kind).measure(job.edition, job.n, job.seed, job.settings, job.data, kept_in(out))
     if not rows:
         raise ValueError(f"{', '.join(job.name)}: nothing was measured")
     seconds = time.process_time() - start

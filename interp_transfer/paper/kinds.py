@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.names import find
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict
 from interp_transfer.paper.setup import Setup
@@ -35,14 +36,22 @@ class Kind:
     name: str
     module: ModuleType
 
-    def measure(self, edition: str, n: int, seed: int, settings: Mapping[str, Any], data: Path | None = None) -> list[Row]:
-        """Measure a case; ``data`` is the folder of data that is given by path."""
+    def measure(
+        self,
+        edition: str,
+        n: int,
+        seed: int,
+        settings: Mapping[str, Any],
+        data: Path | None = None,
+        kept: Kept = Kept(),  # noqa: B008  # immutable
+    ) -> list[Row]:
+        """Measure a case; see `Setup` for the arguments."""
         setup = self._setup()
         known = _parameters(setup)
         own = {name: value for name, value in settings.items() if name in known}
         rest = {name: value for name, value in settings.items() if name not in known}
         made = setup(edition, n, seed, **own)
-        made.data = data
+        made.data, made.kept = data, kept
         return self.module.measure(made, **rest)
 
     def check(self, settings: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from interp_transfer.paper.cells import Job, measure_cell, read_cell
+from interp_transfer.paper.cells import Job, kept_in, measure_cell, read_cell
 
 
 def measure_missing(
@@ -46,6 +46,8 @@ def measure_missing(
             if error is not None:
                 failures[job.name] = error
                 bar.write(f"{', '.join(job.name)}: {error}")
+    if not failures:
+        kept_in(out).remove()
     return failures
 
 

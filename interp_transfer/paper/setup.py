@@ -13,6 +13,7 @@ from typing import Any
 from interp_transfer.activations.align import DEFAULT_STRATEGY
 from interp_transfer.evaluation.baselines import RANDOM_DIRECTIONS
 from interp_transfer.evaluation.evaluator import RANDOM_PROMPTS, Condition, Evaluator, draw, evaluator
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
 from interp_transfer.evaluation.tasks import load_task
 from interp_transfer.interventions.intervention import Intervention, add
@@ -58,9 +59,12 @@ class Setup:
 
     Attributes:
         data: folder of data that is given by path.
+        kept: where outcomes may be kept until all cases are measured, so that a case that was killed resumes, and cases share
+            what they have in common.
     """
 
     data: Path | None = None
+    kept: Kept = Kept()
 
     def __init__(self, edition: str, n: int, seed: int) -> None:
         self.edition, self.n, self.seed = edition, n, seed

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from interp_transfer.cli.main import main as cli
+from interp_transfer.evaluation.clean_kl import CleanKL
+from interp_transfer.evaluation.kept import Kept
 from interp_transfer.paper import real_page, runner
 from interp_transfer.paper.cells import QUICK_N, jobs_of, read_cell
 from interp_transfer.paper.experiment import Case, Experiment
@@ -22,6 +24,7 @@ from interp_transfer.paper.registered import MOST_HOURS, MOST_MINUTES, REGISTERE
 from interp_transfer.paper.rows import value_of
 from interp_transfer.paper.setup import Setup
 from interp_transfer.stats import Estimate, rate
+from interp_transfer.studies import controls
 from tests.paper.given_data import make_data, write_csv
 from tests.paper.test_reproduce import in_this_process
 
@@ -180,24 +183,27 @@ def test_the_task_of_refusal_keeps_its_splits_apart(data: Path):
 
 @pytest.mark.slow
 def test_refusal_on_tiny_models(data: Path, folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(real_refusal, "TOKENS", 8)
+    monkeypatch.setattr(real_refusal, "TOKENS", 2)
     source, target = (str(shutil.copytree(folder(family), tmp_path / family)) for family in ("llama", "qwen2"))
     for name in (source, target):
         (Path(name) / "chat_template.jinja").write_text(TEMPLATE)
-    rows = real_refusal.measure(
-        setup_with(data, 4),
-        source,
-        target,
-        SITES,
-        tests=["advbench"],
-        conditions=["random", "untrained", "mean_ablated"],
-        directions=2,
-        dtype="float32",
-    )
+    setup = setup_with(data, 4)
+    setup.kept = Kept(tmp_path / "kept")
+    how: dict[str, Any] = {"directions": 2, "dtype": "float32", "conditions": ["random", "untrained", "mean_ablated"]}
+    rows = real_refusal.measure(setup, source, target, SITES, tests=["advbench"], **how)
     names = [row["condition"] for row in rows]
     assert names == ["unsteered", "system prompt", "native", "moved", "random", "untrained", "mean ablated"]
     counted = {row["condition"]: row[COUNTED] for row in rows}
     assert counted["random"] is None and sum(map(int, str(counted["moved"]).split("/"))) == 4
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise AssertionError("another test set shares mappers, strengths and costs with the first")
+
+    monkeypatch.setattr(controls, "fit", fails)
+    monkeypatch.setattr(CleanKL, "__call__", fails)
+    again = real_refusal.measure(setup, source, target, SITES, tests=["harmbench_test"], **how)
+    for first, second in zip(rows, again, strict=True):
+        assert (first["strength"], first["clean KL"]) == (second["strength"], second["clean KL"])
 
 
 def refusal_rows(moved: int, random: int, unsteered: int = 20) -> list[dict[str, Any]]:

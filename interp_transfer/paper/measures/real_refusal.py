@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from interp_transfer.evaluation.evaluator import Condition, draw
-from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
 from interp_transfer.paper.given import instructions
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of
@@ -18,7 +17,7 @@ from interp_transfer.stats import MARGIN, paired_difference
 from interp_transfer.studies.controls import Fitter, moved_and_controls
 from interp_transfer.studies.inputs import open_model
 from interp_transfer.studies.options import RunOptions
-from interp_transfer.studies.texts import mapper_texts, paired
+from interp_transfer.studies.texts import mapper_texts, paired, pairs_key
 from interp_transfer.studies.trial import Trial
 from interp_transfer.vectors.extract import extract
 
@@ -79,10 +78,10 @@ def measure(
     )
     texts = mapper_texts(task, (a, b), "task", seed=setup.seed, progress=False)
     pairs = paired((a, b), texts.texts, (sites[0], sites[1]), how.alignment, False)
-    fitter = Fitter(pairs, (a, b), "", Kept(), False)
+    fitter = Fitter(pairs, (a, b), pairs_key((a, b), texts.texts, (sites[0], sites[1]), how.alignment), setup.kept, False)
     every = moved_and_controls(fitter, task, fitter.fit_seeds(how), vector, how)
     vectors = {"native": [native], "moved": every["moved"], **{name: every[name] for name in conditions if name != ABLATED}}
-    trial = Trial(b, task, how, Kept(), False)
+    trial = Trial(b, task, how, setup.kept, False)
     strengths = {name: [each.strength for each in found] for name, found in trial.search(vectors).items()}
     judged = {"unsteered": trial.test.unsteered(False), "system_prompt": trial.test.instructed(False)}
     judged |= trial.judge(vectors, strengths)
