@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from typeguard import TypeCheckError, check_type
 
 from interp_transfer.activations.positions import Substring, describe
 from interp_transfer.interventions.intervention import Intervention
-from interp_transfer.io import LOCK, hashed, locked_folder, write_json
+from interp_transfer.io import LOCK, hashed, locked_folder, read_tensors, write_json, write_tensors
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
@@ -80,6 +80,18 @@ class Kept:
         mapper.save(folder)
         shutil.rmtree(state, ignore_errors=True)
         return mapper
+
+    def tensors(self, about: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the tensors that ``about`` describes, or else make them; a damaged file is made again."""
+        file = None if self.folder is None else self.folder / f"tensors-{hashed(about)}.safetensors"
+        if file is not None and file.is_file():
+            with suppress(ValueError):
+                return read_tensors(file)[0]
+        made = make()
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_tensors(file, made)
+        return made
 
     @contextmanager
     def alone(self) -> Iterator["Kept"]:

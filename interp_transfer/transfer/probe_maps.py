@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from interp_transfer.activations.align import AlignmentReport
-from interp_transfer.activations.capture import capture
+from interp_transfer.activations.capture import Activations, capture
 from interp_transfer.activations.positions import Positions, describe
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
@@ -50,14 +50,21 @@ def fit_maps(
         kind: kind of all four mappers.
         seed: seed of the fits and of the shuffling.
     """
-    if positions is None:
-        there = collect(source, target, texts, *sites, progress=False)
-        # Across tokenizers, tokens are paired for one direction only.
-        same = there.alignment.strategy == "same_tokens"
-        again = there.reversed() if same else collect(target, source, texts, sites[1], sites[0], progress=False)
-    else:
-        there = pairs_at(source, target, texts, sites, positions)
-        again = _swapped(there)
+    if positions is not None:
+        return fit_both(pairs_at(source, target, texts, sites, positions), kind=kind, seed=seed)
+    there = collect(source, target, texts, *sites, progress=False)
+    # Across tokenizers, tokens are paired for one direction only.
+    same = there.alignment.strategy == "same_tokens"
+    again = there.reversed() if same else collect(target, source, texts, sites[1], sites[0], progress=False)
+    return _fit(there, again, kind, seed)
+
+
+def fit_both(pairs: PairedActivations, *, kind: str = MAPPER, seed: int = 0) -> Maps:
+    """Fit mappers as `fit_maps` does, on pairs whose tokens have read the same text, such as those of `pairs_at`."""
+    return _fit(pairs, _swapped(pairs), kind, seed)
+
+
+def _fit(there: PairedActivations, again: PairedActivations, kind: str, seed: int) -> Maps:
     parts = (there, again, there.shuffled(seed), again.shuffled(seed))
     return Maps(*(fit(pairs, kind, seed=seed, progress=False) for pairs in parts))
 
@@ -87,7 +94,13 @@ def pairs_at(
                 f"positions {describe(positions)!r} name {len(acts.text_index)} tokens of {len(texts)} texts in "
                 f"{acts.model.name}: name one of each, such as 'last', or pair all tokens by collect"
             )
-    report = AlignmentReport(f"one token of each text: {describe(positions)}", len(texts), len(texts))
+    return paired_rows(left, right, sites, positions)
+
+
+def paired_rows(left: Activations, right: Activations, sites: tuple[str, str], positions: Positions) -> PairedActivations:
+    """Pair what two models hold at one token of each of the same texts, as `pairs_at` does."""
+    count = len(left.text_index)
+    report = AlignmentReport(f"one token of each text: {describe(positions)}", count, count)
     rows = ({sites[0]: left[sites[0]]}, {sites[1]: right[sites[1]]})
     return PairedActivations(*rows, (sites,), right.text_index, right.token, left.model, right.model, report)
 

@@ -74,8 +74,6 @@ def moved_scores(
     Raises:
         ValueError: for maps between other models.
     """
-    import pandas as pd
-
     for model, space, side in ((source, maps.there.source, "source"), (target, maps.there.target, "target")):
         check_same(identity(model), space.model, f"the {side} given and that of the maps are")
     sets = [*texts.train, *texts.test, texts.clean]
@@ -83,6 +81,31 @@ def moved_scores(
         [capture(model, part, space.site, positions, progress=False)[space.site] for part in sets]
         for model, space in ((source, maps.there.source), (target, maps.there.target))
     )
+    return score_rows(at_source, at_target, maps, positions, false_alarms=false_alarms, seed=seed)
+
+
+def score_rows(
+    at_source: Sequence[Tensor],
+    at_target: Sequence[Tensor],
+    maps: Maps,
+    positions: Positions = "last",
+    *,
+    false_alarms: float | int = FALSE_ALARMS,
+    seed: int = 0,
+) -> "pd.DataFrame":
+    """Score a probe as `moved_scores` does, on activations.
+
+    Args:
+        at_source: what the source holds of the alarm and quiet texts of training, those of the test, and the clean ones;
+            each ``Float[Tensor, "row d_model"]``.
+        at_target: what the target holds of the same.
+        maps: see `moved_scores`.
+        positions: of the rows.
+        false_alarms: see `moved_scores`.
+        seed: see `moved_scores`.
+    """
+    import pandas as pd
+
     home, native = (
         Probe(*logistic(rows[0], rows[1]), space.site, space.model, describe(positions))
         for rows, space in ((at_source, maps.there.source), (at_target, maps.there.target))

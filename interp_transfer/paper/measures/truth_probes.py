@@ -3,14 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from interp_transfer.activations.capture import Activations, capture
 from interp_transfer.evaluation.evaluator import draw
+from interp_transfer.evaluation.kept import about_model
+from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model
+from interp_transfer.models.tokens import tokenize
 from interp_transfer.paper.given import TOPICS, instructions, statements
 from interp_transfer.paper.measures.probe_transfer import probe_rows
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of
 from interp_transfer.paper.setup import Setup
-from interp_transfer.transfer.probe_maps import fit_maps
-from interp_transfer.transfer.probe_scores import DetectionTexts, moved_scores
+from interp_transfer.transfer.probe_maps import fit_both, paired_rows
+from interp_transfer.transfer.probe_scores import DetectionTexts, score_rows
 
 HARM = "harm"
 ALIKE, PAIRS = 0.95, 9
@@ -30,18 +36,44 @@ def measure(setup: Setup, source: str, target: str, sites: Sequence[str], dtype:
         sites: of the two.
         dtype: that both are loaded in.
     """
-    a, b = (load_model(name, dtype=dtype) for name in (source, target))
-    pair = (sites[0], sites[1])
-    rows: list[Row] = []
+    todo: dict[tuple[str, str], DetectionTexts] = {}
     for topic in (*TOPICS, HARM):
-        others = [other for other in TOPICS if other != topic]
-        fitted_on = {"this topic": [topic]} if topic == HARM else {"this topic": [topic], "the other topics": others}
-        for name, topics in fitted_on.items():
-            texts = _texts(setup, topics, topic)
-            maps = fit_maps(a, b, texts.texts, pair, "last", seed=setup.seed)
-            frame: Any = moved_scores(a, b, texts, maps, "last", seed=setup.seed)
-            rows += [{"topic": topic, "fitted on": name, **row} for row in probe_rows(frame)]
+        todo[topic, "this topic"] = _texts(setup, [topic], topic)
+        if topic != HARM:
+            todo[topic, "the other topics"] = _texts(setup, [other for other in TOPICS if other != topic], topic)
+    every = dict.fromkeys(text for texts in todo.values() for part in _parts(texts) for text in part)
+    number = {text: k for k, text in enumerate(every)}
+    left, right = (_read(setup, name, site, list(every), dtype) for name, site in zip((source, target), sites, strict=True))
+    rows: list[Row] = []
+    for (topic, name), texts in todo.items():
+        parts = [[number[text] for text in part] for part in _parts(texts)]
+        pairs = paired_rows(*(_some(acts, parts[0]) for acts in (left, right)), (sites[0], sites[1]), "last")
+        at = [[acts[site][part] for part in parts[1:]] for acts, site in zip((left, right), sites, strict=True)]
+        frame: Any = score_rows(at[0], at[1], fit_both(pairs, seed=setup.seed), seed=setup.seed)
+        rows += [{"topic": topic, "fitted on": name, **row} for row in probe_rows(frame)]
     return rows
+
+
+def _parts(texts: DetectionTexts) -> list[Sequence[str]]:
+    """The texts of mappers, and then those that `score_rows` takes."""
+    return [texts.texts, *texts.train, *texts.test, texts.clean]
+
+
+def _read(setup: Setup, name: str, site: str, texts: list[str], dtype: str) -> Activations:
+    """What a model holds at the last token of each text; the model is in memory for this alone, and reads a text once."""
+    model = load_model(name, dtype=dtype)
+    here, ids = identity(model), tokenize(model, texts)
+    about = [about_model(model), site, texts]
+    rows = setup.kept.tensors(about, lambda: {site: capture(model, texts, site, "last", progress=False)[site]})
+    count = torch.arange(len(texts))
+    last, tokens = (torch.tensor([pick(row) for row in ids]) for pick in (lambda row: len(row) - 1, lambda row: row[-1]))
+    return Activations(rows, count, last, tokens, here)
+
+
+def _some(acts: Activations, numbers: Sequence[int]) -> Activations:
+    chosen = torch.tensor(numbers)
+    rows = {site: tensor[chosen] for site, tensor in acts.items()}
+    return Activations(rows, torch.arange(len(chosen)), acts.position[chosen], acts.token[chosen], acts.model)
 
 
 def _texts(setup: Setup, fitted: Sequence[str], tested: str) -> DetectionTexts:
