@@ -1,8 +1,9 @@
-"""Data that are given by path: XSTest, true and false statements, and prompts of Arditi et al.
+"""Data that are given by path: XSTest, true and false statements, prompts of Arditi et al., and system prompts for traits.
 
 ``--data DIR`` names a folder with a folder for each: ``xstest`` (files ``completions_*.csv`` of GitHub
-paul-rottger/exaggerated-safety), ``truth`` (CSV files of Geometry of Truth) and ``refusal`` (the splits and processed sets of
-GitHub andyrdt/refusal_direction). Nothing of them is part of the package.
+paul-rottger/exaggerated-safety), ``truth`` (CSV files of Geometry of Truth), ``refusal`` (the splits and processed sets of
+GitHub andyrdt/refusal_direction) and ``traits`` (``data/traits`` and the extraction questions of GitHub
+safety-research/assistant-axis). Nothing of them is part of the package.
 """
 
 import csv
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from interp_transfer.io import parse_json
-from interp_transfer.names import quoted
+from interp_transfer.names import find, quoted
+from interp_transfer.prompts.jsonl import read_jsonl
 
 LARGEST = 50_000_000
 """Bytes that a file may have."""
@@ -117,6 +119,30 @@ def instructions(data: Path | None, name: str) -> list[str]:
         return list(dict.fromkeys(str(row["instruction"]) for row in rows))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is no list of objects with an instruction ({error})") from error
+
+
+def trait_instructions(data: Path | None, name: str) -> list[tuple[str, str]]:
+    """System prompts that bring a trait out, each with one that brings its opposite out.
+
+    Raises:
+        ValueError: for an unknown trait, or a file that is damaged.
+    """
+    file = find(name, {file.stem: file for file in sorted(folder_of(data, "traits").glob("*.json"))}, "trait")
+    try:
+        plain: Any = parse_json(_text(file))
+        return [(str(two["pos"]), str(two["neg"])) for two in plain["instruction"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no trait with pairs of instructions ({error})") from error
+
+
+def trait_questions(data: Path | None) -> list[str]:
+    """The questions that traits are brought out by, each once.
+
+    Raises:
+        ValueError: for a file that is missing or no list of questions.
+    """
+    rows = read_jsonl(folder_of(data, "traits") / "extraction_questions.jsonl", ("question",))
+    return list(dict.fromkeys(row["question"] for _, row in rows))
 
 
 def _rows(file: Path) -> Sequence[Mapping[str, str]]:

@@ -81,7 +81,7 @@ def mapper_texts(
     _, target = models
     if not _generated(task, target, which):
         return MapperTexts(_training_texts(task), "the task's training texts")
-    tokens = _tokens(models)
+    tokens = mapper_tokens(models)
     own = training_prompts(task, seed)
     more = ready_prompts(seed) if all(isinstance(prompt, Chat) for prompt in own) else []
     whole = answered(target, [*own, *more], tokens, min(task.max_new_tokens, ANSWER_TOKENS), progress)
@@ -101,7 +101,7 @@ def tokens_wanted(
         return sum(map(len, tokenize(target, texts, any_length=True))), 0
     prompts = training_prompts(task, 0)
     length = sum(map(len, tokenize(target, prompts, any_length=True))) / len(prompts)
-    tokens = _tokens(models)
+    tokens = mapper_tokens(models)
     return tokens, round(tokens / (length + min(task.max_new_tokens, ANSWER_TOKENS)))
 
 
@@ -118,7 +118,8 @@ def _generated(task: Task, target: HookedModel, which: str | None) -> bool:
     return which == GENERATED or not own
 
 
-def _tokens(models: tuple[HookedModel, HookedModel]) -> int:
+def mapper_tokens(models: tuple[HookedModel, HookedModel]) -> int:
+    """Return about how many tokens mappers between two models are fitted on."""
     return max(TOKENS, TOKENS_PER_DIMENSION * max(int(model.cfg.d_model) for model in models))
 
 

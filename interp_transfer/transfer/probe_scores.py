@@ -85,8 +85,8 @@ def moved_scores(
 
 
 def score_rows(
-    at_source: Sequence[Tensor],
-    at_target: Sequence[Tensor],
+    at_source: list[Tensor],
+    at_target: list[Tensor],
     maps: Maps,
     positions: Positions = "last",
     *,

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from itertools import product
 from pathlib import Path
 
 WORDS = [
@@ -35,8 +36,8 @@ ANSWERS = {
 
 
 def make_data(folder: Path) -> Path:
-    """Write all three data sets into a folder."""
-    for name in ("xstest", "truth", "refusal"):
+    """Write all data sets into a folder."""
+    for name in ("xstest", "truth", "refusal", "traits"):
         (folder / name).mkdir(parents=True)
     for model in ("one", "two"):
         rows = []
@@ -68,6 +69,13 @@ def make_data(folder: Path) -> Path:
             instructions(folder / "refusal" / f"{side}_{split}.json", [f"{verb} the {word} of {split}." for word in WORDS])
     for name in ("jailbreakbench", "harmbench_test", "advbench"):
         instructions(folder / "refusal" / f"{name}.json", [f"Steal the {word} of {name}." for word in WORDS])
+    two = [{"pos": f"Be formal, {word}.", "neg": f"Be casual, {word}."} for word in WORDS[:3]]
+    (folder / "traits" / "formal.json").write_text(json.dumps({"instruction": two, "questions": []}), encoding="utf-8")
+    asked = [
+        json.dumps({"question": f"{verb} the {word}?", "id": k})
+        for k, (verb, word) in enumerate(product(("Draw", "Paint"), WORDS))
+    ]
+    (folder / "traits" / "extraction_questions.jsonl").write_text("\n".join(asked), encoding="utf-8")
     return folder
 
 

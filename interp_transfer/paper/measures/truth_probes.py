@@ -47,7 +47,7 @@ def measure(setup: Setup, source: str, target: str, sites: Sequence[str], dtype:
     rows: list[Row] = []
     for (topic, name), texts in todo.items():
         parts = [[number[text] for text in part] for part in _parts(texts)]
-        pairs = paired_rows(*(_some(acts, parts[0]) for acts in (left, right)), (sites[0], sites[1]), "last")
+        pairs = paired_rows(_some(left, parts[0]), _some(right, parts[0]), (sites[0], sites[1]), "last")
         at = [[acts[site][part] for part in parts[1:]] for acts, site in zip((left, right), sites, strict=True)]
         frame: Any = score_rows(at[0], at[1], fit_both(pairs, seed=setup.seed), seed=setup.seed)
         rows += [{"topic": topic, "fitted on": name, **row} for row in probe_rows(frame)]
