@@ -20,6 +20,8 @@ from interp_transfer.evaluation.baselines import answer_tokens
 from interp_transfer.evaluation.capability.costs import Cost, cost_of, whole_texts
 from interp_transfer.evaluation.completions import completions_each
 from interp_transfer.evaluation.evaluator import draw
+from interp_transfer.evaluation.judges.refusal import RefusalJudge
+from interp_transfer.evaluation.judges.rules import RepetitionJudge
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.generation import generate_tokens
 from interp_transfer.interventions.intervention import Intervention
@@ -32,6 +34,8 @@ from interp_transfer.prompts.english import english_texts
 from interp_transfer.stats import Estimate, mean_interval, rate, share_to_dict
 
 N = 100
+CLEAN = ("clean_valid", "clean_shows", "clean_refused", "clean_repeats", "clean_same")
+"""Shares of clean prompts."""
 TokenIds = Sequence[Sequence[int]]
 
 
@@ -42,6 +46,11 @@ class SideEffects:
     Attributes:
         clean_valid: share of the task's clean prompts with a valid answer.
         clean_shows: share of the clean prompts on which the unwanted behaviour shows, by the task's judge.
+        clean_refused: share of the clean prompts that are refused, by the rules of `judges.refusal`; a model can refuse at a
+            low divergence, as its first tokens decide.
+        clean_repeats: share of the clean prompts whose answer repeats itself or is empty.
+        clean_same: share of the clean prompts whose answer is that of the unsteered model, token by token; 1 with a divergence
+            of 0 shows an intervention that changes nothing.
         skills: the model's other skills, see ``plugins.KnownModel.skills``; empty if none are known.
         clean: predictions of the unsteered model's own answers to clean prompts.
         english: predictions of plain English, off the task's distribution.
@@ -53,6 +62,9 @@ class SideEffects:
 
     clean_valid: Estimate
     clean_shows: Estimate
+    clean_refused: Estimate
+    clean_repeats: Estimate
+    clean_same: Estimate
     skills: Mapping[str, Estimate]
     clean: Cost
     english: Cost
@@ -63,8 +75,7 @@ class SideEffects:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON stores them."""
         return {
-            "clean_valid": share_to_dict(self.clean_valid),
-            "clean_shows": share_to_dict(self.clean_shows),
+            **{name: share_to_dict(getattr(self, name)) for name in CLEAN},
             "skills": {name: share_to_dict(share) for name, share in self.skills.items()},
             **{name: cost.to_dict() for name in ("clean", "english", "behaviour", "right") if (cost := getattr(self, name))},
             "logit_difference": self.logit_difference and self.logit_difference.to_dict(),
@@ -116,14 +127,20 @@ def side_effects(
         name: [cost_of(f) for f in teacher_forced_each(model, *pair, each, progress=progress)] for name, pair in texts.items()
     }
     completions = completions_each(model, clean, each, **options)
+    plain = completions[each.index(())] if () in each else completions_each(model, clean, [()], **options)[0]
     measure = skills_of(model, task)
     skills = measure(model, each, n=n, progress=progress) if measure is not None else [{} for _ in each]
     effects = {}
     for index, name in enumerate(settings):
-        verdicts = task.judge(clean, completions[index])
+        answers = completions[index]
+        verdicts = task.judge(clean, answers)
+        refused, sound = (judge(clean, answers) for judge in (RefusalJudge(refused=True), RepetitionJudge()))
         effects[name] = SideEffects(
             clean_valid=rate([v.intact for v in verdicts]),
             clean_shows=rate([not v.success for v in verdicts]),
+            clean_refused=rate([v.success for v in refused]),
+            clean_repeats=rate([not v.success for v in sound]),
+            clean_same=rate([one == other for one, other in zip(answers, plain, strict=True)]),
             skills=skills[index],
             clean=costs["clean"][index],
             english=costs["english"][index],

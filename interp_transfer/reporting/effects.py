@@ -43,6 +43,9 @@ MEASURES = (
     ("plain English", "loss, nats per token", "english", "loss"),
     ("plain English", PERPLEXITY, "english", "loss"),
     ("clean prompts", "share with the unwanted behaviour", "clean_shows"),
+    ("clean prompts", "share refused", "clean_refused"),
+    ("clean prompts", "share of answers that repeat themselves", "clean_repeats"),
+    ("clean prompts", "share of answers that stay the same", "clean_same"),
 )
 """The text that is read, the measure, and the keys of ``side_effects`` under which it is stored."""
 

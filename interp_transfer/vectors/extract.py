@@ -8,6 +8,7 @@ difference in means has along it, so that strength 1.0 means the contrast's own 
 Prompts are read in portions, of which only sums and a sample are kept, so memory does not grow with the contrast.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,9 @@ METHOD_ROWS = 8192
 
 TAIL, WIDE = 0.05, 5.0
 """Of `robust`: the quantile at which dimensions are cut, and the multiple of the median spread that none exceeds."""
+
+FEW, MOST, WIDTH = 3, 0.5, 256
+"""Of `warn_of_few`: so few dimensions, this share of the squared length, and the least width."""
 
 PORTION = 512
 """Prompts that are read at a time."""
@@ -129,13 +133,33 @@ def extract(
         seed: of the sample of rows.
         progress: show a bar when it takes longer than two seconds.
 
+    Warns:
+        UserWarning: where a few massive dimensions hold most of a difference in means.
+
     Raises:
         ValueError: for an empty contrast, one whose two sides are the same, an unknown site or method, and whatever
             ``capture`` refuses.
     """
     options: dict[str, Any] = {"method": method, "reference": reference, "head": head, "progress": progress}
     (vector,) = extract_each(model, contrast, [site], positions, evidence_rows=evidence_rows, seed=seed, **options).values()
+    if method == "difference_in_means":
+        warn_of_few(vector)
     return vector
+
+
+def warn_of_few(vector: SteeringVector) -> None:
+    """Warn of a vector that lies in a few dimensions, as in models whose activations are massive there (Sun et al. 2024)."""
+    squares = vector.direction.double().square()
+    if len(squares) < WIDTH:
+        return
+    share = float(squares.topk(FEW).values.sum() / squares.sum().clamp(min=1e-30))
+    if share > MOST:
+        warnings.warn(
+            f"{FEW} of the {len(squares)} dimensions at {vector.site} hold {share:.0%} of the vector's squared length: such "
+            "massive dimensions may say little of the contrast; compare method='robust'",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def extract_each(

