@@ -256,11 +256,19 @@ def test_the_page_of_judges_quotes_the_cells():
 
 def test_maps_on_text_of_another_kind_on_tiny_models(data: Path, folder: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(real_mapping, "TOKENS", 4)
+    monkeypatch.setattr(real_mapping, "NUMBERS", (150, 100_000))
     pairs = [SITES, ["blocks.2.hook_resid_pre", "blocks.1.hook_resid_pre"]]
     setup = setup_with(data, 6)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few rows
         rows = real_mapping.measure(setup, str(folder("qwen2")), str(folder("qwen2")), pairs, texts=20, dtype="float32")
+    by_number = [row for row in rows if "class of tokens" not in row and "KL recovered" not in row]
+    assert [row["tokens"] for row in by_number] == sorted({row["tokens"] for row in by_number})
+    assert value_of(by_number[-1], "FVU, other data") < value_of(by_number[0], "FVU, other data")
+    classes = {str(row["class of tokens"]): row["rows"] for row in rows if "class of tokens" in row}
+    assert {"first", "last", "rest", "rarest quarter", "most frequent quarter"} <= set(classes)
+    assert classes["first"] == classes["last"] == 6, "a row for each prompt"
+    whole, rows = rows, [row for row in rows if "KL recovered" in row]
     assert [row["map"] for row in rows] == [name for name in (*real_mapping.KINDS, real_mapping.SHUFFLED) for _ in pairs]
     run = [row for row in rows if row["KL recovered"] is not None]
     assert len(run) == len(real_mapping.KINDS) + 1, "the layer is replaced at one pair of sites of each map"
@@ -268,6 +276,6 @@ def test_maps_on_text_of_another_kind_on_tiny_models(data: Path, folder: Any, mo
         held_out = {row["KL recovered"] is not None: value_of(row, "FVU") for row in rows if row["map"] == name}
         assert held_out[True] <= held_out[False]
     assert all(list(row) == list(rows[0]) for row in rows)
-    answer = real_mapping.verdict({"Qwen 0.5B to Qwen 1.5B": rows, "SmolLM2 to Qwen 0.5B": rows})
+    answer = real_mapping.verdict({"Qwen 0.5B to Qwen 1.5B": whole, "SmolLM2 to Qwen 0.5B": whole})
     assert "of 1 pairs within Qwen" in answer.sentence
     assert real_mapping.verdict({"SmolLM2 to Qwen 0.5B": rows}).agrees == "cannot tell"

@@ -3,13 +3,20 @@
 Mappers are fitted on harmless instructions of Arditi et al. (Alpaca); what they never saw are the prompts of XSTest.
 """
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
+
+from interp_transfer.activations.capture import Activations
 from interp_transfer.evaluation.replacement import ABLATED, ALL, MAPPED, validate_replacement
 from interp_transfer.interventions.follow import follow
 from interp_transfer.mapping.collect import collect
 from interp_transfer.mapping.fit import fit
 from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.mapping.pairs import PairedActivations
+from interp_transfer.mapping.token_classes import fit_by_class, frequency_classes, position_classes
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
 from interp_transfer.paper.given import instructions, xstest
@@ -19,6 +26,8 @@ from interp_transfer.paper.setup import Setup, unexplained
 KINDS = ("affine", "procrustes")
 SHUFFLED = "affine, shuffled pairs"
 TEXTS, TOKENS = 1000, 16
+NUMBERS = (1_000, 3_000, 10_000, 30_000, 100_000)
+"""Numbers of pairs, besides all of them."""
 GOAL = 0.8
 """Share of the KL between mean ablation and the target itself that the best map within a family should recover."""
 FAMILY = "Qwen"
@@ -27,10 +36,10 @@ FAMILY = "Qwen"
 def measure(
     setup: Setup, source: str, target: str, sites: Sequence[Sequence[str]], texts: int = TEXTS, dtype: str = "bfloat16"
 ) -> list[Row]:
-    """Measure a row for each kind of map, its control, and pair of sites.
+    """Measure a row for each kind of map, its control, and pair of sites; then for classes of tokens, and numbers of pairs.
 
     The layer is replaced by mapped activations only at the pair of sites that leaves least unexplained of held-out texts of the
-    first data set.
+    first data set. Classes and numbers are those of the affine map at these sites.
 
     Args:
         setup: the data and n.
@@ -47,6 +56,7 @@ def measure(
     ends = [site for site, _ in pairs], [other for _, other in pairs]
     fitted_on, unseen = (collect(a, b, some, *ends, progress=False) for some in (read, prompts))
     rows: list[Row] = []
+    leaves_least: dict[str, tuple[tuple[str, str], Mapper]] = {}
     for kind in (*KINDS, SHUFFLED):
         seen = fitted_on.shuffled(setup.seed) if kind == SHUFFLED else fitted_on
         name = KINDS[0] if kind == SHUFFLED else kind
@@ -56,7 +66,45 @@ def measure(
             found: Row = _replaced(a, b, pair, mapper, prompts) if pair == best else dict.fromkeys(REPLACED)
             row = {"map": kind, "sites": " to ".join(pair), "tokens": mapper.card.rows, "FVU": mapper.card.fvu}
             rows.append({**row, "FVU, other data": unexplained(mapper, unseen, pair), **found})
+        leaves_least[kind] = best, maps[best]
+    chosen, whole = leaves_least[KINDS[0]]
+    return [*rows, *_by_class(whole, unseen, chosen), *_by_number(fitted_on, unseen, chosen, setup.seed)]
+
+
+def _by_class(mapper: Mapper, pairs: PairedActivations, sites: tuple[str, str]) -> list[Row]:
+    """A row for each place of a token in its prompt, and each quarter of tokens by frequency."""
+    _, x, y = pairs.rows(sites)
+    place = Activations({}, pairs.text_index, torch.arange(len(pairs)), pairs.target_token)
+    rows: list[Row] = []
+    for labels in (position_classes(place), frequency_classes(pairs.target_token)):
+        for name, found in fit_by_class(y[:].float(), mapper(x[:].float()), labels, pairs.text_index).items():
+            row = {"map": KINDS[0], "sites": " to ".join(sites), "class of tokens": name, "rows": found.n}
+            rows.append(
+                {**row, "FVU, other data": found.fvu, "cosine": found.cosine, "share of the error": found.share_of_error}
+            )
     return rows
+
+
+def _by_number(seen: PairedActivations, unseen: PairedActivations, sites: tuple[str, str], seed: int) -> list[Row]:
+    """A row for each number of pairs, of the first texts."""
+    rows: list[Row] = []
+    for number in (*(one for one in NUMBERS if one < len(seen)), len(seen)):
+        few = int(seen.text_index[number - 1]) + 1
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*the map is uncertain")  # that pairs are few is what is measured
+            mapper = fit(_first(seen, few), KINDS[0], sites=sites, seed=seed, progress=False)
+        row = {"map": KINDS[0], "sites": " to ".join(sites), "tokens": mapper.card.rows}
+        rows.append({**row, "FVU": mapper.card.fvu, "FVU, other data": unexplained(mapper, unseen, sites)})
+    return rows
+
+
+def _first(pairs: PairedActivations, texts: int) -> PairedActivations:
+    """The pairs of the first texts."""
+    few = pairs.text_index < texts
+    sides = ({site: rows[few] for site, rows in side.items()} for side in (pairs.source, pairs.target))
+    source, target = sides
+    index, token = pairs.text_index[few], pairs.target_token[few]
+    return replace(pairs, source=source, target=target, text_index=index, target_token=token)
 
 
 REPLACED = ("KL recovered", "KL", "KL, ablated", "agreement", "agreement, ablated", "MvA", "MvA by KL", "TvS")
@@ -77,7 +125,7 @@ def verdict(rows_by_case: RowsByCase) -> Verdict:
     """Whether the best map within the family recovers enough of the KL, on data that it never saw."""
     details, best = [], {}
     for case, rows in rows_by_case.items():
-        run = {str(row["map"]): value_of(row, "KL recovered") for row in rows if row["KL recovered"] is not None}
+        run = {str(row["map"]): value_of(row, "KL recovered") for row in rows if row.get("KL recovered") is not None}
         best[case] = max(value for name, value in run.items() if name != SHUFFLED)
         details.append(f"{case}: KL recovered {', '.join(f'{value:.3f} {name}' for name, value in run.items())}")
     within = {case: value for case, value in best.items() if case.count(FAMILY) > 1}
