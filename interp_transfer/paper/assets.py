@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from interp_transfer.escape import markdown
 from interp_transfer.io import write_files
 from interp_transfer.paper.charts import Chart, Curves, Headline
 from interp_transfer.paper.experiment import Experiment
@@ -41,12 +42,13 @@ class Measured(NamedTuple):
     verdict: Verdict
 
 
-def write_assets(page: Path, measured: Sequence[Measured]) -> None:
+def write_assets(page: Path, measured: Sequence[Measured], folder: str = FOLDER) -> None:
     """Write the files of a page: ``figures/NAME.svg`` and ``csv/NAME.csv`` of each experiment, and ``figures/claims.svg``.
 
     Args:
-        page: the page; the files are in the folder ``results`` beside it.
+        page: the page.
         measured: the experiments of which anything was measured.
+        folder: folder of the files, beside the page.
     """
     files = {f"csv/{one.name}.csv": csv_text(table(one, rows)) for one, rows, _ in measured}
     for one, rows, _ in measured:
@@ -54,13 +56,25 @@ def write_assets(page: Path, measured: Sequence[Measured]) -> None:
             files[f"figures/{one.name}.svg"] = draw(chart, figure_alt(one.title, chart))
     if claims := claims_of(measured):
         files[f"figures/{FOREST}"] = forest(claims, forest_alt(claims))
-    write_files({page.parent / FOLDER / name: text.encode() for name, text in files.items()})
+    write_files({page.parent / folder / name: text.encode() for name, text in files.items()})
 
 
 def chart_of(one: Experiment, rows: RowsByCase) -> Chart | None:
     """The figure of an experiment; None if nothing was measured, or its kind has no figure."""
-    module = kind(one.kind).module
-    return module.chart(rows) if rows and hasattr(module, "chart") else None
+    module = kind(one.kind).module if rows else None
+    return module.chart(rows) if module is not None and hasattr(module, "chart") else None
+
+
+def links(one: Experiment, rows: RowsByCase, folder: str = FOLDER) -> dict[str, str]:
+    """Where a page finds the figure of an experiment, what it shows in words, and where its table is; empty for none."""
+    chart = chart_of(one, rows)
+    drawn = {} if chart is None else {"figure": f"{folder}/figures/{one.name}.svg", "alt": alt(figure_alt(one.title, chart))}
+    return {"figure": "", "alt": "", "csv": f"{folder}/csv/{one.name}.csv" if rows else "", **drawn}
+
+
+def alt(text: str) -> str:
+    """A text as Markdown takes it in place of a picture."""
+    return markdown(text).replace("[", "").replace("]", "")
 
 
 def table(one: Experiment, rows_by_case: RowsByCase) -> pd.DataFrame:
@@ -76,7 +90,7 @@ def table(one: Experiment, rows_by_case: RowsByCase) -> pd.DataFrame:
                     line |= {f"{column} n": value.n}
                 else:
                     line[column] = value
-            lines.append({**line, "the paper": cases[name].reported})
+            lines.append(line | ({"the paper": cases[name].reported} if cases[name].reported else {}))
     return pd.DataFrame(lines)
 
 

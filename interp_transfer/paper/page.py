@@ -9,17 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from interp_transfer.escape import markdown
-from interp_transfer.paper.assets import (
-    FOLDER,
-    FOREST,
-    Measured,
-    chart_of,
-    claims_of,
-    counts,
-    figure_alt,
-    forest_alt,
-    write_assets,
-)
+from interp_transfer.paper.assets import FOLDER, FOREST, Measured, alt, claims_of, counts, forest_alt, links, write_assets
 from interp_transfer.paper.cells import METHOD, QUICK_N, Cell, Job, jobs_of, read_cell
 from interp_transfer.paper.experiment import Case, Experiment
 from interp_transfer.paper.experiment import experiments as known_experiments
@@ -139,7 +129,7 @@ def _page(result: Reproduction) -> str:
         quick=result.quick,
         counts=counts(claims) if claims else "",
         forest=f"{FOLDER}/figures/{FOREST}" if claims else "",
-        forest_alt=_alt(forest_alt(claims)) if claims else "",
+        forest_alt=alt(forest_alt(claims)) if claims else "",
         measured=f"{len(cells)} of {len(result.jobs)} cases{_measured(result) if cells else ''}",
         estimates=len(estimates),
         misses=round(0.05 * len(estimates)),
@@ -191,7 +181,7 @@ def _section(result: Reproduction, one: Experiment, verdict: Verdict) -> dict[st
     about = {name: getattr(one, name) for name in ("title", "where", "claim", "columns")}
     first, *rest = re.split(r"(?<=\.) (?=[A-Z])", verdict.sentence)
     about |= {"answer": ANSWERS[verdict.agrees], "sentence": first, "more": " ".join(rest), "details": verdict.details}
-    about |= _files(result, one)
+    about |= links(one, result.rows(one))
     about["earlier"] = [
         _label(case, result.edition)
         for case in one.cases
@@ -199,19 +189,6 @@ def _section(result: Reproduction, one: Experiment, verdict: Verdict) -> dict[st
     ]
     about |= {"differs": one.differs if result.edition == "organisms" else "", "tables": _tables(result, one)}
     return about | {"reasons": reasons, "command": _command(result, [one.name])}
-
-
-def _files(result: Reproduction, one: Experiment) -> dict[str, str]:
-    """Where the page finds the figure and the table of an experiment, if there are any."""
-    rows = result.rows(one)
-    chart = chart_of(one, rows)
-    drawn = {} if chart is None else {"figure": f"{FOLDER}/figures/{one.name}.svg", "alt": _alt(figure_alt(one.title, chart))}
-    return {"figure": "", "alt": "", "csv": f"{FOLDER}/csv/{one.name}.csv" if rows else "", **drawn}
-
-
-def _alt(text: str) -> str:
-    """A text as Markdown takes it in place of a picture."""
-    return markdown(text).replace("[", "").replace("]", "")
 
 
 def _tables(result: Reproduction, one: Experiment) -> list[str]:

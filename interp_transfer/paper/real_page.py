@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from interp_transfer.escape import markdown
+from interp_transfer.paper.assets import Measured, links, write_assets
 from interp_transfer.paper.cells import Cell, Job, jobs_of, read_cell
 from interp_transfer.paper.experiment import REAL, Experiment
 from interp_transfer.paper.kinds import kind
@@ -15,13 +16,12 @@ from interp_transfer.paper.markdown import anchor, prose, tables
 from interp_transfer.paper.registered import MOST_HOURS, plan
 from interp_transfer.paper.rows import RowsByCase, Verdict
 from interp_transfer.paper.runner import measure_missing
-from interp_transfer.paper.tables import write_picture
 from interp_transfer.reporting.render import write_page
 
 ANSWERS = {"yes": "reached", "in part": "reached in part", "no": "not reached", "cannot tell": "cannot tell"}
 NOT_RUN = "not run"
-FIGURES = "made"
-"""Folder of the figures, beside the page."""
+FOLDER = "real"
+"""Folder of figures and CSVs, beside the page."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +97,10 @@ def reproduce_real(
     failures = measure_missing(jobs, out, processes=processes or 1, progress=progress) if measure else {}
     cells = {job.name: cell for job in jobs if (cell := read_cell(job, out)) is not None}
     result = RealResults(experiments, cells, failures, quick, page if page is not None else out / "REAL.md")
+    measured = [Measured(one, rows, result.verdict(one)) for one in experiments if (rows := result.rows(one))]
+    write_assets(result.page, measured, FOLDER)
     write_page(_page(result, jobs), result.page)
-    for one in experiments:
-        for name, figure in _figures(result, one).items():
-            write_picture(figure, result.page.parent / FIGURES / name)
     return result
-
-
-def _figures(result: RealResults, one: Experiment) -> Mapping[str, Any]:
-    """The figures of an experiment by file name; none before a case was run."""
-    rows = result.rows(one)
-    draw = getattr(kind(one.kind).module, "figures", None) if rows else None
-    return draw(rows) if draw is not None else {}
 
 
 def _page(result: RealResults, jobs: Sequence[Job]) -> str:
@@ -134,7 +126,7 @@ def _page(result: RealResults, jobs: Sequence[Job]) -> str:
 
 def _section(result: RealResults, one: Experiment) -> dict[str, Any]:
     """What the template says of an experiment."""
-    verdict, not_run, later, rows = result.verdict(one), [], [], []
+    verdict, rows_by_case, not_run, later, rows = result.verdict(one), result.rows(one), [], [], []
     for case in one.cases:
         cell = result.cells.get((one.name, case.name))
         if cell is None:
@@ -148,5 +140,4 @@ def _section(result: RealResults, one: Experiment) -> dict[str, Any]:
     about = {"title": one.title, "name": one.name, "columns": one.columns, "note": one.note, **one.registered}
     about |= {"answer": answer, "sentence": verdict.sentence, "details": verdict.details, "registration": one.registration}
     about |= {"tables": tables(rows), "not_run": not_run, "later": later, "run": len(one.cases) - len(not_run)}
-    about["figures"] = [f"{FIGURES}/{name}" for name in _figures(result, one)]
-    return about
+    return about | links(one, rows_by_case, FOLDER)

@@ -10,6 +10,7 @@ from interp_transfer.evaluation.judges.agreement import kappa
 from interp_transfer.evaluation.judges.embedding import ENCODER, fit_embedding_judge, load_encoder
 from interp_transfer.evaluation.judges.refusal import XSTEST_OPENINGS, OpeningsJudge, degree
 from interp_transfer.evaluation.judges.rules import Judge
+from interp_transfer.paper.charts import Chart, Dots
 from interp_transfer.paper.given import Labelled, xstest
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of
 from interp_transfer.paper.setup import Setup
@@ -90,6 +91,14 @@ def _prompt(one: Labelled) -> str:
 
 def _completion(one: Labelled) -> str:
     return one.completion
+
+
+def chart(rows_by_case: RowsByCase) -> Chart:
+    """Kappa of each judge on prompts that it was not tuned on."""
+    return Dots(
+        "kappa with the final human label",
+        {case: {HALVES[0]: estimate_of(rows[0], "kappa")} for case, rows in rows_by_case.items()},
+    )
 
 
 def verdict(rows_by_case: RowsByCase) -> Verdict:

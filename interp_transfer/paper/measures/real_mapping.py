@@ -19,6 +19,7 @@ from interp_transfer.mapping.pairs import PairedActivations
 from interp_transfer.mapping.token_classes import fit_by_class, frequency_classes, position_classes
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
+from interp_transfer.paper.charts import Chart, Dots, number
 from interp_transfer.paper.given import instructions, xstest
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
 from interp_transfer.paper.setup import Setup, unexplained
@@ -88,8 +89,8 @@ def _by_class(mapper: Mapper, pairs: PairedActivations, sites: tuple[str, str]) 
 def _by_number(seen: PairedActivations, unseen: PairedActivations, sites: tuple[str, str], seed: int) -> list[Row]:
     """A row for each number of pairs, of the first texts."""
     rows: list[Row] = []
-    for number in (*(one for one in NUMBERS if one < len(seen)), len(seen)):
-        few = int(seen.text_index[number - 1]) + 1
+    for count in (*(one for one in NUMBERS if one < len(seen)), len(seen)):
+        few = int(seen.text_index[count - 1]) + 1
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*the map is uncertain")  # that pairs are few is what is measured
             mapper = fit(_first(seen, few), KINDS[0], sites=sites, seed=seed, progress=False)
@@ -119,6 +120,15 @@ def _replaced(a: HookedModel, b: HookedModel, pair: tuple[str, str], mapper: Map
     values = (1 - kl.value / most.value, kl, most, mapped.means["agreement"], ablated.means["agreement"])
     shares = (mapped.mva["rouge1"].share, mapped.mva["kl"].share, mapped.tvs["rouge1"].share)
     return dict(zip(REPLACED, (*values, *shares), strict=True))
+
+
+def chart(rows_by_case: RowsByCase) -> Chart:
+    """Share of the KL that each kind of map recovers on the other data set."""
+    found = {
+        case: {str(row["map"]): number(row, "KL recovered") for row in rows if row.get("KL recovered") is not None}
+        for case, rows in rows_by_case.items()
+    }
+    return Dots("KL recovered on the other data set", found)
 
 
 def verdict(rows_by_case: RowsByCase) -> Verdict:

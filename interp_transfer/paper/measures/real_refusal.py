@@ -9,6 +9,7 @@ from typing import Any
 
 from interp_transfer.evaluation.evaluator import Condition, draw
 from interp_transfer.evaluation.task import Task
+from interp_transfer.paper.charts import Chart, dots
 from interp_transfer.paper.given import instructions
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of
 from interp_transfer.paper.setup import Setup
@@ -18,7 +19,7 @@ from interp_transfer.studies.controls import Fitter, moved_and_controls
 from interp_transfer.studies.inputs import open_model
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.texts import mapper_texts, paired, pairs_key
-from interp_transfer.studies.trial import Trial
+from interp_transfer.studies.trial import CONTROLS, Trial
 from interp_transfer.vectors.extract import extract
 
 TRAIN, VALIDATION = 128, 16
@@ -125,6 +126,14 @@ def refusal_task(setup: Setup, direction: str, tests: Sequence[str] = TESTS) -> 
 def _some(setup: Setup, name: str, count: int) -> list[str]:
     texts = instructions(setup.data, name)
     return draw(texts, min(count, len(texts)), setup.seed, name)
+
+
+def chart(rows_by_case: RowsByCase) -> Chart:
+    """The success of every condition."""
+    names = ("unsteered", "system prompt", "native", "moved", "random", *CONTROLS, ABLATED)
+    return dots(
+        rows_by_case, "success", "success", "condition", {one.replace("_", " "): one.replace("_", " ") for one in names}
+    )
 
 
 def verdict(rows_by_case: RowsByCase) -> Verdict:

@@ -21,6 +21,7 @@ from interp_transfer.interventions.generation import generate
 from interp_transfer.io import hashed
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
+from interp_transfer.paper.charts import Chart, dots
 from interp_transfer.paper.given import trait_instructions, trait_questions
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of
 from interp_transfer.paper.setup import Setup
@@ -172,6 +173,16 @@ def _by_words(trait: str, completions: Sequence[str]) -> Estimate | None:
     else:
         return None
     return rate([one.success for one in judge([""] * len(completions), completions)])
+
+
+def chart(rows_by_case: RowsByCase) -> Chart:
+    """The success of every condition on each trait."""
+    by_trait: dict[str, list[Row]] = {}
+    for case, rows in rows_by_case.items():
+        for row in rows:
+            by_trait.setdefault(f"{case.split(',')[0]}: {row['trait']}", []).append(row)
+    names = ("unsteered", "system prompt", "native", "moved", "random", "shuffled", "mean ablated")
+    return dots(by_trait, "answers with the trait", "success", "condition", {one: one for one in names})
 
 
 def verdict(rows_by_case: RowsByCase) -> Verdict:

@@ -11,10 +11,12 @@ from interp_transfer.evaluation.kept import about_model
 from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model
 from interp_transfer.models.tokens import tokenize
+from interp_transfer.paper.charts import Chart, Dots
 from interp_transfer.paper.given import TOPICS, instructions, statements
 from interp_transfer.paper.measures.probe_transfer import probe_rows
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of
 from interp_transfer.paper.setup import Setup
+from interp_transfer.stats import Estimate
 from interp_transfer.transfer.probe_maps import fit_both, paired_rows
 from interp_transfer.transfer.probe_scores import DetectionTexts, score_rows
 
@@ -102,22 +104,12 @@ def _mean(rows: Sequence[Row], probe: str) -> float:
     return sum(estimate_of(row, "AUROC").value for row in chosen) / len(chosen)
 
 
-def figures(rows_by_case: RowsByCase) -> dict[str, Any]:
+def chart(rows_by_case: RowsByCase) -> Chart:
     """For each pair, the mean AUROC at home, moved, and through a map of shuffled pairs."""
-    from plotly.graph_objects import Figure, Scatter
-
-    drawn = {"at home": ("home", "circle-open"), "moved (back)": ("back", "circle"), "shuffled map": ("shuffled back", "x")}
-    pairs = list(rows_by_case)[::-1]
-    figure = Figure()
-    for title, (probe, symbol) in drawn.items():
-        values = [_mean(rows_by_case[pair], probe) for pair in pairs]
-        figure.add_trace(Scatter(x=values, y=pairs, mode="markers", name=title, marker={"symbol": symbol, "size": 10}))
-    figure.add_vline(x=0.5, line_dash="dot")
-    figure.update_layout(title="Truth probes on another model", width=720, height=160 + 32 * len(pairs))
-    figure.update_layout(
-        xaxis_title="AUROC, mean over four topics; 0.5 is chance", legend={"orientation": "h", "y": 1.1}, margin={"t": 50}
-    )
-    return {"real-probes.png": figure}
+    names = {"home": "at home", "native": "the target's own probe", "back": "moved (back)", "shuffled back": "shuffled map"}
+    means = {case: {title: _mean(rows, probe) for probe, title in names.items()} for case, rows in rows_by_case.items()}
+    drawn = {case: {title: Estimate(mean, mean, mean, 0) for title, mean in each.items()} for case, each in means.items()}
+    return Dots("AUROC of truth probes, mean over four topics; 0.5 is chance", drawn)
 
 
 def verdict(rows_by_case: RowsByCase) -> Verdict:
