@@ -5,24 +5,27 @@ test half of HarmBench and AdvBench, and harmless ones of their test split.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from interp_transfer.evaluation.evaluator import Condition, draw
 from interp_transfer.evaluation.task import Task
+from interp_transfer.mapping.mappers import Mapper
+from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.paper.charts import Chart, dots
 from interp_transfer.paper.given import instructions
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of
 from interp_transfer.paper.setup import Setup
 from interp_transfer.prompts.chats import as_user_message
 from interp_transfer.stats import MARGIN, paired_difference
-from interp_transfer.studies.controls import Fitter, moved_and_controls
+from interp_transfer.studies.controls import Fitter, Vectors, moved_and_controls
 from interp_transfer.studies.inputs import open_model
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.texts import mapper_texts, paired, pairs_key
-from interp_transfer.studies.trial import CONTROLS, Trial
+from interp_transfer.studies.trial import CONTROLS, Strengths, Trial
 from interp_transfer.vectors.extract import extract
 
-TRAIN, VALIDATION = 128, 16
+TRAIN, VALIDATION, DIRECTIONS = 128, 16, 3
 MAIN = ("random",)
 ABLATED = "mean_ablated"
 MAIN_CASES = tuple(f"0.5B to 1.5B, ablate, {name}" for name in ("JailbreakBench", "HarmBench", "AdvBench"))
@@ -46,7 +49,7 @@ def measure(
     direction: str = "ablate",
     tests: Sequence[str] = TESTS,
     conditions: Sequence[str] = MAIN,
-    directions: int = 3,
+    directions: int = DIRECTIONS,
     dtype: str = "bfloat16",
 ) -> list[Row]:
     """Measure a row for each condition.
@@ -66,13 +69,54 @@ def measure(
         dtype: that both models are loaded in.
     """
     task = refusal_task(setup, direction, tests)
+    found = searched(setup, task, (source, target), sites, conditions, directions, dtype)
+    trial, vectors, strengths = found.trial, found.vectors, found.strengths
+    judged = {"unsteered": trial.test.unsteered(False), "system_prompt": trial.test.instructed(False)}
+    judged |= trial.judge(vectors, strengths)
+    if ABLATED in conditions:
+        judged[ABLATED] = trial.test.mean_ablated(vectors["moved"][0].add(1.0, task.positions), False)
+    return [_row(name, one, judged["native"]) for name, one in judged.items()]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A task with two models, and vectors at the strengths that the search on validation prompts chose.
+
+    Attributes:
+        models: source and target.
+        mapper: between them.
+        vectors: by condition, its draws.
+        strengths: of each draw.
+        trial: judges vectors in the target.
+    """
+
+    models: tuple[HookedModel, HookedModel]
+    mapper: Mapper
+    vectors: Vectors
+    strengths: Strengths
+    trial: Trial
+
+
+def searched(
+    setup: Setup,
+    task: Task,
+    names: tuple[str, str],
+    sites: Sequence[str],
+    conditions: Sequence[str] = MAIN,
+    directions: int = DIRECTIONS,
+    dtype: str = "bfloat16",
+) -> Searched:
+    """Find the vectors of two models, move one, make the controls, and search all strengths; arguments as for `measure`.
+
+    Outcomes are kept by the conditions that are searched together: where they are the same, nothing is searched again.
+    """
     asked: dict[str, Any] = {
         "n": min(setup.n, len(task.prompts("test"))),
         "n_validation": min(setup.n, VALIDATION),
         "directions": directions,
     }
     how = RunOptions(mapper="affine", seeds=1, seed=setup.seed, dtype=dtype, **asked)
-    a, b = (open_model(name, task, how) for name in (source, target))
+    a, b = (open_model(name, task, how) for name in names)
     vector, native = (
         extract(model, task.contrast("train"), site, task.read, seed=setup.seed, progress=False)
         for model, site in zip((a, b), sites, strict=True)
@@ -80,15 +124,12 @@ def measure(
     texts = mapper_texts(task, (a, b), "task", seed=setup.seed, progress=False)
     pairs = paired((a, b), texts.texts, (sites[0], sites[1]), how.alignment, False)
     fitter = Fitter(pairs, (a, b), pairs_key((a, b), texts.texts, (sites[0], sites[1]), how.alignment), setup.kept, False)
-    every = moved_and_controls(fitter, task, fitter.fit_seeds(how), vector, how)
+    mappers = fitter.fit_seeds(how)
+    every = moved_and_controls(fitter, task, mappers, vector, how)
     vectors = {"native": [native], "moved": every["moved"], **{name: every[name] for name in conditions if name != ABLATED}}
     trial = Trial(b, task, how, setup.kept, False)
     strengths = {name: [each.strength for each in found] for name, found in trial.search(vectors).items()}
-    judged = {"unsteered": trial.test.unsteered(False), "system_prompt": trial.test.instructed(False)}
-    judged |= trial.judge(vectors, strengths)
-    if ABLATED in conditions:
-        judged[ABLATED] = trial.test.mean_ablated(every["moved"][0].add(1.0, task.positions), False)
-    return [_row(name, one, judged["native"]) for name, one in judged.items()]
+    return Searched((a, b), mappers[0], vectors, strengths, trial)
 
 
 def _row(name: str, judged: Condition, native: Condition) -> Row:
