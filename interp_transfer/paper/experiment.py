@@ -85,6 +85,7 @@ class Case:
         quick: whether a quick reproduction runs it.
         minutes: expected time on one core in the edition "organisms"; the longest cases are started first.
         point: the paper's figure for what `headline` of the kind measures; None where the paper has none.
+        quick_minutes: expected time in a quick reproduction; ``minutes`` if None.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Case:
     quick: bool = False
     minutes: float = 1.0
     point: float | None = None
+    quick_minutes: float | None = None
 
 
 @dataclass(frozen=True)

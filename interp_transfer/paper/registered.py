@@ -3,7 +3,7 @@
 A file of `pretrained` holds what is claimed, the threshold, the rule that decides, and what is chosen on validation prompts.
 All this is written before a cell of the experiment is measured; a hash of it goes into each cell, so that a later change shows
 on the page. A case that cannot be run yet has a reason in place of its settings. The minutes of a case are what it is planned
-to take on two cores; there is a limit for a case and for the whole.
+to take on two cores (`quick_minutes` in a quick run, on few prompts); there is a limit for a case and for the whole.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,6 +33,7 @@ class RealCaseToml(TypedDict):
     real: NotRequired[dict[str, Any]]
     not_real: NotRequired[str]
     quick: NotRequired[bool]
+    quick_minutes: NotRequired[float]
 
 
 class RealToml(TypedDict):
@@ -83,7 +84,9 @@ def _case(plain: Mapping[str, Any]) -> Case:
         raise ValueError(f"case {quoted(plain['name'])} takes {plain['minutes']} minutes: split it, at most {MOST_MINUTES:g}")
     settings = {REAL: plain["real"]} if "real" in plain else {}
     reasons = {REAL: plain["not_real"]} if "not_real" in plain else {}
-    return Case(plain["name"], settings, reasons=reasons, quick=plain.get("quick", False), minutes=float(plain["minutes"]))
+    few = float(plain["quick_minutes"]) if "quick_minutes" in plain else None
+    more: dict[str, Any] = {"quick": plain.get("quick", False), "minutes": float(plain["minutes"]), "quick_minutes": few}
+    return Case(plain["name"], settings, reasons=reasons, **more)
 
 
 def plan(experiments: Sequence[Experiment], *, quick: bool = False, n: int | None = None) -> list[dict[str, Any]]:
@@ -93,7 +96,7 @@ def plan(experiments: Sequence[Experiment], *, quick: bool = False, n: int | Non
             "experiment": one.name,
             "case": case.name,
             "n": n or (QUICK_N if quick else one.n),
-            "minutes": case.minutes,
+            "minutes": case.quick_minutes or case.minutes if quick else case.minutes,
             "runs": REAL in case.settings,
         }
         for one in experiments
