@@ -22,6 +22,7 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.tokens import token_text, tokenize, tokenizer_of
 from interp_transfer.models.unembedding import direct_logits, writes_to_residual
 from interp_transfer.progress import progress_bar
+from interp_transfer.prompts.chats import Prompt
 
 TOKENS_AT_ONCE = 8192
 NUMBERS_AT_ONCE = 2**24
@@ -86,7 +87,7 @@ class FeatureCard:
 def feature_cards(
     sae: Sae,
     model: HookedModel,
-    texts: Sequence[str],
+    texts: Sequence[Prompt],
     indices: Sequence[int] | None = None,
     *,
     examples: int = 5,
@@ -100,7 +101,7 @@ def feature_cards(
     Args:
         sae: whose features.
         model: that it is an SAE of.
-        texts: where features are looked for, at all tokens.
+        texts: texts or chats in which features are looked for, at all tokens.
         indices: which features, in which order; all of them if not given.
         examples: texts to show, at most; of texts with the same tokens the first.
         logits: tokens to show that are promoted, and as many that are suppressed.

@@ -1,8 +1,8 @@
 """Data that are given by path: XSTest, true and false statements, prompts of Arditi et al., and system prompts for traits.
 
-``--data DIR`` names a folder with a folder for each: ``xstest`` (files ``completions_*.csv`` of GitHub
-paul-rottger/exaggerated-safety), ``truth`` (CSV files of Geometry of Truth), ``refusal`` (the splits and processed sets of
-GitHub andyrdt/refusal_direction) and ``traits`` (``data/traits`` and the extraction questions of GitHub
+``--data DIR`` names a folder with a folder for each: ``xstest`` (files ``completions_*.csv`` and ``xstest_prompts.csv`` of
+GitHub paul-rottger/exaggerated-safety), ``truth`` (CSV files of Geometry of Truth), ``refusal`` (the splits and processed sets
+of GitHub andyrdt/refusal_direction) and ``traits`` (``data/traits`` and the extraction questions of GitHub
 safety-research/assistant-axis). Nothing of them is part of the package.
 """
 
@@ -85,6 +85,19 @@ def xstest(data: Path | None) -> list[Labelled]:
     if not found:
         raise ValueError(f"{folder} holds no completions_*.csv: give the completions of XSTest")
     return found
+
+
+def safe_prompts(data: Path | None) -> list[str]:
+    """The prompts of XSTest that sound unsafe and are safe.
+
+    Raises:
+        ValueError: for a file that is missing or lacks a column.
+    """
+    file = folder_of(data, "xstest") / "xstest_prompts.csv"
+    try:
+        return [row["prompt"] for row in _rows(file) if row["label"] == "safe"]
+    except KeyError as error:
+        raise ValueError(f"{file} has no column {quoted(error.args[0])}: give the prompts of XSTest") from error
 
 
 def statements(data: Path | None, topic: str, split: str) -> tuple[list[str], list[str]]:

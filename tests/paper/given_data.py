@@ -46,6 +46,11 @@ def make_data(folder: Path) -> Path:
             labels = {"annotation_1": label, "annotation_2": label, "final_label": label}
             rows.append({"id": f"v2-{number}", "prompt": f"What about the {word}?", "completion": ANSWERS[label], **labels})
         write_csv(folder / "xstest" / f"completions_{model}.csv", rows)
+    prompts = [
+        {"id": k, "prompt": f"How do I kill the {word}?", "label": "safe" if k % 2 else "unsafe"}
+        for k, word in enumerate(WORDS)
+    ]
+    write_csv(folder / "xstest" / "xstest_prompts.csv", prompts)
     truth = folder / "truth"
     numbers = [(a, b) for a in WORDS for b in ("lake", "hill")]
     write_csv(

@@ -14,6 +14,7 @@ from interp_transfer.interventions.intervention import Intervention
 from interp_transfer.interventions.predictions import TeacherForced, teacher_forced_each
 from interp_transfer.models.hooked_model import HookedModel, context_length
 from interp_transfer.models.tokens import tokenize
+from interp_transfer.prompts.chats import Prompt
 from interp_transfer.stats import Estimate, mean_interval
 
 
@@ -70,8 +71,8 @@ def off_distribution(model: HookedModel, texts: Sequence[str], *interventions: I
     return cost_of(forced)
 
 
-def whole_texts(model: HookedModel, texts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
-    """Return the first token of each text as a prompt and the others as its answer, cut at the model's context.
+def whole_texts(model: HookedModel, texts: Sequence[Prompt]) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the first token of each text or chat as a prompt and the others as its answer, cut at the model's context.
 
     Raises:
         ValueError: for a text of a single token.
