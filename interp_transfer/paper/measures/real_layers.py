@@ -37,7 +37,12 @@ UNSTEERED = "unsteered"
 
 
 def measure(
-    setup: Setup, model: str, trait: Sequence[str] | None = None, plain: bool = False, dtype: str = "bfloat16"
+    setup: Setup,
+    model: str,
+    trait: Sequence[str] | None = None,
+    plain: bool = False,
+    method: str = "difference_in_means",
+    dtype: str = "bfloat16",
 ) -> list[Row]:
     """Measure a row for each block, and one for each predictor's choice among them.
 
@@ -46,13 +51,15 @@ def measure(
         model: whose blocks are tried.
         trait: two ready traits, the wanted one first; without them, harmful requests are to be answered.
         plain: put the questions of traits as plain text, for a model without a chat template.
+        method: how vectors are extracted.
         dtype: that the model is loaded in.
     """
     task = trait_task(*trait) if trait else refusal_task(setup, "ablate")
     task = replace(bare(task) if plain else task, max_new_tokens=TOKENS)
     loaded = load_model(model, dtype=dtype)
     sites = list(residual_sites(loaded)[EVERY::EVERY])
-    vectors = extract_each(loaded, task.contrast("train"), sites, task.read, seed=setup.seed, progress=False)
+    how: dict[str, Any] = {"method": method, "seed": setup.seed, "progress": False}
+    vectors = extract_each(loaded, task.contrast("train"), sites, task.read, **how)
     n = min(setup.n, len(task.prompts("test")))
     count = min(VALIDATION, setup.n, len(task.prompts("validation")))
     options: dict[str, Any] = {"seed": setup.seed, "clean_prompts": count, "kept": setup.kept}
