@@ -62,7 +62,8 @@ def test_blocks_of_a_tiny_model_are_swept_and_predicted(data: Path, chats: Any, 
     [depth] = [row for row in rows if row.get("predictor") == "depth"]
     assert depth["its block"] == "2", "block 2 of 4 is the nearest to three fifths"
     assert all(value_of(row, "clean KL") < 0.6 for row in rows if "block" in row), "within the budget, about"
-    plain = real_layers.measure(setup_with(None, 4), chats("llama"), ["cheerful", "gloomy"], plain=True, dtype="float32")
+    how: dict[str, Any] = {"plain": True, "method": "robust", "dtype": "float32"}
+    plain = real_layers.measure(setup_with(None, 4), chats("llama"), ["cheerful", "gloomy"], **how)
     check_sweep(plain, [1, 2, 3])
 
 
@@ -138,7 +139,7 @@ def test_costs_on_tiny_models_are_at_the_strengths_of_refusal(
 
 
 def cost_rows(*differences: float) -> list[Row]:
-    found = dict(zip(real_cost.DECIDE, (Estimate(x, x - 0.1, x + 0.1, 100) for x in map(float, differences)), strict=True))
+    found: Row = dict(zip(real_cost.DECIDE, (Estimate(x, x - 0.1, x + 0.1, 100) for x in map(float, differences)), strict=True))
     return [{"condition": f"{one} minus native", "strength": "-", **found} for one in ("moved", "random", real_cost.REPLACED)]
 
 
@@ -175,7 +176,8 @@ def test_features_of_tiny_saes_are_moved_both_ways(data: Path, chats: Any, tmp_p
         monkeypatch.setattr(real_sae, name, few)
     setup = setup_with(data, 4)
     setup.kept = Kept(tmp_path / "unfinished")
-    models, how = [chats("llama"), chats("qwen2")], {"k": 4, "batch_size": 32, "epochs": 2}
+    models = [chats("llama"), chats("qwen2")]
+    how: dict[str, Any] = {"k": 4, "batch_size": 32, "epochs": 2}
     rows = real_sae.measure(setup, models, SITES, tokens=1500, recipe=how, dtype="float32")
     saes, features = [row for row in rows if "SAE of" in row], [row for row in rows if "feature" in row]
     assert len(saes) == 2 and all(0 < value_of(row, "tokens") <= 1500 and row["passes"] == 2 for row in saes)

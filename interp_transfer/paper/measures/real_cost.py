@@ -69,7 +69,7 @@ def measure(
     settings: dict[str, Setting] = {"unsteered": ()}
     for name in ("native", "moved", "random"):
         settings[name] = (add(found.vectors[name][0], found.strengths[name][0], task.positions),)
-    settings[REPLACED] = (follow(a, *sites, found.mapper),)
+    settings[REPLACED] = (follow(a, sites[0], sites[1], found.mapper),)
     outcomes = _outcomes(setup, b, test, settings)
     strengths = {name: f"{found.strengths[name][0]:.3g}" if name in found.strengths else "-" for name in settings}
     rows: list[Row] = []

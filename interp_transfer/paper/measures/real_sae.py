@@ -47,11 +47,13 @@ from interp_transfer.vectors.vector import SteeringVector
 
 CODE = ("Answer with Python code alone, whatever the request.", "Answer in plain prose without any code.")
 TRAIT = ("cheerful", "gloomy")
-CANDIDATES, CHOSEN, RANDOM = 12, 4, 4
+CANDIDATES, CHOSEN, RANDOM = 10, 4, 3
 """Features that differ most and are tried on validation prompts, those of them that are tested, and random directions."""
 ANSWER, EXAMPLES, LISTED = 16, 150, 4
 """Tokens of an answer, texts that examples are looked for in, and tokens or texts that a label lists."""
 MAP_TEXTS = 200
+LENGTHS = (1.0, 3.0)
+"""Of a vector, in units of the model's own difference in means."""
 KEEPS, HALF = 0.5, 0.5
 """Share of its effect at home that a moved feature should keep, and the share of features that should."""
 
@@ -94,6 +96,14 @@ class Side:
         prompts, answers = zip(*(pair for pair in asked if pair[1]), strict=True)  # an answer may be empty
         found = teacher_forced_each(self.model, prompts, answers, [(vector.add(1.0),) for vector in vectors])
         return [one.loss_before - one.loss for one in found]
+
+    def at_best(self, what: Behaviour, vectors: Sequence[SteeringVector]) -> list[tuple[float, SteeringVector]]:
+        """Each vector at the length that has the largest effect on validation prompts, after that effect."""
+        tried = [vector.normalized(vector.norm * x) for vector in vectors for x in LENGTHS]
+        effects = [float(one.mean()) for one in self.effects(what, tried, "validation")]
+        k = len(LENGTHS)
+        parts = (list(zip(effects, tried, strict=True))[at : at + k] for at in range(0, len(tried), k))
+        return [max(part, key=lambda one: one[0]) for part in parts]
 
 
 def measure(
@@ -178,6 +188,7 @@ def _trained(setup: Setup, model: HookedModel, site: str, texts: Sequence[Prompt
         if folder is not None:
             sae.save(folder)
     rows = capture(model, test, site, progress=False)[site].float()
+    rows = rows[rows.norm(dim=1) <= sae.longest]  # massive ones, which are not changed, hold nearly all of the variance
     explained, active, dead = fit_of(sae, rows)
     ablation = Intervention(site, MeanAblate(rows.mean(dim=0)), model=sae.model)
     spliced = teacher_forced_each(model, *whole_texts(model, test[: setup.n]), [(reconstructed(sae),), (ablation,)])
@@ -206,8 +217,8 @@ def _chosen(side: Side, what: Behaviour) -> list[int]:
     """Of the features that differ most between the sides of the contrast, those of the largest effect on validation prompts."""
     difference = side.seen[what.name].difference
     features = [f for f in difference.abs().argsort(descending=True).tolist()[:CANDIDATES] if difference[f] != 0]
-    found = side.effects(what, [side.vector(what.name, f) for f in features], "validation")
-    effect = dict(zip(features, (float(one.mean()) for one in found), strict=True))
+    found = side.at_best(what, [side.vector(what.name, f) for f in features])
+    effect = {f: most for f, (most, _) in zip(features, found, strict=True)}
     return sorted(features, key=lambda f: -effect[f])[:CHOSEN]
 
 
@@ -238,8 +249,10 @@ def _moved(
     length = b.native[what.name].norm
     moved = [mapper.transfer(vector, "jacobian").normalized(length) for vector in vectors]
     random = [random_vectors(one, RANDOM, setup.seed) for one in (vectors[0], moved[0])]
-    at_home = a.effects(what, [*vectors, *random[0], a.native[what.name]])
-    there = b.effects(what, [*moved, *random[1], b.native[what.name], b.vector(what.name, own[0])])
+    tried = [*vectors, *random[0], a.native[what.name]], [*moved, *random[1], b.native[what.name], b.vector(what.name, own[0])]
+    at_home, there = (
+        side.effects(what, [vector for _, vector in side.at_best(what, each)]) for side, each in zip(sides, tried, strict=True)
+    )
     k = len(features)
     chance, chance_there = (torch.stack(found[k : k + RANDOM]).mean(dim=0) for found in (at_home, there))
     rows: list[Row] = []
