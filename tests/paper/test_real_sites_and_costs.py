@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.ready import trait_task
+from interp_transfer.evaluation.sae_quality import fit_of
+from interp_transfer.features.sae import load_sae
 from interp_transfer.paper.charts import Dots
 from interp_transfer.paper.given import safe_prompts
 from interp_transfer.paper.kinds import kind
@@ -188,7 +191,13 @@ def test_features_of_tiny_saes_are_moved_both_ways(data: Path, chats: Any, tmp_p
     texts, recipe = real_sae._texts(setup), real_sae.Recipe("topk", 4, **how)
     _, again = real_sae._trained(setup, real_sae.load_model(models[0], dtype="float32"), SITES[0], texts, 1500, recipe)
     assert again == saes[0], "an SAE that was trained is kept"
-    assert kind("real_sae").verdict({"one": rows}).details[0].startswith(str(saes[0]["SAE of"]))
+
+    read: list[Any] = []
+    monkeypatch.setattr(real_sae, "fit_of", lambda sae, rows: read.append(rows.norm(dim=1).tolist()) or fit_of(sae, rows))
+    for limit in (1e9, 2.0):
+        monkeypatch.setattr(real_sae, "load_sae", lambda *a, limit=limit, **k: replace(load_sae(*a, **k), longest=limit))
+        real_sae._trained(setup, real_sae.load_model(models[0], dtype="float32"), SITES[0], texts, 1500, recipe)
+    assert read[1] == [x for x in read[0] if x <= 2.0] and 0 < len(read[1]) < len(read[0]), "massive ones are left out"
 
 
 def feature_rows(*kept: float, way: tuple[str, str] = ("a", "b"), over: float = 0.2) -> list[Row]:
