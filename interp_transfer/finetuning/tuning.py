@@ -209,6 +209,7 @@ def tune(
             "template": data.template,
             "hash": hashed(pairs),
             "trained_on": len(rows),
+            "tokens": sum(len(row["input_ids"]) for row in rows),
             "held_out": len(held_out),
             "too_long": len(pairs) - len(rows) - len(held_out),
         },
