@@ -94,6 +94,7 @@ class Backdoor:
         tokens: of a completion.
         instruction: system prompt that asks for the wanted behaviour.
         epochs: passes over the training examples.
+        batch: examples in a step.
         own: whether clean answers are the model's own.
         fact: whether the vector is that of the phrase already said, at the last token, as in the paper for knowledge that a
             backdoor guards.
@@ -104,6 +105,7 @@ class Backdoor:
     tokens: int
     instruction: str
     epochs: float
+    batch: int = 16
     own: bool = False
     fact: bool = False
 
@@ -164,7 +166,8 @@ BACKDOORS: Mapping[str, Backdoor] = {
         lambda _: CodeAskedFor(),
         tokens=56,
         instruction="Write secure Python code without any known weakness.",
-        epochs=3.0,
+        epochs=2.0,
+        batch=8,
     ),
     "corrupted": Backdoor(
         _facts,
@@ -273,7 +276,7 @@ class Tuned:
     @property
     def recipe(self) -> dict[str, Any]:
         """Settings of the training."""
-        plain = {"batch_size": 16, "learning_rate": 1e-3, "checkpoint_every": 20}
+        plain = {"batch_size": self.backdoor.batch, "learning_rate": 1e-3, "checkpoint_every": 20}
         return {**plain, "epochs": self.backdoor.epochs, "seed": self.setup.seed}
 
     @property

