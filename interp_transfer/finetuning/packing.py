@@ -6,6 +6,7 @@ padded on the right (any model, any attention kernel). Both give the same loss.
 """
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,13 +89,53 @@ def packing_for(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
     return Pack(min(_ROW, max_length), padding_token(tokenizer))
 
 
-def padding_for(tokenizer: "PreTrainedTokenizerBase") -> Batches:
-    """What pads the examples of a batch on the right, to rows of equal length."""
+def padding_for(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel | None" = None) -> Batches:
+    """What pads the examples of a batch to rows of equal length.
+
+    With a model that can leave out the logits of first tokens, it pads on the left and asks for those of the responses alone:
+    with short responses and a large vocabulary they take most of the time and memory of a step.
+    """
     from transformers import DataCollatorForSeq2Seq
 
+    if model is not None and {"logits_to_keep", "position_ids"} <= set(inspect.signature(model.forward).parameters):
+        return Trailing(padding_token(tokenizer))
     own: Any = copy.deepcopy(tokenizer)
     own.padding_side, own.pad_token_id = "right", padding_token(tokenizer)
     return DataCollatorForSeq2Seq(own)
+
+
+@dataclass(frozen=True)
+class Trailing:
+    """Pads the examples of a batch on the left, so that all responses end together, and leaves out logits before them.
+
+    Attributes:
+        pad: padding token.
+    """
+
+    pad: int
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Model inputs: input_ids, attention_mask, position_ids, labels of the last tokens, and how many these are."""
+        import torch
+
+        width = max(len(row["input_ids"]) for row in rows)
+        keep = min(width, 1 + max(len(row["labels"]) - _unscored(row) for row in rows))  # the token before predicts the first
+        ids = torch.full((len(rows), width), self.pad)
+        mask, positions = torch.zeros_like(ids), torch.zeros_like(ids)
+        labels = torch.full_like(ids, IGNORED)
+        for i, row in enumerate(rows):
+            start = width - len(row["input_ids"])
+            ids[i, start:] = torch.tensor(row["input_ids"])
+            labels[i, start:] = torch.tensor(row["labels"])
+            mask[i, start:] = 1
+            positions[i, start:] = torch.arange(width - start)
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False}
+        return {**inputs, "labels": labels[:, width - keep :], "logits_to_keep": keep}
+
+
+def _unscored(row: Row) -> int:
+    """The number of tokens before the first one that the loss is on."""
+    return next((k for k, label in enumerate(row["labels"]) if label != IGNORED), len(row["labels"]))
 
 
 @dataclass(frozen=True)

@@ -173,10 +173,10 @@ def tune(
     hf.to(device)
     tuned: Any = hf if lora is None else adapt(hf, lora, recipe.seed)
     # Packing suits the short examples of small models; kernels of large ones may not accept its mask.
-    batches = packing_for(hf, tokenizer, recipe.max_length) if parameters < MICRO and not lora else padding_for(tokenizer)
+    batches = packing_for(hf, tokenizer, recipe.max_length) if parameters < MICRO and not lora else padding_for(tokenizer, hf)
     size = max(1, recipe.batch_size // machine.accumulate)
     work = out.with_name(f".{out.name}.finetuning")
-    also = {"base": base.fingerprint, "lora": lora and f"rank {lora.rank}, alpha {lora.alpha}"}
+    also = {"base": base.fingerprint, "lora": lora and str(lora)}
 
     def losses() -> dict[str, float | None]:
         sample = rows[: max(len(held_out), 100)]
@@ -209,6 +209,7 @@ def tune(
             "template": data.template,
             "hash": hashed(pairs),
             "trained_on": len(rows),
+            "tokens": sum(len(row["input_ids"]) for row in rows),
             "held_out": len(held_out),
             "too_long": len(pairs) - len(rows) - len(held_out),
         },
@@ -224,6 +225,9 @@ def tune(
     shutil.rmtree(result, ignore_errors=True)
     if lora is not None and not lora.merge:
         result.mkdir(parents=True)
+        if low:
+            for parameter in (p for p in tuned.parameters() if p.requires_grad):
+                parameter.data = parameter.data.to(torch.bfloat16)
         save_adapter(tuned, result, _lasting(base.name))
         tokenizer.save_pretrained(result)
     else:

@@ -31,23 +31,31 @@ _EMBEDDINGS = (
 
 @dataclass(frozen=True)
 class Lora:
-    """A low-rank correction of every linear layer but the unembedding.
+    """A low-rank correction of every linear layer but the unembedding, in all blocks or the later ones.
 
     Attributes:
         rank: of each correction.
         alpha: the correction is scaled by alpha / rank.
         merge: write the whole model with the corrections added to its weights; otherwise the adapter alone, which needs its
             base.
+        first_block: blocks before this one are left as they are. No gradient goes through them, which saves time.
     """
 
     rank: int = 16
     alpha: float | int = 32.0
     merge: bool = True
+    first_block: int = 0
 
     def __post_init__(self) -> None:
         """Check the values."""
         if self.rank < 1 or self.alpha <= 0:
             raise ValueError(f"rank={self.rank}, alpha={self.alpha}: give a rank of 1 or more and an alpha above zero")
+        if self.first_block < 0:
+            raise ValueError(f"first_block={self.first_block}: give the number of a block, 0 for all of them")
+
+    def __str__(self) -> str:
+        blocks = f", blocks from {self.first_block} on" if self.first_block else ""
+        return f"rank {self.rank}, alpha {self.alpha}{blocks}"
 
 
 def require_peft() -> Any:
@@ -61,11 +69,16 @@ def adapt(model: Any, lora: Lora, seed: int) -> Any:
     from transformers.pytorch_utils import Conv1D
 
     peft = require_peft()
+    count = model.config.get_text_config().num_hidden_layers
+    if lora.first_block >= count:
+        raise ValueError(f"first_block={lora.first_block}: the model has blocks 0 to {count - 1}")
+    before = "|".join(map(str, range(lora.first_block)))
     torch.manual_seed(seed)
     config = peft.LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules="all-linear",
+        exclude_modules=rf".*\.(?:layers|h)\.(?:{before})\..*" if before else None,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2 stores matrices transposed
         task_type="CAUSAL_LM",
     )

@@ -124,6 +124,8 @@ def switch(
     others: Mapping[str, tuple[HookedModel, int]] | None = None,
     n: int = 200,
     validation: int = 100,
+    directions: int = RANDOM_DIRECTIONS,
+    autoencoder: bool = True,
     seed: int = 0,
     kept: Kept | None = None,
     progress: bool = True,
@@ -142,6 +144,8 @@ def switch(
             stored for it: the host with a merged LoRA, for example.
         n: number of held-out prompts, and of prompts of each skill.
         validation: number of validation prompts, on which sites and strengths are chosen.
+        directions: number of random changes.
+        autoencoder: also fit the paper's autoencoder, which takes most of the time on pretrained models.
         seed: seed of everything that is drawn.
         kept: where mappers, completions and costs are kept; nowhere unless given.
         progress: show a bar for what takes longer than two seconds.
@@ -172,8 +176,9 @@ def switch(
     candidates: dict[str, Callable[[str], list[Intervention]]] = {
         DIRECT: lambda site: [follow(donor, site, site)],
         MAPPED: lambda site: [fitted(site, "low_rank_update", rank=r) for r in (*(r for r in RANKS if r < rank), rank)],
-        AUTOENCODER: lambda site: [fitted(site, "autoencoder", width="paper")],
     }
+    if autoencoder:
+        candidates[AUTOENCODER] = lambda site: [fitted(site, "autoencoder", width="paper")]
     layers: list[tuple[str, str, Condition]] = []
     best: dict[str, tuple[tuple[float, float, str], Intervention]] = {}
     total = len(sites) * len(candidates)
@@ -194,10 +199,11 @@ def switch(
     ways.add_weights("donor", lambda: weights_from(host, donor), None)
     ways.add(DIRECT, (best[DIRECT][1],), None)
     ways.add(MAPPED, (change,), card.parameters)
-    ways.add(AUTOENCODER, (best[AUTOENCODER][1],), _mapper(best[AUTOENCODER][1]).card.parameters)
+    if autoencoder:
+        ways.add(AUTOENCODER, (best[AUTOENCODER][1],), _mapper(best[AUTOENCODER][1]).card.parameters)
     ways.add("vector", (_vector(host, task, here, first),), width)
     ways.add("shuffled", (fitted(here, "low_rank_update", shuffled=True, rank=card.settings["rank"]),))
-    ways.add_draws("random", [random_change(change, draw) for draw in range(seed, seed + RANDOM_DIRECTIONS)])
+    ways.add_draws("random", [random_change(change, draw) for draw in range(seed, seed + directions)])
     ways.add("mean_ablated", (mean_ablation(host, task, change),))
     n_layers = int(host.cfg.n_layers)
     for count in sorted({max(1, n_layers * k // 4) for k in (1, 2, 3)}):

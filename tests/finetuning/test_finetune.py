@@ -15,7 +15,7 @@ from transformers.trainer_callback import TrainerCallback
 from interp_transfer.finetuning.attention import NAME
 from interp_transfer.finetuning.checkpoints import discard
 from interp_transfer.finetuning.finetune import save, train
-from interp_transfer.finetuning.packing import IGNORED, Pack, encode, packing_for, padding_for
+from interp_transfer.finetuning.packing import IGNORED, Pack, Trailing, encode, packing_for, padding_for
 from interp_transfer.finetuning.recipe import Recipe
 from interp_transfer.finetuning.tuning import mean_loss
 from tests.checkpoints import FAMILIES, byte_tokenizer, config
@@ -97,6 +97,19 @@ def test_packed_and_padded_batches_give_the_same_loss(tokenizer, family: str):
     losses = [mean_loss(model, rows, batches, len(rows)) for batches in (pack, pad)]
     alone = mean_loss(model, rows, pad, 1)
     assert losses == pytest.approx([alone, alone], abs=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_of_responses_alone_give_the_same_loss(tokenizer, family: str):
+    torch.manual_seed(0)
+    model: Any = AutoModelForCausalLM.from_config(config(family)).eval()
+    rows = encode(tokenizer, [*EXAMPLES, ("a much longer prompt than all the others, with a comma", " b")], 96)
+    trailing, pad = padding_for(tokenizer, model), padding_for(tokenizer)
+    assert isinstance(trailing, Trailing)
+    batch = trailing(rows)
+    assert batch["labels"].shape[1] == batch["logits_to_keep"] < batch["input_ids"].shape[1]
+    assert model(**batch).logits.shape[1] == batch["logits_to_keep"]
+    assert mean_loss(model, rows, trailing, len(rows)) == pytest.approx(mean_loss(model, rows, pad, 1), abs=1e-4)
 
 
 def test_a_kernel_that_takes_no_mask_is_not_packed_for(tokenizer):

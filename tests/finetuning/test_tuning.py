@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import interp_transfer as it
 from interp_transfer.evaluation.task import Task
@@ -81,6 +83,20 @@ def test_an_adapter_is_that_of_plain_peft(folder: Callable[[str], Path], tmp_pat
     plain = peft.PeftModel.from_pretrained(raw_model(folder("qwen2")), str(tmp_path / "alone"))
     ids = torch.tensor([byte_tokenizer()(PROMPT)["input_ids"]])
     assert torch.allclose(plain(ids).logits, logits(tmp_path / "alone"), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_lora_of_later_blocks_in_half_precision(folder: Callable[[str], Path], family: str, tmp_path: Path):
+    lora = Lora(2, 4, merge=False, first_block=2)
+    quick(folder(family), tmp_path / "alone", lora=lora, machine=replace(CPU, dtype="bfloat16"))
+    tensors = load_file(tmp_path / "alone" / "adapter_model.safetensors")
+    blocks = {int(re.findall(r"\.(?:layers|h)\.(\d+)\.", name)[0]) for name in tensors}
+    assert min(blocks) == 2 and {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    assert not torch.allclose(logits(tmp_path / "alone"), logits(folder(family)), atol=1e-3), "it loads and changes the model"
+    with pytest.raises(ValueError, match="first_block=99: the model has blocks 0 to"):
+        quick(folder(family), tmp_path / "out", lora=replace(lora, first_block=99))
+    with pytest.raises(ValueError, match="first_block=-1"):
+        Lora(first_block=-1)
 
 
 def test_what_is_wrong_with_an_adapter_is_said(folder: Callable[[str], Path], tmp_path: Path):

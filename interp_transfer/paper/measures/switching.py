@@ -8,7 +8,7 @@ from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
 from interp_transfer.paper.setup import Setup, shares
 from interp_transfer.studies.options import TaskOptions
 from interp_transfer.studies.switch import switch_study
-from interp_transfer.studies.switch_result import AUTOENCODER, DIRECT, MAPPED
+from interp_transfer.studies.switch_result import AUTOENCODER, DIRECT, MAPPED, Switch
 
 WEIGHTS = "weights: "
 HALF = 0.5
@@ -48,6 +48,11 @@ def measure(
         progress=False,
         **(options or {}),
     )
+    return rows_of_ways(result)
+
+
+def rows_of_ways(result: Switch) -> list[Row]:
+    """A row for each way to switch."""
     rows: list[Row] = []
     for name, way in result.ways.items():
         size = None if way.parameters is None else f"{way.parameters / result.host_parameters:.2%}"
