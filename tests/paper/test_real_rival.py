@@ -55,8 +55,9 @@ def setup(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
     monkeypatch.setattr(real_traits, "PARTS", {"train": 8, "judge": 4, "validation": 4, "test": 6})
     monkeypatch.setattr(real_rival, "PARTS", real_traits.PARTS)
     monkeypatch.setattr(real_traits, "TOKENS", 4)
-    monkeypatch.setattr(real_rival, "ANSWER_TOKENS", 4)
-    monkeypatch.setattr(real_rival, "ready_prompts", lambda _: [real_traits._chat(f"Say {k}?") for k in range(20)])
+    for module in (real_traits, real_rival):
+        monkeypatch.setattr(module, "ANSWER_TOKENS", 4)
+        monkeypatch.setattr(module, "ready_prompts", lambda _: [real_traits._chat(f"Say {k}?") for k in range(20)])
     monkeypatch.setattr(real_rival, "neutral_chats", lambda: CHATS)
     monkeypatch.setattr(real_traits, "load_encoder", lambda _: Letters())
     monkeypatch.setattr(real_refusal, "TOKENS", 2)
@@ -69,11 +70,11 @@ def setup(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
 
 
 @pytest.fixture
-def models(folder: Any, tmp_path: Path) -> list[str]:
-    made = [str(shutil.copytree(folder(family), tmp_path / family)) for family in ("llama", "qwen2")]
-    for name in made:
+def models(folder: Any, tmp_path: Path) -> tuple[str, str]:
+    source, target = (str(shutil.copytree(folder(family), tmp_path / family)) for family in ("llama", "qwen2"))
+    for name in (source, target):
         (Path(name) / "chat_template.jinja").write_text(TEMPLATE)
-    return made
+    return source, target
 
 
 def test_neutral_chats_are_as_many_as_the_recipe_pools():
@@ -87,19 +88,21 @@ def test_the_map_is_ridge_regression_in_the_limit_of_no_penalty():
     """Ten rows of 30 dimensions: all are reproduced, and what lies outside their span is dropped."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(10, 30)) + 3, rng.normal(size=(10, 20)) - 5
-    found = least_squares(torch.tensor(x), torch.tensor(y)).numpy()
+    matrix, span = least_squares(torch.tensor(x), torch.tensor(y))
+    found = matrix.numpy()
     ridge = Ridge(alpha=1e-9, solver="cholesky").fit(x, y)
     np.testing.assert_allclose(found, ridge.coef_.T, atol=1e-6)
     centred = x - x.mean(axis=0)
     np.testing.assert_allclose(centred @ found, y - y.mean(axis=0), atol=1e-9)
     outside = np.linalg.svd(centred)[2][9:]
     assert len(outside) == 21 and np.abs(outside @ found).max() < 1e-9
+    assert len(span) == 9 and np.abs(outside @ span.numpy().T).max() < 1e-9
     many = rng.normal(size=(200, 30))
     exact = many @ found + 1
-    np.testing.assert_allclose(least_squares(torch.tensor(many), torch.tensor(exact)).numpy(), found, atol=1e-9)
+    np.testing.assert_allclose(least_squares(torch.tensor(many), torch.tensor(exact))[0].numpy(), found, atol=1e-9)
 
 
-def test_the_last_token_that_is_not_special_is_pooled(models: list[str]):
+def test_the_last_token_that_is_not_special_is_pooled(models: tuple[str, str]):
     model = load_model(models[1])
     tokenizer = tokenizer_of(model)
     special = [*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()]
@@ -112,34 +115,37 @@ def test_the_last_token_that_is_not_special_is_pooled(models: list[str]):
     assert plain.position.tolist() == [len(row) - 1 for row in tokenize(model, CHATS)], "this template ends with a plain token"
 
 
-def test_a_block_is_moved_to_the_block_of_the_same_number(models: list[str]):
+def test_a_block_is_moved_to_the_block_of_the_same_number(models: tuple[str, str]):
     a, b = (load_model(name) for name in models)
     recipe = Recipe.fit(a, b, CHATS)
     assert list(recipe.maps) == list(range(min(a.cfg.n_layers, b.cfg.n_layers)))
     pairs = [(f"good {k}", f"bad {k}") for k in range(4)]
-    moved = recipe.moved((a, b), pairs, "last")
+    vectors = recipe.vectors(a, pairs, "last")
+    moved = recipe.move(vectors, b)
     site = "blocks.1.hook_resid_pre"
     x, y = (capture(model, CHATS, site, last_content, progress=False)[site].double() for model in (a, b))
     own = extract(a, pairs, site, "last", progress=False).direction.double()
     expected = own @ torch.linalg.lstsq(x - x.mean(0), y - y.mean(0), driver="gelsd", rcond=1e-4).solution
     assert moved[0].site == "blocks.0.hook_resid_post", "the output of a block is the input of the next"
     torch.testing.assert_close(moved[0].direction.double(), expected, rtol=1e-3, atol=1e-5)
+    rows = x - x.mean(0)
+    within = rows.T @ torch.linalg.lstsq(rows.T, own, driver="gelsd", rcond=1e-4).solution
+    assert recipe.inside(vectors)[0] == pytest.approx(float(within.square().sum() / own.square().sum()), abs=1e-3)
     with pytest.raises(ValueError, match="give the input or the output"):
         real_rival._block_of("blocks.1.attn.hook_z")
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_trait_by_both_recipes_on_tiny_models(setup: Setup, models: list[str]):
-    check_rows(real_rival.measure(setup, *models, SITES, "formal", directions=2, dtype="float32"))
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_refusal_by_both_recipes_computes_only_the_recipe_where_refusal_ran_before(
-    setup: Setup, models: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("behaviour", ["refusal", pytest.param("formal", marks=pytest.mark.slow)])
+def test_only_the_recipe_is_computed_where_our_vector_was_judged_before(
+    setup: Setup, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch, behaviour: str
 ):
-    how: dict[str, Any] = {"tests": ["jailbreakbench"], "directions": 2, "dtype": "float32"}
-    before = {row["condition"]: row for row in real_refusal.measure(setup, *models, SITES, **how)}
+    how: dict[str, Any] = {"directions": 2, "dtype": "float32"}
+    if behaviour == "refusal":
+        before = real_refusal.measure(setup, *models, sites=SITES, tests=["jailbreakbench"], **how)
+    else:
+        before = real_traits.measure(setup, *models, sites=SITES, traits=[behaviour], **how)
+        how["conditions"] = ["random", "shuffled"]
     tried: list[list[str]] = []
     answer, cost = evaluator.completions_each, CleanKL.__call__
 
@@ -153,14 +159,13 @@ def test_refusal_by_both_recipes_computes_only_the_recipe_where_refusal_ran_befo
 
     monkeypatch.setattr(evaluator, "completions_each", answer_seen)
     monkeypatch.setattr(CleanKL, "__call__", cost_seen)
-    rows = real_rival.measure(setup, *models, SITES, "refusal", **how)
+    rows = real_rival.measure(setup, *models, sites=SITES, behaviour=behaviour, **how)
     check_rows(rows)
-    blocks = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
-    assert tried and {len(sites) for sites in tried} == {1, 4}
-    assert all(sites[:2] == blocks[: len(sites)] for sites in tried)
+    blocks = [f"blocks.{block}.hook_resid_post" for block in range(4)]
+    assert {len(sites) for sites in tried} == {1, 4} and all(sites == blocks[: len(sites)] for sites in tried)
+    known = {row["condition"]: row for row in before}
     for row in rows[:4]:
-        same = before[row["condition"]]
-        assert (row["success"], row["strength"], row["clean KL"]) == (same["success"], same["strength"], same["clean KL"])
+        assert all(row[column] == known[row["condition"]][column] for column in ("success", "strength", "clean KL"))
 
 
 def check_rows(rows: list[Any]) -> None:
@@ -169,6 +174,7 @@ def check_rows(rows: list[Any]) -> None:
     assert all(list(row) == list(rows[0]) for row in rows)
     assert rows[2]["steered at"] == SITES[1] and rows[4]["steered at"] == "blocks.0.hook_resid_post"
     assert rows[5]["steered at"] == "blocks.0.hook_resid_post to blocks.3.hook_resid_post"
+    assert [row["in span"] is not None for row in rows] == [False] * 4 + [True, False]
     counted = [row[COUNTED] for row in rows]
     assert counted[:4] == [None] * 4 and all(sum(map(int, str(each).split("/"))) == 6 for each in counted[4:])
     assert kind("real_rival").verdict({"one": rows}).agrees == "cannot tell"

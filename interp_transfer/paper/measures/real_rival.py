@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp_transfer.activations.capture import FULL_BATCH, capture
-from interp_transfer.activations.positions import Layout
+from interp_transfer.activations.positions import Layout, Positions
 from interp_transfer.evaluation.evaluator import Condition
 from interp_transfer.evaluation.judges.embedding import ENCODER
 from interp_transfer.interventions.intervention import Intervention
@@ -56,6 +56,7 @@ REFUSAL = "refusal"
 OURS, ONE_BLOCK, ALL_BLOCKS = "moved", "recipe, one block", "recipe, all blocks"
 SHOWN = ("native", OURS, "random")
 COUNTED = "both, ours alone, its alone, neither"
+INSIDE = "in span"
 AHEAD, CELLS = 4, 6
 """In how many cells ours should be ahead, of how many."""
 SMALLEST = 1e-4
@@ -99,7 +100,8 @@ def measure(
     trial, task = ours.trial, ours.trial.task
     judged = {"unsteered": trial.test.unsteered(False)} | trial.judge(ours.vectors, ours.strengths)
     recipe = Recipe.fit(*ours.models, neutral_chats())
-    moved = recipe.moved(ours.models, task.contrast("train"), task.read)
+    found = recipe.vectors(ours.models[0], task.contrast("train"), task.read)
+    moved, inside = recipe.move(found, ours.models[1]), recipe.inside(found)
     block = _block_of(sites[0])
     if block not in moved:
         raise ValueError(f"site {sites[0]!r}: the recipe needs a block that both models have, of {len(moved)}")
@@ -108,14 +110,15 @@ def measure(
         return [vector.add(strength, task.positions) for vector in moved.values()]
 
     steers: dict[str, SteeringVector | Steer] = {ONE_BLOCK: moved[block], ALL_BLOCKS: everywhere}
-    found = search_strengths(trial.validation, steers, budget=trial.budget, progress=False)
-    strengths = {name: one.strength for name, one in found.items()}
+    searches = search_strengths(trial.validation, steers, budget=trial.budget, progress=False)
+    strengths = {name: one.strength for name, one in searches.items()}
     settings = [[moved[block].add(strengths[ONE_BLOCK], task.positions)], everywhere(strengths[ALL_BLOCKS])]
     judged |= zip(steers, trial.test.judge_each(settings, list(strengths.values()), progress=False), strict=True)
     places = {name: sites[1] for name in SHOWN}
     places |= {ONE_BLOCK: _after(block), ALL_BLOCKS: f"{_after(0)} to {_after(len(moved) - 1)}"}
     shown = [name for name in judged if name in ("unsteered", *SHOWN, *steers)]
-    return [_row(name, places.get(name, "-"), judged[name], judged[OURS], name in steers) for name in shown]
+    rows = [_row(name, places.get(name, "-"), judged[name], judged[OURS] if name in steers else None) for name in shown]
+    return [{**row, INSIDE: f"{inside[block]:.2f}" if row["condition"] == ONE_BLOCK else None} for row in rows]
 
 
 @dataclass(frozen=True)
@@ -124,39 +127,55 @@ class Recipe:
 
     Attributes:
         maps: by block, a matrix from the source's activations after it to the target's.
+        spans: by block, an orthonormal basis of the source's centred rows.
     """
 
     maps: Mapping[int, Float[Tensor, "d_source d_target"]]
+    spans: Mapping[int, Float[Tensor, "component d_source"]]
 
     @classmethod
     def fit(cls, source: HookedModel, target: HookedModel, chats: Sequence[PromptLike]) -> "Recipe":
         """Fit the map of every block that both models have."""
         blocks = range(min(int(source.cfg.n_layers), int(target.cfg.n_layers)))
         sites = [_after(block) for block in blocks]
-        x, y = (
-            capture(model, chats, sites, last_content, batch_tokens=FULL_BATCH, progress=False) for model in (source, target)
-        )
-        return cls({block: least_squares(x[site], y[site]) for block, site in zip(blocks, sites, strict=True)})
+        options: dict[str, Any] = {"batch_tokens": FULL_BATCH, "progress": False}
+        x, y = (capture(model, chats, sites, last_content, **options) for model in (source, target))
+        fitted = [least_squares(x[site], y[site]) for site in sites]
+        maps, spans = ({block: one[part] for block, one in zip(blocks, fitted, strict=True)} for part in (0, 1))
+        return cls(maps, spans)
 
-    def moved(self, models: tuple[HookedModel, HookedModel], contrast: Pairs, read: Any) -> dict[int, SteeringVector]:
-        """The difference in means of a contrast after each block of the source, moved to the target's block."""
-        source, target = models
-        vectors = extract_each(source, contrast, [_after(block) for block in self.maps], read, evidence_rows=1, progress=False)
-        return {
-            block: SteeringVector(
-                (vectors[_after(block)].direction.double() @ matrix).float(),
-                _after(block),
-                identity(target),
-                history=(f"moved from {_after(block)} of {identity(source).name} by a map of pooled sentences",),
-            )
-            for block, matrix in self.maps.items()
-        }
+    def vectors(self, source: HookedModel, contrast: Pairs, read: Positions) -> dict[int, SteeringVector]:
+        """The difference in means of a contrast after each block of the source."""
+        sites = {_after(block): block for block in self.maps}
+        found = extract_each(source, contrast, list(sites), read, evidence_rows=1, progress=False)
+        return {sites[site]: vector for site, vector in found.items()}
+
+    def move(self, vectors: Mapping[int, SteeringVector], target: HookedModel) -> dict[int, SteeringVector]:
+        """Vectors of blocks of the source, each moved to the target's block of the same number."""
+        moved = {}
+        for block, vector in vectors.items():
+            direction = (vector.direction.double() @ self.maps[block]).float()
+            note = f"moved from {vector.site} of {vector.model} by a map of pooled sentences"
+            moved[block] = SteeringVector(direction, _after(block), identity(target), history=(note,))
+        return moved
+
+    def inside(self, vectors: Mapping[int, SteeringVector]) -> dict[int, float]:
+        """The share of each vector's squared length that lies in the span of the rows: the rest is dropped."""
+        shares = {}
+        for block, vector in vectors.items():
+            direction = vector.direction.double()
+            shares[block] = float((self.spans[block] @ direction).square().sum() / direction.square().sum().clamp(min=1e-30))
+        return shares
 
 
-def least_squares(x: Float[Tensor, "row d_source"], y: Float[Tensor, "row d_target"]) -> Float[Tensor, "d_source d_target"]:
-    """The matrix of smallest norm that maps centred rows to centred rows with the least error, in float64."""
+def least_squares(
+    x: Float[Tensor, "row d_source"], y: Float[Tensor, "row d_target"]
+) -> tuple[Float[Tensor, "d_source d_target"], Float[Tensor, "component d_source"]]:
+    """The matrix of smallest norm that maps centred rows to centred rows with the least error, and a basis of the former."""
     a, b = (rows.double() - rows.double().mean(dim=0) for rows in (x, y))
-    return torch.linalg.pinv(a, rtol=SMALLEST) @ b
+    u, s, v = torch.linalg.svd(a, full_matrices=False)
+    large = s > SMALLEST * s.max()
+    return (v[large].T / s[large]) @ (u[:, large].T @ b), v[large]
 
 
 def last_content(layout: Layout) -> Bool[Tensor, "row column"]:
@@ -214,11 +233,11 @@ def _block_of(site: str) -> int:
     return block - site.endswith("hook_resid_pre")
 
 
-def _row(name: str, site: str, judged: Condition, ours: Condition, paired: bool) -> Row:
-    pairs = [(x.success, y.success) for x, y in zip(ours.verdicts, judged.verdicts, strict=True)] if paired else []
+def _row(name: str, site: str, judged: Condition, ours: Condition | None) -> Row:
+    pairs = [(x.success, y.success) for x, y in zip(ours.verdicts, judged.verdicts, strict=True)] if ours is not None else []
     row = {"condition": name, "steered at": site, "strength": f"{judged.strength:.3g}" if judged.strength else "-"}
     measured = {"success": judged.success, "intact": judged.intact, "clean KL": judged.cost}
-    return {**row, **measured, COUNTED: "/".join(str(pairs.count(kind)) for kind in KINDS) if paired else None}
+    return {**row, **measured, COUNTED: "/".join(str(pairs.count(kind)) for kind in KINDS) if pairs else None}
 
 
 def ahead(row: Row) -> Difference:
