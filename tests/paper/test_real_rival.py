@@ -178,6 +178,7 @@ def check_rows(rows: list[Any]) -> None:
     counted = [row[COUNTED] for row in rows]
     assert counted[:4] == [None] * 4 and all(sum(map(int, str(each).split("/"))) == 6 for each in counted[4:])
     assert kind("real_rival").verdict({"one": rows}).agrees == "cannot tell"
+    assert list(real_rival.chart({"one": rows}).cases["one"]) == [row["condition"] for row in rows]
 
 
 def rows_of(one: str, every: str) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model
 from interp_transfer.models.sites import layer_of
+from interp_transfer.paper.charts import Chart, dots
 from interp_transfer.paper.measures.real_refusal import DIRECTIONS, KINDS, MAIN, Searched, refusal_task, searched
 from interp_transfer.paper.measures.real_traits import PARTS, trait_task
 from interp_transfer.paper.neutral import neutral_chats
@@ -248,6 +249,12 @@ def ahead(row: Row) -> Difference:
         ours += [one] * count
         its += [other] * count
     return paired_difference(ours, its)
+
+
+def chart(rows_by_case: RowsByCase) -> Chart:
+    """The success of every condition in each cell."""
+    names = ("unsteered", *SHOWN, ONE_BLOCK, ALL_BLOCKS)
+    return dots(rows_by_case, "success", "success", "condition", {one: one for one in names})
 
 
 def verdict(rows_by_case: RowsByCase) -> Verdict:
