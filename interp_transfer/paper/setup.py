@@ -24,7 +24,7 @@ from interp_transfer.mapping.token_classes import fit_by_class
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.load import load_model
 from interp_transfer.paper.rows import Row
-from interp_transfer.search.strengths import judge_random, judge_searched, search_strength
+from interp_transfer.search.strengths import judge_random, judge_searched, search_strengths
 from interp_transfer.stats import Estimate
 from interp_transfer.studies.inputs import choose_site, tuned_name
 from interp_transfer.studies.options import VALIDATION_PROMPTS
@@ -128,7 +128,7 @@ class OneModel(Setup):
 
     def fair_strength(self, vector: SteeringVector) -> float:
         """The strength that the search on validation prompts chooses within the task's clean-KL budget."""
-        return search_strength(self.validation, vector, progress=False).strength
+        return search_strengths(self.validation, {"": vector}, progress=False, costs=False)[""].strength
 
     def judge(self, vector: SteeringVector, strength: float) -> Condition:
         """Judge the test prompts with the vector added."""

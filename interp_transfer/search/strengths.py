@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,6 +35,8 @@ HIGHEST = 2.0**20
 STEP = 16.0
 """Largest factor between two strengths of the search."""
 ROUNDS = 40
+UNKNOWN = torch.tensor([math.nan])
+"""Clean KL that was not measured."""
 
 RULE = (
     f"the largest strength within the clean-KL budget on validation prompts is found to {NEAR:.0%} of the budget; of "
@@ -96,6 +99,7 @@ def search_strengths(
     *,
     budget: float | None = None,
     progress: bool = True,
+    costs: bool = True,
 ) -> dict[str, StrengthSearch]:
     """Find the strength of each of several vectors, all by the same search; vectors at the same site share batches.
 
@@ -105,6 +109,8 @@ def search_strengths(
             strength.
         budget: clean KL that a strength may cost, in nats per token; the task's unless given.
         progress: show bars when it takes longer than two seconds.
+        costs: measure clean KL at every strength of the curve. The choice does not need it; without, it is NaN at all strengths
+            but the largest.
 
     Raises:
         ValueError: for a budget that is not above zero.
@@ -114,7 +120,7 @@ def search_strengths(
     tried = [(name, limits[name].strength * x) for name in makes for x in FRACTIONS]
     settings = [makes[name](x) for name, x in tried]
     ends = enumerate(limits[name].kl if x == limits[name].strength else None for name, x in tried)
-    known = {k: kl for k, kl in ends if kl is not None}
+    known = {k: UNKNOWN if kl is None else kl for k, kl in ends if not (kl is None and costs)}
     judged = iter(validation.judge_each(settings, [x for _, x in tried], progress=progress, known=known))
     searches = {}
     for name in makes:
@@ -136,7 +142,7 @@ def judge_searched(
     Raises:
         ValueError: as `search_strengths`.
     """
-    searches = search_strengths(validation, steers, budget=budget, progress=progress)
+    searches = search_strengths(validation, steers, budget=budget, progress=progress, costs=False)
     settings = [_steer(test, steer)(searches[name].strength) for name, steer in steers.items()]
     judged = test.judge_each(settings, [search.strength for search in searches.values()], progress=progress)
     return dict(zip(steers, judged, strict=True))
@@ -178,7 +184,8 @@ def judge_pooled(
 ) -> Condition:
     """Judge random draws, each at the strength that its own search chooses, and pool them; arguments as for `judge_random`."""
     named = {str(k): draw for k, draw in enumerate(draws)}
-    strengths = [search.strength for search in search_strengths(validation, named, budget=budget, progress=progress).values()]
+    searches = search_strengths(validation, named, budget=budget, progress=progress, costs=False)
+    strengths = [search.strength for search in searches.values()]
     settings = [_steer(test, draw)(x) for draw, x in zip(draws, strengths, strict=True)]
     return test.judge_draws(settings, strengths, note, progress)
 

@@ -89,11 +89,16 @@ class Trial:
         """The held-out prompts on which conditions are compared."""
         return self._evaluator("test", self.options.n, clean_prompts(self.options.n))
 
-    def search(self, vectors: Vectors) -> dict[str, list[StrengthSearch]]:
-        """The strength of each draw of each condition, all by the same search on validation prompts."""
+    def search(self, vectors: Vectors, costs: bool = True) -> dict[str, list[StrengthSearch]]:
+        """The strength of each draw of each condition, all by the same search on validation prompts; see `search_strengths`."""
         steers = {f"{name} {k}": vector for name, draws in vectors.items() for k, vector in enumerate(draws)}
-        found = iter(search_strengths(self.validation, steers, budget=self.budget, progress=self.progress).values())
+        how: dict[str, Any] = {"budget": self.budget, "progress": self.progress, "costs": costs}
+        found = iter(search_strengths(self.validation, steers, **how).values())
         return {name: [next(found) for _ in draws] for name, draws in vectors.items()}
+
+    def strengths(self, vectors: Vectors) -> dict[str, list[float]]:
+        """The strengths alone, without what the others cost that were tried."""
+        return {name: [each.strength for each in found] for name, found in self.search(vectors, costs=False).items()}
 
     def judge(self, vectors: Vectors, strengths: Strengths) -> dict[str, Condition]:
         """Each condition at its strengths on test prompts."""
@@ -137,8 +142,7 @@ class Trial:
         mappers[how.mapper] = mapper
         todo = [(kind, mode) for kind in mappers for mode in MODES if (kind, mode) != (how.mapper, how.mode)]
         moved = {f"{kind} {mode}": [mappers[kind].transfer(vector, mode, how.norm)] for kind, mode in todo}
-        searches = self.search(moved)
-        judged = self.judge(moved, {name: [search.strength] for name, [search] in searches.items()})
+        judged = self.judge(moved, self.strengths(moved))
         rows = []
         for (kind, mode), (name, [each]) in zip(todo, moved.items(), strict=True):
             facts = {"fvu": mappers[kind].card.fvu, "norm": each.norm, "cosine_to_native": each.cosine(native)}

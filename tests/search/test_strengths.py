@@ -1,5 +1,6 @@
 """The same search for every vector: whatever its length, it is taken to the budget and chosen below it."""
 
+import math
 from typing import Any
 
 import pytest
@@ -104,6 +105,17 @@ def test_the_cost_that_ends_the_search_is_not_measured_twice(models, validation,
         for point in search.curve:
             [kl] = validation.clean_kl(models[1], [(it.add(vectors[name], point.strength),)])
             torch.testing.assert_close(torch.tensor(point.kl), kl, rtol=1e-4, atol=1e-7)
+
+
+def test_a_search_without_costs_chooses_the_same_strengths(validation, vector):
+    vectors = {"one": vector, "other": random_vectors(vector, 1, seed=5)[0]}
+    every = search_strengths(validation, vectors, budget=BUDGET, progress=False)
+    found = search_strengths(validation, vectors, budget=BUDGET, progress=False, costs=False)
+    for name, search in found.items():
+        assert search.strength == every[name].strength
+        assert [point.success for point in search.curve] == [point.success for point in every[name].curve]
+        assert search.curve[-1].kl == every[name].curve[-1].kl
+        assert all(math.isnan(point.clean_kl) for point in search.curve[:-1]), "not measured, and not called free"
 
 
 def test_every_random_direction_has_its_own_strength(validation, models, cats, vector):

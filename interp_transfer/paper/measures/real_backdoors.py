@@ -121,7 +121,7 @@ def _steered(setup: Setup, task: Task, models: tuple[HookedModel, HookedModel], 
     other = shuffled.transfer(vector)
     vectors["shuffled"] = [other.normalized(moved.norm) if other.norm > 0 else other]
     trial = Trial(models[1], task, how, setup.kept, False)
-    strengths = {name: [each.strength for each in found] for name, found in trial.search(vectors).items()}
+    strengths = trial.strengths(vectors)
     judged = {"unsteered": trial.test.unsteered(False), "system prompt": trial.test.instructed(False)}
     judged |= trial.judge(vectors, strengths)
     judged["mean ablated"] = trial.test.mean_ablated(moved.add(1.0, task.positions), False)

@@ -128,7 +128,7 @@ def searched(
     every = moved_and_controls(fitter, task, mappers, vector, how)
     vectors = {"native": [native], "moved": every["moved"], **{name: every[name] for name in conditions if name != ABLATED}}
     trial = Trial(b, task, how, setup.kept, False)
-    strengths = {name: [each.strength for each in found] for name, found in trial.search(vectors).items()}
+    strengths = trial.strengths(vectors)
     return Searched((a, b), mappers[0], vectors, strengths, trial)
 
 

@@ -111,7 +111,7 @@ def measure(
         return [vector.add(strength, task.positions) for vector in moved.values()]
 
     steers: dict[str, SteeringVector | Steer] = {ONE_BLOCK: moved[block], ALL_BLOCKS: everywhere}
-    searches = search_strengths(trial.validation, steers, budget=trial.budget, progress=False)
+    searches = search_strengths(trial.validation, steers, budget=trial.budget, progress=False, costs=False)
     strengths = {name: one.strength for name, one in searches.items()}
     settings = [[moved[block].add(strengths[ONE_BLOCK], task.positions)], everywhere(strengths[ALL_BLOCKS])]
     judged |= zip(steers, trial.test.judge_each(settings, list(strengths.values()), progress=False), strict=True)
@@ -218,7 +218,7 @@ def _trait(
         shuffled = fitter.fit(how.mapper, setup.seed, shuffled="all")
         vectors["shuffled"] = [shuffled.transfer(vector).normalized(moved.norm)]
     trial = Trial(b, task, how, setup.kept, False)
-    strengths = {one: [each.strength for each in found] for one, found in trial.search(vectors).items()}
+    strengths = trial.strengths(vectors)
     return Searched((a, b), mapper, vectors, strengths, trial)
 
 

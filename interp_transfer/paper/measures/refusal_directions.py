@@ -43,7 +43,7 @@ def measure(setup: Setup, model: str) -> list[Row]:
     }
     for side, verb in ((removing, "subtracted"), (inducing, "added")):
         conditions[f"refusal {verb}"] = [_steered(side, side.fair_strength(side.vector))]
-        found = search_strengths(side.validation, {str(k): one for k, one in enumerate(random)}, progress=False)
+        found = search_strengths(side.validation, {str(k): one for k, one in enumerate(random)}, progress=False, costs=False)
         strengths = [search.strength for search in found.values()]
         conditions[f"random directions {verb}"] = [
             ((side.steer(one, strength),), strength) for one, strength in zip(random, strengths, strict=True)
