@@ -73,7 +73,8 @@ def make_data(folder: Path) -> Path:
         for split in ("train", "val", "test"):
             instructions(folder / "refusal" / f"{side}_{split}.json", [f"{verb} the {word} of {split}." for word in WORDS])
     for name in ("jailbreakbench", "harmbench_test", "advbench"):
-        instructions(folder / "refusal" / f"{name}.json", [f"Steal the {word} of {name}." for word in WORDS])
+        shared = [f"Break the {word} of train." for word in WORDS] if name == "advbench" else []  # as in the real files
+        instructions(folder / "refusal" / f"{name}.json", [*shared, *(f"Steal the {word} of {name}." for word in WORDS)])
     two = [{"pos": f"Be formal, {word}.", "neg": f"Be casual, {word}."} for word in WORDS[:3]]
     (folder / "traits" / "formal.json").write_text(json.dumps({"instruction": two, "questions": []}), encoding="utf-8")
     asked = [

@@ -4,7 +4,7 @@ Vectors come from their train split and strengths from their validation split; p
 test half of HarmBench and AdvBench, and harmless ones of their test split.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,13 +144,16 @@ def _row(name: str, judged: Condition, native: Condition) -> Row:
 def refusal_task(setup: Setup, direction: str, tests: Sequence[str] = TESTS) -> Task:
     """The task: pairs of a harmless and a harmful instruction, as chats.
 
+    Test sets share requests with the other splits (AdvBench 117 of 520): none of those is tested.
+
     Raises:
         ValueError: for an unknown direction, or data that are missing.
     """
     if direction not in JUDGES:
         raise ValueError(f"direction {direction!r}: choose one of {', '.join(JUDGES)}")
     each = -(-setup.n // len(tests))
-    asked = [text for name in tests for text in _some(setup, name, each)]
+    seen = {text for split in ("train", "val") for text in instructions(setup.data, f"harmful_{split}")}
+    asked = [text for name in tests for text in _some(setup, name, each, seen)]
     files = {"train": TRAIN, "val": VALIDATION, "test": setup.n}
     harmless = {split: _some(setup, f"harmless_{split}", count) for split, count in files.items()}
     harmful = {split: _some(setup, f"harmful_{split}", count) for split, count in files.items() if split != "test"}
@@ -164,8 +167,8 @@ def refusal_task(setup: Setup, direction: str, tests: Sequence[str] = TESTS) -> 
     return Task.from_pairs(pairs, JUDGES[direction], name=f"refusal, {direction}", description=about, **more)
 
 
-def _some(setup: Setup, name: str, count: int) -> list[str]:
-    texts = instructions(setup.data, name)
+def _some(setup: Setup, name: str, count: int, without: Collection[str] = ()) -> list[str]:
+    texts = [text for text in instructions(setup.data, name) if text not in without]
     return draw(texts, min(count, len(texts)), setup.seed, name)
 
 
