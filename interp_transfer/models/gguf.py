@@ -103,13 +103,17 @@ def _check_size(content: Any) -> None:
 
 def _convert(file: Path, out: Path) -> None:
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from interp_transfer.models.supported import check_supported
 
     source: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    # Where a machine has kernels for packed weights, transformers keeps them unless told otherwise; older ones cannot be told.
+    packing = getattr(transformers, "GgufConfig", None)
+    unpacked = {} if packing is None else {"quantization_config": packing(dequantize=True)}
     try:
-        hf: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.bfloat16, **source)
+        hf: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.bfloat16, **unpacked, **source)
         check_supported(str(file), hf.config)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
     except Exception as error:  # noqa: BLE001 - tokenizers raises nothing more special
@@ -118,6 +122,6 @@ def _convert(file: Path, out: Path) -> None:
         ) from error
     # The weights are ordinary by now; transformers refuses to save a model that is marked as quantized.
     hf.hf_quantizer, hf.is_quantized = None, False
-    del hf.config.quantization_config
+    vars(hf.config).pop("quantization_config", None)
     hf.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import interp_transfer as it
 from interp_transfer.models import gguf, locate
@@ -46,6 +47,14 @@ def test_a_gguf_file_is_the_model_it_was_made_from_in_fewer_bits(written: tuple[
     assert model.tokenizer(TEXTS)["input_ids"] == original.tokenizer(TEXTS)["input_ids"]
     assert model.tokenizer.chat_template == CHAT
     assert identity(model).name == str(file)
+
+
+@pytest.mark.skipif(not hasattr(transformers, "GgufConfig"), reason="this transformers always unpacks")
+def test_weights_are_unpacked_where_a_kernel_could_read_them_packed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, real = [], transformers.AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *a, **k: asked.append(k) or real(*a, **k))
+    it.load_model(file, device="cpu")
+    assert [one["quantization_config"].dequantize for one in asked if "gguf_file" in one] == [True]
 
 
 def test_it_is_converted_once(file: Path, user_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
