@@ -8,7 +8,7 @@ study batches as one that was never stopped.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import version
@@ -94,8 +94,10 @@ class Kept:
         return made
 
     @contextmanager
-    def alone(self) -> Iterator["Kept"]:
-        """Keep other processes out of the folder, and remove it when the block ends; after an exception, outcomes stay.
+    def alone(self, failures: Collection[Any] = ()) -> Iterator["Kept"]:
+        """Keep other processes out of the folder, and remove it when the block ends.
+
+        After an exception, and if there are failures by then, outcomes stay.
 
         Raises:
             ValueError: if another process is at work in it.
@@ -106,7 +108,8 @@ class Kept:
         with locked_folder(self.folder):
             try:
                 yield self
-                self.remove()
+                if not failures:
+                    self.remove()
             finally:
                 if self.folder.is_dir() and all(path.name == LOCK for path in self.folder.iterdir()):
                     self.remove()

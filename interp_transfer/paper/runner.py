@@ -33,21 +33,21 @@ def measure_missing(
         The reason of each failure, by experiment and case.
 
     Raises:
-        ValueError: before any work, for a damaged cell or fewer than one process.
+        ValueError: before any work, for a damaged cell, fewer than one process, or a folder that another run works in.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"jobs={processes}: give at least one process")
     missing = sorted((job for job in jobs if read_cell(job, out) is None), key=lambda job: -job.case.minutes)
     count = min(processes or os.cpu_count() or 1, len(missing))
-    failures = {}
-    with tqdm(total=len(missing), desc="cases", disable=not progress or not missing, unit="case") as bar:
+    failures: dict[tuple[str, str], str] = {}
+    if not missing:
+        return failures
+    with kept_in(out).alone(failures), tqdm(total=len(missing), desc="cases", disable=not progress, unit="case") as bar:
         for job, error in _measured(missing, out, count):
             bar.update()
             if error is not None:
                 failures[job.name] = error
                 bar.write(f"{', '.join(job.name)}: {error}")
-    if not failures:
-        kept_in(out).remove()
     return failures
 
 

@@ -16,7 +16,7 @@ import pytest
 from interp_transfer.cli.main import main as cli
 from interp_transfer.paper import page as pages
 from interp_transfer.paper import runner
-from interp_transfer.paper.cells import Cell, jobs_of, read_cell
+from interp_transfer.paper.cells import Cell, jobs_of, kept_in, read_cell
 from interp_transfer.paper.experiment import Case, Experiment, experiments, tables
 from interp_transfer.paper.page import reproduce
 from interp_transfer.paper.rows import Verdict
@@ -198,6 +198,34 @@ def test_a_process_that_dies_takes_no_other_case_with_it(
     failed = runner.measure_missing(both, tmp_path, progress=False)
     assert tries == [["dies", "lives"], ["dies"], ["lives"]]
     assert list(failed) == [("fine-tunes", "dies")] and "out of memory" in failed["fine-tunes", "dies"]
+
+
+def test_two_runs_into_one_folder_do_not_disturb_each_other(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = jobs_of([experiment])
+    kept = kept_in(tmp_path).folder
+    assert kept is not None
+
+    def finished(todo: list[Any], *_: Any) -> Any:
+        with pytest.raises(ValueError, match="another writer is at work"):
+            runner.measure_missing(jobs, tmp_path, progress=False)
+        (kept / "costs-1.json").write_text("[]")
+        for one in todo:
+            future: Future[float] = Future()
+            if error is None:
+                future.set_result(1.0)
+            else:
+                future.set_exception(error)
+            yield one, future
+
+    monkeypatch.setattr(runner, "_finished", finished)
+    error: Exception | None = ValueError("no such site")
+    assert runner.measure_missing(jobs, tmp_path, progress=False)
+    assert (kept / "costs-1.json").is_file(), "what was measured before a failure is kept"
+    error = None
+    assert not runner.measure_missing(jobs, tmp_path, progress=False)
+    assert not kept.exists()
 
 
 def test_nothing_measured_is_said(experiment: Experiment) -> None:
