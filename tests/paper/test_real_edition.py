@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from interp_transfer.cli.main import main as cli
 from interp_transfer.evaluation.clean_kl import CleanKL
@@ -27,6 +28,8 @@ from interp_transfer.stats import Estimate, rate
 from interp_transfer.studies import controls
 from tests.paper.given_data import make_data, write_csv
 from tests.paper.test_reproduce import in_this_process
+from tests.paper.test_token_means import SITES as TWO
+from tests.paper.test_token_means import paired
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEMPLATE = (
@@ -255,6 +258,15 @@ def test_the_page_of_judges_quotes_the_cells():
             assert f"{figure.value:.3f}".removeprefix("0") in text, (job.case.name, figure)
 
 
+def test_massive_rows_are_left_out_of_what_is_unexplained():
+    x, y = torch.randn(2, 40, 8, generator=torch.Generator().manual_seed(0))
+    x[3] *= 1000
+    y[[3, 7]] *= 1000
+    kept = real_mapping._ordinary(paired(x, y, torch.arange(40)), TWO)
+    assert kept.target_token.tolist() == [n for n in range(40) if n not in (3, 7)]
+    assert all(float(rows.norm(dim=1).max()) < 100 for side in (kept.source, kept.target) for rows in side.values())
+
+
 def test_maps_on_text_of_another_kind_on_tiny_models(data: Path, folder: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(real_mapping, "TOKENS", 4)
     monkeypatch.setattr(real_mapping, "NUMBERS", (150, 100_000))
@@ -278,5 +290,7 @@ def test_maps_on_text_of_another_kind_on_tiny_models(data: Path, folder: Any, mo
         assert held_out[True] <= held_out[False]
     assert all(list(row) == list(rows[0]) for row in rows)
     answer = real_mapping.verdict({"Qwen 0.5B to Qwen 1.5B": whole, "SmolLM2 to Qwen 0.5B": whole})
-    assert "of 1 pairs within Qwen" in answer.sentence
+    assert answer.agrees == "cannot tell" and "of 1 pairs within Qwen; 2 decide" in answer.sentence
+    both = real_mapping.verdict({"Qwen 0.5B to Qwen 1.5B": whole, "Qwen 1.5B to Qwen 0.5B": whole})
+    assert both.agrees == ("yes" if max(value_of(row, "KL recovered") for row in run[:2]) >= real_mapping.GOAL else "no")
     assert real_mapping.verdict({"SmolLM2 to Qwen 0.5B": rows}).agrees == "cannot tell"

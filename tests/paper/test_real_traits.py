@@ -87,7 +87,8 @@ def test_the_judge_sees_neither_the_last_instruction_nor_the_questions_that_it_i
     real_traits.trait_task(setup, "formal", load_model(models[1]), "")
     last = trait_instructions(setup.data, "formal")[-1][0]
     tested = real_traits._questions(setup)["judge"]
-    assert len(seen) == 3 * 8 and not any(last in str(chat) or chat.request in tested for chat, _ in seen)
+    assert [sum(label == one for _, label in seen) for one in (WANTED, OTHER)] == [8, 8], "neither is likelier"
+    assert not any(last in str(chat) or chat.request in tested for chat, _ in seen)
     assert {label for chat, label in seen if "formal" in str(chat)} == {WANTED}
     assert {label for chat, label in seen if "formal" not in str(chat)} == {OTHER}
 

@@ -2,7 +2,7 @@
 
 A trait is brought out by system prompts, with the questions and instructions of the data folder ``traits``. No question is in
 two of the parts: vectors, the judge's test, validation, and test. The judge is a classifier on sentence embeddings, trained on
-the target's own answers: to questions of the vectors, under system prompts for the trait against those without one and under
+the target's own answers: to questions of the vectors, under system prompts for the trait against as many without one and under
 prompts for its opposite. Its accuracy is measured on other questions and under an instruction that it did not see.
 """
 
@@ -116,10 +116,8 @@ def trait_task(setup: Setup, name: str, model: HookedModel, encoder: str = ENCOD
         make = lambda _: [generate(model, chats, max_new_tokens=TOKENS, progress=False)]  # noqa: E731
         return setup.kept.each("answers", [key], make, list[str], at_once=1)[0]
 
-    shown = {
-        True: under("train", first[:-1]),
-        False: [*under("train", [None]), *under("train", second)],
-    }
+    without = [one for opposite in second for one in (None, opposite)]
+    shown = {True: under("train", first[:-1]), False: under("train", without)}  # as many of both, so that neither is likelier
     unseen = {True: under("judge", first[-1:]), False: under("judge", [None])}
     completions: list[str] = []
     labels: list[str] = []

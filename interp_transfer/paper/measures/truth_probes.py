@@ -114,12 +114,14 @@ def chart(rows_by_case: RowsByCase) -> Chart:
 
 def verdict(rows_by_case: RowsByCase) -> Verdict:
     """On how many pairs a probe that is read through a map back keeps its AUROC, on average over the topics of truth."""
-    details, good = [], 0
+    details, good, own = [], 0, 0
     for case, rows in rows_by_case.items():
         means = {probe: _mean(rows, probe) for probe in ("home", "native", "back", "forward", "shuffled back")}
         good += means["back"] >= ALIKE * means["home"]
+        own += means["back"] >= ALIKE * means["native"]
         details.append(f"{case}: mean AUROC {', '.join(f'{value:.3f} {name}' for name, value in means.items())}")
     measured = len(rows_by_case)
     answer = "yes" if good >= PAIRS else "no" if good + 12 - measured < PAIRS else "cannot tell"
     sentence = f"Read through a map back, truth probes keep {ALIKE:.0%} of their AUROC at home on {good} of {measured} pairs."
-    return Verdict(answer, sentence, tuple(details))
+    more = f"Not registered: they have {ALIKE:.0%} of the AUROC of the target's own probes on {own} of {measured} pairs."
+    return Verdict(answer, sentence, (*details, more))
