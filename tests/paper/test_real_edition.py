@@ -1,6 +1,7 @@
 """The edition "real": its plan, registered text that shows when it changed, and its measurements on tiny models."""
 
 import json
+import re
 import shutil
 import warnings
 from dataclasses import replace
@@ -294,3 +295,16 @@ def test_maps_on_text_of_another_kind_on_tiny_models(data: Path, folder: Any, mo
     both = real_mapping.verdict({"Qwen 0.5B to Qwen 1.5B": whole, "Qwen 1.5B to Qwen 0.5B": whole})
     assert both.agrees == ("yes" if max(value_of(row, "KL recovered") for row in run[:2]) >= real_mapping.GOAL else "no")
     assert real_mapping.verdict({"SmolLM2 to Qwen 0.5B": rows}).agrees == "cannot tell"
+
+
+def test_the_readme_says_what_the_cells_give():
+    experiment = pretrained()["refusal"]
+    known = {job.case.name: read_cell(job, DOCS / "results") for job in jobs_of([experiment], "real")}
+    rows = {name: list(cell.rows) for name, cell in known.items() if cell is not None}
+    found, text = real_refusal.verdict(rows), (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert found.agrees == "yes"
+    difference, share = re.findall(r"native: (\S+ \[.*?\]).*have (\S+) of", found.sentence)[0]
+    assert f"moved minus native {difference}" in text and f"{share} of that effect" in " ".join(text.split())
+    for name, words in (("moved", "moved vector"), ("native", "own"), ("unsteered", "unsteered")):
+        shares = [value_of(row, "success") for case in MAIN_CASES for row in rows[case] if row["condition"] == name]
+        assert f"{words} {sum(shares) / 3:.2f}" in " ".join(text.split())
