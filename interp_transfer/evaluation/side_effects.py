@@ -157,6 +157,7 @@ def skills_of(model: HookedModel, task: Task) -> Callable[..., Sequence[Mapping[
     return task.skills or (known.skills if known is not None else None)
 
 
+@torch.no_grad()
 def _logit_differences(
     model: HookedModel, prompts: TokenIds, answers: TokenIds, settings: Sequence[tuple[Intervention, ...]]
 ) -> list[Estimate | None]:

@@ -109,6 +109,7 @@ def _outcomes(setup: Setup, model: HookedModel, test: Evaluator, settings: Mappi
     return found
 
 
+@torch.no_grad()
 def _truth(setup: Setup, model: HookedModel, settings: Mapping[str, Setting]) -> Outcomes:
     """Whether the model holds each statement for what it is, by the likelier of the two words that the question asks for."""
     each = -(-setup.n // (2 * len(TOPICS)))
