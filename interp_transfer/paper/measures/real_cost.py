@@ -20,7 +20,7 @@ from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.paper.charts import Chart, Dots, dots
 from interp_transfer.paper.given import TOPICS, safe_prompts, statements
 from interp_transfer.paper.measures.real_refusal import DIRECTIONS, MAIN, refusal_task, searched
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, grade, value_of
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, grade, value_of
 from interp_transfer.paper.setup import Setup
 from interp_transfer.prompts.chats import as_user_message
 from interp_transfer.prompts.english import english_texts
@@ -143,14 +143,21 @@ def _difference(one: Sequence[bool] | Sequence[float], other: Sequence[bool] | S
 
 def verdict(rows_by_case: RowsByCase) -> Verdict:
     """On how many measures the moved vector is within ``NEAR`` of the native one, on all pairs together."""
-    details, good, total = [], 0, 0
+    details, good, total, sure = [], 0, 0, 0
     for case, rows in rows_by_case.items():
         [row] = [row for row in rows if row["condition"] == DECIDES]
         differences = {what: value_of(row, what) for what in DECIDE}
         good += sum(abs(value) <= NEAR + 1e-9 for value in differences.values())
         total += len(differences)
         details.append(f"{case}, {DECIDES}: {', '.join(f'{value:+.3f} {what}' for what, value in differences.items())}")
-    sentence = f"Moved is within {NEAR:g} of native on {good} of {total} measures of {len(rows_by_case)} pairs."
+        sure += sum(max(-one.low, one.high) <= NEAR for one in (estimate_of(row, what) for what in DECIDE))
+        [before] = [row for row in rows if row["condition"] == "moved minus unsteered"]
+        more = estimate_of(before, HARMLESS)
+        details.append(
+            f"{case}, harmless prompts refused, moved minus unsteered: {more.value:+.2f} [{more.low:+.2f}, {more.high:+.2f}]"
+        )
+    pairs = len(rows_by_case)
+    sentence = f"Moved is within {NEAR:g} of native on {good} of {total} measures of {pairs} pairs; {sure} intervals are."
     all_good_yet = good == total and len(rows_by_case) < PAIRS
     return Verdict("cannot tell" if all_good_yet else grade(good, total), sentence, tuple(details))
 

@@ -14,10 +14,10 @@ from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.paper.charts import Chart, dots
 from interp_transfer.paper.given import instructions
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, value_of
 from interp_transfer.paper.setup import Setup
 from interp_transfer.prompts.chats import as_user_message
-from interp_transfer.stats import MARGIN, paired_difference
+from interp_transfer.stats import MARGIN, paired_difference, rate
 from interp_transfer.studies.controls import Fitter, Vectors, moved_and_controls
 from interp_transfer.studies.inputs import open_model
 from interp_transfer.studies.options import RunOptions
@@ -31,6 +31,7 @@ ABLATED = "mean_ablated"
 MAIN_CASES = tuple(f"0.5B to 1.5B, ablate, {name}" for name in ("JailbreakBench", "HarmBench", "AdvBench"))
 KINDS = ((True, True), (True, False), (False, True), (False, False))
 COUNTED = "both, alone, native alone, neither"
+BASE = "unsteered on its prompts"
 TESTS = ("jailbreakbench", "harmbench_test", "advbench")
 JUDGES = {"ablate": "no_refusal", "induce": "refusal"}
 TOKENS = 64
@@ -75,7 +76,7 @@ def measure(
     judged |= trial.judge(vectors, strengths)
     if ABLATED in conditions:
         judged[ABLATED] = trial.test.mean_ablated(vectors["moved"][0].add(1.0, task.positions), False)
-    return [_row(name, one, judged["native"]) for name, one in judged.items()]
+    return [_row(name, one, judged["native"], judged["unsteered"]) for name, one in judged.items()]
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,15 @@ def searched(
     return Searched((a, b), mappers[0], vectors, strengths, trial)
 
 
-def _row(name: str, judged: Condition, native: Condition) -> Row:
+def _row(name: str, judged: Condition, native: Condition, unsteered: Condition) -> Row:
     alone = not judged.draws or len(judged.draws) == 1
     pairs = [(x.success, y.success) for x, y in zip(judged.verdicts, native.verdicts, strict=True)] if alone else []
     counts = [pairs.count(kind) for kind in KINDS]
     row = {"condition": name.replace("_", " "), "strength": f"{judged.strength:.3g}" if judged.strength else "-"}
     measured = {"success": judged.success, "intact": judged.intact, "clean KL": judged.cost}
-    return {**row, **measured, COUNTED: "/".join(map(str, counts)) if pairs else None}
+    few = min((len(one.verdicts) for one in judged.draws), default=len(judged.verdicts))
+    there = rate([one.success for one in unsteered.verdicts[:few]])
+    return {**row, **measured, COUNTED: "/".join(map(str, counts)) if pairs else None, BASE: there}
 
 
 def refusal_task(setup: Setup, direction: str, tests: Sequence[str] = TESTS) -> Task:
@@ -194,14 +197,18 @@ def verdict(rows_by_case: RowsByCase) -> Verdict:
     one: list[bool] = []
     other: list[bool] = []
     effects: list[tuple[float, float]] = []
+    strengths = {tuple(row["strength"] for row in rows if row["condition"] in ("native", "moved")) for rows in main.values()}
+    if len(strengths) > 1:
+        said = "The test sets were measured at different strengths, which do not decide together: measure them in one run."
+        return Verdict("cannot tell", said, tuple(details))
     for rows in main.values():
         by_name = {str(row["condition"]): row for row in rows}
         counts = map(int, str(by_name["moved"][COUNTED]).split("/"))
         for count, (moved, native) in zip(counts, KINDS, strict=True):
             one += [moved] * count
             other += [native] * count
-        before, after, random = (estimate_of(by_name[name], "success").value for name in ("unsteered", "native", "random"))
-        effects.append((after - before, random - before))
+        gains = [value_of(by_name[name], "success") - value_of(by_name[name], BASE) for name in ("native", "random")]
+        effects.append((gains[0], gains[1]))
     difference = paired_difference(one, other, MARGIN)
     gain = sum(native for native, _ in effects) / len(effects)
     if gain < LEAST_GAIN:
@@ -209,4 +216,5 @@ def verdict(rows_by_case: RowsByCase) -> Verdict:
     share = sum(random for _, random in effects) / len(effects) / gain
     good = [difference.equivalent is True, share <= RANDOM_SHARE]
     sentence = f"Moved minus native: {difference}. Random directions have {share:.2f} of the native vector's effect."
+    details.append("Harmless prompts that are refused, which the threshold names too, are among the costs.")
     return Verdict("yes" if all(good) else "in part" if any(good) else "no", sentence, tuple(details))

@@ -39,7 +39,7 @@ from interp_transfer.paper.charts import Chart, dots
 from interp_transfer.paper.measures.real_refusal import DIRECTIONS, KINDS, MAIN, Searched, refusal_task, searched
 from interp_transfer.paper.measures.real_traits import PARTS, trait_task
 from interp_transfer.paper.neutral import neutral_chats
-from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of
+from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, value_of
 from interp_transfer.paper.setup import Setup
 from interp_transfer.prompts.chats import PromptLike
 from interp_transfer.prompts.contrast import Pairs
@@ -60,6 +60,8 @@ COUNTED = "both, ours alone, its alone, neither"
 INSIDE = "in span"
 AHEAD, CELLS = 4, 6
 """In how many cells ours should be ahead, of how many."""
+MORE = 1.2
+"""A cell in which ours costs so many times as much clean KL as the recipe does not count as ahead."""
 SMALLEST = 1e-4
 """Singular values below this share of the largest are rounding: centring leaves one of them."""
 
@@ -263,13 +265,17 @@ def verdict(rows_by_case: RowsByCase) -> Verdict:
     for case, rows in rows_by_case.items():
         found = {str(row["condition"]): row for row in rows}
         differences = {name: ahead(found[name]) for name in (ONE_BLOCK, ALL_BLOCKS)}
-        good += all(one.low > 0 for one in differences.values())
+        costs = {name: value_of(found[name], "clean KL") for name in (OURS, ONE_BLOCK, ALL_BLOCKS)}
+        dearer = [name for name in differences if costs[OURS] > MORE * costs[name]]
+        good += not dearer and all(one.low > 0 for one in differences.values())
         said = [f"{name} {estimate_of(row, 'success'):.2f}" for name, row in found.items()]
         said += [
             f"ours minus {name} {one.difference:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" for name, one in differences.items()
         ]
+        said += [f"not at equal cost: clean KL {costs[OURS]:.3f}, that of {name} {costs[name]:.3f}" for name in dearer]
         details.append(f"{case}: {', '.join(said)}")
     open_ = CELLS - len(rows_by_case)
     answer = "yes" if good >= AHEAD else "cannot tell" if good + open_ >= AHEAD else "in part" if good else "no"
-    sentence = f"Ours is ahead of both forms of the recipe in {good} of {len(rows_by_case)} cells; {AHEAD} of {CELLS} decide."
+    sentence = f"Ours is ahead of both forms of the recipe, at no higher cost, in {good} of {len(rows_by_case)} cells; "
+    sentence += f"{AHEAD} of {CELLS} decide."
     return Verdict(answer, sentence, tuple(details))

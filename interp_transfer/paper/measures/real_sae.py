@@ -150,7 +150,11 @@ def _texts(setup: Setup) -> list[Prompt]:
 
     No prompt of a test is among them.
     """
-    answered = [with_answer(as_user_message(one.prompt), one.completion) for one in xstest(setup.data)]
+    told = xstest(setup.data)
+    once = {
+        one.prompt: one for one in draw(told, len(told), setup.seed, "completions")
+    }  # so that no prompt is held out and read
+    answered = [with_answer(as_user_message(one.prompt), one.completion) for one in once.values()]
     alone = [as_user_message(x) for name in ("harmless_train", "harmful_train") for x in instructions(setup.data, name)[:2000]]
     every = [*answered, *alone, *ready_prompts(setup.seed)[:500]]
     return draw(every, len(every), setup.seed, "texts")
@@ -276,7 +280,8 @@ def _mean(values: Tensor) -> Estimate:
 def _direction(rows: Sequence[Row]) -> tuple[int, int]:
     """Features whose effect at home is above random's, and those of them that keep enough of it where they are moved to."""
     counted = [row for row in rows if estimate_of(row, "over random").low > 0 and value_of(row, "effect at home") > 0]
-    kept = [row for row in counted if value_of(row, "effect moved") >= KEEPS * value_of(row, "effect at home")]
+    there = [row for row in counted if estimate_of(row, "moved over random").low > 0]
+    kept = [row for row in there if value_of(row, "effect moved") >= KEEPS * value_of(row, "effect at home")]
     return len(counted), len(kept)
 
 

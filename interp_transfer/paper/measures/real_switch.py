@@ -22,6 +22,8 @@ VALIDATION, QUESTIONS = 16, 160
 LORA = f"LoRA of rank {RANK}"
 UNDONE = 0.8
 """Share of the fine-tune's behaviour that the map should undo, with a clean KL within the budget of vectors."""
+MODELS = 2
+"""Models that decide together."""
 
 
 def measure(
@@ -82,4 +84,5 @@ def verdict(rows_by_case: RowsByCase) -> Verdict:
         f"The map undoes at least {UNDONE:g} of the fine-tune's behaviour, with a clean KL of at most {BUDGET:g} nats per "
         f"token, in {good} of {len(rows_by_case)} models."
     )
-    return Verdict(grade(good, len(rows_by_case)), sentence, tuple(details))
+    open_ = good == len(rows_by_case) < MODELS
+    return Verdict("cannot tell" if open_ else grade(good, len(rows_by_case)), sentence, tuple(details))
