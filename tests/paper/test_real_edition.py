@@ -310,9 +310,9 @@ def test_the_readme_says_what_the_cells_give():
     known = {job.case.name: read_cell(job, DOCS / "results") for job in jobs_of([experiment], "real")}
     rows = {name: list(cell.rows) for name, cell in known.items() if cell is not None}
     found, text = real_refusal.verdict(rows), (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    assert found.agrees == "yes"
+    assert found.agrees == "in part" and "reached in part" in text
     difference, share = re.findall(r"native: (\S+ \[.*?\]).*have (\S+) of", found.sentence)[0]
-    assert f"moved minus native {difference}" in text and f"{share} of that effect" in " ".join(text.split())
+    assert f"moved minus native {difference}" in text and f"{share} of the native vector's effect" in " ".join(text.split())
     for name, words in (("moved", "moved vector"), ("native", "own"), ("unsteered", "unsteered")):
         shares = [value_of(row, "success") for case in MAIN_CASES for row in rows[case] if row["condition"] == name]
         assert f"{words} {sum(shares) / 3:.2f}" in " ".join(text.split())
