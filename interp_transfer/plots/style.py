@@ -72,8 +72,8 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
     out: dict[str, Style] = {}
     spare = 0
     for name in names:
-        if name in _KNOWN:
-            out[name] = _KNOWN[name]
+        if (known := name.replace(" ", "_")) in _KNOWN:
+            out[name] = _KNOWN[known]
         elif name not in out:
             out[name] = _SPARE[spare % len(_SPARE)]
             spare += 1

@@ -81,3 +81,10 @@ def test_some_panels_of_another_thing_than_strengths() -> None:
     assert [a.text for a in layout(figure).annotations] == ["it is gone", "cost"]
     assert layout(figure).xaxis2.title.text == "noise: its size"
     assert success.customdata[0].startswith("noise 0.25<br>")
+
+
+def test_a_condition_looks_the_same_however_its_name_is_written():
+    names = ("mean ablated", "shuffled within text", "untrained")
+    found = styles(names)
+    assert [found[name] for name in names] == list(styles([name.replace(" ", "_") for name in names]).values())
+    assert len({(one.colour, one.symbol) for one in found.values()}) == len(names)

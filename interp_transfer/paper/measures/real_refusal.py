@@ -22,7 +22,7 @@ from interp_transfer.studies.controls import Fitter, Vectors, moved_and_controls
 from interp_transfer.studies.inputs import open_model
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.texts import mapper_texts, paired, pairs_key
-from interp_transfer.studies.trial import CONTROLS, Strengths, Trial
+from interp_transfer.studies.trial import CONTROLS, POOLED, Strengths, Trial
 from interp_transfer.vectors.extract import extract
 
 TRAIN, VALIDATION, DIRECTIONS = 128, 16, 3
@@ -177,7 +177,7 @@ def _some(setup: Setup, name: str, count: int, without: Collection[str] = ()) ->
 
 def chart(rows_by_case: RowsByCase) -> Chart:
     """The success of every condition."""
-    names = ("unsteered", "system prompt", "native", "moved", "random", *CONTROLS, ABLATED)
+    names = ("unsteered", "system prompt", "native", "moved", *POOLED, *CONTROLS, ABLATED)
     return dots(
         rows_by_case, "success", "success", "condition", {one.replace("_", " "): one.replace("_", " ") for one in names}
     )
