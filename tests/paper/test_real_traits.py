@@ -97,7 +97,7 @@ def test_the_judge_sees_neither_the_last_instruction_nor_the_questions_that_it_i
 @pytest.mark.filterwarnings("ignore")
 def test_traits_on_tiny_models(setup: Setup, models: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(real_traits, "ready_prompts", lambda _: [real_traits._chat(f"Say {k}?") for k in range(20)])
-    rows = real_traits.measure(setup, *models, SITES, ["formal"], dtype="float32")
+    rows = real_traits.measure(setup, models[0], models[1], SITES, ["formal"], dtype="float32")
     names = [row["condition"] for row in rows]
     assert names == ["unsteered", "system prompt", "native", "moved", "random", "shuffled", "mean ablated"]
     assert all(list(row) == list(rows[0]) and row["by words"] is not None for row in rows)
