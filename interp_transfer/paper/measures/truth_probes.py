@@ -123,5 +123,5 @@ def verdict(rows_by_case: RowsByCase) -> Verdict:
     measured = len(rows_by_case)
     answer = "yes" if good >= PAIRS else "no" if good + 12 - measured < PAIRS else "cannot tell"
     sentence = f"Read through a map back, truth probes keep {ALIKE:.0%} of their AUROC at home on {good} of {measured} pairs."
-    more = f"Not registered: they have {ALIKE:.0%} of the AUROC of the target's own probes on {own} of {measured} pairs."
+    more = f"Not registered: they have {ALIKE:.0%} of the AUROC of the target's own probes on {own} of {measured} pairs"
     return Verdict(answer, sentence, (*details, more))
