@@ -22,13 +22,14 @@ from interp_transfer.prompts.jsonl import read_jsonl
 LARGEST = 50_000_000
 """Bytes that a file may have."""
 LABELS = {"1_full_compliance": "complied", "2_full_refusal": "refused", "3_partial_refusal": "partly"}
-TOPICS: Mapping[str, Callable[[Mapping[str, str]], str]] = {
-    "cities": lambda row: row["city"],
-    "larger_than": lambda row: row["n1"],
-    "sp_en_trans": lambda row: row["statement"].split("'")[1],
-    "companies_true_false": lambda row: " ".join(row["statement"].split()[:2]),
+COMPANY = re.compile(r"(.+?) (?:operates|has|engages|is|provides|produces|sells) ")
+TOPICS: Mapping[str, Callable[[Mapping[str, str]], Sequence[str]]] = {
+    "cities": lambda row: [row["city"]],
+    "larger_than": lambda row: [row["n1"], row["n2"]],
+    "sp_en_trans": lambda row: [row["statement"].split("'")[1]],
+    "companies_true_false": lambda row: COMPANY.split(row["statement"])[1:2],
 }
-"""Topics of statements, and what a statement is about: statements about one thing are all in one split."""
+"""Topics of statements, and what a statement is about: nothing that a statement of one split is about is in another."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def safe_prompts(data: Path | None) -> list[str]:
 def statements(data: Path | None, topic: str, split: str) -> tuple[list[str], list[str]]:
     """False and true statements of a topic. Two thirds of what they are about is in "train", the rest in "test".
 
+    A statement about two things, of which one is in each split, is in none, and so is one whose company is not recognized.
+
     Raises:
         ValueError: for an unknown topic or split, or a file that is missing or lacks a column.
     """
@@ -112,8 +115,8 @@ def statements(data: Path | None, topic: str, split: str) -> tuple[list[str], li
     sides: tuple[list[str], list[str]] = ([], [])
     for row in _rows(file):
         try:
-            group = int(hashlib.sha256(f"{topic} {TOPICS[topic](row)}".encode()).hexdigest()[:8], 16)
-            if (group % 3 == 0) == (split == "test"):
+            things = [hashlib.sha256(f"{topic} {thing}".encode()).hexdigest() for thing in TOPICS[topic](row)]
+            if {int(one[:8], 16) % 3 == 0 for one in things} == {split == "test"}:
                 sides[int(row["label"])].append(row["statement"])
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(f"{file}: a row has no {quoted(error.args[0])}: give the file of Geometry of Truth") from error

@@ -59,7 +59,7 @@ def make_data(folder: Path) -> Path:
     )
     write_csv(
         truth / "larger_than.csv",
-        [{"statement": f"The {a} is larger than the {b}.", "label": int(b == "lake"), "n1": a} for a, b in numbers],
+        [{"statement": f"The {a} is larger than the {b}.", "label": int(b == "lake"), "n1": a, "n2": a} for a, b in numbers],
     )
     write_csv(
         truth / "sp_en_trans.csv",

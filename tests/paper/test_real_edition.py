@@ -156,6 +156,23 @@ def test_labels_and_splits_of_the_data(data: Path):
         assert all("hill" in text for text in train[0]) and all("lake" in text for text in train[1])
 
 
+def test_nothing_that_a_statement_of_the_test_is_about_is_trained_on(tmp_path: Path):
+    (tmp_path / "truth").mkdir()
+    names = range(40)
+    two = [
+        {"statement": f"{a} is larger than {b}.", "label": int(a > b), "n1": a, "n2": b} for a in names for b in names if a != b
+    ]
+    write_csv(tmp_path / "truth" / "larger_than.csv", two)
+    verbs = ("operates in oil.", "has headquarters in Peru.", "is a holding company, which engages in oil.", "provides oil.")
+    firms = [{"statement": f"Bank of {n} {verb}", "label": n % 2} for n in names for verb in verbs]
+    write_csv(tmp_path / "truth" / "companies_true_false.csv", [*firms, {"statement": "Oil.", "label": 0}])
+    for topic in ("larger_than", "companies_true_false"):
+        parts = [[text for side in statements(tmp_path, topic, split) for text in side] for split in ("train", "test")]
+        about = [{number for text in part for number in re.findall(r"\d+", text)} for part in parts]
+        assert about[0] and about[1] and not about[0] & about[1], topic
+    assert sum(map(len, parts)) == len(firms), "every name that is recognized is in one split"
+
+
 def test_probes_of_truth_on_tiny_models(data: Path, folder: Any):
     rows = truth_probes.measure(setup_with(data, 8), str(folder("llama")), str(folder("qwen2")), SITES, dtype="float32")
     kinds = {(row["topic"], row["fitted on"]) for row in rows}
