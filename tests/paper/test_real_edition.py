@@ -27,7 +27,7 @@ from interp_transfer.paper.rows import value_of
 from interp_transfer.paper.setup import Setup
 from interp_transfer.stats import Estimate, rate
 from interp_transfer.studies import controls
-from tests.paper.given_data import make_data, write_csv
+from tests.paper.given_data import write_csv
 from tests.paper.test_reproduce import in_this_process
 from tests.paper.test_token_means import SITES as TWO
 from tests.paper.test_token_means import paired
@@ -39,11 +39,6 @@ TEMPLATE = (
 )
 QUOTED = ("people", "rules", "rules, cut", "phrases", "openings", "embeddings")
 SITES = ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_pre"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 def setup_with(data: Path | None, n: int) -> Setup:
@@ -319,7 +314,13 @@ def test_maps_on_text_of_another_kind_on_tiny_models(data: Path, folder: Any, mo
     answer = real_mapping.verdict({"Qwen 0.5B to Qwen 1.5B": whole, "SmolLM2 to Qwen 0.5B": whole})
     assert answer.agrees == "cannot tell" and "of 1 pairs within Qwen; 2 decide" in answer.sentence
     both = real_mapping.verdict({"Qwen 0.5B to Qwen 1.5B": whole, "Qwen 1.5B to Qwen 0.5B": whole})
-    assert both.agrees == ("yes" if max(value_of(row, "KL recovered") for row in run[:2]) >= real_mapping.GOAL else "no")
+    assert "in 2 of 2" in both.sentence or "in 0 of 2" in both.sentence
+    good, bad = ({"map": name, "KL recovered": kl} for name, kl in zip(real_mapping.KINDS, (0.9, 0.7), strict=True))
+    other = {"map": real_mapping.SHUFFLED, "KL recovered": 0.3, "FVU": 1.0, "KL": 2.0}
+    for fvu, agrees in ((0.2, "yes"), (0.4, "no")):  # that of the map that recovers more; the other has .3
+        rows = [{**good, "FVU": fvu, "KL": 1.0}, {**bad, "FVU": 0.3, "KL": 1.5}, other]
+        found = real_mapping.verdict({"Qwen 0.5B to Qwen 1.5B": rows, "Qwen 1.5B to Qwen 0.5B": rows})
+        assert found.agrees == agrees, "the kind of map is not chosen by what decides"
     assert real_mapping.verdict({"SmolLM2 to Qwen 0.5B": rows}).agrees == "cannot tell"
 
 

@@ -12,7 +12,6 @@ from sklearn.linear_model import Ridge
 from interp_transfer.activations.capture import capture
 from interp_transfer.evaluation import evaluator
 from interp_transfer.evaluation.clean_kl import CleanKL
-from interp_transfer.evaluation.kept import Kept
 from interp_transfer.models.load import load_model
 from interp_transfer.models.tokens import tokenize, tokenizer_of
 from interp_transfer.paper.kinds import kind
@@ -32,11 +31,8 @@ from interp_transfer.paper.registered import pretrained
 from interp_transfer.paper.setup import Setup
 from interp_transfer.prompts.chats import Chat
 from interp_transfer.stats import Estimate, rate
-from interp_transfer.studies import texts
 from interp_transfer.vectors.extract import extract
-from tests.paper.given_data import make_data
 from tests.paper.test_real_edition import TEMPLATE
-from tests.paper.test_real_traits import Letters
 
 SITES = ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_pre"]
 CHATS = [
@@ -44,29 +40,17 @@ CHATS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
-
-
 @pytest.fixture
-def setup(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
-    """Few and short answers, and an encoder that needs no download."""
-    monkeypatch.setattr(real_traits, "PARTS", {"train": 8, "judge": 4, "validation": 4, "test": 6})
+def setup(traits_setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Setup:
+    """Few and short answers, few chats, and an encoder that needs no download."""
     monkeypatch.setattr(real_rival, "PARTS", real_traits.PARTS)
-    monkeypatch.setattr(real_traits, "TOKENS", 4)
     for module in (real_traits, real_rival):
         monkeypatch.setattr(module, "ANSWER_TOKENS", 4)
         monkeypatch.setattr(module, "ready_prompts", lambda _: [real_traits._chat(f"Say {k}?") for k in range(20)])
     monkeypatch.setattr(real_rival, "neutral_chats", lambda: CHATS)
-    monkeypatch.setattr(real_traits, "load_encoder", lambda _: Letters())
     monkeypatch.setattr(real_refusal, "TOKENS", 2)
     monkeypatch.setattr(real_refusal, "VALIDATION", 4)
-    monkeypatch.setattr(texts, "TOKENS", 200)
-    monkeypatch.setattr(texts, "TOKENS_PER_DIMENSION", 2)
-    made = Setup("real", 6, 0)
-    made.data, made.kept = data, Kept(tmp_path / "kept")
-    return made
+    return traits_setup
 
 
 @pytest.fixture
@@ -181,11 +165,11 @@ def check_rows(rows: list[Any]) -> None:
     assert list(real_rival.chart({"one": rows}).cases["one"]) == [row["condition"] for row in rows]
 
 
-def rows_of(one: str, every: str, cost: float = 0.1) -> list[dict[str, Any]]:
-    """Rows with the counts of both forms of the recipe, whose clean KL is .1, and that of ours."""
-    counts = {"unsteered": None, OURS: None, ONE_BLOCK: one, ALL_BLOCKS: every}
-    half = rate([True] * 50 + [False] * 50)
-    rows = [{"condition": name, "success": half, COUNTED: count} for name, count in counts.items()]
+def rows_of(one: str, every: str, cost: float = 0.1, chance: int = 30) -> list[dict[str, Any]]:
+    """The counts of both forms of the recipe, whose clean KL is .1, and that of ours; all but random: half succeed."""
+    counts = {"unsteered": None, OURS: None, "random": None, ONE_BLOCK: one, ALL_BLOCKS: every}
+    shares = {name: rate([k < (chance if name == "random" else 50) for k in range(100)]) for name in counts}
+    rows = [{"condition": name, "success": shares[name], COUNTED: count} for name, count in counts.items()]
     return [
         {**row, "clean KL": Estimate(kl, kl, kl, 100)} for row in rows for kl in [cost if row["condition"] == OURS else 0.1]
     ]
@@ -212,11 +196,12 @@ def test_the_rule_is_the_registered_one(cells: list[tuple[str, str]], answer: st
     assert len(found.details) == len(cells) and "ours minus" in found.details[0]
 
 
-def test_a_cell_in_which_ours_costs_more_is_not_ahead():
-    def found(cost: float) -> Any:
-        return kind("real_rival").verdict({str(k): rows_of(*AHEAD, cost=cost) for k in range(CELLS)})
+def test_a_cell_in_which_ours_costs_more_or_does_no_more_than_random_is_not_ahead():
+    def found(cost: float = 0.1, chance: int = 30) -> Any:
+        return kind("real_rival").verdict({str(k): rows_of(*AHEAD, cost, chance) for k in range(CELLS)})
 
     assert found(0.12).agrees == "yes" and found(0.13).agrees == "no"
+    assert found(chance=45).agrees == "no" and "ours is not above random" in found(chance=45).details[0]
     assert "not at equal cost: clean KL 0.130, that of recipe, one block 0.100" in found(0.13).details[0]
 
 

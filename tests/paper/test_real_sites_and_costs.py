@@ -19,13 +19,8 @@ from interp_transfer.paper.measures import real_cost, real_layers, real_refusal,
 from interp_transfer.paper.registered import plan, pretrained
 from interp_transfer.paper.rows import Row, estimate_of, value_of
 from interp_transfer.stats import Estimate, rate
-from tests.paper.given_data import make_data, write_csv
+from tests.paper.given_data import write_csv
 from tests.paper.test_real_edition import SITES, TEMPLATE, setup_with
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

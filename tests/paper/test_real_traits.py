@@ -4,10 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from interp_transfer.evaluation.kept import Kept
 from interp_transfer.models.load import load_model
 from interp_transfer.paper.given import trait_instructions, trait_questions
 from interp_transfer.paper.kinds import kind
@@ -16,37 +14,9 @@ from interp_transfer.paper.measures.real_traits import OTHER, WANTED
 from interp_transfer.paper.setup import Setup
 from interp_transfer.prompts.traits import Trait
 from interp_transfer.stats import rate
-from interp_transfer.studies import texts
-from tests.paper.given_data import make_data
 from tests.paper.test_real_edition import TEMPLATE
 
 SITES = ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_pre"]
-
-
-class Letters:
-    """An encoder whose dimensions are counts of letters."""
-
-    def encode(self, parts: list[str], **_options: Any) -> np.ndarray:
-        return np.array([[part.count(letter) for letter in "aeiou"] for part in parts], dtype=float)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def setup(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
-    """Few and short answers, and an encoder that needs no download."""
-    monkeypatch.setattr(real_traits, "PARTS", {"train": 8, "judge": 4, "validation": 4, "test": 6})
-    monkeypatch.setattr(real_traits, "TOKENS", 4)
-    monkeypatch.setattr(real_traits, "ANSWER_TOKENS", 4)
-    monkeypatch.setattr(real_traits, "load_encoder", lambda _: Letters())
-    monkeypatch.setattr(texts, "TOKENS", 200)
-    monkeypatch.setattr(texts, "TOKENS_PER_DIMENSION", 2)
-    made = Setup("real", 6, 0)
-    made.data, made.kept = data, Kept(tmp_path / "kept")
-    return made
 
 
 @pytest.fixture
@@ -57,11 +27,11 @@ def models(folder: Any, tmp_path: Path) -> list[str]:
     return made
 
 
-def test_no_question_is_in_two_parts(setup: Setup, models: list[str]):
-    parts = real_traits._questions(setup)
+def test_no_question_is_in_two_parts(traits_setup: Setup, models: list[str]):
+    parts = real_traits._questions(traits_setup)
     every = [question for part in parts.values() for question in part]
     assert len(every) == len(set(every)) == 22
-    task, accuracy = real_traits.trait_task(setup, "formal", load_model(models[1]), "")
+    task, accuracy = real_traits.trait_task(traits_setup, "formal", load_model(models[1]), "")
     assert accuracy.n == 8, "four questions, with the trait and without it"
     for part in ("train", "validation", "test"):
         asked = [chat.request for chat in task.prompts(part)]
@@ -74,7 +44,7 @@ def test_no_question_is_in_two_parts(setup: Setup, models: list[str]):
 
 
 def test_the_judge_sees_neither_the_last_instruction_nor_the_questions_that_it_is_tested_on(
-    setup: Setup, models: list[str], monkeypatch: pytest.MonkeyPatch
+    traits_setup: Setup, models: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[Any] = []
     fit = real_traits.fit_embedding_judge
@@ -84,9 +54,9 @@ def test_the_judge_sees_neither_the_last_instruction_nor_the_questions_that_it_i
         return fit(encoder, prompts, completions, labels, wanted)
 
     monkeypatch.setattr(real_traits, "fit_embedding_judge", spy)
-    real_traits.trait_task(setup, "formal", load_model(models[1]), "")
-    last = trait_instructions(setup.data, "formal")[-1][0]
-    tested = real_traits._questions(setup)["judge"]
+    real_traits.trait_task(traits_setup, "formal", load_model(models[1]), "")
+    last = trait_instructions(traits_setup.data, "formal")[-1][0]
+    tested = real_traits._questions(traits_setup)["judge"]
     assert [sum(label == one for _, label in seen) for one in (WANTED, OTHER)] == [8, 8], "neither is likelier"
     assert not any(last in str(chat) or chat.request in tested for chat, _ in seen)
     assert {label for chat, label in seen if "formal" in str(chat)} == {WANTED}
@@ -95,9 +65,9 @@ def test_the_judge_sees_neither_the_last_instruction_nor_the_questions_that_it_i
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_traits_on_tiny_models(setup: Setup, models: list[str], monkeypatch: pytest.MonkeyPatch):
+def test_traits_on_tiny_models(traits_setup: Setup, models: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(real_traits, "ready_prompts", lambda _: [real_traits._chat(f"Say {k}?") for k in range(20)])
-    rows = real_traits.measure(setup, models[0], models[1], SITES, ["formal"], dtype="float32")
+    rows = real_traits.measure(traits_setup, models[0], models[1], SITES, ["formal"], dtype="float32")
     names = [row["condition"] for row in rows]
     assert names == ["unsteered", "system prompt", "native", "moved", "random", "shuffled", "mean ablated"]
     assert all(list(row) == list(rows[0]) and row["by words"] is not None for row in rows)

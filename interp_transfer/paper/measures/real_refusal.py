@@ -188,7 +188,7 @@ def verdict(rows_by_case: RowsByCase) -> Verdict:
     details = []
     for case, rows in rows_by_case.items():
         found = {str(row["condition"]): estimate_of(row, "success") for row in rows}
-        shown = [name for name in ("unsteered", "system prompt", "native", "moved", "random") if name in found]
+        shown = [name for name in found if name != ABLATED.replace("_", " ")]
         details.append(f"{case}: {', '.join(f'{name} {found[name]:.2f}' for name in shown)}")
     main = {case: rows_by_case[case] for case in MAIN_CASES if case in rows_by_case}
     if len(main) < len(MAIN_CASES):

@@ -266,12 +266,14 @@ def verdict(rows_by_case: RowsByCase) -> Verdict:
         found = {str(row["condition"]): row for row in rows}
         differences = {name: ahead(found[name]) for name in (ONE_BLOCK, ALL_BLOCKS)}
         costs = {name: value_of(found[name], "clean KL") for name in (OURS, ONE_BLOCK, ALL_BLOCKS)}
+        above = estimate_of(found[OURS], "success").low > value_of(found["random"], "success")
         dearer = [name for name in differences if costs[OURS] > MORE * costs[name]]
-        good += not dearer and all(one.low > 0 for one in differences.values())
+        good += above and not dearer and all(one.low > 0 for one in differences.values())
         said = [f"{name} {estimate_of(row, 'success'):.2f}" for name, row in found.items()]
         said += [
             f"ours minus {name} {one.difference:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" for name, one in differences.items()
         ]
+        said += [] if above else ["ours is not above random"]
         said += [f"not at equal cost: clean KL {costs[OURS]:.3f}, that of {name} {costs[name]:.3f}" for name in dearer]
         details.append(f"{case}: {', '.join(said)}")
     open_ = CELLS - len(rows_by_case)
