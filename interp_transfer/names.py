@@ -39,7 +39,7 @@ def find(name: str, known: Mapping[str, T], what: str, more: str = "", cutoff: f
 def did_you_mean(name: str, known: Iterable[str], n: int = 1, cutoff: float = CUTOFF) -> str:
     """The question "did you mean ...? " with up to ``n`` close names, for an error; empty if none is close."""
     names = list(known)
-    longer = [one for one in names if len(name) >= SHORTEST and one.startswith(name)]
+    longer = sorted((one for one in names if len(name) >= SHORTEST and one.startswith(name)), key=len)
     close = [*longer, *(one for one in difflib.get_close_matches(name, names, n=n, cutoff=cutoff) if one not in longer)][:n]
     return f"did you mean {', '.join(map(repr, close))}? " if close else ""
 

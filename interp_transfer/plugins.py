@@ -64,7 +64,8 @@ class Plugin:
         tasks: makes functions by name that make a task; their parameters are the task's options.
         judges: by name, a function that makes a judge; its one optional parameter is what follows the colon in
             ``name:argument``.
-        build: ``build(name, out, base=, device=, dtype=)`` builds a known model again and returns its card, or None.
+        build: ``build(name, out, base=, device=, dtype=)`` builds a known model again and returns its card, or None; it gets
+            ``data=``, a folder, where one is given.
         commands: further commands of the command line, by name; functions as typer takes them.
         measure: ``measure(model, card)`` measures the figures of a known model's card again, or None.
     """

@@ -182,6 +182,9 @@ def build_model(
     base: Annotated[Path | None, typer.Option(help="Folder of the base to tune; default: the shipped one.")] = None,
     device: Annotated[str, typer.Option(help="Device to train on.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Dtype of the computation while training: float32, bfloat16.")] = "float32",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data sets, as for reproduce, where a model is trained on one.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a known model again, choose its steering site, measure it, and write it as a Hugging Face folder."""
@@ -189,7 +192,8 @@ def build_model(
     if plugin.build is None:
         raise ValueError(f"the package that registers {name!r} cannot build its models")
     folder = out if out is not None else Path("runs") / "models" / name
-    card = plugin.build(name, folder, base=base, device=device, dtype=dtype)
+    given = {} if data is None else {"data": data}
+    card = plugin.build(name, folder, base=base, device=device, dtype=dtype, **given)
     if as_json:
         print_json(card)
     else:

@@ -23,7 +23,7 @@ def locate(name: str, *, gguf_file: str | None = None, revision: str | None = No
     """
     known = known_model(name)
     path = Path(name).expanduser() if known is None else known.path
-    if known is not None and not (path.is_file() or (path / "config.json").is_file()):
+    if known is not None and not (path.is_file() or (path / "config.json").is_file() or is_adapter(path)):
         raise ValueError(f"the model {name!r} is not in {str(path)!r}: {known.remedy}")
     file = path if gguf_file is None else path / gguf_file
     if file.is_file() and file.suffix == SUFFIX:

@@ -75,9 +75,11 @@ def _tasks() -> dict[str, Any]:
     return dict(TASKS)
 
 
-def _build(name: str, out: Any, **options: Any) -> dict[str, Any]:
+def _build(name: str, out: Any, *, data: Path | None = None, **options: Any) -> dict[str, Any]:
     from interp_transfer.organisms.sites import build_organism
 
+    if data is not None:
+        raise ValueError(f"{name!r} is trained on the micro-world, which is part of the package: leave out --data")
     return build_organism(name, out, **options)
 
 

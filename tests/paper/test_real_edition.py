@@ -27,7 +27,7 @@ from interp_transfer.paper.rows import value_of
 from interp_transfer.paper.setup import Setup
 from interp_transfer.stats import Estimate, rate
 from interp_transfer.studies import controls
-from tests.paper.given_data import write_csv
+from tests.paper.given_data import WORDS, instructions, write_csv
 from tests.paper.test_reproduce import in_this_process
 from tests.paper.test_token_means import SITES as TWO
 from tests.paper.test_token_means import paired
@@ -185,12 +185,19 @@ def test_where_a_topic_is_left_out_nothing_has_read_it(data: Path):
     assert all("hill" in text for text in texts.test[0]) and all("lake" in text for text in texts.test[1])
 
 
-def test_the_task_of_refusal_keeps_its_splits_apart(data: Path):
+def test_the_task_of_refusal_keeps_its_splits_apart(data: Path, tmp_path: Path):
     task = refusal_task(setup_with(data, 6), "ablate", ["jailbreakbench", "advbench"])
     asked = [str(prompt) for prompt in task.prompts("test")]
     assert len(asked) == 6 and sum("advbench" in text for text in asked) == 3
     assert all("of train" in str(side) for pair in task.contrast("train") for side in (pair.positive, pair.negative))
     assert all("Paint" in str(pair.positive) for pair in task.contrast("train"))
+    read = {str(side) for pair in task.contrast("train") for side in (pair.positive, pair.negative)}
+    mapped = [str(text) for text in task.texts("train")]
+    assert len(read) == 16 and len(mapped) == 24 and not read & set(mapped), "maps see no prompt of the contrast"
+    again = shutil.copytree(data, tmp_path / "data")
+    instructions(again / "refusal" / "harmbench_test.json", [f"Steal the {word} of jailbreakbench." for word in WORDS])
+    with pytest.raises(ValueError, match="no harmbench_test"):
+        refusal_task(setup_with(again, 6), "ablate", ["jailbreakbench", "harmbench_test"])
     induce = refusal_task(setup_with(data, 6), "induce")
     assert all("Paint" in str(prompt) for prompt in induce.prompts("test"))
     with pytest.raises(ValueError, match="ablate, induce"):

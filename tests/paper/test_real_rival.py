@@ -18,6 +18,7 @@ from interp_transfer.paper.kinds import kind
 from interp_transfer.paper.measures import real_refusal, real_rival, real_traits
 from interp_transfer.paper.measures.real_rival import (
     ALL_BLOCKS,
+    BY_CHATS,
     CELLS,
     COUNTED,
     ONE_BLOCK,
@@ -146,7 +147,8 @@ def test_only_the_recipe_is_computed_where_our_vector_was_judged_before(
     rows = real_rival.measure(setup, *models, sites=SITES, behaviour=behaviour, **how)
     check_rows(rows)
     blocks = [f"blocks.{block}.hook_resid_post" for block in range(4)]
-    assert {len(sites) for sites in tried} == {1, 4} and all(sites == blocks[: len(sites)] for sites in tried)
+    assert {len(sites) for sites in tried} == {1, 4}
+    assert all(sites in (blocks[: len(sites)], [SITES[1]]) for sites in tried)
     known = {row["condition"]: row for row in before}
     for row in rows[:4]:
         assert all(row[column] == known[row["condition"]][column] for column in ("success", "strength", "clean KL"))
@@ -154,11 +156,11 @@ def test_only_the_recipe_is_computed_where_our_vector_was_judged_before(
 
 def check_rows(rows: list[Any]) -> None:
     """The conditions in their order, where they steer, and counts of every prompt."""
-    assert [row["condition"] for row in rows] == ["unsteered", "native", OURS, "random", ONE_BLOCK, ALL_BLOCKS]
+    assert [row["condition"] for row in rows] == ["unsteered", "native", OURS, "random", BY_CHATS, ONE_BLOCK, ALL_BLOCKS]
     assert all(list(row) == list(rows[0]) for row in rows)
-    assert rows[2]["steered at"] == SITES[1] and rows[4]["steered at"] == "blocks.0.hook_resid_post"
-    assert rows[5]["steered at"] == "blocks.0.hook_resid_post to blocks.3.hook_resid_post"
-    assert [row["in span"] is not None for row in rows] == [False] * 4 + [True, False]
+    assert rows[2]["steered at"] == rows[4]["steered at"] == SITES[1] and rows[5]["steered at"] == "blocks.0.hook_resid_post"
+    assert rows[6]["steered at"] == "blocks.0.hook_resid_post to blocks.3.hook_resid_post"
+    assert [row["in span"] is not None for row in rows] == [False] * 5 + [True, False]
     counted = [row[COUNTED] for row in rows]
     assert counted[:4] == [None] * 4 and all(sum(map(int, str(each).split("/"))) == 6 for each in counted[4:])
     assert kind("real_rival").verdict({"one": rows}).agrees == "cannot tell"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,13 +164,17 @@ def test_a_quick_run_is_planned_by_its_own_minutes():
 
 
 def test_what_is_searched_for_costs_is_what_a_case_of_refusal_has_kept():
-    refusal = [case.settings["real"] for case in pretrained()["refusal"].cases if "induce" not in case.name]
-    for case in pretrained()["cost"].cases:
-        mine = case.settings["real"]
-        alike = [one for one in refusal if one["sites"] == mine["sites"] and one["source"] == mine["source"]]
-        alike = [one for one in alike if one["target"] == mine["target"]]
-        searched = [[x for x in one.get("conditions", ["random"]) if x != real_refusal.ABLATED] for one in alike]
-        assert mine.get("conditions", ["random"]) in searched, case.name
+    """So it is for the recipes beside ours: outcomes are kept by all that are measured together."""
+
+    def searched(real: Mapping[str, Any]) -> Any:
+        kept = [x for x in real.get("conditions", ["random"]) if x != real_refusal.ABLATED]
+        return real["source"], real["target"], real["sites"], kept, real.get("directions", real_refusal.DIRECTIONS)
+
+    known = [searched(case.settings["real"]) for case in pretrained()["refusal"].cases if "induce" not in case.name]
+    also = [*pretrained()["cost"].cases, *(case for case in pretrained()["rival"].cases if "refusal" in case.name)]
+    assert len(also) == 4
+    for case in also:
+        assert searched(case.settings["real"]) in known, case.name
 
 
 @pytest.mark.slow
@@ -199,13 +204,22 @@ def test_features_of_tiny_saes_are_moved_both_ways(data: Path, chats: Any, tmp_p
     assert read[1] == [x for x in read[0] if x <= 2.0] and 0 < len(read[1]) < len(read[0]), "massive ones are left out"
 
 
-def feature_rows(*kept: float, way: tuple[str, str] = ("a", "b"), over: float = 0.2, over_there: float = 0.2) -> list[Row]:
+def feature_rows(
+    *kept: float,
+    way: tuple[str, str] = ("a", "b"),
+    over: float = 0.2,
+    over_there: float = 0.2,
+    above: str = "20 of 20",
+    wide: float = 0.1,
+) -> list[Row]:
     """Features whose effect at home is 1, and what is left of it."""
-    home = {"effect at home": Estimate(1.0, 0.8, 1.2, 100), "over random": Estimate(over, over - 0.1, over + 0.1, 100)}
+    spread = {"over random": over, "moved over random": over_there}
+    home: Row = {"effect at home": Estimate(1.0, 0.8, 1.2, 100), "above": above, "moved above": above}
+    home |= {name: Estimate(x, x - 0.1, x + 0.1, 100) for name, x in spread.items()}
+    home["moved over shuffled"] = Estimate(0.2, 0.2 - wide, 0.2 + wide, 100)
     first = {"behaviour": "code", "from": way[0], "to": way[1]}
     moved = [{"effect moved": Estimate(x, x - 0.1, x + 0.1, 100)} for x in kept]
-    there = {"moved over random": Estimate(over_there, over_there - 0.1, over_there + 0.1, 100)}
-    return [{**first, "feature": k, **home, **one, **there} for k, one in enumerate(moved)]
+    return [{**first, "feature": k, **home, **one} for k, one in enumerate(moved)]
 
 
 def test_the_rule_for_features_is_the_registered_one():
@@ -219,6 +233,8 @@ def test_the_rule_for_features_is_the_registered_one():
     unclear = feature_rows(0.9, over=0.05)
     assert answer(feature_rows(0.9, over_there=0.05)) == "no", "a random direction does as much where it is moved to"
     assert answer(unclear) == "cannot tell", "the effect at home is not above random's"
+    assert answer(feature_rows(0.9, above="19 of 20")) == "cannot tell", "one random direction does as much"
+    assert answer(feature_rows(0.9, wide=0.3)) == "no", "a map of shuffled pairs does as much"
     assert answer(feature_rows(0.1), unclear) == "no", "what has no effect at home is not counted"
     drawn = real_sae.chart({"case": feature_rows(0.6, 0.4)})
     assert isinstance(drawn, Dots) and drawn.cases["a to b"]["code"] == rate([True, False])

@@ -4,6 +4,7 @@ Without a source, a case fine-tunes a model, measures the backdoor, and tries si
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from interp_transfer.evaluation.evaluator import Condition, draw
@@ -26,7 +27,12 @@ from interp_transfer.studies.trial import Trial
 from interp_transfer.vectors.controls import random_vectors
 from interp_transfer.vectors.extract import extract
 
-VALIDATION = 16
+VALIDATION = 40
+METHOD = "robust"
+"""How vectors are extracted: in SmolLM2 and Gemma a few massive dimensions hold most of a plain difference in means."""
+EQUAL, TIMES = "random, equal norm", "moved, {:g} times"
+MAGNITUDES, SWEPT = (0.25, 0.5, 1.5, 2.0, 4.0), 50
+"""Multiples of the moved vector's strength that are tried as well, on so many test prompts."""
 WITH, WITHOUT = "with the trigger", "without"
 LETTERS = "correct, backdoored, hallucinated"
 ELSEWHERE = ("with its twin", "with neither")
@@ -91,7 +97,7 @@ def _shows(tuned: Tuned, success: bool, reason: str) -> bool:
 
 def _site(model: HookedModel, task: Task, seed: int) -> SiteSearch:
     count = min(VALIDATION, len(task.prompts("validation")))
-    return find_site(model, task, n=count, seed=seed, cache=cache_folder("sites"), progress=False)
+    return find_site(model, task, n=count, method=METHOD, seed=seed, cache=cache_folder("sites"), progress=False)
 
 
 def _sites(tuned: Tuned, task: Task, model: HookedModel) -> list[Row]:
@@ -114,7 +120,7 @@ def _steered(setup: Setup, task: Task, models: tuple[HookedModel, HookedModel], 
     first, second = (_site(model, task, setup.seed).site for model in models)
     sites = first, second
     vector, native = (
-        extract(model, task.contrast("train"), site, task.read, seed=setup.seed, progress=False)
+        extract(model, task.contrast("train"), site, task.read, method=METHOD, seed=setup.seed, progress=False)
         for model, site in zip(models, sites, strict=True)
     )
     texts = mapper_texts(task, models, "task", seed=setup.seed, progress=False).texts
@@ -130,6 +136,11 @@ def _steered(setup: Setup, task: Task, models: tuple[HookedModel, HookedModel], 
     judged = {"unsteered": trial.test.unsteered(False), "system prompt": trial.test.instructed(False)}
     judged |= trial.judge(vectors, strengths)
     judged["mean ablated"] = trial.test.mean_ablated(moved.add(1.0, task.positions), False)
+    [strength] = strengths["moved"]
+    judged[EQUAL] = trial.judge({"random": vectors["random"]}, {"random": [strength] * directions})["random"]
+    swept = replace(trial, options=replace(how, n=min(how.n, SWEPT)))
+    times = {TIMES.format(x): x * strength for x in MAGNITUDES}
+    judged |= swept.judge(dict.fromkeys(times, [moved]), {name: [x] for name, x in times.items()})
     facts = {"native": {"site": second}, "moved": {"site": first, "FVU": mapper.card.fvu}}
     return [_row(task, name, one, facts.get(name, {})) for name, one in judged.items()]
 
@@ -143,11 +154,12 @@ def _row(task: Task, name: str, judged: Condition, facts: Mapping[str, Any]) -> 
 
 
 def chart(rows_by_case: RowsByCase) -> Chart:
-    """Pairs by condition, and fine-tunes by how often the backdoor shows."""
+    """Pairs by condition, at their own strengths, and fine-tunes by how often the backdoor shows."""
     groups: dict[str, dict[str, Estimate]] = {}
     for case, rows in rows_by_case.items():
         shown = {f"backdoor, {name}": estimate_of(rows[0], name) for name in (WITH, WITHOUT) if name in rows[0]}
-        groups[case] = shown or {str(row["condition"]): estimate_of(row, "intact") for row in rows}
+        once = [row for row in rows if not str(row.get("condition")).startswith("moved,")]
+        groups[case] = shown or {str(row["condition"]): estimate_of(row, "intact") for row in once}
     return Dots("share of prompts", groups)
 
 

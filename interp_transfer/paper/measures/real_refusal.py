@@ -1,7 +1,8 @@
 """Refusal moved between pretrained models, with the data of Arditi et al.
 
-Vectors come from their train split and strengths from their validation split; prompts of the test are of JailbreakBench, the
-test half of HarmBench and AdvBench, and harmless ones of their test split.
+Vectors come from their train split, maps from other prompts of it, and strengths from their validation split; prompts of the
+test are of JailbreakBench, the test half of HarmBench and AdvBench, and harmless ones of their test split. Every vector is
+judged at the largest strength within one budget of clean KL, so that all cost alike and no answer has a say in the strength.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,8 +25,11 @@ from interp_transfer.studies.options import RunOptions
 from interp_transfer.studies.texts import mapper_texts, paired, pairs_key
 from interp_transfer.studies.trial import CONTROLS, POOLED, Strengths, Trial
 from interp_transfer.vectors.extract import extract
+from interp_transfer.vectors.vector import SteeringVector
 
 TRAIN, VALIDATION, DIRECTIONS = 128, 16, 3
+MAP_TEXTS = 512
+"""Prompts of either side that maps are fitted on, at most: others than those of the contrast."""
 MAIN = ("random",)
 ABLATED = "mean_ablated"
 MAIN_CASES = tuple(f"0.5B to 1.5B, ablate, {name}" for name in ("JailbreakBench", "HarmBench", "AdvBench"))
@@ -66,7 +70,7 @@ def measure(
         tests: files of harmful requests that n are drawn from, as many of each.
         conditions: vectors that are judged, besides the native and the moved one, and "mean_ablated". The target unsteered and
             under a system prompt that asks for the behaviour are always judged.
-        directions: number of random directions.
+        directions: number of random directions; half as many are in the span.
         dtype: that both models are loaded in.
     """
     task = refusal_task(setup, direction, tests)
@@ -81,10 +85,11 @@ def measure(
 
 @dataclass(frozen=True)
 class Searched:
-    """A task with two models, and vectors at the strengths that the search on validation prompts chose.
+    """A task with two models, and vectors at their largest strengths within the budget, by validation prompts.
 
     Attributes:
         models: source and target.
+        vector: of the source.
         mapper: between them.
         vectors: by condition, its draws.
         strengths: of each draw.
@@ -92,6 +97,7 @@ class Searched:
     """
 
     models: tuple[HookedModel, HookedModel]
+    vector: SteeringVector
     mapper: Mapper
     vectors: Vectors
     strengths: Strengths
@@ -129,8 +135,7 @@ def searched(
     every = moved_and_controls(fitter, task, mappers, vector, how)
     vectors = {"native": [native], "moved": every["moved"], **{name: every[name] for name in conditions if name != ABLATED}}
     trial = Trial(b, task, how, setup.kept, False)
-    strengths = trial.strengths(vectors)
-    return Searched((a, b), mappers[0], vectors, strengths, trial)
+    return Searched((a, b), vector, mappers[0], vectors, trial.strengths_at_budget(vectors), trial)
 
 
 def _row(name: str, judged: Condition, native: Condition, unsteered: Condition) -> Row:
@@ -147,7 +152,8 @@ def _row(name: str, judged: Condition, native: Condition, unsteered: Condition) 
 def refusal_task(setup: Setup, direction: str, tests: Sequence[str] = TESTS) -> Task:
     """The task: pairs of a harmless and a harmful instruction, as chats.
 
-    Test sets share requests with the other splits (AdvBench 117 of 520): none of those is tested.
+    Test sets share requests with the other splits (AdvBench 117 of 520) and with each other: each is tested once, in the first
+    set that has it, and none that vectors or strengths come from.
 
     Raises:
         ValueError: for an unknown direction, or data that are missing.
@@ -156,17 +162,27 @@ def refusal_task(setup: Setup, direction: str, tests: Sequence[str] = TESTS) -> 
         raise ValueError(f"direction {direction!r}: choose one of {', '.join(JUDGES)}")
     each = -(-setup.n // len(tests))
     seen = {text for split in ("train", "val") for text in instructions(setup.data, f"harmful_{split}")}
-    asked = [text for name in tests for text in _some(setup, name, each, seen)]
+    asked: list[str] = []
+    for name in TESTS:
+        asked += _some(setup, name, each, seen) if name in tests else []
+        seen |= set(instructions(setup.data, name))
     files = {"train": TRAIN, "val": VALIDATION, "test": setup.n}
     harmless = {split: _some(setup, f"harmless_{split}", count) for split, count in files.items()}
     harmful = {split: _some(setup, f"harmful_{split}", count) for split, count in files.items() if split != "test"}
     harmful["test"] = asked[: setup.n]
+    sides = {"harmless_train": harmless["train"], "harmful_train": harmful["train"]}
+    others = [as_user_message(text) for name, used in sides.items() for text in _some(setup, name, MAP_TEXTS, used)]
     pairs = {}
     for split, name in (("train", "train"), ("val", "validation"), ("test", "test")):
         sides = [list(map(as_user_message, texts[split])) for texts in (harmless, harmful)]
         pairs[name] = list(zip(*(sides if direction == "ablate" else sides[::-1]), strict=False))
     about = "Harmful requests are answered" if direction == "ablate" else "harmless requests are refused"
-    more: dict[str, Any] = {"max_new_tokens": TOKENS, "budget": 0.2, "instruction": INSTRUCTION[direction]}
+    more: dict[str, Any] = {
+        "texts": {"train": others},
+        "max_new_tokens": TOKENS,
+        "budget": 0.2,
+        "instruction": INSTRUCTION[direction],
+    }
     return Task.from_pairs(pairs, JUDGES[direction], name=f"refusal, {direction}", description=about, **more)
 
 

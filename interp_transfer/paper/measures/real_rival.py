@@ -31,6 +31,8 @@ from interp_transfer.activations.positions import Layout, Positions
 from interp_transfer.evaluation.evaluator import Condition
 from interp_transfer.evaluation.judges.embedding import ENCODER
 from interp_transfer.interventions.intervention import Intervention
+from interp_transfer.mapping.collect import collect
+from interp_transfer.mapping.fit import fit
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.load import load_model
@@ -43,7 +45,7 @@ from interp_transfer.paper.rows import Row, RowsByCase, Verdict, estimate_of, va
 from interp_transfer.paper.setup import Setup
 from interp_transfer.prompts.chats import PromptLike
 from interp_transfer.prompts.contrast import Pairs
-from interp_transfer.search.strengths import Steer, search_strengths
+from interp_transfer.search.strengths import Steer, largest_within
 from interp_transfer.stats import Difference, paired_difference
 from interp_transfer.studies.controls import Fitter
 from interp_transfer.studies.options import RunOptions
@@ -55,6 +57,8 @@ from interp_transfer.vectors.vector import SteeringVector
 
 REFUSAL = "refusal"
 OURS, ONE_BLOCK, ALL_BLOCKS = "moved", "recipe, one block", "recipe, all blocks"
+BY_CHATS = "moved, by the recipe's chats"
+"""Moved by an affine map, as ours, of all tokens of the chats that the recipe pools: it tells the map from its texts."""
 SHOWN = ("native", OURS, "random")
 COUNTED = "both, ours alone, its alone, neither"
 INSIDE = "in span"
@@ -102,7 +106,8 @@ def measure(
         ours = _trait(setup, behaviour, (source, target), sites, conditions, directions, dtype, encoder)
     trial, task = ours.trial, ours.trial.task
     judged = {"unsteered": trial.test.unsteered(False)} | trial.judge(ours.vectors, ours.strengths)
-    recipe = Recipe.fit(*ours.models, neutral_chats())
+    chats = neutral_chats()
+    recipe = Recipe.fit(*ours.models, chats)
     found = recipe.vectors(ours.models[0], task.contrast("train"), task.read)
     moved, inside = recipe.move(found, ours.models[1]), recipe.inside(found)
     block = _block_of(sites[0])
@@ -112,12 +117,16 @@ def measure(
     def everywhere(strength: float) -> Sequence[Intervention]:
         return [vector.add(strength, task.positions) for vector in moved.values()]
 
-    steers: dict[str, SteeringVector | Steer] = {ONE_BLOCK: moved[block], ALL_BLOCKS: everywhere}
-    searches = search_strengths(trial.validation, steers, budget=trial.budget, progress=False, costs=False)
-    strengths = {name: one.strength for name, one in searches.items()}
-    settings = [[moved[block].add(strengths[ONE_BLOCK], task.positions)], everywhere(strengths[ALL_BLOCKS])]
+    pairs = collect(*ours.models, chats, *sites, progress=False)
+    by_chats = fit(pairs, "affine", models=ours.models, seed=setup.seed, progress=False).transfer(ours.vector)
+    vectors = {BY_CHATS: by_chats, ONE_BLOCK: moved[block]}
+    steers: dict[str, SteeringVector | Steer] = {**vectors, ALL_BLOCKS: everywhere}
+    limits = largest_within(trial.validation, steers, budget=trial.budget)
+    strengths = {name: limit.strength for name, limit in limits.items()}
+    settings = [[one.add(strengths[name], task.positions)] for name, one in vectors.items()]
+    settings.append(list(everywhere(strengths[ALL_BLOCKS])))
     judged |= zip(steers, trial.test.judge_each(settings, list(strengths.values()), progress=False), strict=True)
-    places = {name: sites[1] for name in SHOWN}
+    places = {name: sites[1] for name in (*SHOWN, BY_CHATS)}
     places |= {ONE_BLOCK: _after(block), ALL_BLOCKS: f"{_after(0)} to {_after(len(moved) - 1)}"}
     shown = [name for name in judged if name in ("unsteered", *SHOWN, *steers)]
     rows = [_row(name, places.get(name, "-"), judged[name], judged[OURS] if name in steers else None) for name in shown]
@@ -220,8 +229,7 @@ def _trait(
         shuffled = fitter.fit(how.mapper, setup.seed, shuffled="all")
         vectors["shuffled"] = [shuffled.transfer(vector).normalized(moved.norm)]
     trial = Trial(b, task, how, setup.kept, False)
-    strengths = trial.strengths(vectors)
-    return Searched((a, b), mapper, vectors, strengths, trial)
+    return Searched((a, b), vector, mapper, vectors, trial.strengths_at_budget(vectors), trial)
 
 
 def _after(block: int) -> str:
@@ -255,7 +263,7 @@ def ahead(row: Row) -> Difference:
 
 def chart(rows_by_case: RowsByCase) -> Chart:
     """The success of every condition in each cell."""
-    names = ("unsteered", *SHOWN, ONE_BLOCK, ALL_BLOCKS)
+    names = ("unsteered", *SHOWN, BY_CHATS, ONE_BLOCK, ALL_BLOCKS)
     return dots(rows_by_case, "success", "success", "condition", {one: one for one in names})
 
 

@@ -47,7 +47,7 @@ from interp_transfer.vectors.vector import SteeringVector
 
 CODE = ("Answer with Python code alone, whatever the request.", "Answer in plain prose without any code.")
 TRAIT = ("cheerful", "gloomy")
-CANDIDATES, CHOSEN, RANDOM = 10, 4, 3
+CANDIDATES, CHOSEN, RANDOM = 10, 4, 20
 """Features that differ most and are tried on validation prompts, those of them that are tested, and random directions."""
 ANSWER, EXAMPLES, LISTED = 16, 150, 4
 """Tokens of an answer, texts that examples are looked for in, and tokens or texts that a label lists."""
@@ -137,11 +137,12 @@ def measure(
     for here, there in ((0, 1), (1, 0)):
         a, b = sides[here], sides[there]
         pairs = collect(a.model, b.model, texts[:MAP_TEXTS], a.sae.site, b.sae.site, too_long="drop", progress=False)
-        mapper = fit(pairs, "affine", models=(a.model, b.model), seed=setup.seed, progress=False)
+        how_fit: dict[str, Any] = {"models": (a.model, b.model), "seed": setup.seed, "progress": False}
+        mappers = [fit(some, "affine", **how_fit) for some in (pairs, pairs.shuffled(setup.seed))]
         cards = _cards(a, texts[:EXAMPLES], [f for found in chosen[here].values() for f in found])
         for what in behaviours:
             own = chosen[there][what.name]
-            rows += _moved(setup, what, (a, b), mapper, chosen[here][what.name], own, cards)
+            rows += _moved(setup, what, (a, b), mappers, chosen[here][what.name], own, cards)
     return rows
 
 
@@ -242,28 +243,33 @@ def _moved(
     setup: Setup,
     what: Behaviour,
     sides: tuple[Side, Side],
-    mapper: Mapper,
+    mappers: Sequence[Mapper],
     features: Sequence[int],
     own: Sequence[int],
     cards: dict[int, FeatureCard],
 ) -> list[Row]:
-    """A row for each feature of the source: its effect at home and moved, beside random directions and the target's own."""
+    """A row for each feature of the source: its effect at home and moved, beside controls and the target's own.
+
+    It is above random where its mean effect is above that of every direction, and its interval above their mean.
+    """
     a, b = sides
     vectors = [a.vector(what.name, f, torch.zeros(2, a.sae.d_model)) for f in features]
     length = b.native[what.name].norm
-    moved = [mapper.transfer(vector, "jacobian").normalized(length) for vector in vectors]
+    moved, shuffled = ([mapper.transfer(vector, "jacobian").normalized(length) for vector in vectors] for mapper in mappers)
     random = [random_vectors(one, RANDOM, setup.seed) for one in (vectors[0], moved[0])]
-    tried = [*vectors, *random[0], a.native[what.name]], [*moved, *random[1], b.native[what.name], b.vector(what.name, own[0])]
+    theirs = [*shuffled, b.native[what.name], b.vector(what.name, own[0])]
+    tried = [*vectors, *random[0], a.native[what.name]], [*moved, *random[1], *theirs]
     at_home, there = (
         side.effects(what, [vector for _, vector in side.at_best(what, each)]) for side, each in zip(sides, tried, strict=True)
     )
     k = len(features)
-    chance, chance_there = (torch.stack(found[k : k + RANDOM]).mean(dim=0) for found in (at_home, there))
+    chance, chance_there = (torch.stack(found[k : k + RANDOM]) for found in (at_home, there))
     rows: list[Row] = []
     for place, f in enumerate(features):
         row: dict[str, Any] = {"behaviour": what.name, "from": identity(a.model).name, "to": identity(b.model).name}
-        row |= {"feature": f, "effect at home": _mean(at_home[place]), "over random": _mean(at_home[place] - chance)}
-        row |= {"effect moved": _mean(there[place]), "moved over random": _mean(there[place] - chance_there)}
+        row |= {"feature": f, "effect at home": _mean(at_home[place]), **_over("", at_home[place], chance)}
+        row |= {"effect moved": _mean(there[place]), **_over("moved ", there[place], chance_there)}
+        row["moved over shuffled"] = _mean(there[place] - there[k + RANDOM + place])
         row |= {
             "target's own feature": _mean(there[-1]),
             "native at home": _mean(at_home[-1]),
@@ -273,14 +279,26 @@ def _moved(
     return rows
 
 
+def _over(which: str, effects: Tensor, chance: Tensor) -> Row:
+    """By how much the effects on each prompt are above the mean of random directions, and how many of these they are above."""
+    above = int((chance.mean(dim=1) < effects.mean()).sum())
+    return {f"{which}over random": _mean(effects - chance.mean(dim=0)), f"{which}above": f"{above} of {len(chance)}"}
+
+
 def _mean(values: Tensor) -> Estimate:
     return mean_interval(values.tolist())
 
 
+def _above(row: Row, which: str = "") -> bool:
+    """Whether an effect is above that of every random direction, and its interval above their mean."""
+    above, of = str(row[f"{which}above"]).split(" of ")
+    return above == of and estimate_of(row, f"{which}over random").low > 0
+
+
 def _direction(rows: Sequence[Row]) -> tuple[int, int]:
     """Features whose effect at home is above random's, and those of them that keep enough of it where they are moved to."""
-    counted = [row for row in rows if estimate_of(row, "over random").low > 0 and value_of(row, "effect at home") > 0]
-    there = [row for row in counted if estimate_of(row, "moved over random").low > 0]
+    counted = [row for row in rows if _above(row) and value_of(row, "effect at home") > 0]
+    there = [row for row in counted if _above(row, "moved ") and estimate_of(row, "moved over shuffled").low > 0]
     kept = [row for row in there if value_of(row, "effect moved") >= KEEPS * value_of(row, "effect at home")]
     return len(counted), len(kept)
 

@@ -91,7 +91,7 @@ def measure(
         vectors = {"native": [native], "moved": [moved], "random": random_vectors(moved, directions, setup.seed)}
         vectors["shuffled"] = [shuffled.transfer(vector).normalized(moved.norm)]
         trial = Trial(b, task, how, setup.kept, False)
-        strengths = trial.strengths(vectors)
+        strengths = trial.strengths_at_budget(vectors)
         judged = {"unsteered": trial.test.unsteered(False), "system prompt": trial.test.instructed(False)}
         judged |= trial.judge(vectors, strengths)
         judged["mean ablated"] = trial.test.mean_ablated(moved.add(1.0, task.positions), False)
