@@ -1,6 +1,6 @@
 """Next-token predictions under interventions, and their divergence from those of the unsteered model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -32,10 +32,14 @@ LOGITS_PER_BATCH = 50_000_000
 """Maximum number of logits that are read in a batch, which is halved when memory runs out."""
 TOKENS_PER_BATCH = 8192
 """Maximum number of tokens in a batch, padding included."""
-WORTH_A_CHECK = 4
-"""Number of passes from which on one more, which checks that blocks may be left out, is worth its time."""
+LOGITS_AT_ONCE = 2**21
+"""Number of logits that are compared at once: few enough to stay in a processor's cache, over which most of that time goes."""
 KEPT_BYTES = 500_000_000
 """Most memory for passes of the unsteered model that are kept."""
+
+
+Outputs = dict[int, Any]
+"""By block, what the block before it returned in a pass of the unsteered model."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +66,24 @@ class Unsteered:
     """
 
     def __init__(self) -> None:
-        self._passes: dict[tuple[int, ...], tuple[list[list[int]], Tensor, Any]] = {}
+        self._passes: dict[tuple[int, ...], tuple[list[list[int]], Tensor, Outputs]] = {}
         self._free = KEPT_BYTES
 
-    def get(self, first: int, batch: Sequence[int], texts: list[list[int]]) -> tuple[Tensor, Any] | None:
-        """Return the logits of a batch and what the block before ``first`` returned, if they are kept for these texts."""
-        known, logits, output = self._passes.get((first, *batch), (None, None, None))
-        return None if logits is None or known != texts else (logits, output)
+    def get(self, begins: Collection[int], batch: Sequence[int], texts: list[list[int]]) -> tuple[Tensor, Outputs] | None:
+        """Return the logits of a batch, and what blocks before ``begins`` and maybe others returned, if they are kept."""
+        known, logits, outputs = self._passes.get(tuple(batch), (None, None, None))
+        if known != texts or logits is None or outputs is None or not outputs.keys() >= set(begins):
+            return None
+        return logits, outputs
 
-    def add(self, first: int, batch: Sequence[int], texts: list[list[int]], logits: Tensor, output: Any) -> None:
+    def add(self, batch: Sequence[int], texts: list[list[int]], logits: Tensor, outputs: Outputs) -> None:
         """Keep them if there is room."""
-        parts = output if isinstance(output, tuple) else (output,)
-        size = sum(part.nbytes for part in (logits, *parts) if isinstance(part, Tensor))
-        if size <= self._free and (first, *batch) not in self._passes:
-            self._passes[first, *batch] = texts, logits, output
+        known, _, before = self._passes.get(tuple(batch), (None, None, {}))
+        new = outputs if known != texts else {first: output for first, output in outputs.items() if first not in before}
+        parts = [part for each in new.values() for part in (each if isinstance(each, tuple) else (each,))]
+        size = sum(part.nbytes for part in (*parts, *([] if known == texts else [logits])) if isinstance(part, Tensor))
+        if size <= self._free and (known is None or known == texts):
+            self._passes[tuple(batch)] = texts, logits, {**before, **new}
             self._free -= size
 
 
@@ -132,7 +140,7 @@ def teacher_forced_each(
     """Compare the predictions of the unsteered model with those under interventions, for each of several settings.
 
     All read the same tokens, prompt and answer. The figures are means over the predictions of the answer's tokens. The
-    unsteered model runs once for all settings. So do the blocks before the first one at which any setting intervenes, unless
+    unsteered model runs once for all settings, and each setting starts at the first block at which it intervenes, unless
     ``within`` changes the model.
 
     Args:
@@ -157,10 +165,10 @@ def teacher_forced_each(
     read = LOGITS_PER_BATCH / int(model.cfg.d_vocab) / int(counts.sum()) * sum(map(len, rows))
     batches = by_length([len(row) for row in rows], max(1, min(int(read), TOKENS_PER_BATCH)))
     total = len(batches) * len(settings)
-    first = first_block(model, settings) if within is nullcontext and total >= WORTH_A_CHECK else 0
+    firsts = _begins(model, settings, len(batches)) if within is nullcontext else [0] * len(settings)
     hf = huggingface_model(model)
     shares = within is nullcontext and hf is not None and has_no_hooks(model) and has_plain_cache(hf)
-    forced = _Forced(model, rows, [len(prompt) for prompt in prompts], starts, settings, first, within, unsteered, shares)
+    forced = _Forced(model, rows, [len(prompt) for prompt in prompts], starts, settings, firsts, within, unsteered, shares)
     sums = torch.zeros(4, len(settings), len(prompts))
     with progress_bar("clean KL", progress, total=total) as bar:
         while batches:
@@ -188,9 +196,9 @@ class _Forced:
     """Texts whose answers are predicted, batch by batch; fields as the arguments of `teacher_forced_each`.
 
     Attributes:
-        first: the first block that a setting changes; 0 if all blocks are run for each setting.
+        firsts: of each setting the first block that it changes; 0 if all blocks are run for it.
         shares: whether what texts begin with alike may be read once.
-        checked: whether it is known that blocks before ``first`` may be left out.
+        checked: whether it is known that blocks before these may be left out.
     """
 
     model: HookedModel
@@ -198,7 +206,7 @@ class _Forced:
     prompt_lengths: list[int]
     starts: Int[Tensor, " text"]
     settings: Sequence[Sequence[Intervention]]
-    first: int
+    firsts: list[int]
     within: Callable[[], AbstractContextManager[Any]]
     unsteered: Unsteered | None
     shares: bool
@@ -214,16 +222,22 @@ class _Forced:
         placed = {"prompt_lengths": torch.tensor([self.prompt_lengths[i] for i in batch]), "rows": torch.tensor(batch)}
         text, position = scored.nonzero().T
         following = torch.tensor([texts[r][c + 1] for r, c in zip(text.tolist(), position.tolist(), strict=True)])
-        logits, output = self._unsteered(batch, texts, scored)
+        logits, outputs = self._unsteered(batch, texts, scored)
         before = logits.float().log_softmax(dim=-1)
         chances, likely = before.exp(), before.argmax(dim=-1)
         loss_before = -_log_probability(before, following)
         sums = torch.zeros(4, len(self.settings), len(batch))
-        for index, interventions in enumerate(self.settings):
-            after = self._predicted(texts, scored, interventions, output, placed)
-            agreement = (likely == after.argmax(dim=-1)).float().cpu()
-            figures = divergence(before, after, chances).cpu(), agreement, -_log_probability(after, following), loss_before
-            sums[:, index].index_add_(1, text, torch.stack(figures))
+        for index, (interventions, first) in enumerate(zip(self.settings, self.firsts, strict=True)):
+            steered = self._predicted(texts, scored, interventions, Below(first, outputs.get(first)), placed)
+            figures = []
+            for rows in torch.arange(len(text)).split(max(1, LOGITS_AT_ONCE // steered.shape[-1])):
+                part = slice(int(rows[0]), int(rows[-1]) + 1)
+                after = steered[part].float().log_softmax(dim=-1)
+                agreement = (likely[part] == after.argmax(dim=-1)).float().cpu()
+                loss = -_log_probability(after, following[part])
+                kl = divergence(before[part], after, chances[part]).cpu()
+                figures.append(torch.stack([kl, agreement, loss, loss_before[part]]))
+            sums[:, index].index_add_(1, text, torch.cat(figures, dim=1))
             done()
         return sums
 
@@ -232,37 +246,47 @@ class _Forced:
         texts: list[list[int]],
         scored: Tensor,
         interventions: Sequence[Intervention],
-        output: Any,
+        below: Below,
         placed: dict[str, Tensor],
     ) -> Float[Tensor, "row token"]:
-        """Log-probabilities under interventions; what texts begin with alike is read once, if it can be."""
+        """Logits under interventions; what texts begin with alike is read once, if it can be."""
         if self.shares and all(map(same_everywhere, interventions)):
             tokens, real = (each.to(device_of(self.model)) for each in pad(texts, pad_token(self.model)))
-            below = Below() if output is None else Below(self.first, output)
             given = self.model, tokens, real, interventions
             if (cache := read_beginning(*given, placed["rows"], below, int(scored.int().argmax(dim=1).min()))) is not None:
                 left = scored[:, cache.get_seq_length() :]
                 tokens_read = TokensRead(tokenizer_of(self.model), placed["prompt_lengths"], placed["rows"])
                 with logits_after(self.model, left) as chosen:
                     logits = read_rest(*given, tokens_read, below, cache).logits
-                return (logits[0] if chosen else logits[left.to(logits.device)]).float().log_softmax(dim=-1)
-        with self.within() if output is None else starting_at(self.model, self.first, output):
-            return predicted(self.model, texts, scored, *interventions, **placed)
+                return logits[0] if chosen else logits[left.to(logits.device)]
+        with starting_at(self.model, below.first, below.output) if below.first else self.within():
+            return _logits(self.model, texts, scored, *interventions, **placed)
 
-    def _unsteered(self, batch: list[int], texts: list[list[int]], scored: Tensor) -> tuple[Tensor, Any]:
-        """The unsteered model's logits, and what the block before the first one that is changed returned, if it is used."""
-        known = self.unsteered.get(self.first, batch, texts) if self.unsteered is not None else None
+    def _unsteered(self, batch: list[int], texts: list[list[int]], scored: Tensor) -> tuple[Tensor, Outputs]:
+        """The unsteered model's logits, and what the blocks before those at which settings begin returned."""
+        begins = sorted({first for first in self.firsts if first})
+        known = self.unsteered.get(begins, batch, texts) if self.unsteered is not None else None
         if known is None:
-            with recording(self.model, self.first) if self.first else nullcontext([None]) as outputs:
-                known = _logits(self.model, texts, scored), outputs[0]
-            if self.first and not self.checked:
-                logits, output = known
-                if not same_from(self.model, self.first, output, logits, lambda: _logits(self.model, texts, scored)):
-                    self.first, known = 0, (logits, None)
-            self.checked = True
+            with ExitStack() as stack:
+                read = {first: stack.enter_context(recording(self.model, first)) for first in begins}
+                logits = _logits(self.model, texts, scored)
+            outputs = {first: each[0] for first, each in read.items()}
+            for first in [] if self.checked else begins:
+                if not same_from(self.model, first, outputs[first], logits, lambda: _logits(self.model, texts, scored)):
+                    del outputs[first]
+                    self.firsts = [0 if each == first else each for each in self.firsts]
+            self.checked, known = True, (logits, outputs)
             if self.unsteered is not None:
-                self.unsteered.add(self.first, batch, texts, *known)
+                self.unsteered.add(batch, texts, *known)
         return known
+
+
+def _begins(model: HookedModel, settings: Sequence[Sequence[Intervention]], batches: int) -> list[int]:
+    """Of each setting the first block that it changes, or 0 where the blocks before are too few to be worth a check."""
+    firsts = [first_block(model, [setting]) for setting in settings]
+    blocks = int(model.cfg.n_layers)
+    worth = {first for first in firsts if firsts.count(first) * batches * first > blocks - first}
+    return [first if first in worth else 0 for first in firsts]
 
 
 def _log_probability(predictions: Float[Tensor, "row token"], tokens: Int[Tensor, " row"]) -> Float[Tensor, " row"]:

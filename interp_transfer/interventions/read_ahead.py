@@ -180,9 +180,14 @@ def read_rest(
 
 
 def first_block(model: HookedModel, settings: Sequence[Sequence[Intervention]]) -> int:
-    """Return the first block at which any setting intervenes; 0 if it is not known, or blocks cannot be left out."""
-    sites = [site for setting in settings for intervention in setting for site in sites_of(intervention)]
-    layers = [layer_of(site) for site in sites]
+    """Return the first block at which any setting intervenes; 0 if it is not known, or blocks cannot be left out.
+
+    None can where an intervention follows the model itself, which runs all of them for it.
+    """
+    interventions = [intervention for setting in settings for intervention in setting]
+    if any(getattr(each.transform, "source", None) is model for each in interventions):
+        return 0
+    layers = [layer_of(site) for intervention in interventions for site in sites_of(intervention)]
     known = [layer for layer in layers if layer is not None]
     return min(known) if known and len(known) == len(layers) and can_start(model) else 0
 

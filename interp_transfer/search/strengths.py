@@ -38,10 +38,12 @@ ROUNDS = 40
 UNKNOWN = torch.tensor([math.nan])
 """Clean KL that was not measured."""
 
+EQUAL_COST = (1.0,)
+"""The fractions with which all vectors cost alike, and no answer has a say."""
+LARGEST = f"the largest strength within the clean-KL budget on validation prompts, found to {NEAR:.0%} of the budget"
 RULE = (
-    f"the largest strength within the clean-KL budget on validation prompts is found to {NEAR:.0%} of the budget; of "
-    f"{', '.join(f'{x:g}' for x in FRACTIONS)} times that, the one with most intact answers on validation prompts; then most "
-    "success, then the smaller strength; the largest if none has any success"
+    f"{LARGEST}; of {', '.join(f'{x:g}' for x in FRACTIONS)} times that, the one with most intact answers on validation "
+    "prompts; then most success, then the smaller strength; the largest if none has any success"
 )
 
 Steer = Callable[[float], Sequence[Intervention]]
@@ -100,6 +102,7 @@ def search_strengths(
     budget: float | None = None,
     progress: bool = True,
     costs: bool = True,
+    fractions: Sequence[float] = FRACTIONS,
 ) -> dict[str, StrengthSearch]:
     """Find the strength of each of several vectors, all by the same search; vectors at the same site share batches.
 
@@ -111,20 +114,21 @@ def search_strengths(
         progress: show bars when it takes longer than two seconds.
         costs: measure clean KL at every strength of the curve. The choice does not need it; without, it is NaN at all strengths
             but the largest.
+        fractions: of the largest strength, ascending up to 1: those that are judged.
 
     Raises:
         ValueError: for a budget that is not above zero.
     """
     makes = {name: _steer(validation, steer) for name, steer in steers.items()}
     limits = largest_within(validation, makes, budget=budget, progress=progress)
-    tried = [(name, limits[name].strength * x) for name in makes for x in FRACTIONS]
+    tried = [(name, limits[name].strength * x) for name in makes for x in fractions]
     settings = [makes[name](x) for name, x in tried]
     ends = enumerate(limits[name].kl if x == limits[name].strength else None for name, x in tried)
     known = {k: UNKNOWN if kl is None else kl for k, kl in ends if not (kl is None and costs)}
     judged = iter(validation.judge_each(settings, [x for _, x in tried], progress=progress, known=known))
     searches = {}
     for name in makes:
-        curve = tuple(next(judged) for _ in FRACTIONS)
+        curve = tuple(next(judged) for _ in fractions)
         searches[name] = StrengthSearch(curve, choose(curve), limits[name].saturated)
     return searches
 

@@ -18,6 +18,7 @@ from interp_transfer.evaluation.evaluator import Evaluator, evaluator
 from interp_transfer.evaluation.kept import Kept
 from interp_transfer.evaluation.task import Task
 from interp_transfer.interventions.intervention import Intervention, add
+from interp_transfer.interventions.predictions import Unsteered
 from interp_transfer.models.hooked_model import HookedModel
 from interp_transfer.models.identity import identity
 from interp_transfer.models.sites import expand_sites
@@ -104,8 +105,8 @@ def sweep(
         # Without a folder there is nothing to write between the settings of a site, and all of them share batches.
         test = evaluator(model, task, split, n=n, seed=seed, kept=None if folder is None else kept)
         added = extract_each(model, task.contrast("train"), names, task.read) if vectors is None else vectors
-        trials = _Trials(test, added)
-        largest = trials.largest(pairs, allowed, progress) if strengths is None else []
+        trials = _Trials(replace(test, passes=Unsteered()), added, progress)
+        largest = trials.largest(pairs, allowed) if strengths is None else []
         units = largest or [1.0] * len(pairs)
         settings = [_Setting(*pair, x * unit) for pair, unit in zip(pairs, units, strict=True) for x in numbers]
         points: dict[Key, SweepPoint] = {}
@@ -139,11 +140,12 @@ class _Trials:
 
     evaluator: Evaluator
     vectors: Mapping[str, SteeringVector]
+    progress: bool
 
-    def largest(self, pairs: Sequence[tuple[str, Positions]], budget: float, progress: bool) -> list[float]:
+    def largest(self, pairs: Sequence[tuple[str, Positions]], budget: float) -> list[float]:
         """Return the largest strength within the budget for each site and rule of positions."""
         steers = {str(k): self._steer_at(*pair) for k, pair in enumerate(pairs)}
-        limits = largest_within(self.evaluator, steers, budget=budget, progress=progress)
+        limits = largest_within(self.evaluator, steers, budget=budget, progress=self.progress)
         return [limit.strength for limit in limits.values()]
 
     def outcomes(self, settings: Sequence[_Setting], prompts: slice) -> list[list[tuple[bool, bool]]]:
@@ -154,7 +156,7 @@ class _Trials:
 
     def costs(self, settings: Sequence[_Setting]) -> list[float]:
         """Return the clean KL of each setting."""
-        each = self.evaluator.costs([(self._steer(s),) for s in settings])
+        each = self.evaluator.costs([(self._steer(s),) for s in settings], self.progress)
         return [float(kl.mean()) for kl in each]
 
     def point(self, s: _Setting, outcomes: Sequence[tuple[bool, bool]], clean_kl: float | None) -> SweepPoint:
@@ -171,10 +173,11 @@ class _Trials:
 
 
 def _exhaustive(trials: _Trials, settings: Sequence[_Setting], budget: float) -> Iterator[list[SweepPoint]]:  # noqa: ARG001
-    """Judge all settings, site by site."""
+    """Judge all settings, site by site; what they cost is measured together, so that the unsteered model runs once."""
+    costs = dict(zip([s.key for s in settings], trials.costs(settings), strict=True))
     for group in grouped(settings, lambda s: s.site).values():
-        outcomes, costs = trials.outcomes(group, slice(None)), trials.costs(group)
-        yield [trials.point(*each) for each in zip(group, outcomes, costs, strict=True)]
+        outcomes = trials.outcomes(group, slice(None))
+        yield [trials.point(s, each, costs[s.key]) for s, each in zip(group, outcomes, strict=True)]
 
 
 def _early(trials: _Trials, settings: Sequence[_Setting], budget: float) -> Iterator[list[SweepPoint]]:

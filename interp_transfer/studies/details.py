@@ -19,7 +19,7 @@ from interp_transfer.models.tokens import tokenizer_fingerprint
 from interp_transfer.plots.transfer import LONGEST
 from interp_transfer.prompts.chats import Chat
 from interp_transfer.prompts.contrast import sides
-from interp_transfer.search.strengths import FRACTIONS, RULE, StrengthSearch
+from interp_transfer.search.strengths import LARGEST, RULE, StrengthSearch
 from interp_transfer.stats import paired_difference
 from interp_transfer.studies.inputs import DIGEST, ChosenSite
 from interp_transfer.studies.options import RunOptions
@@ -128,10 +128,10 @@ def comparison_details(
     return {
         "strength_rule": {
             "budget_nats_per_token": trial.budget,
-            "fractions": list(FRACTIONS),
+            "fractions": list(trial.options.fractions),
             "split": "validation",
             "n": len(trial.validation.prompts),
-            "rule": RULE,
+            "rule": LARGEST if trial.options.equal_cost else RULE,
         },
         "sweep": [
             {"condition": name, "draw": k, "saturated": search.saturated, **point.to_dict()}

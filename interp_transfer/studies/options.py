@@ -17,6 +17,7 @@ QUICK = {
     "n_validation": 16,
     "directions": 8,
     "seeds": 1,
+    "equal_cost": True,
     "strength_one": False,
     "variants": False,
     "side_effects": False,
@@ -80,13 +81,15 @@ class RunOptions(TaskOptions):
         n_validation: number of validation prompts, and of clean ones, on which strengths are chosen; never more than n.
         seed: seed of everything that is drawn.
         budget: clean KL that a strength may cost, in nats per token; default: the task's own.
+        equal_cost: give every vector the largest strength within the budget, in place of the fraction of it that leaves most
+            validation answers intact.
         directions: number of isotropic random directions; half as many are drawn in the span of the moved evidence.
         seeds: number of seeds with which mappers, and mappers for controls, are fitted; the first one's mapper is kept.
         strength_one: also judge vectors at strength 1, as the paper does.
         variants: also judge the other modes and mappers.
         side_effects: also measure what the vectors cost elsewhere, and what the mapper recovers of the loss of mean ablation.
-        quick: less of everything, for a first look: n 16, 16 validation prompts, 8 directions, 1 seed, nothing at strength 1,
-            no variants, no side effects; an option that is given stays.
+        quick: less of everything, for a first look: n 16, 16 validation prompts, 8 directions, 1 seed, equal costs, nothing at
+            strength 1, no variants, no side effects; an option that is given stays.
     """
 
     mapper: str = "autoencoder"
@@ -105,6 +108,7 @@ class RunOptions(TaskOptions):
     n_validation: int = VALIDATION_PROMPTS
     seed: int = 0
     budget: float | None = None
+    equal_cost: bool = False
     directions: int = 20
     seeds: int = 3
     strength_one: bool = True
@@ -129,6 +133,13 @@ class RunOptions(TaskOptions):
                 raise ValueError(f"{name}={count}: give at least one")
         if self.budget is not None and not self.budget > 0:
             raise ValueError(f"budget={self.budget}: give a number of nats per token above zero")
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """Of the largest strength within the budget: those that are judged on validation prompts."""
+        from interp_transfer.search.strengths import EQUAL_COST, FRACTIONS
+
+        return EQUAL_COST if self.equal_cost else FRACTIONS
 
     @property
     def mapper_seeds(self) -> range:

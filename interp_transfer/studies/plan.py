@@ -147,8 +147,9 @@ def plan_run(
     steps.append(Step("mappers", f"{fits} fits ({how.mapper})", fits * _fit_seconds(models, how, tokens)))
     counts = vectors_of(how)
     v, total = validation_prompts(task, how), sum(counts.values())
-    judged = total * len(FRACTIONS) * v
-    seconds = judged * (target.completion + target.cost) + total * ROUNDS * v * target.cost
+    judged = total * len(how.fractions) * v
+    costs = total * (len(how.fractions) - 1 + ROUNDS) * v  # the largest strength's is known by then
+    seconds = judged * target.completion + costs * target.cost
     steps.append(Step("strengths", f"{judged} completions of {v} validation prompts for {total} vectors", seconds))
     clean = clean_prompts(how.n)
     pooled = counts["random"] + counts["random_in_span"]
@@ -165,7 +166,7 @@ def plan_run(
         steps.append(Step("side effects", f"{EFFECT_CONDITIONS * clean} completions, {texts} texts read", seconds))
     if how.variants:
         extra = len({*VARIANTS, how.mapper}) * len(MODES) - 1
-        seconds = extra * (len(FRACTIONS) * v + how.n) * (target.completion + target.cost)
+        seconds = extra * (len(how.fractions) * v + how.n) * (target.completion + target.cost)
         steps.append(Step("other modes and mappers", f"{extra} vectors", seconds))
     return Plan(f"{task.name}, {' to '.join(map(_described, models))}", tuple(steps))
 

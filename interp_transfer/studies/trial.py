@@ -17,7 +17,7 @@ from interp_transfer.interventions.predictions import Unsteered
 from interp_transfer.mapping.mappers import Mapper
 from interp_transfer.mapping.move import MODES
 from interp_transfer.models.hooked_model import HookedModel
-from interp_transfer.search.strengths import StrengthSearch, largest_within, search_strengths
+from interp_transfer.search.strengths import Limit, StrengthSearch, largest_within, search_strengths
 from interp_transfer.studies.controls import Fitter, Vectors
 from interp_transfer.studies.options import RunOptions
 from interp_transfer.vectors.vector import SteeringVector
@@ -89,21 +89,23 @@ class Trial:
         """The held-out prompts on which conditions are compared."""
         return self._evaluator("test", self.options.n, clean_prompts(self.options.n))
 
-    def search(self, vectors: Vectors, costs: bool = True) -> dict[str, list[StrengthSearch]]:
+    def search(self, vectors: Vectors) -> dict[str, list[StrengthSearch]]:
         """The strength of each draw of each condition, all by the same search on validation prompts; see `search_strengths`."""
-        how: dict[str, Any] = {"budget": self.budget, "progress": self.progress, "costs": costs}
+        how = {"budget": self.budget, "progress": self.progress, "fractions": self.options.fractions}
         found = iter(search_strengths(self.validation, _by_draw(vectors), **how).values())
         return {name: [next(found) for _ in draws] for name, draws in vectors.items()}
 
     def strengths(self, vectors: Vectors) -> dict[str, list[float]]:
-        """The strengths alone, without what the others cost that were tried."""
-        return {name: [each.strength for each in found] for name, found in self.search(vectors, costs=False).items()}
-
-    def strengths_at_budget(self, vectors: Vectors) -> dict[str, list[float]]:
-        """The largest strength of each draw within the budget, by validation prompts: all cost alike, and no effect chooses."""
-        limits = largest_within(self.validation, _by_draw(vectors), budget=self.budget, progress=self.progress)
-        found = iter(limits.values())
-        return {name: [next(found).strength for _ in draws] for name, draws in vectors.items()}
+        """The strengths alone: without what the others cost that were tried, and at equal cost without answers."""
+        draws = _by_draw(vectors)
+        if self.options.equal_cost:
+            found: Mapping[str, Limit | StrengthSearch] = largest_within(
+                self.validation, draws, budget=self.budget, progress=self.progress
+            )
+        else:
+            found = search_strengths(self.validation, draws, budget=self.budget, progress=self.progress, costs=False)
+        each = iter(found.values())
+        return {name: [next(each).strength for _ in draws] for name, draws in vectors.items()}
 
     def judge(self, vectors: Vectors, strengths: Strengths) -> dict[str, Condition]:
         """Each condition at its strengths on test prompts."""

@@ -92,12 +92,15 @@ def test_no_effect_is_no_divergence(wrapped: Callable[[str], Any], folder: Calla
     )
 
 
-def test_small_batches_give_the_same(wrapped: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["LOGITS_PER_BATCH", "LOGITS_AT_ONCE"])
+def test_small_batches_give_the_same(limit: str, wrapped: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model = wrapped("gpt2")
     prompts, answers = cases(model)
-    found = forced(model, prompts, answers, steer(model, "generated")).kl
-    monkeypatch.setattr("interp_transfer.interventions.predictions.LOGITS_PER_BATCH", 1)
-    torch.testing.assert_close(forced(model, prompts, answers, steer(model, "generated")).kl, found, atol=1e-5, rtol=1e-4)
+    found = forced(model, prompts, answers, steer(model, "generated"))
+    monkeypatch.setattr(predictions, limit, 1)
+    small = forced(model, prompts, answers, steer(model, "generated"))
+    for what in ("kl", "agreement", "loss", "loss_before"):
+        torch.testing.assert_close(getattr(small, what), getattr(found, what), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("positions", ["all", "generated"])
@@ -108,15 +111,17 @@ def test_batches_are_halved_when_memory_runs_out(
     prompts, answers = cases(model)
     settings = [(steer(model, positions, scale),) for scale in (1.0, -2.0, 0.5, 3.0)]
     expected = teacher_forced_each(model, prompts, answers, settings)
-    real, sizes, room = predictions.predicted, [], [0]
+    real, sizes, room = predictions._logits, [], [0]
 
-    def short_of_memory(model: Any, texts: Any, *args: Any, **options: Any) -> Any:
+    def short_of_memory(model: Any, texts: Any, scored: Any, *steers: Any, **options: Any) -> Any:
+        if not steers:
+            return real(model, texts, scored)
         sizes.append(len(texts))
         if len(texts) > room[0] or len(sizes) == 2:  # the second: after a setting of the batch was measured
             raise torch.OutOfMemoryError
-        return real(model, texts, *args, **options)
+        return real(model, texts, scored, *steers, **options)
 
-    monkeypatch.setattr(predictions, "predicted", short_of_memory)
+    monkeypatch.setattr(predictions, "_logits", short_of_memory)
     for rows, seen in ((4, [4] * 2 + [2] * 8), (1, [4, 2] + [1] * 8 + [2] + [1] * 8)):
         room[0] = rows
         sizes.clear()
@@ -164,10 +169,9 @@ def test_later_settings_on_the_same_texts_read_the_unsteered_passes_that_were_ke
     room: int, runs: int, wrapped: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictions, "KEPT_BYTES", room)
-    monkeypatch.setattr(predictions, "WORTH_A_CHECK", 1)
     model = wrapped("qwen2")
     prompts, answers = cases(model)
-    first, second = ([(steer(model, "all", scale),)] for scale in (1.0, -2.0))
+    first, second = ([(steer(model, "all", scale),) for scale in scales] for scales in ((1.0, 0.5), (-2.0, 3.0)))
     expected = teacher_forced_each(model, prompts, answers, second)
     unsteered = predictions.Unsteered()
     teacher_forced_each(model, prompts, answers, first, unsteered=unsteered)
@@ -178,8 +182,34 @@ def test_later_settings_on_the_same_texts_read_the_unsteered_passes_that_were_ke
     finally:
         handle.remove()
     assert len(passes) == runs, "of the block before the site"
-    for what in ("kl", "agreement", "loss", "loss_before"):
-        torch.testing.assert_close(getattr(found[0], what), getattr(expected[0], what), atol=1e-6, rtol=1e-5)
+    for one, other in zip(found, expected, strict=True):
+        for what in ("kl", "agreement", "loss", "loss_before"):
+            torch.testing.assert_close(getattr(one, what), getattr(other, what), atol=1e-6, rtol=1e-5)
+
+
+def test_each_setting_starts_at_its_own_first_block(wrapped: Callable[[str], Any]) -> None:
+    model = wrapped("qwen2")
+    prompts, answers = cases(model)
+    sites = [f"blocks.{k}.hook_resid_pre" for k in (1, 2, 3) for _ in range(3)]
+    settings = [(it.Intervention(site, MeanAblate(torch.full((WIDTH,), 0.1 + k)), "all"),) for k, site in enumerate(sites)]
+    alone = [forced(model, prompts, answers, *setting) for setting in settings]
+    passes: list[int] = []
+    handles = [model.blocks[k].register_forward_hook(lambda *_, k=k: passes.append(k)) for k in range(model.cfg.n_layers)]
+    unsteered = predictions.Unsteered()
+    try:
+        together = teacher_forced_each(model, prompts, answers, settings, unsteered=unsteered)
+        seen = [passes.count(k) for k in (0, 1, 2, 3)]
+        passes.clear()
+        teacher_forced_each(model, prompts, answers, settings[3:], unsteered=unsteered)
+    finally:
+        for handle in handles:
+            handle.remove()
+    # Three settings at block 1 are too few for a check. At the others: one unsteered pass, a check of each start, the settings.
+    assert seen == [1 + 3, 1 + 3, 1 + 3 + (1 + 3), 1 + 3 + 2 * (1 + 3)]
+    assert passes.count(0) == 0, "what was kept for all starts serves some of them"
+    for one, other in zip(together, alone, strict=True):
+        for what in ("kl", "agreement", "loss", "loss_before"):
+            torch.testing.assert_close(getattr(one, what), getattr(other, what), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("site", ["hook_embed", "blocks.*.hook_resid_pre"])

@@ -82,6 +82,25 @@ def test_strengths_are_chosen_without_any_test_prompt(models, cats, vectors):
         trial.judge(vectors, {name: [1.0] * n for name, n in DRAWS.items()})
 
 
+def test_at_equal_cost_every_vector_has_the_largest_strength_within_the_budget_and_no_answer_has_a_say(
+    models, cats, vectors, monkeypatch
+):
+    trial = replace(trial_of(models[1], cats), options=RunOptions(n=6, budget=BUDGET, equal_cost=True))
+    found = trial.search(vectors)
+    for draws in found.values():
+        for search in draws:
+            [point] = search.curve
+            assert search.saturated or 0.94 * BUDGET < point.clean_kl <= BUDGET
+
+    def read(*_: Any, **__: Any) -> None:
+        raise AssertionError("answers were read")
+
+    monkeypatch.setattr(evaluation.Evaluator, "completions", read)
+    alone = trial.strengths(vectors)
+    for name, draws in found.items():
+        assert alone[name] == pytest.approx([search.strength for search in draws], rel=1e-6)
+
+
 def test_sites_and_settings_are_chosen_without_any_test_prompt(models, cats):
     task = sealed(cats)
     where: dict[str, Any] = {"source_sites": [SITE], "target_sites": [SITE, "blocks.3.hook_resid_pre"]}

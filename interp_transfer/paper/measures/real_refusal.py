@@ -122,7 +122,7 @@ def searched(
         "n_validation": min(setup.n, VALIDATION),
         "directions": directions,
     }
-    how = RunOptions(mapper="affine", seeds=1, seed=setup.seed, dtype=dtype, **asked)
+    how = RunOptions(mapper="affine", equal_cost=True, seeds=1, seed=setup.seed, dtype=dtype, **asked)
     a, b = (open_model(name, task, how) for name in names)
     vector, native = (
         extract(model, task.contrast("train"), site, task.read, seed=setup.seed, progress=False)
@@ -135,7 +135,7 @@ def searched(
     every = moved_and_controls(fitter, task, mappers, vector, how)
     vectors = {"native": [native], "moved": every["moved"], **{name: every[name] for name in conditions if name != ABLATED}}
     trial = Trial(b, task, how, setup.kept, False)
-    return Searched((a, b), vector, mappers[0], vectors, trial.strengths_at_budget(vectors), trial)
+    return Searched((a, b), vector, mappers[0], vectors, trial.strengths(vectors), trial)
 
 
 def _row(name: str, judged: Condition, native: Condition, unsteered: Condition) -> Row:
@@ -232,5 +232,5 @@ def verdict(rows_by_case: RowsByCase) -> Verdict:
     share = sum(random for _, random in effects) / len(effects) / gain
     good = [difference.equivalent is True, share <= RANDOM_SHARE]
     sentence = f"Moved minus native: {difference}. Random directions have {share:.2f} of the native vector's effect."
-    details.append("Harmless prompts that are refused, which the threshold names too, are among the costs.")
+    details.append("Harmless prompts that are refused, which the threshold names too, are among the costs")
     return Verdict("yes" if all(good) else "in part" if any(good) else "no", sentence, tuple(details))

@@ -213,7 +213,7 @@ def _trait(
     a, b = (load_model(one, dtype=dtype) for one in models)
     pair = (sites[0], sites[1])
     n = min(setup.n, PARTS["test"])
-    how = RunOptions(mapper="affine", n=n, n_validation=PARTS["validation"], seed=setup.seed)
+    how = RunOptions(mapper="affine", equal_cost=True, n=n, n_validation=PARTS["validation"], seed=setup.seed)
     texts = answered(b, ready_prompts(setup.seed), mapper_tokens((a, b)), ANSWER_TOKENS, progress=False)
     key = pairs_key((a, b), texts, pair, how.alignment)
     fitter = Fitter(paired((a, b), texts, pair, how.alignment, False), (a, b), key, setup.kept, False)
@@ -229,7 +229,7 @@ def _trait(
         shuffled = fitter.fit(how.mapper, setup.seed, shuffled="all")
         vectors["shuffled"] = [shuffled.transfer(vector).normalized(moved.norm)]
     trial = Trial(b, task, how, setup.kept, False)
-    return Searched((a, b), vector, mapper, vectors, trial.strengths_at_budget(vectors), trial)
+    return Searched((a, b), vector, mapper, vectors, trial.strengths(vectors), trial)
 
 
 def _after(block: int) -> str:

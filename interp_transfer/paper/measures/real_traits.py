@@ -75,7 +75,7 @@ def measure(
     """
     a, b = (load_model(name, dtype=dtype) for name in (source, target))
     pair, n = (sites[0], sites[1]), min(setup.n, PARTS["test"])
-    how = RunOptions(mapper="affine", n=n, n_validation=PARTS["validation"], seed=setup.seed)
+    how = RunOptions(mapper="affine", equal_cost=True, n=n, n_validation=PARTS["validation"], seed=setup.seed)
     texts = answered(b, ready_prompts(setup.seed), mapper_tokens((a, b)), ANSWER_TOKENS, progress=False)
     key = pairs_key((a, b), texts, pair, how.alignment)
     fitter = Fitter(paired((a, b), texts, pair, how.alignment, False), (a, b), key, setup.kept, False)
@@ -91,7 +91,7 @@ def measure(
         vectors = {"native": [native], "moved": [moved], "random": random_vectors(moved, directions, setup.seed)}
         vectors["shuffled"] = [shuffled.transfer(vector).normalized(moved.norm)]
         trial = Trial(b, task, how, setup.kept, False)
-        strengths = trial.strengths_at_budget(vectors)
+        strengths = trial.strengths(vectors)
         judged = {"unsteered": trial.test.unsteered(False), "system prompt": trial.test.instructed(False)}
         judged |= trial.judge(vectors, strengths)
         judged["mean ablated"] = trial.test.mean_ablated(moved.add(1.0, task.positions), False)
