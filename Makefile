@@ -22,7 +22,7 @@ demo: .venv
 	$(BIN)/interp-transfer demo
 
 # Two real models: a vector of one makes the other, of another family and tokenizer, answer in French. Downloads 570 MB; then about
-# 15 minutes on two cores.
+# eight minutes on two cores.
 demo-real: .venv
 	$(BIN)/interp-transfer demo-real
 
