@@ -4,6 +4,7 @@ Vectors differ in length, so curves over strength cannot be compared. Against cl
 all vectors cost the same.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,6 +67,9 @@ def effect_curves(
     figure.update_layout(**layout("", 560), hovermode="closest")
     figure.update_layout(margin_t=100)  # the legend may need three lines
     figure.update_xaxes(axis(type="log", tickformat="~g", dtick=1))
+    costs = [max(float(row["clean_kl"]), floor) for row in rows] + ([] if budget is None else [budget])
+    if min(costs) > max(costs) / 10:  # all cost alike: a decade says so
+        figure.update_xaxes(range=[math.log10(max(costs)) - 1, math.log10(max(costs)) + 0.05])
     below = "clean KL, nats per token" + ("" if budget is None else f" (dashed: the budget, {budget:g})")
     figure.update_xaxes(title={"text": below, "standoff": 8, "font": {"size": 13}}, row=2, col=1)
     figure.update_yaxes(RATES)

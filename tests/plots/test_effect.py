@@ -40,3 +40,10 @@ def test_costs_of_zero_stay_on_the_logarithmic_scale() -> None:
     assert list(figure.data[0].x) == pytest.approx([1e-4, 0.1])
     with pytest.raises(ValueError, match="no rows"):
         effect_curves([])
+
+
+def test_points_of_equal_cost_are_close_together() -> None:
+    rows = [point("native", 0, 1.0, 0.5, 0.19), point("moved", 0, 2.0, 0.5, 0.197)]
+    figure: Any = effect_curves(rows, budget=0.2)
+    low, high = figure.layout.xaxis.range
+    assert 10**low < 0.1 < 0.2 < 10**high < 0.3, "with the tick of 0.1"
